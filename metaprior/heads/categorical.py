@@ -1,0 +1,66 @@
+"""Classes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+from metaprior.heads.gaussian import check_raw
+from metaprior.posterior import AbstractHead
+
+
+class Categorical(AbstractHead):
+    """One of `classes` classes, y the index in a column of its own. Natural parameters: logits.
+
+    Args:
+        classes: number of classes, at least 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from metaprior.heads import Categorical
+        >>> head = Categorical(3)
+        >>> float(head.log_prob(jnp.zeros((1, 3)), jnp.ones((1, 1)))[0])  # log(1/3)
+        -1.0986123085021973
+    """
+
+    classes: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.classes < 2:
+            raise ValueError(f"Categorical needs at least 2 classes; got {self.classes}.")
+
+    @property
+    def raw_dim(self):
+        return self.classes
+
+    @property
+    def y_dim(self):
+        return 1
+
+    def params(self, raw):
+        check_raw(self, raw)
+        return raw
+
+    def log_prob(self, params, y):
+        hot = jax.nn.one_hot(y[..., 0].astype(int), self.classes, dtype=params.dtype)
+        return (jax.nn.log_softmax(params) * hot).sum(-1)
+
+    def sample(self, params, *, key):
+        return jr.categorical(key, params)[..., None].astype(params.dtype)
+
+    def mean(self, params):
+        return jax.nn.softmax(params)
+
+    def variance(self, params):
+        p = jax.nn.softmax(params)
+        return p * (1 - p)
+
+    def entropy(self, params):
+        log_p = jax.nn.log_softmax(params)
+        return -(jnp.exp(log_p) * log_p).sum(-1)
+
+    def cdf(self, params, y):
+        raise TypeError("Classes have no order, so no cdf; ask for probabilities (mean).")
+
+    def quantile(self, params, level):
+        raise TypeError("Classes have no order, so no quantiles; ask for probabilities (mean).")

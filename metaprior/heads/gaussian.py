@@ -1,0 +1,87 @@
+"""Normal outcomes with an input-dependent or a fixed scale."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.scipy import stats
+from jax.scipy.special import ndtri
+
+from metaprior.posterior import AbstractHead
+
+LOG_2PI_E = 2.8378770664093453
+
+
+def check_raw(head: AbstractHead, raw) -> None:
+    """The network must give what the head reads."""
+    if raw.shape[-1] != head.raw_dim:
+        raise ValueError(
+            f"{type(head).__name__} reads {head.raw_dim} numbers a point; the network gives {raw.shape[-1]}."
+        )
+
+
+class Gaussian(AbstractHead):
+    """N(mean, scale²) for each of `p` outcomes. Natural parameters: `(…, p, 2)`, mean and scale.
+
+    Args:
+        dim: number of outcomes `p`, at least 1.
+        scale: standard deviation, units of y. `None` (default): the network gives it for every
+            point, through a softplus. A number is fixed and an array is a meta-parameter; then the
+            network gives the mean alone. With `scale = sqrt(1/2)` the negative log density is the
+            squared error plus a constant, as in MAML's regression.
+        floor: smallest scale the network can ask for, units of y.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from metaprior.heads import Gaussian
+        >>> head = Gaussian(1)
+        >>> head.raw_dim, head.log_prob(head.params(jnp.zeros((5, 2))), jnp.zeros((5, 1))).shape
+        (2, (5,))
+    """
+
+    dim: int = eqx.field(static=True, default=1)
+    scale: jax.Array | float | None = None
+    floor: float = eqx.field(static=True, default=1e-2)
+
+    @property
+    def raw_dim(self):
+        return self.dim * (2 if self.scale is None else 1)
+
+    @property
+    def y_dim(self):
+        return self.dim
+
+    @property
+    def classes(self):
+        return 0
+
+    def params(self, raw):
+        check_raw(self, raw)
+        mean = raw[..., : self.dim]
+        if self.scale is None:
+            scale = self.floor + jax.nn.softplus(raw[..., self.dim :])
+        else:
+            scale = jnp.broadcast_to(self.scale, mean.shape).astype(mean.dtype)
+        return jnp.stack([mean, scale], axis=-1)
+
+    def log_prob(self, params, y):
+        return stats.norm.logpdf(y, params[..., 0], params[..., 1]).sum(-1)
+
+    def sample(self, params, *, key):
+        noise = jr.normal(key, params.shape[:-1], params.dtype)
+        return params[..., 0] + params[..., 1] * noise
+
+    def mean(self, params):
+        return params[..., 0]
+
+    def variance(self, params):
+        return params[..., 1] ** 2
+
+    def entropy(self, params):
+        return (0.5 * LOG_2PI_E + jnp.log(params[..., 1])).sum(-1)
+
+    def cdf(self, params, y):
+        return stats.norm.cdf(y, params[..., 0], params[..., 1])
+
+    def quantile(self, params, level):
+        return params[..., 0] + params[..., 1] * ndtri(level)

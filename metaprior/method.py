@@ -1,0 +1,50 @@
+"""What every learner and every method offers; the only interface `fit` and `evaluate` know."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metaprior.posterior import AbstractHead, AbstractPosterior
+from metaprior.task import Data, Task
+
+
+class Spec(eqx.Module):
+    """The shape of the tasks a method is built for.
+
+    Args:
+        x_dim: number of input columns.
+        head: what is predicted at a point.
+        pooled: how many of the last input columns are a pooled model's out-of-fold prediction: 0 for
+            none, 1 for numbers (the predicted outcome itself), `C` for classes (log probabilities).
+            Methods may use them as a mean function; to all others they are inputs like any.
+    """
+
+    x_dim: int = eqx.field(static=True)
+    head: AbstractHead
+    pooled: int = eqx.field(static=True, default=0)
+
+
+class AbstractLearner(eqx.Module):
+    """Turns a support set into a distribution over functions."""
+
+    @abstractmethod
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> AbstractPosterior:
+        """Condition on the support rows of one task. An empty support gives the prior."""
+
+
+class AbstractMethod(AbstractLearner):
+    """A learner whose arrays are meta-parameters, trained over tasks by `fit`.
+
+    Arrays are learned, Python numbers are fixed: `inner_lr=0.01` stays, `inner_lr=jnp.asarray(0.01)`
+    is trained.
+    """
+
+    @classmethod
+    @abstractmethod
+    def init(cls, spec: Spec, *, key: PRNGKeyArray) -> "AbstractMethod":
+        """A fresh, untrained method for tasks of this shape; methods add their own options."""
+
+    @abstractmethod
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        """The meta-training objective on one task, to be minimised."""

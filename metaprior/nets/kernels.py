@@ -1,0 +1,149 @@
+"""Covariance functions and mean functions, each a small module of learned arrays.
+
+A kernel is called with two sets of points and gives their covariance; `diag` gives the variances.
+A sum of kernels is a tuple of them (`gram`, `diagonal`).
+"""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+class AbstractKernel(eqx.Module):
+    """k(a, b) for points `a` of shape `(n, d)` and `b` of shape `(m, d)`."""
+
+    @abstractmethod
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        """Covariances between two sets of points."""
+
+    @abstractmethod
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
+        """Variances at the points."""
+
+
+Kernels = tuple[AbstractKernel, ...]
+
+
+def gram(kernels: Kernels, a, b):
+    """Sum of the kernels between two sets of points."""
+    return sum(kernel(a, b) for kernel in kernels)
+
+
+def diagonal(kernels: Kernels, a):
+    """Sum of the kernels' variances."""
+    return sum(kernel.diag(a) for kernel in kernels)
+
+
+class Constant(AbstractKernel):
+    """One random offset a task, standard deviation `exp(log_std)`."""
+
+    log_std: Array
+
+    def __call__(self, a, b):
+        return jnp.exp(2 * self.log_std) * jnp.ones((a.shape[0], b.shape[0]), a.dtype)
+
+    def diag(self, a):
+        return jnp.exp(2 * self.log_std) * jnp.ones(a.shape[0], a.dtype)
+
+
+def _squared_distance(a, b):
+    cross = a @ b.T
+    return jnp.maximum((a * a).sum(-1)[:, None] + (b * b).sum(-1)[None] - 2 * cross, 0.0)
+
+
+class Stationary(AbstractKernel):
+    """Exponentiated quadratic (`shape="eq"`) or Matérn-5/2 (`"matern52"`), one length scale a column."""
+
+    log_std: Array
+    log_length: Float[Array, "d"]
+    shape: str = eqx.field(static=True, default="eq")
+
+    def __call__(self, a, b):
+        length = jnp.exp(self.log_length)
+        squared = _squared_distance(a / length, b / length)
+        if self.shape == "eq":
+            k = jnp.exp(-0.5 * squared)
+        else:
+            r = jnp.sqrt(5 * squared + 1e-12)
+            k = (1 + r + r * r / 3) * jnp.exp(-r)
+        return jnp.exp(2 * self.log_std) * k
+
+    def diag(self, a):
+        return jnp.exp(2 * self.log_std) * jnp.ones(a.shape[0], a.dtype)
+
+
+class Periodic(AbstractKernel):
+    """Periodic times exponentiated quadratic in one or more columns; period and length in units of x."""
+
+    log_std: Array
+    log_period: Array
+    log_length: Array
+    log_decay: Array
+
+    def __call__(self, a, b):
+        gap = a[:, None] - b[None]
+        wave = jnp.sin(jnp.pi * gap * jnp.exp(-self.log_period)) * jnp.exp(-self.log_length)
+        slow = gap * jnp.exp(-self.log_decay)
+        return jnp.exp(2 * self.log_std - 2 * (wave**2).sum(-1) - 0.5 * (slow**2).sum(-1))
+
+    def diag(self, a):
+        return jnp.exp(2 * self.log_std) * jnp.ones(a.shape[0], a.dtype)
+
+
+def polynomial(x: Float[Array, "n d"], degree: int) -> Float[Array, "n q"]:
+    """[1, x] for degree 1, [1, x, x² - 1] for degree 2: features of a random-effects model."""
+    one = jnp.ones((x.shape[0], 1), x.dtype)
+    return jnp.concatenate([one, x] + ([x * x - 1.0] if degree == 2 else []), axis=1)
+
+
+class RandomEffects(AbstractKernel):
+    """phi(x)ᵀ (L Lᵀ + diag(s²)) phi(x'), phi polynomial: correlated random intercept, slopes, curvature.
+
+    The covariance of a linear mixed model with random slopes; `L` of shape `(q, rank)`.
+    """
+
+    factor: Float[Array, "q r"]
+    log_std: Float[Array, "q"]
+    degree: int = eqx.field(static=True)
+
+    @staticmethod
+    def init(d: int, degree: int, std: float, *, key: PRNGKeyArray, rank: int = 8) -> "RandomEffects":
+        q = 1 + degree * d
+        factor = 0.1 * std * jr.normal(key, (q, min(rank, q)))
+        return RandomEffects(factor, jnp.full(q, jnp.log(std)), degree)
+
+    def _weights(self, x):
+        phi = polynomial(x, self.degree)
+        return jnp.concatenate([phi @ self.factor, phi * jnp.exp(self.log_std)], axis=1)
+
+    def __call__(self, a, b):
+        return self._weights(a) @ self._weights(b).T
+
+    def diag(self, a):
+        return (self._weights(a) ** 2).sum(-1)
+
+
+class Deep(AbstractKernel):
+    """Linear kernel on learned features: a Bayesian last layer on a small tanh network."""
+
+    net: eqx.nn.MLP
+    log_std: Array
+
+    @staticmethod
+    def init(d: int, width: int, features: int, std: float, *, key: PRNGKeyArray) -> "Deep":
+        net = eqx.nn.MLP(d, features, width, 2, activation=jnp.tanh, final_activation=jnp.tanh, key=key)
+        return Deep(net, jnp.log(jnp.asarray(std)))
+
+    def _features(self, x):
+        h = jax.vmap(self.net)(x)
+        return jnp.exp(self.log_std) * h / jnp.sqrt(h.shape[-1])
+
+    def __call__(self, a, b):
+        return self._features(a) @ self._features(b).T
+
+    def diag(self, a):
+        return (self._features(a) ** 2).sum(-1)

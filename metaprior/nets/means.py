@@ -1,0 +1,66 @@
+"""Mean and noise functions of processes: small modules from x to one or a few numbers a point."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metaprior.method import Spec
+from metaprior.nets.kernels import polynomial
+
+
+def _zero_last(net: eqx.nn.MLP) -> eqx.nn.MLP:
+    """The net with its last layer at zero: it starts as the zero function."""
+    last = lambda n: (n.layers[-1].weight, n.layers[-1].bias)
+    return eqx.tree_at(last, net, tuple(jnp.zeros_like(a) for a in last(net)))
+
+
+class Mean(eqx.Module):
+    """Pooled prediction times a coefficient + polynomial + small net; `(n, d) -> (n, c)`.
+
+    `c` is 1 for numbers and the number of classes for classes. Any of the three terms may be absent.
+    """
+
+    coefficient: Array | float | None
+    weights: Float[Array, "q c"] | None
+    net: eqx.nn.MLP | None
+    pooled: int = eqx.field(static=True)
+    degree: int = eqx.field(static=True)
+    out: int = eqx.field(static=True)
+
+    @staticmethod
+    def init(spec: Spec, *, degree: int, width: int, key: PRNGKeyArray) -> "Mean":
+        """All terms; polynomial and net start at zero, the pooled prediction's coefficient at one."""
+        out = spec.head.classes or 1
+        net = _zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key)) if width else None
+        weights = jnp.zeros((1 + degree * spec.x_dim, out)) if degree else None
+        return Mean(jnp.ones(()) if spec.pooled else None, weights, net, spec.pooled, degree, out)
+
+    def __call__(self, x):
+        value = jnp.zeros((x.shape[0], self.out), x.dtype)
+        if self.pooled and self.coefficient is not None:
+            value = value + self.coefficient * x[:, x.shape[1] - self.pooled :]
+        if self.weights is not None:
+            value = value + polynomial(x, self.degree) @ self.weights
+        return value if self.net is None else value + jax.vmap(self.net)(x)
+
+
+class Scale(eqx.Module):
+    """Noise standard deviation `floor + exp(log_std + net(x))`, units of y."""
+
+    log_std: Array
+    net: eqx.nn.MLP | None
+    floor: float = eqx.field(static=True, default=3e-3)
+
+    @staticmethod
+    def init(d: int, std: float, *, width: int, key: PRNGKeyArray) -> "Scale":
+        """Starts at `std` everywhere; `width = 0` keeps it constant."""
+        net = _zero_last(eqx.nn.MLP(d, 1, width, 1, activation=jnp.tanh, key=key)) if width else None
+        return Scale(jnp.log(jnp.asarray(std)), net)
+
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
+        log_std = jnp.broadcast_to(self.log_std, x.shape[:1])
+        if self.net is not None:
+            log_std = log_std + 3.0 * jnp.tanh(jax.vmap(self.net)(x)[:, 0] / 3.0)
+        return self.floor + jnp.exp(log_std)

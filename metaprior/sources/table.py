@@ -1,0 +1,67 @@
+"""Tasks from groups of rows held in flat arrays."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int
+
+from metaprior.task import Data, Task
+
+
+class Table(eqx.Module):
+    """Draws a group, shuffles its rows, and shows some as support and others as query.
+
+    A group with more rows than `support + query` is sub-sampled anew in every draw. The number of
+    support rows is 0 a fifth of the time and otherwise log-uniform in 1 … `support`, always leaving
+    at least one query row: the first few rows are what a user has.
+
+    Args:
+        x, y: all rows, `(r, d)` and `(r, p)`, the rows of a group together.
+        start, count: first row and number of rows of each group, `(g,)`.
+        groups: indices of the groups to draw from, `(t,)`; an index may be repeated.
+        support, query: rows a task shows and is judged on; `support = 0` makes every row a query.
+        longest: rows of the largest group.
+    """
+
+    x: Float[Array, "r d"]
+    y: Float[Array, "r p"]
+    start: Int[Array, "g"]
+    count: Int[Array, "g"]
+    groups: Int[Array, "*m t"]
+    support: int = eqx.field(static=True)
+    query: int = eqx.field(static=True)
+    longest: int = eqx.field(static=True)
+
+    def __call__(self, key) -> Task:
+        g_key, o_key, k_key, z_key = jr.split(key, 4)
+        group = self.groups[jr.randint(g_key, (), 0, self.groups.shape[-1])]
+        return self.task(group, self._shots(self.count[group], k_key, z_key), key=o_key)
+
+    def _shots(self, count, k_key, z_key):
+        if not self.support:
+            return jnp.zeros((), int)
+        most = jnp.minimum(self.support, count - 1)
+        u = jr.uniform(k_key) * jnp.log(most + 1.0)
+        shots = jnp.clip(jnp.floor(jnp.exp(u)).astype(int), 0, most)
+        return jnp.where(jr.uniform(z_key) < 0.2, 0, shots)
+
+    def task(self, group, shots, *, key) -> Task:
+        """A task from one group with `shots` support rows (as many of them as `support` holds)."""
+        count = self.count[group]
+        order = jr.uniform(key, (self.longest,)) + jnp.where(jnp.arange(self.longest) < count, 0.0, 2.0)
+        order = jnp.argsort(order)
+
+        def rows(first, slots, last):
+            position = first + jnp.arange(slots)
+            mask = position < jnp.minimum(last, count)
+            row = self.start[group] + order[jnp.clip(position, 0, self.longest - 1)]
+            row = jnp.where(mask, row, self.start[group])
+            return Data(self.x[row], self.y[row], mask)
+
+        return Task(rows(0, self.support, shots), rows(shots, self.query, shots + self.query))
+
+    def tasks(self, groups, shots, *, key) -> Task:
+        """One task a group, stacked: `groups` and `shots` of shape `(t,)`."""
+        keys = jr.split(key, len(groups))
+        return jax.vmap(lambda g, k, key: self.task(g, k, key=key))(jnp.asarray(groups), jnp.asarray(shots), keys)

@@ -1,0 +1,90 @@
+"""`Data` and `Task`: what a task shows and what it is judged on."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+class Data(eqx.Module):
+    """The rows of one task.
+
+    Args:
+        x: inputs, one row a point; shape `(n, d)`.
+        y: outcomes, shape `(n, p)`; classes are stored as their index, with `p = 1`.
+        mask: which rows exist, shape `(n,)`. Rows outside the mask are padding and may hold any
+            finite number. A `Data` whose mask is all false is an empty set of observations.
+    """
+
+    x: Float[Array, "*b n d"]
+    y: Float[Array, "*b n p"]
+    mask: Bool[Array, "*b n"]
+
+    @staticmethod
+    def of(x, y=None) -> "Data":
+        """All rows of `x` and `y` observed; `y` may be `(n,)`, `(n, p)` or absent (zeros).
+
+        Example:
+            >>> from metaprior import Data
+            >>> Data.of([[0.0], [1.0]], [2.0, 3.0]).y.shape
+            (2, 1)
+        """
+        x = jnp.asarray(x, float)
+        x = x[:, None] if x.ndim == 1 else x
+        y = jnp.zeros((x.shape[0], 1), x.dtype) if y is None else jnp.asarray(y, x.dtype)
+        y = y[:, None] if y.ndim == 1 else y
+        if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
+            raise ValueError(
+                f"Data takes x of shape (n, d) and y of shape (n, p); x is {x.shape}, y is {y.shape}."
+            )
+        return Data(x, y, jnp.ones(x.shape[0], bool))
+
+    @property
+    def count(self) -> Array:
+        """Number of rows inside the mask."""
+        return self.mask.sum(-1)
+
+    def mean(self, values: Float[Array, "n"]) -> Array:
+        """Mean of one value a row over the mask; zero where no row exists."""
+        total = jnp.where(self.mask, values, 0.0).sum(-1)
+        return total / jnp.maximum(self.count, 1)
+
+
+class Task(eqx.Module):
+    """One small data set: a method sees `support` and is judged on `query`."""
+
+    support: Data
+    query: Data
+
+    @property
+    def union(self) -> Data:
+        """Support and query rows as one `Data`, support first."""
+        return concat(self.support, self.query)
+
+
+def concat(a: Data, b: Data) -> Data:
+    """The rows of `a`, then those of `b`."""
+    return Data(
+        jnp.concatenate([a.x, b.x]), jnp.concatenate([a.y, b.y]), jnp.concatenate([a.mask, b.mask])
+    )
+
+
+def pad(data: Data, n: int) -> Data:
+    """`data` with padding rows up to `n` rows, so that different sizes share one compiled program."""
+    extra = n - data.mask.shape[-1]
+    if extra < 0:
+        raise ValueError(f"pad makes {n} rows; the data already has {data.mask.shape[-1]}.")
+    rows = [(0, extra), (0, 0)]
+    return Data(jnp.pad(data.x, rows), jnp.pad(data.y, rows), jnp.pad(data.mask, (0, extra)))
+
+
+def split(data: Data, support: int) -> Task:
+    """The first `support` rows as support, the others as query.
+
+    Example:
+        >>> from metaprior import Data, split
+        >>> task = split(Data.of([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0]), 1)
+        >>> task.support.x.shape, task.query.x.shape
+        ((1, 1), (2, 1))
+    """
+    cut = lambda a, b: Data(data.x[a:b], data.y[a:b], data.mask[a:b])
+    return Task(cut(0, support), cut(support, data.x.shape[0]))
