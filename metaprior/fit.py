@@ -1,5 +1,6 @@
 """One trainer for every method: draw tasks, average their losses, step; all of it compiled."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -59,10 +60,12 @@ def _mean_loss(method, tasks, key):
 
 
 def _start(method, key, optimiser):
+    # Weak types (arrays made from Python numbers) would compile the step twice.
+    method = jax.tree.map(lambda a: jnp.array(a, a.dtype) if eqx.is_array(a) else a, method)
     arrays = eqx.filter(method, eqx.is_inexact_array)
     zero = jnp.zeros((), jnp.int32)
-    return State(method, optimiser.init(arrays), jr.key_data(key), zero, method, jnp.asarray(jnp.inf), zero,
-                 jnp.asarray(False))  # fmt: skip
+    return State(method, optimiser.init(arrays), jr.key_data(key), zero, method, jnp.array(jnp.inf), zero,
+                 jnp.array(False))  # fmt: skip
 
 
 def _chunk(state, source, validation, optimiser, steps, batch):
@@ -117,6 +120,7 @@ def _look(method, validation, members):
     return eqx.filter_vmap(call, in_axes=(eqx.if_array(0),) * 2)(method, validation) if members else call(method, validation)
 
 
+@functools.lru_cache  # the same object for the same numbers: one compiled program
 def adam(learning_rate: float, steps: int, clip: float = 10.0) -> optax.GradientTransformation:
     """Adam with cosine decay to a tenth, and the gradient's norm clipped: what `fit` uses."""
     schedule = optax.cosine_decay_schedule(learning_rate, steps, alpha=0.1)
