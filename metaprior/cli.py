@@ -1,0 +1,393 @@
+"""The command line: one command per verb; jax and polars load only inside the commands that need them."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from metaprior import __version__
+from metaprior.errors import InputError
+
+By = Literal["entropy", "bald", "variance", "random"]
+SHOTS = "0,1,2,5,10"
+
+app = App(
+    name="metaprior",
+    help="Learn a prior from a table of many small groups; predict a new group from a few rows.",
+    version=__version__,
+)
+
+
+def use_cache() -> None:
+    """Compiled programs are kept between runs, in METAPRIOR_CACHE or the user's cache folder; empty turns it off."""
+    folder = os.environ.get("METAPRIOR_CACHE")
+    if folder is None:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = str(Path(base) / "metaprior" / "compiled")
+    if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if not os.access(folder, os.W_OK):
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+class Progress:
+    """A bar with the time left on stderr, once work has taken a second; plain lines where there is no terminal."""
+
+    def __init__(self, start: float = 0.0, stop: float = 1.0):
+        self.start, self.stop = start, stop
+        self.began = time.monotonic()
+        self.said = self.began
+        self.bar = self.row = None
+
+    def part(self, start: float, stop: float) -> "Progress":
+        """What comes next takes this share of the whole."""
+        self.start, self.stop = start, stop
+        return self
+
+    def __call__(self, fraction: float, what: str) -> None:
+        done = self.start + (self.stop - self.start) * min(max(fraction, 0.0), 1.0)
+        now = time.monotonic()
+        if now - self.began < 1.0:
+            return
+        left = (now - self.began) * (1 - done) / done if done > 0.01 else None
+        told = "" if left is None else f"about {int(left) + 1} s left"
+        if not sys.stderr.isatty():
+            if now - self.said > 5.0:
+                self.said = now
+                print(f"{done:4.0%}  {what}  {told}", file=sys.stderr, flush=True)
+            return
+        if self.bar is None:
+            from rich import progress
+            from rich.console import Console
+
+            columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TaskProgressColumn(),
+                       progress.TextColumn("{task.fields[left]}"))  # fmt: skip
+            self.bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+            self.row = self.bar.add_task(what, total=1.0, left="")
+            self.bar.start()
+        self.bar.update(self.row, completed=done, description=what, left=told)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
+    """`0,1,5` as numbers."""
+    try:
+        numbers = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        numbers = (-1,)
+    if numbers[0] < 0:
+        raise InputError(f"{flag} takes whole numbers of at least 0 with commas, such as {SHOTS}; got {text!r}.")
+    return numbers
+
+
+def at_least(value: int | None, least: int, flag: str) -> None:
+    if value is not None and value < least:
+        raise InputError(f"{flag} must be at least {least}; got {value}.")
+
+
+def write_frame(frame: Any, out: Path | None) -> None:
+    """A frame as CSV, to a file or to standard output."""
+    text = frame.write_csv()
+    if out is None:
+        sys.stdout.write(text)
+        return
+    from metaprior.run import check_output, write_atomic
+
+    check_output(out, header=text.splitlines()[0])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, lambda part: part.write_text(text, "utf-8"))
+
+
+def support_rows(path: Path | None) -> Any:
+    """The new group's rows; no file, or a file with a header only, is no rows."""
+    if path is None:
+        return None
+    from metaprior.table import read
+
+    if path.is_file() and path.suffix.lower() not in (".parquet", ".pq"):
+        with path.open("rb") as file:
+            lines = [line for line, _ in zip((raw for raw in file if raw.strip()), range(2))]
+        if len(lines) == 1:
+            return None
+    return read(path)
+
+
+@app.command
+def demo(*, out: Path = Path("metaprior-demo")) -> None:
+    """Run the main job on airport-day temperatures: fit, evaluate, predict, suggest, and write report.html.
+
+    Parameters
+    ----------
+    out
+        Folder for report.html and the prior; must be new or empty, or of an earlier demo.
+    """
+    use_cache()
+    from metaprior.demo import run_demo
+
+    with Progress() as progress:
+        said = run_demo(out, progress)
+    print(said)
+
+
+@app.command
+def fit(
+    table: Path,
+    *,
+    task: str,
+    target: str,
+    out: Path,
+    features: str | None = None,
+    method: str = "auto",
+    log_target: Annotated[bool, Parameter(negative="")] = False,
+    split_by: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Learn a prior from a table of many small groups; keep a fifth of the groups for `evaluate`.
+
+    Parameters
+    ----------
+    table
+        CSV or Parquet file, one row an observation.
+    task
+        Column that names the group of a row.
+    target
+        Column to predict: numbers, or two or more classes.
+    out
+        Folder to make.
+    features
+        Columns to predict from, with commas between; all others by default.
+    method
+        A name of `metaprior methods`.
+    log_target
+        Model the logarithm of the target, which must be positive.
+    split_by
+        Column whose equal values stay on one side of the split, such as a date.
+    steps
+        Training steps of each learner; chosen by the method by default.
+    seed
+        Decides the split and all random numbers.
+    resume
+        Continue an unfinished run in OUT.
+    """
+    from metaprior.run import HOLDOUT, Run
+
+    at_least(steps, 1, "--steps")
+    at_least(seed, 0, "--seed")
+    names = None if features is None else [name.strip() for name in features.split(",") if name.strip()]
+    if names is not None and not names:
+        raise InputError("--features is empty; give column names with commas between, or leave it out.")
+    options = {"task": task, "target": target, "features": names, "method": method, "log_target": log_target,
+               "split_by": split_by, "steps": steps, "seed": seed, "kind": "auto", "holdout": HOLDOUT}  # fmt: skip
+    run = Run(out)
+    run.check_new(resume)
+    if not table.is_file():
+        raise InputError(f"{table}: {'is a folder; give a CSV or Parquet file' if table.is_dir() else 'no such file'}.")
+    if run.record.exists():
+        run.check_same(options, table)
+        if run.finished:
+            run.clean()
+            print(f"{out}: this run has finished; nothing to continue.")
+            return
+    use_cache()
+    began = time.monotonic()
+    with Progress() as progress:
+        prior = run.fit(table, options, progress)
+    groups = prior.info["groups"]
+    for note in prior.info["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{out}: prior from {groups['train']} groups, {groups['test']} kept for evaluation; "
+          f"{time.monotonic() - began:.0f} s.")  # fmt: skip
+
+
+@app.command
+def predict(folder: Path, /, *, query: Path, support: Path | None = None, out: Path | None = None) -> None:
+    """Predict rows of a new group from the few rows it has; CSV with one line a query row.
+
+    Parameters
+    ----------
+    folder
+        What `fit` made.
+    query
+        CSV or Parquet file of the rows to predict.
+    support
+        The new group's rows so far, target included; none is allowed.
+    out
+        CSV file to write; standard output by default.
+    """
+    use_cache()
+    from metaprior.run import Run, check_output, naming
+    from metaprior.table import read
+
+    if out is not None and not out.is_file():
+        check_output(out)
+    prior = Run(folder).load()
+    known, asked = support_rows(support), read(query)
+    with naming(support):
+        posterior = prior.adapt(known)
+    with naming(query):
+        frame = posterior.predict(asked)
+    write_frame(frame, out)
+
+
+@app.command
+def suggest(
+    folder: Path, /, *, pool: Path, support: Path | None = None, n: int = 1, by: By = "entropy", out: Path | None = None
+) -> None:
+    """Which rows of a pool to measure next, and how much each is expected to tell; CSV, best first.
+
+    Parameters
+    ----------
+    folder
+        What `fit` made.
+    pool
+        CSV or Parquet file of the rows that could be measured.
+    support
+        The new group's rows so far, target included; none is allowed.
+    n
+        How many rows.
+    by
+        What is maximised.
+    out
+        CSV file to write; standard output by default.
+    """
+    at_least(n, 1, "--n")
+    use_cache()
+    from metaprior.run import Run, check_output, naming
+    from metaprior.table import read
+
+    if out is not None and not out.is_file():
+        check_output(out)
+    prior = Run(folder).load()
+    known, candidates = support_rows(support), read(pool)
+    if n > candidates.height:
+        raise InputError(f"{pool}: holds {candidates.height} rows; --n {n} asks for more.")
+    with naming(support):
+        posterior = prior.adapt(known)
+    with naming(pool):
+        frame = posterior.suggest(candidates, n=n, by=by)
+    write_frame(frame, out)
+    if "gain_nats" in frame.columns and frame["gain_nats"][0] is not None:
+        row, gain = frame["row"][0], frame["gain_nats"][0]
+        print(f"Measure row {row} of {pool} next: it is expected to tell {gain:.3f} nats.", file=sys.stderr)
+
+
+@app.command
+def evaluate(
+    folder: Path,
+    table: Path | None = None,
+    /,
+    *,
+    shots: str = SHOTS,
+    splits: int = 1,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Compare the prior with the baselines on held-out groups, paired over groups.
+
+    Parameters
+    ----------
+    folder
+        What `fit` made.
+    table
+        Other groups to judge on; by default those that `fit` kept.
+    shots
+        Numbers of observed rows, with commas between.
+    splits
+        Average over this many splits of the groups; all but the first are fitted anew.
+    as_json
+        Print one JSON object and nothing else.
+    """
+    counts = whole_numbers(shots, "--shots")
+    at_least(splits, 1, "--splits")
+    use_cache()
+    from metaprior.run import Run, naming
+
+    run = Run(folder)
+    if splits > 1:
+        run.read()
+    prior = run.load()
+    done = []
+    with Progress() as progress, naming(table):
+        for split in range(splits):
+            low, high = split / splits, (split + 1) / splits
+            if split:
+                middle = low + 0.8 * (high - low)
+                prior = run.refit(prior.info["seed"] + 1, progress.part(low, middle))
+                low = middle
+            done.append(prior.evaluate(table, shots=counts, seed=split, progress=progress.part(low, high)))
+    from metaprior.evaluate import Evaluation
+
+    result = done[0] if splits == 1 else Evaluation.merge(done)
+    if as_json:
+        print(json.dumps(result.to_json(), allow_nan=False))
+        return
+    from metaprior.report.tables import print_evaluation
+
+    print_evaluation(result.to_json())
+
+
+@app.command
+def methods(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+    """The methods that `fit --method` takes.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON object and nothing else.
+    """
+    from metaprior.methods import METHODS
+
+    rows = METHODS.values() if isinstance(METHODS, dict) else METHODS
+    names = ("name", "paper", "group", "use", "kinds")
+    listed = [{name: getattr(row, name) for name in names} for row in rows]
+    if as_json:
+        print(json.dumps({"methods": listed}, default=list))
+        return
+    from metaprior.report.tables import print_methods
+
+    print_methods(listed)
+
+
+def complain(message: str) -> int:
+    print(f"metaprior: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: a clear line on stderr and status 2 for anything the user can put right."""
+    status = 0
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except (InputError, CycloptsError) as error:
+        status = complain(str(error))
+    except KeyboardInterrupt:
+        print("metaprior: stopped.", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        from metaprior.run import plain_os_error
+
+        status = complain(plain_os_error(error))
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The comparison as a table: which figures, in which order, and which differences count."""
+
+from typing import Any
+
+LABELS = {
+    "nll": "negative log-likelihood, nats a row",
+    "rmse": "root mean squared error, units of the target",
+    "crps": "CRPS, units of the target",
+    "coverage90": "coverage of the 90 % interval",
+    "nll_log": "negative log-likelihood of the log target, nats a row",
+    "rmse_log": "root mean squared error of the log target",
+    "calibration": "calibration error, 0 is best",
+    "accuracy": "accuracy",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+    "mce": "largest calibration error",
+}
+MAIN = ("nll", "rmse", "coverage90", "accuracy", "ece")  # what a terminal has room for
+HIGHER_IS_BETTER = {"accuracy"}
+NO_DIRECTION = {"coverage90"}
+BETTER, WORSE = "▲", "▼"
+LEGEND = f"{BETTER} better and {WORSE} worse than the method, paired over groups, 95 % interval without zero."
+
+
+def metrics_in(result: dict[str, Any]) -> list[str]:
+    """The metrics that a comparison holds, in the order of `LABELS`."""
+    first = next(iter(result["shots"].values()))
+    return [name for name in LABELS if name in first["method"]]
+
+
+def learners_in(result: dict[str, Any]) -> list[str]:
+    """`method`, then the baselines."""
+    first = next(iter(result["shots"].values()))
+    return ["method", *(name for name in first if name != "method")]
+
+
+def mark(entry: dict[str, Any], metric: str) -> str:
+    """Whether a baseline differs from the method for certain; `difference` is baseline minus method."""
+    difference = entry.get("difference", {}).get(metric)
+    if not difference or metric in NO_DIRECTION or difference.get("low") is None:
+        return ""
+    low, high = difference["low"], difference["high"]
+    if metric in HIGHER_IS_BETTER:
+        low, high = -high, -low
+    return WORSE if low > 0 else BETTER if high < 0 else ""
+
+
+def number(value: float | None, metric: str) -> str:
+    """A figure with as many digits as mean something."""
+    if value is None or value != value:
+        return "–"
+    if metric == "coverage90":
+        return f"{value:.2f}"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
+
+
+def cells(result: dict[str, Any], metric: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """For each learner its figure and mark at every number of shots."""
+    rows = []
+    for name in learners_in(result):
+        entries = [shot.get(name, {}) for shot in result["shots"].values()]
+        rows.append((name, [(number(e.get(metric), metric), mark(e, metric)) for e in entries]))
+    return rows
+
+
+def print_evaluation(result: dict[str, Any]) -> None:
+    """Method beside every baseline on standard output, then the plain sentence."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for metric in [name for name in metrics_in(result) if name in MAIN]:
+        table = Table(title=LABELS[metric], title_justify="left", title_style="bold", header_style="dim")
+        table.add_column("observed rows")
+        for shots in result["shots"]:
+            table.add_column(shots, justify="right")
+        for name, row in cells(result, metric):
+            colour = {BETTER: "red", WORSE: "green", "": ""}
+            texts = [f"{value} {sign or ' '}" for value, sign in row]
+            styled = [f"[{colour[s]}]{t}[/]" if colour[s] else t for t, (_, s) in zip(texts, row)]
+            table.add_row(name, *styled, style="bold" if name == "method" else None)
+        console.print(table)
+    console.print(LEGEND, style="dim")
+    console.print(result["sentence"], soft_wrap=True)
+
+
+def print_methods(rows: list[dict[str, Any]]) -> None:
+    """THE TABLE of methods on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(header_style="dim")
+    for name in ("name", "group", "kinds", "use", "paper"):
+        table.add_column(name, no_wrap=name == "name")
+    for row in rows:
+        kinds = row["kinds"] if isinstance(row["kinds"], str) else ", ".join(row["kinds"])
+        table.add_row(row["name"], row["group"], kinds, row["use"], row["paper"])
+    Console(highlight=False).print(table)
+
+
+def to_markdown(result: dict[str, Any], metric: str = "nll") -> str:
+    """One metric as a Markdown table."""
+    shots = list(result["shots"])
+    lines = ["| learner | " + " | ".join(f"K = {k}" for k in shots) + " |", "|---|" + "---:|" * len(shots)]
+    for name, row in cells(result, metric):
+        texts = [f"**{v}**" if name == "method" else f"{v} {s}".strip() for v, s in row]
+        lines.append(f"| {name} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,232 @@
+"""The folder that `fit` makes: what it holds, when it may be written to, and how a run is continued."""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from metaprior.errors import InputError
+
+FORMAT = "metaprior run"
+HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
+ROOM = 16 * 2**20  # bytes that must be free before a fit starts
+_OURS = {"prior", "run.json", "checkpoint"}
+_PART = ".part"
+
+
+@contextmanager
+def naming(path: str | Path | None) -> Iterator[None]:
+    """Input errors raised inside name the file `path`, if they do not already."""
+    try:
+        yield
+    except InputError as error:
+        if path is None or str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {str(error).removeprefix('table: ')}") from None
+
+
+def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
+    """`write(part)` to a file beside `path`, which then takes its place: never half a file under the real name."""
+    part = path.with_name(path.name + _PART)
+    try:
+        write(part)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """`path` can be made here: a plain name in a folder that exists or can be made, with room on the disk."""
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise InputError(f"{path}: {parent} is a file, not a folder.")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{path}: no permission to write in {parent}.")
+    free = shutil.disk_usage(parent).free
+    if free < ROOM:
+        raise InputError(f"{path}: the disk is full ({free / 2**20:.1f} MB free in {parent}).")
+
+
+def check_output(path: Path, header: str | None = None) -> None:
+    """An output file may be new, or replace an earlier one of the same kind (same first line)."""
+    check_writable(path)
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise InputError(f"{path}: exists and is not a file; choose another --out.")
+    with path.open("rb") as file:
+        first = file.readline(65536).decode("utf-8", "replace").strip()
+    if header is None or first != header:
+        raise InputError(f"{path}: exists and holds something else; choose another --out or remove it.")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What a run depended on."""
+    found = {"python": platform.python_version()}
+    for name in ("metaprior", "jax", "equinox", "optax", "numpy", "polars", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return found
+
+
+class Run:
+    """A run folder: `prior` when finished, `run.json` always, `checkpoint/` while it fits."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.prior = self.folder / "prior"
+        self.record = self.folder / "run.json"
+        self.checkpoint = self.folder / "checkpoint"
+
+    @property
+    def finished(self) -> bool:
+        return self.prior.is_file()
+
+    def read(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        try:
+            record = json.loads(self.record.read_text("utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.record}: no such file; was {self.folder} made by `metaprior fit`?") from None
+        except (ValueError, OSError):
+            record = None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise InputError(f"{self.record}: not the record of a metaprior run.")
+        return record
+
+    def load(self) -> Any:
+        """The finished prior."""
+        if not self.folder.exists():
+            raise InputError(f"{self.folder}: no such folder.")
+        if self.folder.is_file():
+            path = self.folder  # a prior file by itself is as good
+        elif not self.finished:
+            if self.record.exists():
+                raise InputError(f"{self.folder}: this fit has not finished; continue it with `fit --resume`.")
+            raise InputError(f"{self.folder}: holds no prior; was it made by `metaprior fit`?")
+        else:
+            path = self.prior
+        import metaprior
+
+        with naming(path):
+            return metaprior.load(path)
+
+    def check_new(self, resume: bool) -> None:
+        """`fit` may write here: a new or empty folder, or with `resume` an unfinished run."""
+        check_writable(self.folder)
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: --out is a file; give a folder.")
+        names = {entry.name for entry in self.folder.iterdir() if not entry.name.endswith(_PART)}
+        if not names:
+            return
+        if "run.json" not in names or not names <= _OURS:
+            other = sorted(names - _OURS) or sorted(names)
+            raise InputError(f"{self.folder}: --out holds something else ({other[0]}); choose another folder.")
+        if not resume and self.finished:
+            raise InputError(f"{self.folder}: --out holds a finished prior; choose another folder or remove it.")
+        if not resume:
+            raise InputError(f"{self.folder}: --out holds an unfinished run; continue it with --resume or remove it.")
+
+    def check_same(self, options: dict[str, Any], table: Path) -> None:
+        """A continued run has the options and the table it was started with."""
+        record = self.read()
+        for name, value in options.items():
+            was = record["options"].get(name)
+            if was != value:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{self.folder}: was started with {flag} {was}, now {flag} {value}; they must agree.")
+        if record["table_sha256"] != digest(table):
+            raise InputError(f"{table}: has changed since the run in {self.folder} was started.")
+
+    def fit(self, table: Path, options: dict[str, Any], progress: Callable | None) -> Any:
+        """Start or continue the run and finish it; input errors leave nothing behind."""
+        import metaprior
+
+        settings, columns = split_options(options)
+        prior = metaprior.Prior(**settings)
+        made = not self.folder.exists()
+        fresh = not self.record.exists()
+        if fresh:
+            record = {
+                "format": FORMAT,
+                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+                "table": str(table.absolute()),
+                "table_sha256": digest(table),
+                "versions": versions(),
+                "seed": options["seed"],
+                "options": options,
+            }
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.record, lambda p: p.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
+        try:
+            with naming(table):
+                prior.fit(table, **columns, checkpoint=self.checkpoint, progress=progress)
+        except InputError:
+            if fresh:
+                self.remove(made)
+            raise
+        write_atomic(self.prior, prior.save)
+        self.clean()
+        return prior
+
+    def clean(self) -> None:
+        """Remove what only an unfinished run needs."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+        for part in self.folder.glob("*" + _PART):
+            part.unlink(missing_ok=True)
+
+    def remove(self, folder: bool) -> None:
+        """Undo the start of a run."""
+        self.clean()
+        self.record.unlink(missing_ok=True)
+        if folder:
+            self.folder.rmdir()
+
+    def refit(self, seed: int, progress: Callable | None) -> Any:
+        """The same fit from the recorded table with another seed: another split of the groups."""
+        record = self.read()
+        table = Path(record["table"])
+        if not table.exists():
+            raise InputError(f"{table}: no such file; --splits fits again from the table of `fit`. Put it back.")
+        if digest(table) != record["table_sha256"]:
+            raise InputError(f"{table}: has changed since {self.folder} was fitted; --splits needs the same table.")
+        import metaprior
+
+        settings, columns = split_options(record["options"])
+        with naming(table):
+            return metaprior.Prior(**{**settings, "seed": seed}).fit(table, **columns, progress=progress)
+
+
+def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run's options as arguments of `Prior` and of `Prior.fit`."""
+    names = ("method", "log_target", "steps", "seed", "kind", "split_by", "holdout")
+    return {n: options[n] for n in names}, {n: options[n] for n in ("task", "target", "features")}
+
+
+def plain_os_error(error: OSError) -> str:
+    """An operating system's error in one line."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{where}the disk is full; free some space and run the command again (an unfinished fit with --resume)."
+    return f"{where}{error.strerror or error}."
