@@ -4,6 +4,13 @@ The public names load on first use, so that `import metaprior` and the command l
 """
 
 import importlib
+import os
+
+# XLA's CPU thread pool can wait for itself when batched Cholesky factors run inside vmapped loops
+# (jaxlib 0.10: all threads asleep, for ever). Small problems gain nothing from that pool. Set before
+# JAX starts; a user's own setting of the flag wins.
+if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
 
 __version__ = "0.1.0"
 

@@ -165,14 +165,7 @@ class Mixture(eqx.Module):
 
     def crps(self, y: Float[Array, "n p"]) -> Float[Array, "n"]:
         """Continuous ranked probability score E|Y - y| - E|Y - Y'|/2, units of y, summed over p."""
-        values, weights = self.atoms()
-        order = jnp.argsort(values, axis=0)
-        values = jnp.take_along_axis(values, order, axis=0)
-        w = weights[order]
-        below = jnp.cumsum(w, axis=0)
-        # E|Y - Y'|/2 = sum_i w_i v_i (F_i + F_{i-1} - 1) for sorted v_i
-        half_gap = (w * values * (2 * below - w - 1)).sum(0)
-        return ((w * jnp.abs(values - y)).sum(0) - half_gap).sum(-1)
+        return crps(*self.atoms(), y)
 
     def entropy(self) -> Float[Array, "n"]:
         """Entropy of the predictive at each point, in nats."""
@@ -196,6 +189,20 @@ class Mixture(eqx.Module):
             share = jnp.maximum(1 - part.inside / total, 1e-12)
             return entropy + 0.5 * jnp.log(share).sum(-1)
         return jnp.maximum(self.entropy() - self._average(noise_entropy), 0.0)
+
+
+def crps(values: Float[Array, "a n p"], weights: Float[Array, "a"], y: Float[Array, "n p"]) -> Float[Array, "n"]:
+    """Continuous ranked probability score of weighted atoms, units of y, summed over the outcomes.
+
+    Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007, equation 21.
+    """
+    order = jnp.argsort(values, axis=0)
+    values = jnp.take_along_axis(values, order, axis=0)
+    w = weights[order]
+    below = jnp.cumsum(w, axis=0)
+    # E|Y - Y'|/2 = sum_i w_i v_i (F_i + F_{i-1} - 1) for sorted v_i
+    half_gap = (w * values * (2 * below - w - 1)).sum(0)
+    return ((w * jnp.abs(values - y)).sum(0) - half_gap).sum(-1)
 
 
 class AbstractPosterior(eqx.Module):
@@ -229,6 +236,11 @@ class Particles(AbstractPosterior):
     w: Any
     apply: Apply
     head: AbstractHead
+
+    @staticmethod
+    def single(w: Any, apply: Apply, head: AbstractHead) -> "Particles":
+        """Certainty about one function: `w` without a particle axis."""
+        return Particles(jax.tree.map(lambda a: a[None] if eqx.is_array(a) else a, w), apply, head)
 
     def sample(self, x, *, key, samples):
         """All particles, whatever `samples` says: they are all the functions there are."""

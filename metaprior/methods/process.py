@@ -34,6 +34,7 @@ class Process(AbstractMethod):
         head: of the tasks: `Gaussian` or `StudentT` with one outcome, or `Categorical`.
         log_df: log of the degrees of freedom less 2; `None` for a Gaussian process.
         decay: exponent of the weights, at least 0; never trained.
+        columns: how many leading columns of x the kernels and the noise see; `None` for all.
 
     Example:
         >>> import jax, metaprior
@@ -50,6 +51,7 @@ class Process(AbstractMethod):
     head: Gaussian | StudentT | Categorical
     log_df: Array | None = None
     decay: Array | float = 0.0
+    columns: int | None = eqx.field(static=True, default=None)
 
     @classmethod
     def init(cls, spec: Spec, *, key, width: int = 32, features: int = 16, decay: float = 0.0):
@@ -80,12 +82,23 @@ class Process(AbstractMethod):
         noise = Scale.init(d, 0.5, width=width, key=keys[3])
         return cls(mean, kernels, noise, spec.head, jnp.log(jnp.asarray(8.0)), decay)
 
+    def gram(self, a, b):
+        """Prior covariance of the function between two sets of points."""
+        return gram(self.kernels, a[:, : self.columns], b[:, : self.columns])
+
+    def variance(self, x):
+        """Prior variance of the function."""
+        return diagonal(self.kernels, x[:, : self.columns])
+
+    def noise_variance(self, x):
+        """Variance of the noise."""
+        return self.noise(x[:, : self.columns]) ** 2
+
     def covariance(self, x):
         """Covariance of the observations, noise included, with a jitter that float32 needs."""
-        k = gram(self.kernels, x, x)
-        jitter = 1e-6 * (1 + diagonal(self.kernels, x)) if x.dtype == jnp.float32 else 1e-12
-        extra = jitter if self.noise is None else self.noise(x) ** 2 + jitter
-        return k + jnp.diag(jnp.broadcast_to(extra, x.shape[:1]))
+        extra = 1e-6 * (1 + self.variance(x)) if x.dtype == jnp.float32 else 1e-12
+        extra = extra if self.noise is None else self.noise_variance(x) + extra
+        return self.gram(x, x) + jnp.diag(jnp.broadcast_to(extra, x.shape[:1]))
 
     def _df(self):
         return None if self.log_df is None else 2.0 + jnp.exp(self.log_df)
@@ -122,7 +135,7 @@ class ProcessPosterior(AbstractPosterior):
 
     def _state(self, x):
         """Mean, whitened cross-covariance, and the t's scale² and df after the support."""
-        cross = jnp.where(self.mask[:, None], gram(self.prior.kernels, self.x, x), 0.0)
+        cross = jnp.where(self.mask[:, None], self.prior.gram(self.x, x), 0.0)
         v = solve_triangular(self.factor, cross, lower=True)
         mean = self.prior.mean(x)[:, 0] + v.T @ self.z
         df = self.prior._df()
@@ -133,8 +146,8 @@ class ProcessPosterior(AbstractPosterior):
 
     def predict(self, x, *, key, samples):
         mean, v, s2, df = self._state(x)
-        function = jnp.maximum(diagonal(self.prior.kernels, x) - (v * v).sum(0), 0.0)
-        noise = self.prior.noise(x) ** 2
+        function = jnp.maximum(self.prior.variance(x) - (v * v).sum(0), 0.0)
+        noise = self.prior.noise_variance(x)
         scale = jnp.sqrt(s2 * (function + noise))
         if df is None:
             params, head, total = jnp.stack([mean, scale], -1), Gaussian(1), scale**2
@@ -146,15 +159,15 @@ class ProcessPosterior(AbstractPosterior):
 
     def sample(self, x, *, key, samples):
         mean, v, s2, df = self._state(x)
-        cov = gram(self.prior.kernels, x, x) - v.T @ v
-        cov = cov + 1e-5 * jnp.diag(1e-3 + diagonal(self.prior.kernels, x))
+        cov = self.prior.gram(x, x) - v.T @ v
+        cov = cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x))
         f_key, s_key = jr.split(key)
         if df is not None:  # a t process is a Gaussian one with an inverse-gamma scale
             gamma = jr.gamma(s_key, 0.5 * df, (samples, 1), x.dtype)
             s2 = s2 * 0.5 * df / gamma
         noise = jr.normal(f_key, (samples, x.shape[0]), x.dtype) @ jnp.linalg.cholesky(cov).T
         f = mean + jnp.sqrt(s2) * noise
-        scale = jnp.broadcast_to(jnp.sqrt(s2) * self.prior.noise(x), f.shape)
+        scale = jnp.broadcast_to(jnp.sqrt(s2 * self.prior.noise_variance(x)), f.shape)
         return Mixture((Part(Gaussian(1), jnp.stack([f, scale], -1)[:, :, None], jnp.zeros(samples)),))
 
     def joint_log_prob(self, data, *, key, samples):
@@ -177,7 +190,7 @@ class ClassPosterior(AbstractPosterior):
 
     def _draw(self, x, samples, key, joint):
         n, c = self.u.shape
-        cross = jnp.where(self.mask[:, None], gram(self.prior.kernels, self.x, x), 0.0)
+        cross = jnp.where(self.mask[:, None], self.prior.gram(self.x, x), 0.0)
         v = solve_triangular(self.factor, cross, lower=True)
         u_key, f_key = jr.split(key)
         white = jr.normal(u_key, (c * n, samples), x.dtype)
@@ -185,11 +198,11 @@ class ClassPosterior(AbstractPosterior):
         f = jnp.einsum("nq,cns->sqc", v, u.reshape(c, n, samples))
         noise = jr.normal(f_key, f.shape, x.dtype)
         if joint:
-            cov = gram(self.prior.kernels, x, x) - v.T @ v
-            cov = cov + 1e-5 * jnp.diag(1e-3 + diagonal(self.prior.kernels, x))
+            cov = self.prior.gram(x, x) - v.T @ v
+            cov = cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x))
             rest = jnp.einsum("ij,sjc->sic", jnp.linalg.cholesky(cov), noise)
         else:
-            variance = jnp.maximum(diagonal(self.prior.kernels, x) - (v * v).sum(0), 0.0)
+            variance = jnp.maximum(self.prior.variance(x) - (v * v).sum(0), 0.0)
             rest = jnp.sqrt(variance)[None, :, None] * noise
         logits = self.prior.mean(x)[None] + f + rest
         return Mixture((Part(self.prior.head, logits, jnp.zeros(samples)),))

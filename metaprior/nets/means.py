@@ -42,7 +42,7 @@ class Mean(eqx.Module):
         if self.pooled and self.coefficient is not None:
             value = value + self.coefficient * x[:, x.shape[1] - self.pooled :]
         if self.weights is not None:
-            value = value + polynomial(x, self.degree) @ self.weights
+            value = value + polynomial(x[:, : (self.weights.shape[0] - 1) // self.degree], self.degree) @ self.weights
         return value if self.net is None else value + jax.vmap(self.net)(x)
 
 

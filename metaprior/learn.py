@@ -1,0 +1,179 @@
+"""From encoded groups to learners: folds, pooled boosting, trained members, stacked weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from metaprior import baselines
+from metaprior.fit import fit
+from metaprior.method import AbstractLearner, Spec
+from metaprior.methods.process import Process
+from metaprior.methods.stack import Stack, fit_weights
+from metaprior.posterior import Stacked
+from metaprior.sources.table import Table
+
+ROWS = 32  # most rows of a group in one training episode
+DECAYS = (0.0, 0.7)
+SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)
+
+
+class Bag(AbstractLearner):
+    """Equal mixture of members of one kind, stacked on a leading axis; each was trained without one fold."""
+
+    members: AbstractLearner
+
+    def posterior(self, support, *, key):
+        size = jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0].shape[0]
+        one = lambda m, k: m.posterior(support, key=k)
+        return Stacked(eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0))(self.members, jr.split(key, size)))
+
+
+def stack_members(members: list) -> Any:
+    """Modules of one structure as one module with a leading member axis on every array."""
+    join = lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0]
+    return jax.tree.map(join, *members)
+
+
+def take(members: Any, index) -> Any:
+    """Some members, or one, of a stacked module."""
+    return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, members)
+
+
+def equal_rows(lists: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Index lists as rows of one array; the shorter ones repeat some of their own entries."""
+    longest = max(map(len, lists))
+    return np.stack([np.concatenate([a, rng.choice(a, longest - len(a))]) for a in lists])
+
+
+class Groups(eqx.Module):
+    """Training groups as flat arrays: rows of a group together, the pooled prediction in the last columns."""
+
+    x: np.ndarray
+    y: np.ndarray  # (r, 1): standardised, or class index
+    start: np.ndarray
+    count: np.ndarray
+    fold: np.ndarray  # (g,) 0 … folds - 1
+    spec: Spec
+
+    def table(self, groups, support: int, query: int) -> Table:
+        """A source over some of the groups."""
+        arrays = [jnp.asarray(a) for a in (self.x, self.y, self.start, self.count, groups)]
+        return Table(*arrays, support, query, int(self.count.max()))
+
+    def folds(self, everything: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Groups that each member trains on, and the ones it holds out; `everything` adds a member on all."""
+        rng, index = np.random.default_rng(0), np.arange(len(self.count))
+        inside = [index[self.fold != k] for k in range(self.fold.max() + 1)]
+        outside = [index[self.fold == k] for k in range(self.fold.max() + 1)]
+        return equal_rows(inside + ([index] if everything else []), rng), equal_rows(outside, rng)
+
+
+def _axes(source: Table) -> Table:
+    none = jax.tree.map(lambda _: None, source)
+    return eqx.tree_at(lambda s: s.groups, none, 0, is_leaf=lambda leaf: leaf is None)
+
+
+def train_members(
+    make: Callable, groups: Groups, *, key, steps: int, rate: float, held: bool, copies: tuple = (None,), **options
+):
+    """One member a fold (times `copies` of settings), all at once; without `held` also one on all groups.
+
+    With `held`, each member stops where the groups of its own fold say so.
+    """
+    inside, outside = groups.folds(everything=not held)
+    rows = int(min(ROWS, groups.count.max()))
+    settings = [c for c in copies for _ in inside]
+    inside, outside = np.tile(inside, (len(copies), 1)), np.tile(outside, (len(copies), 1))
+    keys = jr.split(key, len(settings) + 1)
+    made = [make(groups.spec, key=k) if c is None else make(groups.spec, key=k, decay=jnp.asarray(c))
+            for k, c in zip(keys, settings)]  # fmt: skip
+    source = groups.table(inside, 0, rows)
+    validation = None
+    if held:
+        looks = max(1, 48 // outside.shape[1])
+        some = lambda g, k: source.tasks(jnp.repeat(g, looks), jnp.zeros(len(g) * looks, int), key=k)
+        validation = jax.vmap(some)(jnp.asarray(outside), jr.split(keys[-1], len(outside)))
+    return fit(stack_members(made), source, key=keys[-1], steps=steps, batch=16, learning_rate=rate,
+               validation=validation, axes=_axes(source), **options)  # fmt: skip
+
+
+@eqx.filter_jit
+def _log_prob(members, tasks, key):
+    def one(member, task):
+        predictive = member.posterior(task.support, key=key).predict(task.query.x, key=key, samples=64)
+        return predictive.log_prob(task.query.y)
+
+    run = lambda m, t: jax.lax.map(lambda task: one(m, task), t, batch_size=32)
+    return eqx.filter_vmap(run, in_axes=(eqx.if_array(0), eqx.if_array(0)))(members, tasks)
+
+
+def held_out_tasks(groups: Groups, *, key, most: int = 240):
+    """For each fold, tasks from its own groups at every K of `SHOTS`; stacked `(folds, t, …)`."""
+    _, outside = groups.folds()
+    support = int(min(max(SHOTS), max(groups.count.max() - 1, 1)))
+    source = groups.table(outside[0], support, int(min(24, groups.count.max())))
+    per_fold = max(1, most // len(outside))
+    rng = np.random.default_rng(1)
+    chosen, shots = [], []
+    for fold in outside:
+        pick, k = [], []
+        for K in SHOTS:
+            enough = fold[groups.count[fold] > K]
+            enough = enough if len(enough) else fold
+            pick.append(rng.permutation(np.resize(rng.permutation(enough), per_fold)))
+            k.append(np.minimum(K, groups.count[pick[-1]] - 1))
+        chosen.append(np.concatenate(pick))
+        shots.append(np.concatenate(k))
+    tasks = jax.vmap(lambda g, k, key: source.tasks(g, k, key=key))(
+        jnp.asarray(np.stack(chosen)), jnp.asarray(np.stack(shots)), jr.split(key, len(outside))
+    )
+    return tasks, np.stack(shots)
+
+
+class Learned(eqx.Module):
+    """Trained learners: the one asked for, and every baseline by name."""
+
+    learner: AbstractLearner
+    baselines: dict[str, AbstractLearner]
+
+
+def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable, progress: Callable) -> Learned:
+    """The default: bags of processes and the baselines, stacked on held-out groups."""
+    key = jr.key(seed)
+    base, members = learn_baselines(groups, key=key, stage=stage, progress=progress)
+    n = int(groups.fold.max()) + 1
+    fitted = stage("process", lambda **o: train_members(
+        Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
+        copies=DECAYS, every=50, patience=300, progress=progress, **o).method)  # fmt: skip
+    experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(len(DECAYS))}
+    tasks, shots = held_out_tasks(groups, key=jr.fold_in(key, 2))
+    held = {name: take(m, slice(0, n)) for name, m in members.items()} | experts
+    fixed = {name: base[name] for name in ("boosting", "marginal")}
+    repeat = lambda learner: jax.tree.map(lambda a: jnp.repeat(a[None], n, 0) if eqx.is_array(a) else a, learner)
+    held |= {name: repeat(learner) for name, learner in fixed.items()}
+    log_p = {name: _log_prob(m, tasks, key).reshape(-1, tasks.query.mask.shape[-1]) for name, m in held.items()}
+    mask = tasks.query.mask.reshape(-1, tasks.query.mask.shape[-1])
+    table = jnp.stack(list(log_p.values()), -1)
+    c = fit_weights(jnp.maximum(table, -30.0), mask, jnp.asarray(shots.reshape(-1), table.dtype), jnp.asarray(len(groups.count), table.dtype))
+    final = base | {name: Bag(m) for name, m in experts.items()}
+    return Learned(Stack(tuple(final[name] for name in held), c), base)
+
+
+def learn_baselines(groups: Groups, *, key, stage: Callable, progress: Callable):
+    """Every baseline, and the fold members of the trained ones."""
+    spec = groups.spec
+    y = jnp.asarray(groups.y[:, 0])
+    base = {"marginal": baselines.marginal(spec, y)}
+    base["boosting"] = baselines.boosting(spec, y, jnp.asarray(groups.x[:, groups.x.shape[1] - spec.pooled :]))
+    members = {}
+    for name, make in baselines.TRAINED.items():
+        run = lambda make=make, **o: train_members(
+            make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, progress=progress, **o).method
+        members[name] = stage(name, run)
+        base[name] = take(members[name], -1)
+    return base, members
