@@ -17,7 +17,7 @@ MARKERS = ("s", "^", "D", "v", "P", "X", "<")
 STYLE = {
     "font.family": "sans-serif", "font.size": 9.5, "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": RULE,
     "axes.linewidth": 0.9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10.5,
-    "axes.titlelocation": "left", "axes.titlecolor": INK, "axes.titleweight": "medium", "axes.titlepad": 8,
+    "axes.titlelocation": "left", "axes.titlecolor": INK, "axes.titlepad": 8,
     "xtick.color": MUTED, "ytick.color": MUTED, "xtick.major.size": 0, "ytick.major.size": 0,
     "axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.7, "axes.axisbelow": True,
     "legend.frameon": False, "legend.fontsize": 8.5, "lines.linewidth": 1.8, "lines.solid_capstyle": "round",
