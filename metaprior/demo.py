@@ -85,4 +85,5 @@ def run_demo(out: Path, progress: Any) -> str:
     picture = figures.picture(rows, "hour", "temp (°C)")
     write_atomic(out / "curves.svg", lambda part: picture.savefig(part, format="svg", metadata={"Date": None}))
     write_atomic(out / "prior", prior.save)
-    return f"{example}\n{evaluation.sentence()}\n{out / "report.html"}: the report; {time.monotonic() - began:.0f} s in all."
+    seconds = time.monotonic() - began
+    return f"{example}\n{evaluation.sentence()}\n{out / 'report.html'}: the report; {seconds:.0f} s in all."
