@@ -1,5 +1,81 @@
 """THE TABLE of methods: a new method is one file and one row here."""
 
-from metaprior.methods.process import Process
+import difflib
+from dataclasses import dataclass
 
-__all__ = ["Process"]
+from metaprior.method import AbstractLearner
+from metaprior.methods.alpaca import ALPaCA
+from metaprior.methods.cnp import CNP
+from metaprior.methods.ensemble import Ensemble
+from metaprior.methods.maml import MAML
+from metaprior.methods.neural_process import NP
+from metaprior.methods.process import Process
+from metaprior.methods.protonet import ProtoNet
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: what it is called, where it comes from, what it predicts and when to use it.
+
+    Args:
+        name: in configuration files and on the command line.
+        method: its class.
+        paper: authors and year.
+        group: kind of method, for listings.
+        kinds: what it predicts: `"numbers"`, `"classes"` or both.
+        use: one line on when to use it.
+        trainable: whether `fit` trains it; a learner that combines trained ones has its own way.
+    """
+
+    name: str
+    method: type[AbstractLearner]
+    paper: str
+    group: str
+    kinds: tuple[str, ...]
+    use: str
+    trainable: bool = True
+
+
+BOTH = ("numbers", "classes")
+
+METHODS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Row("maml", MAML, "Finn, Abbeel & Levine 2017", "optimisation", BOTH,
+            "a network that a gradient step fits to a task; one function, no uncertainty about it"),
+        Row("protonet", ProtoNet, "Snell, Swersky & Zemel 2017", "metric", ("classes",),
+            "classes that form clusters; quick, strong with very few examples a class"),
+        Row("cnp", CNP, "Garnelo et al. 2018", "amortised", BOTH,
+            "many tasks, fast predictions, marginal uncertainty; one pass of a network"),
+        Row("np", NP, "Garnelo et al. 2018", "amortised", BOTH,
+            "many tasks, and functions that must be drawn as a whole"),
+        Row("alpaca", ALPaCA, "Harrison, Sharma & Pavone 2018", "closed form", ("numbers",),
+            "numbers, a few hundred tasks or more; exact last layer, joint draws, any number of outcomes"),
+        Row("process", Process, "Shah, Wilson & Ghahramani 2014; Patacchiola et al. 2020", "closed form", BOTH,
+            "few tasks and few rows a task; the default for tables"),
+        Row("ensemble", Ensemble, "Lakshminarayanan, Pritzel & Blundell 2017", "combination", BOTH,
+            "uncertainty for a method that has none, at the price of training it several times"),
+    )
+}  # fmt: skip
+
+
+def get(name: str) -> Row:
+    """The row of a method.
+
+    Example:
+        >>> from metaprior import methods
+        >>> methods.get("np").method.__name__
+        'NP'
+        >>> methods.get("mamel")
+        Traceback (most recent call last):
+        ...
+        ValueError: There is no method 'mamel'; did you mean 'maml'?
+    """
+    if name in METHODS:
+        return METHODS[name]
+    near = difflib.get_close_matches(str(name).lower(), METHODS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}."
+    raise ValueError(f"There is no method {name!r}; {hint}")
+
+
+__all__ = ["CNP", "METHODS", "MAML", "NP", "ALPaCA", "Ensemble", "Process", "ProtoNet", "Row", "get"]

@@ -1,5 +1,8 @@
 """Sources of tasks: callables from a random key to a `Task`."""
 
+from metaprior.sources.gaussian_process import GP
+from metaprior.sources.linear import Linear
+from metaprior.sources.sinusoid import Sinusoid
 from metaprior.sources.table import Table
 
-__all__ = ["Table"]
+__all__ = ["GP", "Linear", "Sinusoid", "Table"]

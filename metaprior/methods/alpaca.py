@@ -1,0 +1,137 @@
+"""Bayesian linear regression on learned features, with a learned prior."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jaxtyping import Array, Float
+
+from metaprior.heads import Gaussian
+from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
+from metaprior.method import AbstractMethod
+from metaprior.nets.kernels import polynomial
+from metaprior.nets.mlp import apply
+from metaprior.posterior import AbstractPosterior, Mixture, Part
+
+DEGREES = {"linear": 1, "quadratic": 2}
+
+
+class ALPaCA(AbstractMethod):
+    """Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian Regression", WAFR 2018.
+
+    y = Kᵀ φ(x) + ε, ε ~ N(0, Σ), with the prior K ~ MN(K̄₀, Λ₀⁻¹, Σ). Given the support (equations 5 and 6)
+    Λ = ΦᵀΦ + Λ₀ and K̄ = Λ⁻¹(ΦᵀY + Λ₀ K̄₀), and the predictive is N(K̄ᵀφ, (1 + φᵀ Λ⁻¹ φ) Σ). The objective is the
+    mean predictive nll of the query rows given the support (equation 8), all in closed form.
+
+    Args:
+        features: φ: a network, or the degree of a polynomial.
+        mean: K̄₀, `(q, p)`.
+        root: A, `(q, q)`, with Λ₀ = A Aᵀ: positive definite whatever A is.
+        log_noise: log of the diagonal of Σ, `(p,)`, squared units of y.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Gaussian
+        >>> alpaca = metaprior.methods.ALPaCA.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
+        >>> posterior = alpaca.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
+        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        (4, 1)
+    """
+
+    features: eqx.nn.MLP | int
+    mean: Float[Array, "q p"]
+    root: Float[Array, "q q"]
+    log_noise: Array | float
+
+    @classmethod
+    def init(cls, spec, *, key, features="network", width=128, size=32, noise_variance: Array | float | None = None):
+        """The paper's network, or a polynomial.
+
+        Args:
+            spec: shape of the tasks; outcomes are numbers. The predictive is normal whatever the head.
+            key: initial weights.
+            features: `"network"`, or `"linear"`: φ = [1, x], or `"quadratic"`: φ = [1, x, x² - 1].
+            width: units of the two hidden layers (128, the paper's code); `size`: number of features (32).
+            noise_variance: of every outcome, squared units of y; a float is fixed (the paper's sinusoid has
+                0.02), an array is where learning starts. `None` (default): learned, from 0.1.
+        """
+        if spec.head.classes:
+            raise TypeError(f"ALPaCA predicts numbers; the head is {type(spec.head).__name__}, for classes.")
+        if features != "network" and features not in DEGREES:
+            raise ValueError(f"ALPaCA has the features 'network', 'linear' and 'quadratic'; got {features!r}.")
+        net_key, mean_key = jr.split(key)
+        phi = DEGREES.get(features)
+        if phi is None:
+            tanh = jnp.tanh
+            phi = eqx.nn.MLP(spec.x_dim, size, width, 2, activation=tanh, final_activation=tanh, key=net_key)
+        q, p = size if features == "network" else 1 + phi * spec.x_dim, spec.head.y_dim
+        noise = jnp.asarray(0.1) if noise_variance is None else noise_variance
+        log_noise = jnp.broadcast_to(jnp.log(noise), (p,)) if eqx.is_array(noise) else math.log(noise)
+        return cls(phi, 0.1 * jr.normal(mean_key, (q, p)), jnp.eye(q), log_noise)
+
+    def phi(self, x):
+        """Features `(n, q)`."""
+        return polynomial(x, self.features) if isinstance(self.features, int) else apply(self.features, x)
+
+    def posterior(self, support, *, key):
+        phi = jnp.where(support.mask[:, None], self.phi(support.x), 0.0)
+        y = jnp.where(support.mask[:, None], support.y, 0.0)
+        prior = self.root @ self.root.T  # Λ₀
+        small = 1e-6 if phi.dtype == jnp.float32 else 1e-12
+        factor = jnp.linalg.cholesky(phi.T @ phi + prior + small * jnp.eye(phi.shape[1], dtype=phi.dtype))
+        mean = cho_solve((factor, True), phi.T @ y + prior @ self.mean)
+        return LastLayer(self, mean, factor)
+
+    def loss(self, task, *, key):
+        predictive = self.posterior(task.support, key=key).predict(task.query.x, key=key, samples=1)
+        return -task.query.mean(predictive.log_prob(task.query.y))
+
+
+class LastLayer(AbstractPosterior):
+    """Matrix-normal posterior of K: exact marginals, joint density and draws.
+
+    Args:
+        prior: the method.
+        mean: K̄, `(q, p)`.
+        factor: lower Cholesky factor of Λ, `(q, q)`.
+    """
+
+    prior: ALPaCA
+    mean: Float[Array, "q p"]
+    factor: Float[Array, "q q"]
+
+    def _std(self):
+        return jnp.broadcast_to(jnp.exp(0.5 * self.prior.log_noise), self.mean.shape[1:]).astype(self.mean.dtype)
+
+    def _state(self, x):
+        """Mean `(n, p)`, whitened features `(q, n)` and the noise's standard deviation `(p,)`."""
+        phi = self.prior.phi(x)
+        return phi @ self.mean, solve_triangular(self.factor, phi.T, lower=True), self._std()
+
+    def predict(self, x, *, key, samples):
+        mean, v, std = self._state(x)
+        function = (v * v).sum(0)[:, None]  # φᵀ Λ⁻¹ φ
+        params = jnp.stack([mean, jnp.sqrt(1 + function) * std[None]], -1)
+        inside = function * std[None] ** 2
+        return Mixture((Part(Gaussian(mean.shape[1]), params[None], jnp.zeros(1, mean.dtype), inside[None]),))
+
+    def sample(self, x, *, key, samples):
+        noise = jr.normal(key, (samples, *self.mean.shape), self.mean.dtype)
+        std = self._std()
+        draw = lambda e: self.mean + solve_triangular(self.factor.T, e, lower=False) * std[None]
+        f = jax.vmap(lambda e: self.prior.phi(x) @ draw(e))(noise)
+        params = jnp.stack([f, jnp.broadcast_to(std, f.shape)], -1)
+        return Mixture((Part(Gaussian(f.shape[-1]), params, jnp.zeros(samples, f.dtype)),))
+
+    def joint_log_prob(self, data, *, key, samples):
+        mean, v, std = self._state(data.x)
+        factor = cholesky(jnp.eye(mean.shape[0], dtype=mean.dtype) + v.T @ v, data.mask)
+
+        def outcome(residual, std):
+            z = whiten(factor, residual / std, data.mask)
+            return sequential_log_prob(factor, z, data.mask).sum() - data.count * jnp.log(std)
+
+        return jax.vmap(outcome, in_axes=(1, 0))(data.y - mean, std).sum()

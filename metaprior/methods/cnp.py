@@ -1,0 +1,67 @@
+"""Conditional neural processes."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+
+from metaprior.method import AbstractMethod
+from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.sets import CrossAttention, DeepSet
+from metaprior.posterior import AbstractHead, Particles
+
+ENCODERS = {"deep set": DeepSet, "attention": CrossAttention}
+
+
+def _raw(w, x):
+    encoder, decoder, support = w
+    return apply(decoder, jnp.concatenate([x, encoder(support, x)], axis=1))
+
+
+class CNP(AbstractMethod):
+    """Garnelo et al., "Conditional Neural Processes", ICML 2018.
+
+    Equations 1 to 3: r = average of h(x_i, y_i) over the support, p(y | x, support) = head(g(x, r)), and the
+    objective is the mean nll of the query rows given the support (equation 4). With `encoder="attention"` r
+    differs from point to point: the deterministic path of Kim et al., "Attentive Neural Processes", 2019.
+    Points are independent given the support: there is one function, and what it does not know is noise.
+
+    Args:
+        encoder: h, from support and x to r.
+        decoder: g.
+        head: what is predicted.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Gaussian
+        >>> cnp = metaprior.methods.CNP.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
+        >>> posterior = cnp.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
+        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        (4, 1)
+    """
+
+    encoder: DeepSet | CrossAttention
+    decoder: eqx.nn.MLP
+    head: AbstractHead
+
+    @classmethod
+    def init(cls, spec, *, key, width=128, depth=2, encoder="deep set"):
+        """Encoder and decoder of equal size.
+
+        Args:
+            spec: shape of the tasks.
+            key: initial weights.
+            width, depth: hidden units (128 in the paper's one-dimensional regression) and layers of each part.
+            encoder: `"deep set"` (the paper) or `"attention"`.
+        """
+        if encoder not in ENCODERS:
+            raise ValueError(f"CNP has the encoders {', '.join(map(repr, ENCODERS))}; got {encoder!r}.")
+        e_key, d_key = jr.split(key)
+        h = ENCODERS[encoder].init(spec, width=width, depth=depth, key=e_key)
+        return cls(h, mlp(spec.x_dim + width, spec.head.raw_dim, width, depth, key=d_key), spec.head)
+
+    def loss(self, task, *, key):
+        raw = _raw((self.encoder, self.decoder, task.support), task.query.x)
+        return -task.query.mean(self.head.log_prob(self.head.params(raw), task.query.y))
+
+    def posterior(self, support, *, key):
+        return Particles.single((self.encoder, self.decoder, support), _raw, self.head)

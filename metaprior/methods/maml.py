@@ -1,0 +1,64 @@
+"""Model-agnostic meta-learning."""
+
+from typing import Any
+
+import equinox as eqx
+
+from metaprior.infer.descend import descend
+from metaprior.method import AbstractMethod
+from metaprior.nets.mlp import apply, mlp
+from metaprior.posterior import AbstractHead, Particles
+
+
+class MAML(AbstractMethod):
+    """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017.
+
+    Algorithm 2: φ = θ - α ∇ mean nll(θ; support), once or more (equation 1), and the meta-objective is the
+    mean nll(φ; query) after the last step, differentiated through the inner gradient. An empty support
+    makes no step. Fields are the network θ, the head, and the settings of `init`.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Gaussian
+        >>> maml = metaprior.methods.MAML.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
+        >>> posterior = maml.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
+        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        (4, 1)
+    """
+
+    net: eqx.nn.MLP  # θ
+    head: AbstractHead
+    inner_lr: Any  # α
+    steps: int = eqx.field(static=True)
+    first_order: bool = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, spec, *, key, width=40, depth=2, inner_lr: Any = 0.01, steps=1, first_order=False):
+        """A network with the paper's sinusoid settings.
+
+        Args:
+            spec: shape of the tasks.
+            key: initial weights.
+            width, depth: hidden units and layers (40 and 2, section 5.1).
+            inner_lr: α (0.01, section 5.1); a Python float is fixed, an array is learned, a pytree like
+                the network is a rate a weight (Meta-SGD).
+            steps: inner steps, in training and after it.
+            first_order: leave out second derivatives (section 5.2).
+        """
+        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
+        return cls(net, spec.head, inner_lr, steps, first_order)
+
+    def nll(self, net, data):
+        """Mean negative log density of the rows under the network, in nats."""
+        return -data.mean(self.head.log_prob(self.head.params(apply(net, data.x)), data.y))
+
+    def adapt(self, support):
+        """The network after the inner steps, φ."""
+        loss = lambda net: self.nll(net, support)
+        return descend(loss, self.net, self.inner_lr, self.steps, first_order=self.first_order)
+
+    def loss(self, task, *, key):
+        return self.nll(self.adapt(task.support), task.query)
+
+    def posterior(self, support, *, key):
+        return Particles.single(self.adapt(support), apply, self.head)

@@ -1,0 +1,94 @@
+"""Prototypical networks."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float
+
+from metaprior.heads import Categorical
+from metaprior.method import AbstractMethod
+from metaprior.nets.mlp import apply, mlp
+from metaprior.posterior import Particles
+
+ABSENT = -1e9  # logit of a class without a prototype
+
+
+def _logits(w, x):
+    """-‖f(x) - c_k‖² for every class."""
+    net, prototypes, present = w
+    distance = ((apply(net, x)[:, None] - prototypes[None]) ** 2).sum(-1)
+    return jnp.where(present[None], -distance, ABSENT)
+
+
+class ProtoNet(AbstractMethod):
+    """Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017.
+
+    Equations 1 and 2: c_k = mean of f(x) over the support rows of class k, p(y = k | x) = softmax of
+    -‖f(x) - c_k‖² over k; the objective is the mean nll of the query rows (algorithm 1).
+
+    Here class k also has a learned prior prototype that weighs as much as `exp(log_count)` support rows, so
+    that a class the support does not show, and an empty support, are well defined. Where classes mean
+    something else in every task (the paper's episodes), `pseudo_count=0.0` gives the paper's method:
+    an absent class then has no probability, and an empty support says nothing, all classes alike.
+
+    Args:
+        net: the embedding f.
+        head: `Categorical`.
+        prior: prior prototypes, `(C, e)`, or `None`.
+        log_count: log of their weight in rows, or `None`.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Categorical
+        >>> protonet = metaprior.methods.ProtoNet.init(metaprior.Spec(2, Categorical(3)), key=jax.random.key(0))
+        >>> posterior = protonet.posterior(metaprior.Data.of([[0.0, 1.0]], [2]), key=jax.random.key(1))
+        >>> posterior.predict(jax.numpy.zeros((4, 2)), key=jax.random.key(2), samples=1).mean().shape
+        (4, 3)
+    """
+
+    net: eqx.nn.MLP
+    head: Categorical
+    prior: Float[Array, "c e"] | None
+    log_count: Array | float | None
+
+    @classmethod
+    def init(cls, spec, *, key, width=64, depth=2, embedding=32, pseudo_count: float | None = None):
+        """A fully connected embedding; for images pass one's own network with `equinox.tree_at`.
+
+        Args:
+            spec: shape of the tasks; its head must be `Categorical`.
+            key: initial weights and prior prototypes.
+            width, depth: hidden units and layers of the embedding.
+            embedding: numbers a point (64 in the paper's convolutional network).
+            pseudo_count: weight of the prior prototypes in rows. `None` (default): learned, from 1.
+                A positive number stays as it is; 0.0 is the paper's method.
+        """
+        if not isinstance(spec.head, Categorical):
+            raise TypeError(f"ProtoNet predicts classes; the head is {type(spec.head).__name__}, for numbers.")
+        if pseudo_count is not None and pseudo_count < 0:
+            raise ValueError(f"ProtoNet takes a pseudo_count of 0 or more rows; got {pseudo_count}.")
+        net_key, prior_key = jr.split(key)
+        net = mlp(spec.x_dim, embedding, width, depth, key=net_key)
+        if pseudo_count == 0:
+            return cls(net, spec.head, None, None)
+        log_count = jnp.zeros(()) if pseudo_count is None else float(jnp.log(pseudo_count))
+        prior = 0.1 * jr.normal(prior_key, (spec.head.classes, embedding))
+        return cls(net, spec.head, prior, log_count)
+
+    def prototypes(self, support):
+        """Prototypes `(C, e)`, and which classes have one `(C,)`."""
+        hot = jax.nn.one_hot(support.y[:, 0].astype(int), self.head.classes, dtype=support.x.dtype)
+        hot = hot * support.mask[:, None]
+        total, count = hot.T @ apply(self.net, support.x), hot.sum(0)
+        if self.prior is not None:
+            weight = jnp.exp(self.log_count)
+            total, count = total + weight * self.prior, count + weight
+        return total / jnp.where(count > 0, count, 1.0)[:, None], count > 0
+
+    def loss(self, task, *, key):
+        logits = _logits((self.net, *self.prototypes(task.support)), task.query.x)
+        return -task.query.mean(self.head.log_prob(self.head.params(logits), task.query.y))
+
+    def posterior(self, support, *, key):
+        return Particles.single((self.net, *self.prototypes(support)), _logits, self.head)

@@ -1,0 +1,62 @@
+"""The exact posterior of a Gaussian process with known mean, kernel and noise."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import jax.random as jr
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float
+
+from metaprior.heads import Gaussian
+from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
+from metaprior.nets.kernels import Kernels, diagonal, gram
+from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.task import Data
+
+
+class Exact(AbstractPosterior):
+    """Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1.
+
+    What a source knows of its own tasks: the best any method can do, in marginals and jointly.
+
+    Args:
+        mean: prior mean, `(n, d) -> (n,)`.
+        kernels: summed prior covariance.
+        noise: standard deviation of the noise, units of y.
+        support: what was observed.
+    """
+
+    mean: Callable[[Float[Array, "n d"]], Float[Array, "n"]]
+    kernels: Kernels
+    noise: Array | float
+    support: Data
+
+    def _state(self, x):
+        """Mean, function covariance and whitened cross-covariance at `x` given the support."""
+        data = self.support
+        own = gram(self.kernels, data.x, data.x) + self.noise**2 * jnp.eye(data.x.shape[0], dtype=x.dtype)
+        factor = cholesky(own, data.mask)
+        z = whiten(factor, data.y[:, 0] - self.mean(data.x), data.mask)
+        cross = jnp.where(data.mask[:, None], gram(self.kernels, data.x, x), 0.0)
+        v = solve_triangular(factor, cross, lower=True)
+        return self.mean(x) + v.T @ z, v
+
+    def predict(self, x, *, key, samples):
+        mean, v = self._state(x)
+        function = jnp.maximum(diagonal(self.kernels, x) - (v * v).sum(0), 0.0)
+        params = jnp.stack([mean, jnp.sqrt(function + self.noise**2)], -1)
+        return Mixture((Part(Gaussian(1), params[None, :, None], jnp.zeros(1, x.dtype), function[None, :, None]),))
+
+    def sample(self, x, *, key, samples):
+        mean, v = self._state(x)
+        jitter = 1e-6 if x.dtype == jnp.float32 else 1e-12
+        cov = gram(self.kernels, x, x) - v.T @ v + jitter * jnp.diag(1 + diagonal(self.kernels, x))
+        f = mean + jr.normal(key, (samples, x.shape[0]), x.dtype) @ jnp.linalg.cholesky(cov).T
+        params = jnp.stack([f, jnp.full_like(f, self.noise)], -1)
+        return Mixture((Part(Gaussian(1), params[:, :, None], jnp.zeros(samples, x.dtype)),))
+
+    def joint_log_prob(self, data, *, key, samples):
+        mean, v = self._state(data.x)
+        cov = gram(self.kernels, data.x, data.x) - v.T @ v
+        factor = cholesky(cov + self.noise**2 * jnp.eye(mean.shape[0], dtype=mean.dtype), data.mask)
+        return sequential_log_prob(factor, whiten(factor, data.y[:, 0] - mean, data.mask), data.mask).sum()
