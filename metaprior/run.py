@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,7 @@ _PART = ".part"
 
 
 @contextmanager
-def naming(path: str | Path | None) -> Iterator[None]:
+def naming(path: str | Path | None) -> Generator[None]:
     """Input errors raised inside name the file `path`, if they do not already."""
     try:
         yield

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 INK, MUTED, RULE, METHOD, POINT = "#1c2430", "#6a7485", "#e3e7ed", "#0b6e72", "#d1495b"
 OTHERS = ("#e09f3e", "#7768ae", "#5b8fd6", "#a8577e", "#8a9a5b", "#9aa5b1", "#b07d62")
 MARKERS = ("s", "^", "D", "v", "P", "X", "<")
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif", "font.size": 9.5, "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": RULE,
     "axes.linewidth": 0.9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10.5,
     "axes.titlelocation": "left", "axes.titlecolor": INK, "axes.titlepad": 8,
@@ -111,7 +111,7 @@ def shots_curve(result: dict[str, Any], metric: str, label: str, name: str, lege
                 bands = [result["shots"][str(k)][who].get("ci", {}).get(metric) or (np.nan,) * 2 for k in shots]
                 low, high = np.array(bands, dtype=float).T
                 axes.fill_between(place, low, high, color=METHOD, alpha=0.14, linewidth=0)
-        axes.xaxis.set_major_locator(FixedLocator(place))
+        axes.xaxis.set_major_locator(FixedLocator(place.tolist()))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticklabels([str(k) for k in shots])
         axes.set_xlabel("observed rows of the new group")

@@ -1,0 +1,79 @@
+"""Shared by all tests: a compilation cache, the data folder, a tiny table and a prior fitted on it."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+_BASE = Path(os.environ.get("METAPRIOR_CACHE") or Path.home() / ".cache" / "metaprior")
+os.environ["METAPRIOR_CACHE"] = str(_BASE / f"tests-{_WORKER}")  # one a worker: no two write the same file at once
+
+from metaprior.cli import use_cache  # noqa: E402
+
+use_cache()
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real tables; absent on a user's machine, required in continuous integration."""
+    if not DATA.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{DATA} is missing")
+        pytest.skip("needs ../shared/data")
+    return DATA
+
+
+def tiny_csv(groups: int = 12, rows: int = 8, seed: int = 0) -> str:
+    """A small table: group g, number x, label kind, date-like day, number y."""
+    rng = np.random.default_rng(seed)
+    lines = ["g,x,kind,day,y"]
+    for group in range(groups):
+        level, slope = rng.normal(size=2)
+        for _ in range(rows):
+            x, kind = rng.normal(), "ab"[int(rng.integers(2))]
+            y = level + slope * x + (kind == "a") + 0.1 * rng.normal()
+            lines.append(f"g{group},{x:.4f},{kind},{group // 2},{y:.4f}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """`tiny.csv` in a folder of its own."""
+    path = tmp_path / "tiny.csv"
+    path.write_text(tiny_csv())
+    return path
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory) -> Path:
+    """A folder with `table.csv` and `run`, what `metaprior fit` makes of it; made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if _WORKER != "main" else base) / "fitted"
+    done = folder / "done"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        while not done.exists():
+            time.sleep(0.2)
+        if done.read_text() != "0":
+            pytest.fail("the tiny fit failed in the other worker")
+        return folder
+    from metaprior.cli import main
+
+    status = 1
+    try:
+        (folder / "table.csv").write_text(tiny_csv())
+        arguments = ["fit", str(folder / "table.csv"), "--task", "g", "--target", "y", "--steps", "4"]
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments, "--out", str(folder / "run")])
+        status = stop.value.code
+        assert status == 0
+    finally:
+        done.write_text(str(status))
+    return folder

@@ -1,0 +1,41 @@
+"""The examples in the README and the docs run; links and names in them exist."""
+
+import re
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_python_examples_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.S):
+        exec(compile(code.replace("metaprior.Prior(", "metaprior.Prior(steps=4, "), page.name, "exec"), names)
+    if "Offset" in names:
+        from metaprior import testing
+
+        testing.check_method(names["Offset"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+def test_readme_has_the_two_commands():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert "pip install . && metaprior demo" in lines
+    assert [line for line in lines if line.startswith("pip install '.[test]' && ")] == [
+        "pip install '.[test]' && python -m pytest -n 2"
+    ]
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_requirements_have_no_pins_for_users():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not [need for need in project["dependencies"] if "==" in need]

@@ -1,0 +1,208 @@
+"""Bad input: one line that names file, column and row; exit status 2; nothing written or changed."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_csv
+
+from metaprior.cli import main
+
+FIT = "fit t.csv --task g --target y --steps 4 --out new"
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def complaint(arguments: str, capsys, monkeypatch, folder: Path) -> str:
+    """Run a command in `folder`; it must fail as promised."""
+    monkeypatch.chdir(folder)
+    before = tree(folder)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.split())
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2, err
+    assert out == "" and "Traceback" not in err and err.startswith("metaprior: ") and err.count("\n") == 1
+    assert tree(folder) == before
+    return err
+
+
+def edit(row: int, column: int, value: str):
+    """The tiny table with one cell changed; data rows count from 1."""
+    lines = tiny_csv().splitlines()
+    cells = lines[row].split(",")
+    cells[column] = value
+    lines[row] = ",".join(cells)
+    return "\n".join(lines) + "\n"
+
+
+def columns(**change: str) -> str:
+    """The tiny table with whole columns set to one value."""
+    lines = [line.split(",") for line in tiny_csv().splitlines()]
+    for name, value in change.items():
+        place = lines[0].index(name)
+        for line in lines[1:]:
+            line[place] = value
+    return "\n".join(map(",".join, lines)) + "\n"
+
+
+TABLES = [
+    # name, the table t.csv, the command, what the message must hold
+    ("missing file", None, FIT, ["t.csv", "no such file"]),
+    ("empty file", "", FIT, ["t.csv", "empty"]),
+    ("header only", "g,x,kind,day,y\n", FIT, ["t.csv", "no rows"]),
+    ("not a table", "\x00\x01\x02\n\xff", FIT, ["t.csv"]),
+    ("missing task column", tiny_csv(), FIT.replace("--task g", "--task cow"), ["t.csv", "'cow'", "kind"]),
+    ("missing target column", tiny_csv(), FIT.replace("--target y", "--target z"), ["t.csv", "'z'"]),
+    ("missing feature column", tiny_csv(), FIT + " --features x,weight", ["t.csv", "'weight'"]),
+    ("missing split column", tiny_csv(), FIT + " --split-by month", ["t.csv", "'month'"]),
+    ("target among the features", tiny_csv(), FIT + " --features x,y", ["'y'"]),
+    ("target is the task", tiny_csv(), FIT.replace("--target y", "--target g"), ["'g'"]),
+    ("one group", columns(g="a"), FIT, ["t.csv", "'g'", "one group"]),
+    ("target with text", edit(5, 4, "tall"), FIT, ["t.csv", "'y'", "row 5", "tall"]),
+    ("target missing", edit(7, 4, ""), FIT, ["t.csv", "'y'", "row 7"]),
+    ("target infinite", edit(9, 4, "inf"), FIT, ["t.csv", "'y'", "row 9"]),
+    ("target not a number", edit(9, 4, "NaN"), FIT, ["t.csv", "'y'", "row 9"]),
+    ("task missing", edit(4, 0, ""), FIT, ["t.csv", "'g'", "row 4"]),
+    ("constant target", columns(y="3.5"), FIT, ["t.csv", "'y'", "3.5"]),
+    ("log of a negative target", tiny_csv(), FIT + " --log-target", ["t.csv", "'y'", "row"]),
+    ("duplicate columns", tiny_csv().replace("g,x,kind", "g,x,x"), FIT, ["t.csv", "'x'"]),
+    ("unknown method", tiny_csv(), FIT + " --method proces", ["proces", "did you mean", "process"]),
+    ("no steps", tiny_csv(), FIT + " --steps 0", ["--steps", "0"]),
+    ("negative seed", tiny_csv(), FIT + " --seed -1", ["--seed"]),
+    ("seed with letters", tiny_csv(), FIT + " --seed one", ["--seed", "one"]),
+    ("no features", tiny_csv(), FIT + " --features ,", ["--features"]),
+    ("forgotten option", tiny_csv(), "fit t.csv --target y --out new", ["--task"]),
+    ("unknown command", tiny_csv(), "fti t.csv", ["fti", "fit"]),
+    ("table is a folder", tiny_csv(), FIT.replace("t.csv", "sub"), ["sub", "folder"]),
+]
+
+
+@pytest.mark.parametrize("name,text,command,words", TABLES, ids=[row[0] for row in TABLES])
+def test_table(name, text, command, words, tmp_path, capsys, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    if text is not None:
+        (tmp_path / "t.csv").write_text(text, "latin-1")
+    message = complaint(command, capsys, monkeypatch, tmp_path)
+    for word in words:
+        assert word.lower() in message.lower(), message
+
+
+OUTS = [
+    ("holds something else", {"new/thesis.txt": "dear"}, ["new", "thesis.txt"]),
+    ("is a file", {"new": "dear"}, ["new", "file"]),
+    ("lies in a file", {"a": "dear"}, ["a", "file"]),
+    ("holds a finished prior", {"new/run.json": "{}", "new/prior": "p"}, ["new", "finished"]),
+    ("holds an unfinished run", {"new/run.json": "{}"}, ["new", "--resume"]),
+]
+
+
+@pytest.mark.parametrize("name,files,words", OUTS, ids=[row[0] for row in OUTS])
+def test_out(name, files, words, tmp_path, capsys, monkeypatch):
+    (tmp_path / "t.csv").write_text(tiny_csv())
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    command = FIT.replace("--out new", "--out a/new") if "a" in files else FIT
+    message = complaint(command, capsys, monkeypatch, tmp_path)
+    assert all(word in message for word in words), message
+
+
+@pytest.fixture
+def folder(fitted, tmp_path):
+    """A folder with a prior `run` and tables of a new group."""
+    (tmp_path / "run").mkdir()
+    for name in ("prior", "run.json"):
+        (tmp_path / "run" / name).write_bytes((fitted / "run" / name).read_bytes())
+    (tmp_path / "t.csv").write_text(tiny_csv())
+    (tmp_path / "q.csv").write_text("x,kind,day\n0.1,a,1\n0.2,b,1\n")
+    (tmp_path / "s.csv").write_text("x,kind,day,y\n0.1,a,1,2.0\n0.2,b,1,1.5\n")
+    return tmp_path
+
+
+PREDICT = "predict run --support s.csv --query q.csv"
+SUGGEST = "suggest run --support s.csv --pool q.csv"
+USES = [
+    # name, files to write, the command, what the message must hold
+    ("no folder", {}, PREDICT.replace("run", "nope"), ["nope", "no such"]),
+    ("not a run", {"other/a": b"1"}, PREDICT.replace("run", "other"), ["other", "prior"]),
+    ("unfinished", {"half/run.json": b"{}"}, PREDICT.replace("run", "half"), ["half", "--resume"]),
+    ("pickled prior", {"run/prior": pickle.dumps({"a": 1})}, PREDICT, ["prior"]),
+    ("foreign prior", {"run/prior": b"PK\x03\x04 not ours"}, PREDICT, ["prior"]),
+    ("empty prior", {"run/prior": b""}, PREDICT, ["prior"]),
+    ("query file missing", {}, PREDICT.replace("q.csv", "z.csv"), ["z.csv", "no such file"]),
+    ("support file missing", {}, PREDICT.replace("s.csv", "z.csv"), ["z.csv", "no such file"]),
+    ("query lacks a feature", {"q.csv": b"kind,day\na,1\n"}, PREDICT, ["q.csv", "'x'"]),
+    ("query with a word", {"q.csv": b"x,kind,day\n1,a,1\nlong,a,1\n"}, PREDICT, ["q.csv", "'x'", "row 2", "long"]),
+    ("query empty", {"q.csv": b"x,kind,day\n"}, PREDICT, ["q.csv", "no rows"]),
+    ("support lacks the target", {"s.csv": b"x,kind,day\n1,a,1\n"}, PREDICT, ["s.csv", "'y'"]),
+    ("support target missing", {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,\n"}, PREDICT, ["s.csv", "'y'", "row 2"]),
+    ("support target word", {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,u\n"}, PREDICT, ["s.csv", "'y'", "row 2"]),
+    ("output exists", {"p.csv": b"my,thesis\n"}, PREDICT + " --out p.csv", ["p.csv", "something else"]),
+    ("output is a folder", {"p/a": b"1"}, PREDICT + " --out p", ["p", "not a file"]),
+    ("pool lacks a feature", {"q.csv": b"kind,day\na,1\n"}, SUGGEST, ["q.csv", "'x'"]),
+    ("pool too small", {}, SUGGEST + " --n 3", ["q.csv", "2 rows"]),
+    ("nothing to suggest", {}, SUGGEST + " --n 0", ["--n"]),
+    ("unknown criterion", {}, SUGGEST + " --by entropi", ["--by", "entropi", "entropy"]),
+    ("shots with a letter", {}, "evaluate run --shots 1,a", ["--shots", "1,a"]),
+    ("negative shots", {}, "evaluate run --shots -1", ["--shots"]),
+    ("no splits", {}, "evaluate run --splits 0", ["--splits"]),
+    ("table lacks the target", {"t.csv": b"g,x,kind,day\na,1,a,1\n"}, "evaluate run t.csv", ["t.csv", "'y'"]),
+    ("table lacks a feature", {"t.csv": b"g,kind,day,y\na,a,1,2\na,a,1,3\n"}, "evaluate run t.csv", ["t.csv", "'x'"]),
+    ("evaluation table missing", {}, "evaluate run z.csv", ["z.csv", "no such file"]),
+    ("other options", {}, FIT.replace("new", "run --resume --seed 3"), ["--seed", "0", "3"]),
+]
+
+
+@pytest.mark.parametrize("name,files,command,words", USES, ids=[row[0] for row in USES])
+def test_use(name, files, command, words, folder, capsys, monkeypatch):
+    for file, content in files.items():
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_bytes(content)
+    message = complaint(command, capsys, monkeypatch, folder)
+    for word in words:
+        assert word.lower() in message.lower(), message
+
+
+def test_truncated_and_altered_priors(folder, capsys, monkeypatch):
+    whole = (folder / "run" / "prior").read_bytes()
+    middle = len(whole) // 2
+    for broken in (whole[:middle], whole[:-1], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+        (folder / "run" / "prior").write_bytes(broken)
+        assert "prior" in complaint(PREDICT, capsys, monkeypatch, folder)
+
+
+def test_splits_need_the_table(folder, capsys, monkeypatch):
+    record = (folder / "run" / "run.json").read_text()
+    (folder / "run" / "run.json").write_text(record.replace("table.csv", "gone.csv"))
+    message = complaint("evaluate run --shots 1 --splits 2", capsys, monkeypatch, folder)
+    assert "gone.csv" in message and "--splits" in message
+
+
+def test_a_changed_table_is_not_continued(folder, capsys, monkeypatch):
+    (folder / "run" / "prior").unlink()
+    (folder / "t.csv").write_text(tiny_csv(seed=1))
+    assert "changed" in complaint(FIT.replace("new", "run --resume"), capsys, monkeypatch, folder)
+
+
+def test_full_disk_is_seen_before_the_fit(tmp_path, capsys, monkeypatch):
+    (tmp_path / "t.csv").write_text(tiny_csv())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    assert "full" in complaint(FIT, capsys, monkeypatch, tmp_path)
+
+
+def test_a_disk_that_fills_up_leaves_no_half_prior(folder):
+    """Files may grow to 100 bytes only: `predict --out` fails and leaves nothing."""
+    code = (
+        "import resource, metaprior.cli as c; import metaprior; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        f"c.main({(PREDICT + ' --out p.csv').split()!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env={**os.environ, "METAPRIOR_CACHE": ""}, capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 2 and "full" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not list(folder.glob("p.csv*"))
