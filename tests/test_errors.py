@@ -72,7 +72,7 @@ TABLES = [
     ("log of a negative target", tiny_csv(), FIT + " --log-target", ["t.csv", "'y'", "row"]),
     ("duplicate columns", tiny_csv().replace("g,x,kind", "g,x,x"), FIT, ["t.csv", "'x'"]),
     ("unknown method", tiny_csv(), FIT + " --method proces", ["proces", "did you mean", "process"]),
-    ("no steps", tiny_csv(), FIT + " --steps 0", ["--steps", "0"]),
+    ("no steps", tiny_csv(), FIT.replace("--steps 4", "--steps 0"), ["--steps", "0"]),
     ("negative seed", tiny_csv(), FIT + " --seed -1", ["--seed"]),
     ("seed with letters", tiny_csv(), FIT + " --seed one", ["--seed", "one"]),
     ("no features", tiny_csv(), FIT + " --features ,", ["--features"]),
@@ -201,8 +201,8 @@ def test_a_disk_that_fills_up_leaves_no_half_prior(folder):
         "import resource, metaprior.cli as c; import metaprior; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
         f"c.main({(PREDICT + ' --out p.csv').split()!r})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={**os.environ, "METAPRIOR_CACHE": ""}, capture_output=True, text=True
-    )  # fmt: skip
+    environment = {**os.environ, "METAPRIOR_CACHE": ""}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and "full" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not list(folder.glob("p.csv*"))
