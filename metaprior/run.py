@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Generator
@@ -20,6 +21,7 @@ HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
 ROOM = 16 * 2**20  # bytes that must be free before a fit starts
 _OURS = {"prior", "run.json", "checkpoint"}
 _PART = ".part"
+_KIND = re.compile("^(table|support|query|pool): ")
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def naming(path: str | Path | None) -> Generator[None]:
     except InputError as error:
         if path is None or str(path) in str(error):
             raise
-        raise InputError(f"{path}: {str(error).removeprefix('table: ')}") from None
+        raise InputError(f"{path}: {re.sub(_KIND, '', str(error))}") from None
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
@@ -138,8 +140,8 @@ class Run:
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: --out is a file; give a folder.")
         names = {entry.name for entry in self.folder.iterdir() if not entry.name.endswith(_PART)}
-        if not names:
-            return
+        if not names or (names == {"checkpoint"} and not any(self.checkpoint.iterdir())):
+            return  # nothing, or a fit that was cut off as it began
         if "run.json" not in names or not names <= _OURS:
             other = sorted(names - _OURS) or sorted(names)
             raise InputError(f"{self.folder}: --out holds something else ({other[0]}); choose another folder.")
@@ -160,35 +162,49 @@ class Run:
             raise InputError(f"{table}: has changed since the run in {self.folder} was started.")
 
     def fit(self, table: Path, options: dict[str, Any], progress: Callable | None) -> Any:
-        """Start or continue the run and finish it; input errors leave nothing behind."""
+        """Start or continue the run and finish it; nothing is written before the table has been found good."""
         import metaprior
 
         settings, columns = split_options(options)
-        prior = metaprior.Prior(**settings)
+        try:
+            prior = metaprior.Prior(**settings)
+        except ValueError as error:
+            raise InputError(str(error)) from None
         made = not self.folder.exists()
         fresh = not self.record.exists()
-        if fresh:
-            record = {
-                "format": FORMAT,
-                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-                "table": str(table.absolute()),
-                "table_sha256": digest(table),
-                "versions": versions(),
-                "seed": options["seed"],
-                "options": options,
-            }
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.record, lambda p: p.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
+
+        def tell(done: float, what: str) -> None:  # called first when the table has been read and checked
+            if not self.record.exists():
+                self.start(table, options)
+            if progress is not None:
+                progress(done, what)
+
         try:
             with naming(table):
-                prior.fit(table, **columns, checkpoint=self.checkpoint, progress=progress)
+                prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell)
         except InputError:
             if fresh:
                 self.remove(made)
             raise
+        seconds = prior.info.pop("seconds", None)  # the same prior is the same bits, however long it took
         write_atomic(self.prior, prior.save)
+        prior.info["seconds"] = seconds
         self.clean()
         return prior
+
+    def start(self, table: Path, options: dict[str, Any]) -> None:
+        """Write the record of a run that begins."""
+        record = {
+            "format": FORMAT,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "table": str(table.absolute()),
+            "table_sha256": digest(table),
+            "versions": versions(),
+            "seed": options["seed"],
+            "options": options,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.record, lambda part: part.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
 
     def clean(self) -> None:
         """Remove what only an unfinished run needs."""
@@ -200,7 +216,7 @@ class Run:
         """Undo the start of a run."""
         self.clean()
         self.record.unlink(missing_ok=True)
-        if folder:
+        if folder and self.folder.exists():
             self.folder.rmdir()
 
     def refit(self, seed: int, progress: Callable | None) -> Any:

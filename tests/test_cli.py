@@ -120,7 +120,7 @@ def test_evaluate_averages_over_splits(fitted, call):
 def test_methods(call):
     status, out, _ = call("methods", "--json")
     names = [row["name"] for row in json.loads(out)["methods"]]
-    assert status == 0 and {"maml", "process", "stack"} <= set(names) and len(set(names)) == len(names)
+    assert status == 0 and {"maml", "process"} <= set(names) and len(set(names)) == len(names)
     assert "maml" in call("methods")[1]
 
 

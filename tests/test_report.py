@@ -67,10 +67,10 @@ def test_marks_follow_the_paired_interval():
     entry = lambda low, high: {
         "difference": {"nll": {"low": low, "high": high}, "accuracy": {"low": low, "high": high}}
     }
-    assert tables.mark(entry(0.1, 0.2), "nll") == tables.WORSE
-    assert tables.mark(entry(-0.2, -0.1), "nll") == tables.BETTER
+    assert tables.mark(entry(0.1, 0.2), "nll") == tables.BETTER
+    assert tables.mark(entry(-0.2, -0.1), "nll") == tables.WORSE
     assert tables.mark(entry(-0.1, 0.1), "nll") == ""
-    assert tables.mark(entry(0.1, 0.2), "accuracy") == tables.BETTER
+    assert tables.mark(entry(0.1, 0.2), "accuracy") == tables.WORSE
     assert tables.mark({}, "nll") == ""
 
 

@@ -35,14 +35,14 @@ def learners_in(result: dict[str, Any]) -> list[str]:
 
 
 def mark(entry: dict[str, Any], metric: str) -> str:
-    """Whether a baseline differs from the method for certain; `difference` is baseline minus method."""
+    """Whether a baseline differs from the method for certain; `difference` is method minus baseline."""
     difference = entry.get("difference", {}).get(metric)
     if not difference or metric in NO_DIRECTION or difference.get("low") is None:
         return ""
     low, high = difference["low"], difference["high"]
     if metric in HIGHER_IS_BETTER:
         low, high = -high, -low
-    return WORSE if low > 0 else BETTER if high < 0 else ""
+    return WORSE if high < 0 else BETTER if low > 0 else ""
 
 
 def number(value: float | None, metric: str) -> str:
@@ -87,15 +87,12 @@ def print_evaluation(result: dict[str, Any]) -> None:
 def print_methods(rows: list[dict[str, Any]]) -> None:
     """THE TABLE of methods on standard output."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(header_style="dim")
-    for name in ("name", "group", "kinds", "use", "paper"):
-        table.add_column(name, no_wrap=name == "name")
+    console = Console(highlight=False)
+    console.print("[bold]auto[/]  the default: several learners mixed with weights that depend on the observed rows")
     for row in rows:
         kinds = row["kinds"] if isinstance(row["kinds"], str) else ", ".join(row["kinds"])
-        table.add_row(row["name"], row["group"], kinds, row["use"], row["paper"])
-    Console(highlight=False).print(table)
+        console.print(f"\n[bold]{row['name']}[/]  {row['use']}\n  [dim]{row['group']}; {kinds}; {row['paper']}[/]")
 
 
 def to_markdown(result: dict[str, Any], metric: str = "nll") -> str:
