@@ -139,6 +139,7 @@ def files_in(folder):
     return sum(len(names) for _, _, names in os.walk(folder))
 
 
+@pytest.mark.slow
 def test_kill_and_resume_give_the_same_bits(fitted, tmp_path):
     """Killed when the folder appears, then at each further stage file; every continuation loses nothing."""
     out, kills, wanted = tmp_path / "run", 0, 0

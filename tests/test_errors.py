@@ -64,6 +64,8 @@ TABLES = [
     ("target is the task", tiny_csv(), FIT.replace("--target y", "--target g"), ["'g'"]),
     ("one group", columns(g="a"), FIT, ["t.csv", "'g'", "one group"]),
     ("target with text", edit(5, 4, "tall"), FIT, ["t.csv", "'y'", "row 5", "tall"]),
+    ("target with text far down", edit(95, 4, "tall"), FIT, ["t.csv", "'y'", "row 95", "tall"]),
+    ("target missing far down", edit(95, 4, ""), FIT, ["t.csv", "'y'", "row 95"]),
     ("target missing", edit(7, 4, ""), FIT, ["t.csv", "'y'", "row 7"]),
     ("target infinite", edit(9, 4, "inf"), FIT, ["t.csv", "'y'", "row 9"]),
     ("target not a number", edit(9, 4, "NaN"), FIT, ["t.csv", "'y'", "row 9"]),
