@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 
 from metaprior import baselines
+from metaprior.errors import InputError
 from metaprior.fit import fit
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods.process import Process
@@ -142,14 +143,54 @@ class Learned(eqx.Module):
     baselines: dict[str, AbstractLearner]
 
 
-def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable, progress: Callable) -> Learned:
+def _within(tell):
+    """How `fit` reports to the progress of the whole."""
+    return lambda done, total, loss: tell.within(done / total)
+
+
+def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell) -> Learned:
+    """One method by name, stopped early on the groups of the first fold, and the baselines."""
+    from metaprior.methods import get
+
+    key = jr.key(seed)
+    base, _ = learn_baselines(groups, key=key, stage=stage, tell=tell)
+    tell.start(f"training {name}", 0.6)
+    row = get(name)
+    if "classes" not in row.kinds and groups.spec.head.classes:
+        raise InputError(f"{name} predicts numbers; the target has classes. Methods for both: see `metaprior methods`.")
+    if "numbers" not in row.kinds and not groups.spec.head.classes:
+        raise InputError(f"{name} predicts classes; the target is numbers. Methods for both: see `metaprior methods`.")
+    method = row.method.init(groups.spec, key=key)
+    whole = name == "process"  # trained on all rows of a group in order; others on support and query
+    rows = int(min(ROWS, groups.count.max()))
+    half = int(max(1, min(16, groups.count.max() - 1)))
+    inside, outside = groups.folds()
+    source = groups.table(inside[0], 0 if whole else half, rows if whole else half)
+    held = np.resize(outside[0], 64)
+    most = np.maximum(np.minimum(groups.count[held] - 1, half), 0)
+    shots = np.minimum(np.resize(SHOTS, 64), most)
+    validation = source.tasks(held, np.zeros(64, int) if whole else shots, key=jr.fold_in(key, 1))
+    run = lambda **o: fit(method, source, key=jr.fold_in(key, 2), steps=steps or 4000, batch=16,
+                          learning_rate=1e-2 if whole else 1e-3, validation=validation, every=100,
+                          patience=1000, progress=_within(tell), **o).method  # fmt: skip
+    return Learned(stage(name, run, trains=True), base)
+
+
+def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell) -> Learned:
     """The default: bags of processes and the baselines, stacked on held-out groups."""
     key = jr.key(seed)
-    base, members = learn_baselines(groups, key=key, stage=stage, progress=progress)
+    base, members = learn_baselines(groups, key=key, stage=stage, tell=tell)
     n = int(groups.fold.max()) + 1
+    tell.start("training processes", 0.5)
     fitted = stage("process", lambda **o: train_members(
         Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
-        copies=DECAYS, every=50, patience=300, progress=progress, **o).method)  # fmt: skip
+        copies=DECAYS, every=50, patience=300, progress=_within(tell), **o).method, trains=True)  # fmt: skip
+    tell.start("weighing the learners", 0.1)
+    return stage("stack", lambda: _stacked(groups, base, members, fitted, n, key))
+
+
+def _stacked(groups: Groups, base: dict, members: dict, fitted, n: int, key) -> Learned:
+    """Weights fitted on tasks of groups that the learners' members did not train on."""
     experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(len(DECAYS))}
     tasks, shots = held_out_tasks(groups, key=jr.fold_in(key, 2))
     held = {name: take(m, slice(0, n)) for name, m in members.items()} | experts
@@ -164,7 +205,7 @@ def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable,
     return Learned(Stack(tuple(final[name] for name in held), c), base)
 
 
-def learn_baselines(groups: Groups, *, key, stage: Callable, progress: Callable):
+def learn_baselines(groups: Groups, *, key, stage: Callable, tell):
     """Every baseline, and the fold members of the trained ones."""
     spec = groups.spec
     y = jnp.asarray(groups.y[:, 0])
@@ -172,8 +213,9 @@ def learn_baselines(groups: Groups, *, key, stage: Callable, progress: Callable)
     base["boosting"] = baselines.boosting(spec, y, jnp.asarray(groups.x[:, groups.x.shape[1] - spec.pooled :]))
     members = {}
     for name, make in baselines.TRAINED.items():
+        tell.start(f"fitting the baseline {name}", 0.08)
         run = lambda make=make, **o: train_members(
-            make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, progress=progress, **o).method
-        members[name] = stage(name, run)
+            make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, progress=_within(tell), **o).method
+        members[name] = stage(name, run, trains=True)
         base[name] = take(members[name], -1)
     return base, members

@@ -1,0 +1,192 @@
+"""How good a learner is on tasks it has not seen, beside baselines, paired over tasks."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from metaprior import metrics
+from metaprior.method import AbstractLearner
+from metaprior.posterior import Mixture, crps
+from metaprior.task import Task
+
+SAMPLES = 128
+METHOD = "method"
+
+
+class Units(eqx.Module):
+    """The user's scale: y = center + scale z, or its exponential when `log`.
+
+    Args:
+        center, scale: of the training rows, on the log scale with `log`.
+        log: whether the target was modelled on the log scale.
+    """
+
+    center: float
+    scale: float
+    log: bool = eqx.field(static=True, default=False)
+
+    def to_z(self, y):
+        """From the user's units to the model's."""
+        return ((np.log(y) if self.log else y) - self.center) / self.scale
+
+    def to_y(self, z):
+        """From the model's units to the user's."""
+        y = self.center + self.scale * z
+        return jnp.exp(y) if self.log else y
+
+
+def summary(mixture: Mixture, units: Units) -> tuple[Array, Array]:
+    """Mean and standard deviation in the user's units, `(n, p)` each.
+
+    The exponential of a Student-t has no mean, so with `log` both are those of 50 equally likely
+    quantiles a component: finite, and what a reader expects of a prediction.
+    """
+    if not units.log:
+        return units.to_y(mixture.mean()), units.scale * jnp.sqrt(mixture.variance())
+    values, weights = mixture.atoms()
+    y = units.to_y(values)
+    mean = jnp.tensordot(weights, y, axes=1)
+    return mean, jnp.sqrt(jnp.tensordot(weights, (y - mean) ** 2, axes=1))
+
+
+@eqx.filter_jit
+def _points(learner: AbstractLearner, tasks: Task, units: Units | None, key):
+    """Per-row figures of every task, `(t, n, …)`."""
+
+    def one(task):
+        post_key, key_ = jr.split(key)
+        posterior = learner.posterior(task.support, key=post_key)
+        mixture = posterior.predict(task.query.x, key=key_, samples=SAMPLES)
+        y = task.query.y
+        nll = -mixture.log_prob(y)
+        if units is None:
+            return {"nll": nll, "p": mixture.mean(), "y": y[:, 0]}
+        nll = nll + jnp.log(units.scale)
+        values, weights = mixture.atoms()
+        target, mean = units.to_y(y), summary(mixture, units)[0]
+        out = {
+            "nll": nll + (jnp.log(target)[:, 0] if units.log else 0.0),
+            "error": (mean - target)[:, 0],
+            "crps": crps(units.to_y(values), weights, target),
+            "pit": mixture.cdf(y)[:, 0],
+        }
+        if units.log:
+            out |= {"nll_log": nll, "error_log": units.scale * (mixture.mean() - y)[:, 0]}
+        return out
+
+    return jax.lax.map(one, tasks, batch_size=32)
+
+
+class Evaluation:
+    """Statistics of every learner on the same tasks, at several numbers of support rows.
+
+    Args:
+        statistics: `[K][name][metric]` -> sums a task, `(t, k)`; the method is called `"method"`.
+        points: `[K][name]` -> `{"pit"}` or `{"p", "y"}` of all query rows, pooled, for diagrams.
+        classes: number of classes, 0 for numbers.
+    """
+
+    def __init__(self, statistics: dict, points: dict, classes: int):
+        self.statistics, self.points, self.classes = statistics, points, classes
+
+    @staticmethod
+    def merge(evaluations: "list[Evaluation]") -> "Evaluation":
+        """Of several splits, as if their tasks were one set."""
+        first = evaluations[0]
+        shots = [K for K in first.statistics if any(K in e.statistics for e in evaluations)]
+        join = lambda get, K, name: {
+            m: np.concatenate([get(e)[K][name][m] for e in evaluations if K in get(e)]) for m in get(first)[K][name]
+        }
+        both = []
+        for get in (lambda e: e.statistics, lambda e: e.points):
+            both.append({K: {name: join(get, K, name) for name in get(first)[K]} for K in shots})
+        return Evaluation(both[0], both[1], first.classes)
+
+    def figures(self, K: int) -> dict:
+        """Every metric of every learner at K support rows, with 95 % intervals and paired differences."""
+        table, own = {}, self.statistics[K][METHOD]
+        tasks = len(own["nll"])
+        weights = metrics.bootstrap_weights(tasks)
+        for name, statistics in self.statistics[K].items():
+            row: dict = {"n_tasks": tasks, "ci": {}}
+            difference = {}
+            for metric, s in statistics.items():
+                finish = metrics.METRICS[metric].finish
+                draws = finish(weights @ s)
+                row[metric] = float(finish(s.sum(0)))
+                row["ci"][metric] = [float(v) for v in np.quantile(draws, [0.025, 0.975])]
+                if name != METHOD:
+                    gap = finish(weights @ own[metric]) - draws
+                    low, high = np.quantile(gap, [0.025, 0.975])
+                    mean = float(finish(own[metric].sum(0)) - finish(s.sum(0)))
+                    difference[metric] = {"mean": mean, "low": float(low), "high": float(high)}
+            table[name] = row | ({"difference": difference} if difference else {})
+        return table
+
+    def sentence(self) -> str:
+        """Whether meta-learning earns its keep on these data, in plain words."""
+        better, worse, same, gains = [], [], [], []
+        for K in self.statistics:
+            figures = self.figures(K)
+            best = min((n for n in figures if n != METHOD), key=lambda n: figures[n]["nll"])
+            gap = figures[best]["difference"]["nll"]
+            (better if gap["high"] < 0 else worse if gap["low"] > 0 else same).append(K)
+            gains.append((gap["mean"], gap["low"], gap["high"], K, best))
+        say = lambda Ks: ", ".join(str(K) for K in Ks)
+        mean, low, high, K, best = min(gains)
+        if better:
+            text = (
+                f"Meta-learning earns its keep here: with {say(better)} observed rows it beats the best baseline, "
+                f"most at {K} ({-mean:.2f} nats a row better than {best}, 95 % interval {-high:.2f} to {-low:.2f})."
+            )
+        else:
+            text = (
+                "Meta-learning does not earn its keep on these data: at no number of observed rows is it "
+                "better than the best baseline beyond chance."
+            )
+        if same:
+            text += f" With {say(same)} it makes no difference that these tasks can show."
+        if worse:
+            text += f" With {say(worse)} the best baseline is better: use it there."
+        return text
+
+    def to_json(self) -> dict:
+        """`{"shots": {"5": {name: figures}}, "sentence": …}`, plain numbers only."""
+        return {"shots": {str(K): self.figures(K) for K in self.statistics}, "sentence": self.sentence()}
+
+
+def evaluate(
+    learners: dict[str, AbstractLearner], tasks: dict[int, Task], *, units: Units | None, key, classes: int = 0,
+    progress=None,
+) -> Evaluation:  # fmt: skip
+    """Score learners on the same tasks.
+
+    Args:
+        learners: by name; the one called `"method"` is compared with the others.
+        tasks: for each K, tasks stacked on a leading axis, every support padded to the same size so
+            that one compiled program serves all K.
+        units: the user's scale; `None` for classes.
+        key: for learners that predict by sampling.
+        classes: number of classes, 0 for numbers.
+        progress: called with the share done.
+    """
+    statistics: dict = {}
+    points: dict = {}
+    total, done = len(tasks) * len(learners), 0
+    for K, some in tasks.items():
+        mask = np.asarray(some.query.mask)
+        real = mask.any(axis=1)  # tasks without query rows are padding
+        mask = mask[real]
+        statistics[K], points[K] = {}, {}
+        for name, learner in learners.items():
+            rows = {k: np.asarray(v, np.float64)[real] for k, v in _points(learner, some, units, key).items()}
+            count = metrics.class_statistics if classes else metrics.number_statistics
+            statistics[K][name] = count(rows, mask)
+            points[K][name] = {k: rows[k][mask] for k in (("p", "y") if classes else ("pit",))}
+            done += 1
+            if progress is not None:
+                progress(done / total)
+    return Evaluation(statistics, points, classes)

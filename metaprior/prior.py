@@ -1,0 +1,560 @@
+"""The front door: learn a prior from a table, adapt it to a new group, predict, suggest, save."""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import polars as pl
+
+import metaprior
+from metaprior import acquire, files, learn
+from metaprior.baselines import Boosting, cross_fit
+from metaprior.errors import InputError
+from metaprior.evaluate import METHOD, Evaluation, Units, evaluate, summary
+from metaprior.heads import Categorical, StudentT
+from metaprior.method import AbstractLearner, Spec
+from metaprior.table import Features, as_frame, is_text, need_columns, numbers, numeric_text
+from metaprior.task import Data, pad
+
+AUTO = "auto"
+FOLDS = 5
+MOST_QUERY = 50
+_Arrays = Sequence[tuple[Any, Any]]
+
+
+class HeldOut(eqx.Module):
+    """Groups kept for `evaluate`: encoded rows, a group's together; y in model units or class indices."""
+
+    x: np.ndarray
+    y: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+
+
+class Trained(eqx.Module):
+    """Everything a saved prior holds."""
+
+    info: dict
+    features: Features
+    boosting: Boosting
+    units: Units | None
+    learner: AbstractLearner
+    baselines: dict
+    held: HeldOut | None
+
+
+def bucket(n: int) -> int:
+    """Rows that `n` rows are padded to, so that few programs are compiled: 0, 8, 16, 32, 64, …"""
+    return 0 if n == 0 else max(8, 1 << (n - 1).bit_length())
+
+
+@eqx.filter_jit
+def _predict(learner, support, x, units, levels, key):
+    post_key, key = jr.split(key)
+    mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=256)
+    if units is None:
+        return {"p": mixture.mean(), "epistemic": mixture.information()}
+    mean, std = summary(mixture, units)
+    slope = std / jnp.sqrt(mixture.variance())
+    quantiles = jax.vmap(mixture.quantile)(levels)
+    return {
+        "mean": mean[:, 0],
+        "std": std[:, 0],
+        "quantiles": units.to_y(quantiles)[..., 0],
+        "epistemic": (slope * jnp.sqrt(mixture.epistemic()))[:, 0],
+    }
+
+
+@eqx.filter_jit
+def _score(learner, support, x, by, key):
+    post_key, key = jr.split(key)
+    mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=256)
+    value = acquire.score(mixture, by, key=key)
+    expected = mixture.mean().argmax(-1)[:, None].astype(x.dtype) if mixture.parts[0].head.classes else mixture.mean()
+    return value, mixture.information(), expected
+
+
+class Prior:
+    """A prior over functions, learned from groups of rows.
+
+    Args:
+        method: `"auto"` (several learners stacked with weights that depend on the number of observed
+            rows) or a name from `metaprior.methods.METHODS`.
+        log_target: model the logarithm of the target; all figures stay in the target's own units.
+        steps: most training steps; `None` takes the method's default.
+        seed: of everything random.
+        kind: `"numbers"`, `"classes"`, or `"auto"`: classes when the target is text, boolean, or has
+            exactly two values.
+        holdout: share of the groups to keep for `evaluate`, 0 to 0.5.
+        split_by: column; groups that share a value of it stay on one side of every split.
+
+    Example:
+        >>> import numpy as np, metaprior
+        >>> rng = np.random.default_rng(0)
+        >>> tasks = [(x := rng.uniform(-1, 1, (8, 1)), x[:, 0] * rng.normal() + rng.normal()) for _ in range(12)]
+        >>> prior = metaprior.Prior(steps=20).fit(tasks=tasks)
+        >>> prior.adapt(([[0.0], [1.0]], [0.5, 1.5])).predict([[0.5]]).columns
+        ['mean', 'std', 'q05', 'q50', 'q95', 'epistemic']
+    """
+
+    def __init__(
+        self, method: str = AUTO, *, log_target: bool = False, steps: int | None = None, seed: int = 0,
+        kind: str = "auto", holdout: float = 0.0, split_by: str | None = None,
+    ):  # fmt: skip
+        if method not in (AUTO, "stack"):
+            from metaprior import methods
+
+            methods.get(method)
+        if kind not in ("auto", "numbers", "classes"):
+            raise InputError(f"kind is auto, numbers or classes; got {kind!r}.")
+        if not 0 <= holdout <= 0.5:
+            raise InputError(f"holdout is a share between 0 and 0.5; got {holdout}.")
+        if steps is not None and steps < 1:
+            raise InputError(f"steps is at least 1; got {steps}.")
+        self.method, self.log_target, self.steps, self.seed = method, log_target, steps, seed
+        self.kind, self.holdout, self.split_by = kind, holdout, split_by
+        self.trained: Trained | None = None
+
+    # --- fitting -------------------------------------------------------------------------------------
+
+    def fit(
+        self, table: Any = None, *, task: str | None = None, target: str | None = None,
+        features: Sequence[str] | None = None, tasks: _Arrays | None = None,
+        checkpoint: str | Path | None = None, progress: Callable[[float, str], None] | None = None,
+    ) -> "Prior":  # fmt: skip
+        """Learn from a table of groups, or from `tasks=[(x1, y1), …]`.
+
+        Args:
+            table: polars or pandas frame, mapping of columns, or path of a CSV or Parquet file.
+            task: column that names the group.
+            target: column to predict.
+            features: columns to predict from; by default all others (but `split_by`'s stays one of them).
+            tasks: arrays instead of a table: x `(n, d)` or `(n,)` and y `(n,)` of each group.
+            checkpoint: folder for intermediate results; a later call with the same data continues
+                from them to the same bits.
+            progress: called with the share done and what is being done.
+
+        Raises:
+            InputError: names the file, column and row that cannot be used.
+        """
+        begin = time.perf_counter()
+        if tasks is not None:
+            table, task, target = _frame_of(tasks), "task", "y"
+        if table is None or task is None or target is None:
+            raise InputError("fit takes a table with task= and target=, or tasks=[(x, y), …].")
+        where = str(table) if isinstance(table, (str, Path)) else "table"
+        frame = as_frame(table)
+        names = self._columns(frame, task, target, features, where)
+        y, units_classes = self._target(frame[target], where, target)
+        group, order = _sorted_groups(frame, task, where)
+        frame, y = frame[order], y[order]
+        held, fold = self._split(frame, group, where)
+        start, count = _runs(group)
+        train_rows = ~held[group]
+        if units_classes is None:
+            z_of = np.log(y) if self.log_target else y
+            spread = z_of[train_rows].std()
+            if not spread > 1e-12 * max(1.0, np.abs(z_of).max()):
+                raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
+            units = Units(float(z_of[train_rows].mean()), float(spread), self.log_target)
+            z, classes = units.to_z(y), 0
+        else:
+            units, z, classes = None, y, len(units_classes)
+        learned = Features.learn(frame.filter(pl.Series(train_rows)), names, group[train_rows])
+        encoded, raw = learned.encode(frame, where)
+        stage = Stages(checkpoint)
+        tell = Progress(progress)
+        tell.start("boosting on all groups", 0.15)
+        row_fold = fold[group]
+        boost = stage("boosting", lambda: cross_fit(
+            raw[train_rows], z[train_rows], row_fold[train_rows], classes=classes, seed=self.seed))  # fmt: skip
+        boosting, out_of_fold = boost
+        pooled = np.zeros((len(z), out_of_fold.shape[1]), np.float32)
+        pooled[train_rows] = out_of_fold
+        if held.any():
+            pooled[~train_rows] = boosting(raw[~train_rows])
+        x = np.concatenate([encoded, pooled], axis=1).astype(np.float32)
+        head = Categorical(classes) if classes else StudentT(1)
+        spec = Spec(x.shape[1], head, pooled.shape[1])
+        y32 = z[:, None].astype(np.float32)
+        part = lambda keep: (x[keep[group]], y32[keep[group]], *_runs(group[keep[group]]))
+        groups = learn.Groups(*part(~held), fold[~held], spec)
+        run = learn.learn_auto if self.method in (AUTO, "stack") else functools.partial(learn.learn_one, self.method)
+        result = run(groups, seed=self.seed, steps=self.steps, stage=stage, tell=tell)
+        info = {
+            "method": self.method, "task": task, "target": target, "features": [c.name for c in learned.columns],
+            "classes": units_classes, "groups": {"train": int((~held).sum()), "test": int(held.sum())},
+            "rows": len(z), "notes": list(learned.notes), "log_target": self.log_target, "seed": self.seed,
+            "split_by": self.split_by, "arrays": tasks is not None, "version": metaprior.__version__,
+            "seconds": round(time.perf_counter() - begin, 1),
+        }  # fmt: skip
+        kept = HeldOut(*part(held)) if held.any() else None
+        self.trained = Trained(info, learned, boosting, units, result.learner, result.baselines, kept)
+        return self
+
+    def _columns(self, frame, task, target, features, where) -> list[str]:
+        need_columns(frame, [task, target, *(features or []), *([self.split_by] if self.split_by else [])], where)
+        if task == target:
+            raise InputError(f"{where}: task and target are the same column {task!r}.")
+        for name in features or []:
+            if name in (task, target):
+                raise InputError(f"{where}: {name!r} is the {'task' if name == task else 'target'}, not a feature.")
+        return list(features) if features else [c for c in frame.columns if c not in (task, target)]
+
+    def _target(self, series: pl.Series, where: str, target: str) -> tuple[np.ndarray, list | None]:
+        """Numbers, or class indices with the classes' labels."""
+        empty = series.is_null().arg_true()
+        if len(empty):
+            raise InputError(f"{where}: column {target!r}, row {int(empty[0]) + 1}: no value.")
+        text, labels = is_text(series), series.unique().sort()
+        as_classes = self.kind == "classes"
+        if self.kind == "auto":
+            if text:
+                parsed = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+                as_classes = parsed.is_not_null().mean() < 0.5 and len(labels) <= 20
+            else:
+                as_classes = series.dtype == pl.Boolean or len(labels) == 2
+        if as_classes:
+            if len(labels) < 2:
+                raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
+            if len(labels) > 100:
+                raise InputError(f"{where}: column {target!r} has {len(labels)} classes; at most 100.")
+            index = {label: i for i, label in enumerate(labels.to_list())}
+            return np.array([index[v] for v in series.to_list()], float), [str(v) for v in labels.to_list()]
+        y = numeric_text(series, where, target) if text else numbers(series)
+        bad = np.flatnonzero(~np.isfinite(y))
+        if len(bad):
+            raise InputError(f"{where}: column {target!r}, row {bad[0] + 1}: {y[bad[0]]} is not a finite number.")
+        if self.log_target and (y <= 0).any():
+            row = int(np.flatnonzero(y <= 0)[0])
+            raise InputError(f"{where}: column {target!r}, row {row + 1}: {y[row]} has no logarithm.")
+        if y.min() == y.max():
+            raise InputError(f"{where}: column {target!r} is constant ({y[0]}); there is nothing to learn.")
+        return y, None
+
+    def _split(self, frame, group, where) -> tuple[np.ndarray, np.ndarray]:
+        """Which groups are held out, and the fold of the others; groups that share `split_by` stay together."""
+        start, _ = _runs(group)
+        units = np.arange(len(start))
+        if self.split_by:
+            units = np.unique(frame[self.split_by].cast(pl.String).fill_null("").to_numpy()[start], return_inverse=True)[1]
+        order = np.random.default_rng(self.seed).permutation(np.unique(units))
+        test = round(self.holdout * len(order))
+        if self.holdout and test == 0:
+            test = 1
+        if len(order) - test < 2:
+            raise InputError(
+                f"{where}: {len(order)} group{'s' * (len(order) != 1)}; learning a prior takes at least "
+                f"{2 + test}" + (f" ({test} of them held out)." if test else ".")
+            )
+        fold = np.full(len(order), -1)
+        fold[order[test:]] = np.arange(len(order) - test) % min(FOLDS, len(order) - test)
+        return np.isin(units, order[:test]), fold[units]
+
+    # --- using ---------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> dict:
+        """What was learned from what: columns, groups, classes, notes, seconds."""
+        return self._ready().info
+
+    def _ready(self) -> Trained:
+        if self.trained is None:
+            raise InputError("This prior has learned nothing yet; call fit or load.")
+        return self.trained
+
+    def _rows(self, rows: Any, where: str) -> pl.DataFrame:
+        return _frame_of([(rows, None)]) if self._ready().info["arrays"] and not _tabular(rows) else as_frame(rows)
+
+    def encode(self, frame: pl.DataFrame, where: str = "table") -> np.ndarray:
+        """Encoded feature columns with the pooled prediction behind them, `(n, d)`."""
+        trained = self._ready()
+        if frame.height == 0:
+            return np.zeros((0, self._width()), np.float32)
+        encoded, raw = trained.features.encode(frame, where)
+        return np.concatenate([encoded, trained.boosting(raw)], axis=1).astype(np.float32)
+
+    def _width(self) -> int:
+        frame = pl.DataFrame({c.name: [None] for c in self._ready().features.columns})
+        return self.encode(frame).shape[1]
+
+    def model_y(self, frame: pl.DataFrame, where: str = "table") -> np.ndarray:
+        """The target column in the model's units, `(n, 1)`."""
+        trained, target = self._ready(), self.info["target"]
+        need_columns(frame, [target], where)
+        series = frame[target]
+        if trained.units is None:
+            index = {label: i for i, label in enumerate(self.info["classes"])}
+            labels = [None if v is None else str(v) for v in series.to_list()]
+            labels = [_same_label(v, index) for v in labels]
+            for row, label in enumerate(labels):
+                if label not in index:
+                    known = ", ".join(index)
+                    raise InputError(f"{where}: column {target!r}, row {row + 1}: {label!r} is no class; classes: {known}.")
+            return np.array([index[v] for v in labels], np.float32)[:, None]
+        y = numeric_text(series, where, target) if is_text(series) else numbers(series)
+        bad = np.flatnonzero(~np.isfinite(y) | ((y <= 0) & trained.units.log))
+        if len(bad):
+            raise InputError(f"{where}: column {target!r}, row {bad[0] + 1}: {series[int(bad[0])]} cannot be used.")
+        return np.asarray(trained.units.to_z(y), np.float32)[:, None]
+
+    def adapt(self, rows: Any = None) -> "Posterior":
+        """Condition on the observed rows of a new group: none, some, or all of them.
+
+        Args:
+            rows: a table with the features and the target; `(x, y)` arrays where the prior was
+                fitted on arrays; `None` for no rows.
+        """
+        width = self._width()
+        if rows is None:
+            frame = None
+        elif self._ready().info["arrays"] and isinstance(rows, tuple):
+            frame = _frame_of([rows])
+        else:
+            frame = as_frame(rows)
+        if frame is None or frame.height == 0:
+            return Posterior(self, np.zeros((0, width), np.float32), np.zeros((0, 1), np.float32))
+        return Posterior(self, self.encode(frame, "support"), self.model_y(frame, "support"))
+
+    def evaluate(
+        self, table: Any = None, *, shots: Sequence[int] = (0, 1, 2, 5, 10), seed: int = 0,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> Evaluation:  # fmt: skip
+        """Score the method and every baseline on groups it has not seen.
+
+        Args:
+            table: groups to use; `None` takes those that `fit` held out.
+            shots: numbers of observed rows; each group with more rows than that gives one task, its
+                observed rows drawn at random and at most 50 of the rest predicted.
+            seed: of the draws, which are the same for every learner.
+            progress: called with the share done and what is being done.
+        """
+        trained = self._ready()
+        if table is None:
+            if trained.held is None:
+                raise InputError("No groups were held out when this prior was fitted; give a table.")
+            held = trained.held
+        else:
+            where = str(table) if isinstance(table, (str, Path)) else "table"
+            frame, task = as_frame(table), self.info["task"]
+            need_columns(frame, [task], where)
+            group, order = _sorted_groups(frame, task, where)
+            x, y = self.encode(frame, where)[order], self.model_y(frame, where)[order]
+            held = HeldOut(x, y, *_runs(group))
+        if any(K < 0 for K in shots):
+            raise InputError(f"shots are numbers of rows, at least 0; got {list(shots)}.")
+        spec = Spec(held.x.shape[1], StudentT(1), 0)
+        source = learn.Groups(held.x, held.y, held.start, held.count, np.zeros(len(held.start), int), spec)
+        table_source = source.table(np.arange(len(held.start)), max(max(shots), 1), MOST_QUERY)
+        tasks = {}
+        for K in shots:
+            enough = np.flatnonzero(held.count > K)
+            if len(enough):
+                size = -(-len(held.start) // 32) * 32  # the same number of tasks at every K: one compiled program
+                padded = np.resize(enough, size)
+                some = table_source.tasks(padded, np.full(size, K), key=jr.fold_in(jr.key(seed), K))
+                real = jnp.arange(size)[:, None] < len(enough)
+                tasks[int(K)] = eqx.tree_at(lambda t: t.query.mask, some, some.query.mask & real)
+        if not tasks:
+            raise InputError(f"No group has more than {min(shots)} rows, so there is nothing to predict.")
+        learners = {METHOD: trained.learner} | trained.baselines
+        tell = (lambda share: progress(share, "evaluating")) if progress else None
+        return evaluate(learners, tasks, units=trained.units, key=jr.key(seed), progress=tell,
+                        classes=len(self.info["classes"] or ()))  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Write the prior to one file: a JSON header and arrays, no pickle."""
+        files.save(path, self._ready())
+
+
+def load(path: str | Path) -> Prior:
+    """Read a prior that `Prior.save` wrote.
+
+    Raises:
+        InputError: when the file is missing, damaged, foreign or from another version.
+    """
+    trained = files.load(path)
+    if not isinstance(trained, Trained):
+        raise InputError(f"{path}: not a prior.")
+    info = trained.info
+    prior = Prior(info["method"], log_target=info["log_target"], seed=info["seed"], split_by=info["split_by"])
+    prior.trained = trained
+    return prior
+
+
+class Posterior:
+    """What is believed of one group, given its observed rows. Made by `Prior.adapt`."""
+
+    def __init__(self, prior: Prior, x: np.ndarray, y: np.ndarray):
+        self.prior, self.x, self.y = prior, x, y
+
+    def _support(self) -> Data:
+        size = bucket(len(self.x))
+        data = Data(jnp.asarray(self.x), jnp.asarray(self.y), jnp.ones(len(self.x), bool))
+        return pad(data, size)
+
+    def predict(self, rows: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> pl.DataFrame:
+        """Predictions for rows, in their order and the target's own units.
+
+        Args:
+            rows: a table with the features (the target may be absent), or x where fitted on arrays.
+            levels: quantiles to give, each in (0, 1).
+
+        Returns:
+            numbers: `mean`, `std`, a `qNN` a level, and `epistemic`, the standard deviation that more
+            rows of the group could remove. Classes: `p_<class>` each, and `epistemic` in nats.
+        """
+        trained = self.prior._ready()
+        x = self.prior.encode(self.prior._rows(rows, "query"), "query")
+        n = len(x)
+        padded = jnp.asarray(np.pad(x, ((0, bucket(n) - n), (0, 0))))
+        out = _predict(trained.learner, self._support(), padded, trained.units, jnp.asarray(levels, jnp.float32), jr.key(0))
+        out = {k: np.asarray(v, np.float64) for k, v in out.items()}
+        if trained.units is None:
+            columns = {f"p_{c}": out["p"][:n, i] for i, c in enumerate(trained.info["classes"])}
+        else:
+            columns = {"mean": out["mean"][:n], "std": out["std"][:n]}
+            columns |= {f"q{round(100 * q):02d}": out["quantiles"][i, :n] for i, q in enumerate(levels)}
+        return pl.DataFrame(columns | {"epistemic": out["epistemic"][:n]})
+
+    def suggest(self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0) -> pl.DataFrame:
+        """Which of the candidate rows to observe next.
+
+        After each choice the row is taken as observed at its expected outcome (for classes its most
+        likely class) before the next is chosen, so that `n` rows do not tell the same thing.
+
+        Args:
+            candidates: rows that could be observed, without the target.
+            n: how many to choose, at most the number of candidates.
+            by: `"entropy"`, `"bald"`, `"variance"` or `"random"`; see `metaprior.acquire`.
+            seed: for `"random"`.
+
+        Returns:
+            the chosen rows in order, with `row` (1 is the first candidate), `score` (by `by`), and
+            `gain_nats`, how much the observation is expected to tell of the group's function.
+        """
+        if by not in acquire.SCORES:
+            raise InputError(f"by is one of {', '.join(acquire.SCORES)}; got {by!r}.")
+        frame = self.prior._rows(candidates, "pool")
+        if not 1 <= n <= frame.height:
+            raise InputError(f"n is between 1 and the number of candidates ({frame.height}); got {n}.")
+        x = self.prior.encode(frame, "pool")
+        padded = jnp.asarray(np.pad(x, ((0, bucket(len(x)) - len(x)), (0, 0))))
+        posterior, chosen, scores, gains = self, [], [], []
+        for step in range(n):
+            key = jr.fold_in(jr.key(seed), step)
+            out = _score(self.prior._ready().learner, posterior._support(), padded, by, key)
+            score, gain, expected = (np.asarray(a)[: len(x)] for a in out)
+            score = np.where(np.isin(np.arange(len(x)), chosen), -np.inf, score)
+            pick = int(score.argmax())
+            chosen.append(pick)
+            scores.append(float(score[pick]))
+            gains.append(float(gain[pick]))
+            posterior = Posterior(self.prior, np.concatenate([posterior.x, x[pick : pick + 1]]),
+                                  np.concatenate([posterior.y, expected[pick : pick + 1]]))  # fmt: skip
+        extra = pl.DataFrame({"row": [c + 1 for c in chosen], "score": scores, "gain_nats": gains})
+        keep = [c for c in frame.columns if c not in extra.columns]
+        return pl.concat([frame[chosen].select(keep), extra], how="horizontal")
+
+
+class Stages:
+    """Results of the parts of a fit, kept in a folder so that a killed run continues from them."""
+
+    def __init__(self, folder: str | Path | None):
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, run: Callable, trains: bool = False) -> Any:
+        """`run()`, or what it gave last time; a training stage also gets `state` and `save`."""
+        if self.folder is None:
+            return run()
+        stem = name.replace(" ", "_").replace("+", "and")
+        path, partial = self.folder / f"{stem}.done", self.folder / f"{stem}.state"
+        if path.exists():
+            return files.load(path)
+        if trains:
+            state = files.load(partial) if partial.exists() else None
+            result = run(state=state, save=lambda s: files.save(partial, s))
+        else:
+            result = run()
+        files.save(path, result)
+        partial.unlink(missing_ok=True)
+        return result
+
+
+class Progress:
+    """Joins the shares of consecutive stages into one."""
+
+    def __init__(self, call: Callable[[float, str], None] | None):
+        self.call, self.base, self.share, self.what = call, 0.0, 0.0, ""
+
+    def start(self, what: str, share: float) -> None:
+        """The next stage, which is `share` of the whole."""
+        self.base, self.share, self.what = self.base + self.share, share, what
+        self.within(0.0)
+
+    def within(self, done: float) -> None:
+        """How much of the stage is done."""
+        if self.call is not None:
+            self.call(min(self.base + self.share * done, 1.0), self.what)
+
+
+def _tabular(rows: Any) -> bool:
+    return isinstance(rows, (pl.DataFrame, dict, str, Path)) or hasattr(rows, "columns")
+
+
+def _same_label(label: str | None, index: dict) -> str | None:
+    """Numbers written differently (1 and 1.0) are one label."""
+    if label in index or label is None:
+        return label
+    try:
+        return next((known for known in index if float(known) == float(label)), label)
+    except ValueError:
+        return label
+
+
+def _frame_of(tasks: _Arrays) -> pl.DataFrame:
+    """A table from arrays: columns `task`, `x0` … and `y`."""
+    frames = []
+    if not len(tasks):
+        raise InputError("tasks is empty; give at least two (x, y) pairs.")
+    for i, (x, y) in enumerate(tasks):
+        x = np.asarray(x, float)
+        x = x[:, None] if x.ndim == 1 else x
+        if x.ndim != 2:
+            raise InputError(f"tasks[{i}]: x has shape {x.shape}; it takes (n, d) or (n,).")
+        columns = {"task": np.full(len(x), i)} | {f"x{j}": x[:, j] for j in range(x.shape[1])}
+        if y is not None:
+            y = np.asarray(y).reshape(-1)
+            if len(y) != len(x):
+                raise InputError(f"tasks[{i}]: x has {len(x)} rows and y has {len(y)}.")
+            columns["y"] = y
+        frames.append(pl.DataFrame(columns))
+    if len({tuple(f.columns) for f in frames}) > 1:
+        raise InputError("all tasks need the same number of x columns.")
+    return pl.concat(frames)
+
+
+def _sorted_groups(frame: pl.DataFrame, task: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """The order that puts rows of a group together, and the group index of each row in that order."""
+    missing = frame[task].is_null().arg_true()
+    if len(missing):
+        raise InputError(f"{where}: column {task!r}, row {int(missing[0]) + 1}: no value.")
+    labels = frame[task].cast(pl.String).to_numpy().astype(str)
+    group = np.unique(labels, return_inverse=True)[1]
+    order = np.argsort(group, kind="stable")
+    return group[order], order
+
+
+def _runs(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First row and number of rows of each group of a sorted index."""
+    _, start, count = np.unique(group, return_index=True, return_counts=True)
+    return start, count
