@@ -9,7 +9,7 @@ from metaprior.errors import InputError
 from metaprior.run import check_writable, write_atomic
 
 TABLE = "weather_airport_days.parquet"
-NEW_DAYS = {"Newark, 16 January": "EWR_01-16", "Kennedy, 30 May": "JFK_05-30", "LaGuardia, 20 October": "LGA_10-20"}
+NEW_DAYS = {"Kennedy, 30 May": "JFK_05-30", "LaGuardia, 20 October": "LGA_10-20", "Newark, 16 January": "EWR_01-16"}
 HOURS = (2, 10, 19)  # the three readings of the new day
 FILES = ("prior", "report.html", "curves.svg")
 SHARES = (0.70, 0.90)  # of the time: fitting ends, evaluating ends
@@ -55,7 +55,7 @@ def run_demo(out: Path, progress: Any) -> str:
     days = {name: table.filter(pl.col("group") == group) for name, group in NEW_DAYS.items()}
     table = table.filter(~pl.col("day_of_year").is_in(dates.to_list()))
 
-    prior = metaprior.Prior(method="auto", seed=0, holdout=0.2, split_by="day_of_year")
+    prior = metaprior.Prior(method="auto", seed=0, holdout=0.1, split_by="day_of_year")
     prior.fit(table, task="group", target="temp", progress=progress.part(0.0, SHARES[0]))
     evaluation = prior.evaluate(shots=(0, 1, 2, 5, 10), progress=progress.part(*SHARES))
 

@@ -9,6 +9,7 @@ equinox and optax, and modules that the program has already imported.
 import dataclasses
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -25,6 +26,8 @@ from metaprior.errors import InputError
 MAGIC = b"metaprior 1\n"
 _TYPES = {"float32", "float64", "int32", "int64", "uint32", "uint8", "bool"}
 _OURS = ("metaprior.", "equinox.", "optax.", "jax.")
+# What an MLP does after its last layer unless told otherwise: a function that has no name to be found by.
+_STRAIGHT = inspect.signature(eqx.nn.MLP.__init__).parameters["final_activation"].default
 
 
 class _Refused(Exception):
@@ -114,6 +117,8 @@ def _decode(node: Any, arrays: list) -> Any:
     if "dict" in node:
         return {_decode(k, arrays): _decode(v, arrays) for k, v in node["dict"]}
     if "function" in node:
+        if node["function"] == _name(_STRAIGHT):
+            return _STRAIGHT
         module = str(node["function"]).split(":")[0]
         function = _find(node["function"]) if module.startswith(("jax.", "equinox.", "metaprior.")) else None
         if not callable(function) or isinstance(function, type):
