@@ -47,7 +47,8 @@ class Progress:
         self.start, self.stop = start, stop
         self.began = time.monotonic()
         self.said = self.began
-        self.bar = self.row = None
+        self.bar: Any = None
+        self.row: Any = None
 
     def part(self, start: float, stop: float) -> "Progress":
         """What comes next takes this share of the whole."""

@@ -79,7 +79,7 @@ def _chunk(state, source, validation, optimiser, steps, batch):
         tasks = jax.vmap(source)(jr.split(task_key, batch))
         objective = lambda p: _mean_loss(eqx.combine(p, rest), tasks, loss_key)
         loss, grads = jax.value_and_grad(objective)(params)
-        good = jnp.isfinite(loss) & jnp.isfinite(optax.global_norm(grads)) & ~failed
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & ~failed
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes in clipping and adam
             updates, new_opt = optimiser.update(grads, opt_state, params)
         new_params = optax.apply_updates(params, updates)
