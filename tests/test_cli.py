@@ -111,6 +111,7 @@ def test_evaluate_on_another_table_prints_a_table_and_the_sentence(fitted, call)
     assert call("evaluate", fitted / "run", fitted / "table.csv", "--shots", "1")[1] == out
 
 
+@pytest.mark.slow
 def test_evaluate_averages_over_splits(fitted, call):
     one = json.loads(call("evaluate", fitted / "run", "--shots", "1", "--json")[1])
     two = json.loads(call("evaluate", fitted / "run", "--shots", "1", "--json", "--splits", "2")[1])
