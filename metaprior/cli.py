@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,8 @@ def use_cache() -> None:
     if not os.access(folder, os.W_OK):
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    # An entry that a killed process left half-written is compiled anew.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
@@ -321,9 +324,9 @@ def evaluate(
     from metaprior.run import Run, naming
 
     run = Run(folder)
-    if splits > 1:
-        run.read()
     prior = run.load()
+    if splits > 1:
+        run.recorded()
     done = []
     with Progress() as progress, naming(table):
         for split in range(splits):

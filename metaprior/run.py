@@ -219,17 +219,22 @@ class Run:
         if folder and self.folder.exists():
             self.folder.rmdir()
 
-    def refit(self, seed: int, progress: Callable | None) -> Any:
-        """The same fit from the recorded table with another seed: another split of the groups."""
+    def recorded(self) -> tuple[Path, dict[str, Any]]:
+        """The table and options of the fit, if the table is still there and the same."""
         record = self.read()
         table = Path(record["table"])
         if not table.exists():
             raise InputError(f"{table}: no such file; --splits fits again from the table of `fit`. Put it back.")
         if digest(table) != record["table_sha256"]:
             raise InputError(f"{table}: has changed since {self.folder} was fitted; --splits needs the same table.")
+        return table, record["options"]
+
+    def refit(self, seed: int, progress: Callable | None) -> Any:
+        """The same fit from the recorded table with another seed: another split of the groups."""
+        table, options = self.recorded()
         import metaprior
 
-        settings, columns = split_options(record["options"])
+        settings, columns = split_options(options)
         with naming(table):
             return metaprior.Prior(**{**settings, "seed": seed}).fit(table, **columns, progress=progress)
 
