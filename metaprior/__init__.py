@@ -14,6 +14,9 @@ if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
 
 __version__ = "0.1.0"
 
+# scikit-learn's threads otherwise spin while they wait, which is ruinous on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 _WHERE = {
     "Data": "task", "Task": "task", "concat": "task", "pad": "task", "split": "task",
     "AbstractHead": "posterior", "AbstractPosterior": "posterior", "Mixture": "posterior", "Part": "posterior",

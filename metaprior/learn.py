@@ -13,25 +13,14 @@ from metaprior import baselines
 from metaprior.errors import InputError
 from metaprior.fit import fit
 from metaprior.method import AbstractLearner, Spec
+from metaprior.methods.ensemble import Ensemble
 from metaprior.methods.process import Process
 from metaprior.methods.stack import Stack, fit_weights
-from metaprior.posterior import Stacked
 from metaprior.sources.table import Table
 
 ROWS = 32  # most rows of a group in one training episode
 DECAYS = (0.0, 0.7)
 SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)
-
-
-class Bag(AbstractLearner):
-    """Equal mixture of members of one kind, stacked on a leading axis; each was trained without one fold."""
-
-    members: AbstractLearner
-
-    def posterior(self, support, *, key):
-        size = jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0].shape[0]
-        one = lambda m, k: m.posterior(support, key=k)
-        return Stacked(eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0))(self.members, jr.split(key, size)))
 
 
 def stack_members(members: list) -> Any:
@@ -194,14 +183,13 @@ def _stacked(groups: Groups, base: dict, members: dict, fitted, n: int, key) -> 
     experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(len(DECAYS))}
     tasks, shots = held_out_tasks(groups, key=jr.fold_in(key, 2))
     held = {name: take(m, slice(0, n)) for name, m in members.items()} | experts
-    fixed = {name: base[name] for name in ("boosting", "marginal")}
-    repeat = lambda learner: jax.tree.map(lambda a: jnp.repeat(a[None], n, 0) if eqx.is_array(a) else a, learner)
-    held |= {name: repeat(learner) for name, learner in fixed.items()}
+    repeat = lambda leaf: jnp.repeat(leaf[None], n, 0) if eqx.is_array(leaf) else leaf
+    held["boosting"] = jax.tree.map(repeat, base["boosting"])
     log_p = {name: _log_prob(m, tasks, key).reshape(-1, tasks.query.mask.shape[-1]) for name, m in held.items()}
     mask = tasks.query.mask.reshape(-1, tasks.query.mask.shape[-1])
     table = jnp.stack(list(log_p.values()), -1)
     c = fit_weights(jnp.maximum(table, -30.0), mask, jnp.asarray(shots.reshape(-1), table.dtype), jnp.asarray(len(groups.count), table.dtype))
-    final = base | {name: Bag(m) for name, m in experts.items()}
+    final = base | {name: Ensemble(m) for name, m in experts.items()}
     return Learned(Stack(tuple(final[name] for name in held), c), base)
 
 

@@ -52,7 +52,7 @@ def boosting(spec: Spec, y: Array, pooled: Array) -> Fixed:
 def _process(spec, mean, kernels):
     head = spec.head if spec.head.classes else Gaussian(1)
     noise = None if spec.head.classes else Scale(jnp.log(jnp.asarray(0.5)), None)
-    return Process(mean, kernels, noise, head, None, 0.0, spec.x_dim - spec.pooled)
+    return Process(mean, kernels, noise, head, columns=spec.x_dim - spec.pooled)
 
 
 def _pooled_mean(spec):

@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import dataclass
 
+from metaprior.errors import InputError
 from metaprior.method import AbstractLearner
 from metaprior.methods.alpaca import ALPaCA
 from metaprior.methods.cnp import CNP
@@ -11,6 +12,7 @@ from metaprior.methods.maml import MAML
 from metaprior.methods.neural_process import NP
 from metaprior.methods.process import Process
 from metaprior.methods.protonet import ProtoNet
+from metaprior.methods.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ METHODS: dict[str, Row] = {
             "few tasks and few rows a task; the default for tables"),
         Row("ensemble", Ensemble, "Lakshminarayanan, Pritzel & Blundell 2017", "combination", BOTH,
             "uncertainty for a method that has none, at the price of training it several times"),
+        Row("stack", Stack, "Wolpert 1992; Yao, Vehtari, Simpson & Gelman 2018", "combination", BOTH,
+            "the default (`auto`): processes and baselines mixed with weights that depend on K", trainable=False),
     )
 }  # fmt: skip
 
@@ -69,13 +73,13 @@ def get(name: str) -> Row:
         >>> methods.get("mamel")
         Traceback (most recent call last):
         ...
-        ValueError: There is no method 'mamel'; did you mean 'maml'?
+        metaprior.errors.InputError: There is no method 'mamel'; did you mean 'maml'?
     """
     if name in METHODS:
         return METHODS[name]
     near = difflib.get_close_matches(str(name).lower(), METHODS, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}."
-    raise ValueError(f"There is no method {name!r}; {hint}")
+    raise InputError(f"There is no method {name!r}; {hint}")
 
 
-__all__ = ["CNP", "METHODS", "MAML", "NP", "ALPaCA", "Ensemble", "Process", "ProtoNet", "Row", "get"]
+__all__ = ["CNP", "METHODS", "MAML", "NP", "ALPaCA", "Ensemble", "Process", "ProtoNet", "Row", "Stack", "get"]

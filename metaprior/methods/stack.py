@@ -42,7 +42,7 @@ def fit_weights(
 ) -> Float[Array, "l 3"]:
     """Coefficients with the highest mean log density on tasks that the learners did not train on.
 
-    A penalty of 0.5 / groups times their squares pulls towards equal weights where there are few groups.
+    A penalty of 0.05 / groups times their squares pulls towards equal weights where there are few groups.
 
     Args:
         log_prob: of each query row by each learner, nats.
@@ -55,7 +55,7 @@ def fit_weights(
     def loss(c):
         log_w = jax.nn.log_softmax(shot_features(shots) @ c.T)
         mixed = jax.nn.logsumexp(log_prob + log_w[:, None], axis=-1)
-        return -(weight * mixed).sum() / mask.shape[0] + 0.5 * (c * c).sum() / groups
+        return -(weight * mixed).sum() / mask.shape[0] + 0.05 * (c * c).sum() / groups
 
     optimiser = optax.adam(0.05)
 
