@@ -77,3 +77,19 @@ def fitted(tmp_path_factory) -> Path:
     finally:
         done.write_text(str(status))
     return folder
+
+
+@pytest.fixture
+def key():
+    import jax
+
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def x64():
+    """Double precision inside the test."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,116 @@
+"""Every row of THE TABLE holds the contract, with every head it predicts; and the contract notices what is broken."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+from metaprior.heads import Categorical, Gaussian, StudentT
+from metaprior.method import AbstractMethod
+from metaprior.methods import CNP, MAML, METHODS, ProtoNet
+from metaprior.nets.mlp import apply, mlp
+from metaprior.posterior import AbstractHead, Particles
+from metaprior.testing import check_method
+
+HEADS = {"gaussian": Gaussian(1), "student": StudentT(1), "classes": Categorical(3)}
+SMALL = {
+    "alpaca": dict(width=8, size=4),
+    "process": dict(width=8, features=4),
+    "ensemble": dict(members=2, width=8),
+}
+CASES = [
+    (name, head)
+    for name, row in METHODS.items()
+    for head in HEADS
+    if row.trainable and ("classes" if HEADS[head].classes else "numbers") in row.kinds
+]
+
+
+@pytest.mark.parametrize("name,head", CASES)
+def test_contract(name, head):
+    options = SMALL.get(name, dict(width=8))
+    resampled = 0.2 if (name, head) == ("process", "classes") else None
+    check_method(METHODS[name].method, head=HEADS[head], resampled=resampled, **options)
+
+
+@pytest.mark.parametrize(
+    "method,head,options",
+    [
+        (METHODS["alpaca"].method, Gaussian(2), dict(width=8, size=4)),
+        (METHODS["alpaca"].method, Gaussian(1), dict(features="linear", noise_variance=0.1)),
+        (METHODS["maml"].method, Gaussian(2, scale=jnp.asarray([0.5, 1.0])), dict(inner_lr=jnp.asarray(0.1), steps=2)),
+        (CNP, Gaussian(1), dict(width=8, encoder="attention")),
+        (ProtoNet, Categorical(3), dict(width=8, pseudo_count=0.0)),
+    ],
+)
+def test_contract_of_options(method, head, options):
+    check_method(method, head=head, **options)
+
+
+class Broken(AbstractMethod):
+    """A network that ignores its support, and goes wrong on request."""
+
+    net: eqx.nn.MLP
+    head: AbstractHead
+    spare: jax.Array
+    fault: str = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, spec, *, key, fault):
+        return cls(mlp(spec.x_dim, spec.head.raw_dim, 4, 1, key=key), spec.head, jnp.ones(2), fault)
+
+    def shift(self, support):
+        if self.fault == "padding":
+            return support.y.mean()
+        if self.fault == "empty":
+            return jnp.where(support.mask, support.y[:, 0], 0.0).sum() / support.count
+        if self.fault == "order":
+            return jnp.where(support.mask[0], support.y[0, 0], 0.0)
+        return jnp.zeros(())
+
+    def loss(self, task, *, key):
+        net = self.net if self.fault == "spare" else eqx.tree_at(lambda n: n.layers[0].bias, self.net,
+                                                                 replace_fn=lambda b: b * self.spare[0])  # fmt: skip
+        if self.fault == "gradient":
+            return jnp.sqrt(((self.spare - self.spare) ** 2).sum()) + apply(net, task.query.x).sum()
+        params = self.head.params(apply(net, task.query.x))
+        return -task.query.mean(self.head.log_prob(params, task.query.y))
+
+    def posterior(self, support, *, key):
+        return Particles.single((self.net, self.shift(support)), lambda w, x: apply(w[0], x) + w[1], self.head)
+
+
+@pytest.mark.parametrize(
+    "fault,message",
+    [
+        ("spare", "no task depends on spare"),
+        ("gradient", "gradient of spare is not finite"),
+        ("empty", "empty support must give the prior"),
+        ("padding", "does not go through the mask"),
+        ("order", "order of the support rows"),
+    ],
+)
+def test_contract_notices(fault, message):
+    with pytest.raises(AssertionError, match=message):
+        check_method(Broken, fault=fault)
+
+
+def test_contract_accepts_what_is_declared():
+    check_method(Broken, fault="spare", untrained=("spare",))
+    check_method(Broken, fault="order", ordered=True)
+
+
+def test_unknown_method_is_named():
+    from metaprior.methods import get
+
+    assert get("maml").method is MAML
+    with pytest.raises(ValueError, match="did you mean 'protonet'"):
+        get("protonets")
+
+
+@pytest.mark.parametrize("name,kind,head", [("protonet", "classes", Gaussian(1)), ("alpaca", "numbers", Categorical(2))])
+def test_wrong_head_is_refused(name, kind, head, key):
+    from metaprior import Spec
+
+    with pytest.raises((TypeError, ValueError), match=f"predicts {kind}"):
+        METHODS[name].method.init(Spec(2, head), key=key)

@@ -1,0 +1,115 @@
+"""Heads: densities integrate to 1, samples follow them, cdf and quantile belong together."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scoringrules
+from scipy import stats
+
+from metaprior.heads import Categorical, Gaussian, StudentT
+from metaprior.posterior import Mixture, Part
+
+HEADS = [Gaussian(1), Gaussian(1, scale=0.5), StudentT(1)]
+RAW = [-1.0, 0.3, 2.0]
+
+
+def params(head, value):
+    return head.params(jnp.asarray([value, -0.5, value][: head.raw_dim])[None])
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("value", RAW)
+def test_density_integrates_to_one(head, value):
+    p = params(head, value)
+    t = jnp.linspace(-14.0, 14.0, 8001)
+    y = head.mean(p) + jnp.sinh(t)[:, None]
+    mass = (jnp.exp(head.log_prob(p, y)) * jnp.cosh(t)).sum() * (t[1] - t[0])
+    np.testing.assert_allclose(mass, 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("value", RAW)
+def test_samples_follow_the_cdf(head, value, key):
+    p = jnp.broadcast_to(params(head, value), (5000, *params(head, value).shape[1:]))
+    y = head.sample(p, key=key)
+    assert stats.kstest(np.asarray(head.cdf(p, y))[:, 0], "uniform").pvalue > 1e-3
+    np.testing.assert_allclose(np.asarray(-head.log_prob(p, y)).mean(), head.entropy(p)[0], atol=0.05)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("level", [0.001, 0.1, 0.5, 0.8, 0.995])
+def test_cdf_of_the_quantile_is_the_level(head, level):
+    p = jnp.concatenate([params(head, value) for value in RAW])
+    np.testing.assert_allclose(head.cdf(p, head.quantile(p, level)), level, rtol=0.02)
+
+
+@pytest.mark.parametrize("value", [-8.0, 0.0, 4.0, 40.0])
+def test_student_against_scipy(value):
+    head = StudentT(1)
+    p = head.params(jnp.asarray([[0.3, 0.5, value]]))
+    location, scale, df = (float(a) for a in p[0, 0])
+    y = np.linspace(-6, 6, 25)
+    exact = stats.t(df, location, scale)
+    column = jnp.asarray(y)[:, None]
+    np.testing.assert_allclose(head.log_prob(p, column), exact.logpdf(y), atol=2e-4)
+    np.testing.assert_allclose(head.cdf(p, column)[:, 0], exact.cdf(y), atol=1e-5)
+    np.testing.assert_allclose(head.variance(p)[0, 0], exact.var(), rtol=1e-4)
+    np.testing.assert_allclose(head.entropy(p)[0], exact.entropy(), atol=1e-3)
+
+
+def test_classes(key):
+    head = Categorical(3)
+    logits = head.params(jnp.asarray([[0.2, -1.0, 1.5]]))
+    p = np.asarray(head.mean(logits))[0]
+    log_p = [float(head.log_prob(logits, jnp.asarray([[c]], float))[0]) for c in range(3)]
+    np.testing.assert_allclose(np.exp(log_p), p, rtol=1e-5)
+    np.testing.assert_allclose(head.entropy(logits)[0], stats.entropy(p), rtol=1e-5)
+    drawn = np.asarray(head.sample(jnp.broadcast_to(logits, (6000, 3)), key=key))[:, 0].astype(int)
+    assert stats.chisquare(np.bincount(drawn, minlength=3), 6000 * p).pvalue > 1e-3
+    with pytest.raises(TypeError, match="no order"):
+        head.quantile(logits, 0.5)
+
+
+@pytest.mark.parametrize("head", HEADS + [Categorical(3)])
+def test_wrong_number_of_raw_outputs_is_named(head):
+    with pytest.raises(ValueError, match=f"reads {head.raw_dim} numbers a point; the network gives 7"):
+        head.params(jnp.zeros((2, 7)))
+
+
+def test_crps_of_one_normal_against_scoringrules():
+    p = jnp.asarray([[0.0, 1.0], [2.0, 0.3], [-1.0, 3.0]])
+    y = jnp.asarray([[0.5], [2.0], [4.0]])
+    mixture = Mixture((Part(Gaussian(1), p[None, :, None], jnp.zeros(1)),))
+    exact = scoringrules.crps_normal(np.asarray(y)[:, 0], np.asarray(p)[:, 0], np.asarray(p)[:, 1])
+    np.testing.assert_allclose(mixture.crps(y), exact, rtol=5e-3, atol=1e-3)
+
+
+def test_mixture_against_scoringrules_and_scipy():
+    p = np.array([[[0.0, 1.0]], [[2.0, 0.3]], [[-1.0, 3.0]]])
+    weights, y = np.array([0.2, 0.5, 0.3]), 0.7
+    mixture = Mixture((Part(Gaussian(1), jnp.asarray(p)[:, :, None], jnp.log(jnp.asarray(weights))),))
+    each = stats.norm(p[:, 0, 0], p[:, 0, 1])
+    exact = scoringrules.crps_mixnorm(np.array([y]), p[None, :, 0, 0], p[None, :, 0, 1], weights[None])
+    np.testing.assert_allclose(mixture.crps(jnp.asarray([[y]])), exact, rtol=5e-3, atol=1e-3)
+    np.testing.assert_allclose(mixture.log_prob(jnp.asarray([[y]])), np.log(weights @ each.pdf(y)), rtol=1e-5)
+    np.testing.assert_allclose(mixture.cdf(jnp.asarray([[y]])), [[weights @ each.cdf(y)]], rtol=1e-5)
+    level = float(weights @ each.cdf(y))
+    np.testing.assert_allclose(mixture.quantile(level), [[y]], atol=1e-3)
+    mean = weights @ p[:, 0, 0]
+    variance = weights @ (p[:, 0, 1] ** 2 + p[:, 0, 0] ** 2) - mean**2
+    np.testing.assert_allclose(mixture.mean(), [[mean]], rtol=1e-5)
+    np.testing.assert_allclose(mixture.variance(), [[variance]], rtol=1e-5)
+    grid = np.linspace(-30, 30, 60001)
+    density = (weights[:, None] * stats.norm.pdf(grid, p[:, :, 0], p[:, :, 1])).sum(0)
+    entropy = -(density * np.log(np.maximum(density, 1e-300))).sum() * (grid[1] - grid[0])
+    np.testing.assert_allclose(mixture.entropy(), [entropy], atol=0.03)
+
+
+def test_information_is_that_of_enumeration():
+    """Mutual information of two equally likely functions for classes: entropy of the mean less mean entropy."""
+    logits = jnp.asarray([[[2.0, 0.0]], [[0.0, 2.0]]])
+    mixture = Mixture((Part(Categorical(2), logits, jnp.zeros(2)),))
+    p = jax.nn.softmax(logits)[:, 0]
+    expected = stats.entropy(p.mean(0)) - np.mean([stats.entropy(row) for row in p])
+    np.testing.assert_allclose(mixture.information(), [expected], rtol=1e-4)

@@ -1,0 +1,88 @@
+"""Learning: every method beats its initial self with the default settings of `fit`."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import pytest
+
+from metaprior import Spec, Task, fit
+from metaprior.heads import Categorical, Gaussian, StudentT
+from metaprior.methods import METHODS
+from metaprior.sources import Linear, Sinusoid
+
+# name, head, nats a query row by which training must improve on the start, options
+LEARNERS = [
+    ("maml", Gaussian(1), 0.10, {}),
+    ("maml", StudentT(1), 0.10, {}),
+    ("maml", Categorical(2), 0.03, {}),
+    ("protonet", Categorical(2), 0.10, {}),
+    ("cnp", Gaussian(1), 0.25, dict(width=64)),
+    ("cnp", StudentT(1), 0.25, dict(width=64)),
+    ("cnp", Gaussian(1), 0.25, dict(width=64, encoder="attention")),
+    ("cnp", Categorical(2), 0.10, dict(width=64)),
+    ("np", Gaussian(1), 0.15, dict(width=64)),
+    ("np", Categorical(2), 0.05, dict(width=64)),
+    ("alpaca", Gaussian(1), 0.25, dict(width=32)),
+    ("process", StudentT(1), 0.10, dict(width=8)),
+    ("process", Categorical(2), 0.02, dict(width=8)),
+    ("ensemble", Gaussian(1), 0.10, dict(members=2)),
+]
+
+
+class Tasks(eqx.Module):
+    """Linear tasks with standardised outcomes; classes are the sign of the outcome."""
+
+    linear: Linear
+    classes: bool = eqx.field(static=True)
+
+    def __call__(self, key):
+        task = self.linear(key)
+        outcome = lambda y: (y > 0).astype(y.dtype) if self.classes else y
+        return eqx.tree_at(lambda t: (t.support.y, t.query.y), task, (outcome(task.support.y), outcome(task.query.y)))
+
+
+def held_out(method, tasks: Task, key):
+    """Mean marginal negative log density of a query row, in nats."""
+
+    def one(task, key):
+        predictive = method.posterior(task.support, key=key).predict(task.query.x, key=key, samples=32)
+        return -predictive.log_prob(task.query.y).mean()
+
+    return float(jax.jit(jax.vmap(one))(tasks, jax.random.split(key, tasks.query.x.shape[0])).mean())
+
+
+@pytest.mark.parametrize("name,head,margin,options", LEARNERS)
+def test_training_helps(name, head, margin, options, key):
+    source = Tasks(Linear(0.3 * jnp.ones(3), 0.6 * jnp.eye(3), 0.3, support=6, query=8, fewest=0), bool(head.classes))
+    method = METHODS[name].method.init(Spec(2, head), key=key, **options)
+    fitted = fit(method, source, key=jax.random.key(1), steps=300)
+    assert fitted.outcome == "done"
+    tasks = jax.vmap(source)(jax.random.split(jax.random.key(2), 200))
+    before, after = held_out(method, tasks, key), held_out(fitted.method, tasks, key)
+    assert after < before - margin, f"{before:.3f} before, {after:.3f} after"
+
+
+def test_sinusoid_is_that_of_the_paper():
+    """Zero predictor 4.25, one row in ten thousand no larger than the largest amplitude."""
+    tasks = jax.vmap(Sinusoid())(jax.random.split(jax.random.key(3), 4000))
+    assert tasks.support.x.shape == (4000, 10, 1) and bool(tasks.support.mask.all())
+    y = jnp.concatenate([tasks.support.y, tasks.query.y], axis=1)
+    assert abs(float((y**2).mean()) - 4.2506) < 0.25
+    assert float(jnp.abs(y).max()) <= 5.0 and float(jnp.abs(tasks.query.x).max()) <= 5.0
+
+
+def test_random_shots():
+    tasks = jax.vmap(Sinusoid(support=4, fewest=1))(jax.random.split(jax.random.key(4), 500))
+    assert set(tasks.support.count.tolist()) == {1, 2, 3, 4}
+    with pytest.raises(ValueError, match="between 0 and 4"):
+        Sinusoid(support=4, fewest=5)(jax.random.key(0))
+
+
+def test_meta_sgd_learns_its_rates(key):
+    """An array of a rate is trained, a float is not."""
+    spec = Spec(1, Gaussian(1, scale=0.5**0.5))
+    learned = METHODS["maml"].method.init(spec, key=key, inner_lr=jnp.asarray(0.01), width=16)
+    fitted = fit(learned, Sinusoid(), key=key, steps=50)
+    assert float(fitted.method.inner_lr) != pytest.approx(0.01, abs=1e-4)
+    fixed = METHODS["maml"].method.init(spec, key=key, inner_lr=0.01, width=16)
+    assert fit(fixed, Sinusoid(), key=key, steps=50).method.inner_lr == 0.01
