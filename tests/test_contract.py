@@ -18,8 +18,9 @@ SMALL = {
     "process": dict(width=8, features=4),
     "ensemble": dict(members=2, width=8),
 }
+QUICK = {("maml", "student"), ("process", "student")}  # of the heads beyond the first of each kind
 CASES = [
-    (name, head)
+    pytest.param(name, head, marks=[pytest.mark.slow] if head == "student" and (name, head) not in QUICK else [])
     for name, row in METHODS.items()
     for head in HEADS
     if row.trainable and ("classes" if HEADS[head].classes else "numbers") in row.kinds

@@ -1,5 +1,7 @@
 """Prototypical networks."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -72,7 +74,7 @@ class ProtoNet(AbstractMethod):
         net = mlp(spec.x_dim, embedding, width, depth, key=net_key)
         if pseudo_count == 0:
             return cls(net, spec.head, None, None)
-        log_count = jnp.zeros(()) if pseudo_count is None else float(jnp.log(pseudo_count))
+        log_count = jnp.zeros(()) if pseudo_count is None else math.log(pseudo_count)
         prior = 0.1 * jr.normal(prior_key, (spec.head.classes, embedding))
         return cls(net, spec.head, prior, log_count)
 
