@@ -117,7 +117,11 @@ def _run(state, source, validation, axes, optimiser, steps, batch):
 @eqx.filter_jit
 def _look(method, validation, members):
     call = lambda m, v: _mean_loss(m, v, jr.key(0))
-    return eqx.filter_vmap(call, in_axes=(eqx.if_array(0),) * 2)(method, validation) if members else call(method, validation)
+    return (
+        eqx.filter_vmap(call, in_axes=(eqx.if_array(0),) * 2)(method, validation)
+        if members
+        else call(method, validation)
+    )
 
 
 @functools.lru_cache  # the same object for the same numbers: one compiled program

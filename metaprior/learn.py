@@ -76,7 +76,7 @@ def train_members(
     With `held`, each member stops where the groups of its own fold say so.
     """
     inside, outside = groups.folds(everything=not held)
-    rows = int(min(ROWS, groups.count.max()))
+    rows = int(min(ROWS // 2 if groups.spec.head.classes else ROWS, groups.count.max()))  # Laplace costs more
     settings = [c for c in copies for _ in inside]
     inside, outside = np.tile(inside, (len(copies), 1)), np.tile(outside, (len(copies), 1))
     keys = jr.split(key, len(settings) + 1)
@@ -188,7 +188,12 @@ def _stacked(groups: Groups, base: dict, members: dict, fitted, n: int, key) -> 
     log_p = {name: _log_prob(m, tasks, key).reshape(-1, tasks.query.mask.shape[-1]) for name, m in held.items()}
     mask = tasks.query.mask.reshape(-1, tasks.query.mask.shape[-1])
     table = jnp.stack(list(log_p.values()), -1)
-    c = fit_weights(jnp.maximum(table, -30.0), mask, jnp.asarray(shots.reshape(-1), table.dtype), jnp.asarray(len(groups.count), table.dtype))
+    c = fit_weights(
+        jnp.maximum(table, -30.0),
+        mask,
+        jnp.asarray(shots.reshape(-1), table.dtype),
+        jnp.asarray(len(groups.count), table.dtype),
+    )
     final = base | {name: Ensemble(m) for name, m in experts.items()}
     return Learned(Stack(tuple(final[name] for name in held), c), base)
 
@@ -202,8 +207,11 @@ def learn_baselines(groups: Groups, *, key, stage: Callable, tell):
     members = {}
     for name, make in baselines.TRAINED.items():
         tell.start(f"fitting the baseline {name}", 0.08)
-        run = lambda make=make, **o: train_members(
-            make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, progress=_within(tell), **o).method
+        run = lambda make=make, **o: (
+            train_members(
+                make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, progress=_within(tell), **o
+            ).method
+        )
         members[name] = stage(name, run, trains=True)
         base[name] = take(members[name], -1)
     return base, members

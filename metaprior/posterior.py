@@ -33,7 +33,6 @@ class AbstractHead(eqx.Module):
     def y_dim(self) -> int:
         """Number of outcome columns, `p`."""
 
-
     @abstractmethod
     def params(self, raw: Float[Array, "*b r"]) -> Array:
         """Natural parameters from raw outputs."""
@@ -157,9 +156,11 @@ class Mixture(eqx.Module):
         Integrals against it converge as 1/count²; the CRPS and the entropy use it.
         """
         levels = (jnp.arange(count) + 0.5) / count
+
         def values(part):
             q = jax.vmap(lambda level: part.head.quantile(part.params, level))(levels)
             return jnp.swapaxes(q, 0, 1).reshape(-1, *q.shape[2:])
+
         weights = jnp.repeat(jnp.exp(self._log_weights()), count) / count
         return self._each(values), weights
 
@@ -181,6 +182,7 @@ class Mixture(eqx.Module):
         Houlsby et al., "Bayesian Active Learning for Classification and Preference Learning", 2011,
         equation 2: entropy of the predictive less the mean entropy given the function. Clipped at zero.
         """
+
         def noise_entropy(part):
             entropy = part.head.entropy(part.params)
             if part.inside is None:
@@ -188,6 +190,7 @@ class Mixture(eqx.Module):
             total = part.head.variance(part.params)
             share = jnp.maximum(1 - part.inside / total, 1e-12)
             return entropy + 0.5 * jnp.log(share).sum(-1)
+
         return jnp.maximum(self.entropy() - self._average(noise_entropy), 0.0)
 
 
@@ -320,8 +323,12 @@ class Stacked(AbstractPosterior):
 
     def _flatten(self, mixture: Mixture) -> Mixture:
         merge = lambda a: a.reshape(-1, *a.shape[2:])
-        return Mixture(tuple(Part(p.head, merge(p.params), merge(p.log_weight),
-                                  None if p.inside is None else merge(p.inside)) for p in mixture.parts))
+        return Mixture(
+            tuple(
+                Part(p.head, merge(p.params), merge(p.log_weight), None if p.inside is None else merge(p.inside))
+                for p in mixture.parts
+            )
+        )
 
     def sample(self, x, *, key, samples):
         return self._flatten(self._each(lambda q, k: q.sample(x, key=k, samples=samples), key))

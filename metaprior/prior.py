@@ -155,8 +155,7 @@ class Prior:
         y, units_classes = self._target(frame[target], where, target)
         group, order = _sorted_groups(frame, task, where)
         frame, y = frame[order], y[order]
-        held, fold = self._split(frame, group, where)
-        start, count = _runs(group)
+        held, fold = self._split(frame, group, task, where)
         train_rows = ~held[group]
         if units_classes is None:
             z_of = np.log(y) if self.log_target else y
@@ -239,19 +238,21 @@ class Prior:
             raise InputError(f"{where}: column {target!r} is constant ({y[0]}); there is nothing to learn.")
         return y, None
 
-    def _split(self, frame, group, where) -> tuple[np.ndarray, np.ndarray]:
+    def _split(self, frame, group, task, where) -> tuple[np.ndarray, np.ndarray]:
         """Which groups are held out, and the fold of the others; groups that share `split_by` stay together."""
         start, _ = _runs(group)
         units = np.arange(len(start))
         if self.split_by:
-            units = np.unique(frame[self.split_by].cast(pl.String).fill_null("").to_numpy()[start], return_inverse=True)[1]
+            units = np.unique(
+                frame[self.split_by].cast(pl.String).fill_null("").to_numpy()[start], return_inverse=True
+            )[1]
         order = np.random.default_rng(self.seed).permutation(np.unique(units))
         test = round(self.holdout * len(order))
         if self.holdout and test == 0:
             test = 1
         if len(order) - test < 2:
             raise InputError(
-                f"{where}: {len(order)} group{'s' * (len(order) != 1)}; learning a prior takes at least "
+                f"{where}: column {task!r} has {len(order)} group{'s' * (len(order) != 1)}; learning a prior takes at least "
                 f"{2 + test}" + (f" ({test} of them held out)." if test else ".")
             )
         fold = np.full(len(order), -1)
@@ -297,7 +298,9 @@ class Prior:
             for row, label in enumerate(labels):
                 if label not in index:
                     known = ", ".join(index)
-                    raise InputError(f"{where}: column {target!r}, row {row + 1}: {label!r} is no class; classes: {known}.")
+                    raise InputError(
+                        f"{where}: column {target!r}, row {row + 1}: {label!r} is no class; classes: {known}."
+                    )
             return np.array([index[v] for v in labels], np.float32)[:, None]
         y = numeric_text(series, where, target) if is_text(series) else numbers(series)
         bad = np.flatnonzero(~np.isfinite(y) | ((y <= 0) & trained.units.log))
@@ -415,7 +418,9 @@ class Posterior:
         x = self.prior.encode(self.prior._rows(rows, "query"), "query")
         n = len(x)
         padded = jnp.asarray(np.pad(x, ((0, bucket(n) - n), (0, 0))))
-        out = _predict(trained.learner, self._support(), padded, trained.units, jnp.asarray(levels, jnp.float32), jr.key(0))
+        out = _predict(
+            trained.learner, self._support(), padded, trained.units, jnp.asarray(levels, jnp.float32), jr.key(0)
+        )
         out = {k: np.asarray(v, np.float64) for k, v in out.items()}
         if trained.units is None:
             columns = {f"p_{c}": out["p"][:n, i] for i, c in enumerate(trained.info["classes"])}

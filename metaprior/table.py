@@ -65,7 +65,9 @@ def as_frame(table: Any) -> pl.DataFrame:
         return pl.DataFrame(columns)
     if isinstance(table, dict):
         return pl.DataFrame(table)
-    raise InputError(f"A table is a polars or pandas frame, a mapping of columns or a path; got {type(table).__name__}.")
+    raise InputError(
+        f"A table is a polars or pandas frame, a mapping of columns or a path; got {type(table).__name__}."
+    )
 
 
 def need_columns(frame: pl.DataFrame, names: list[str], where: str) -> None:

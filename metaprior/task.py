@@ -33,9 +33,7 @@ class Data(eqx.Module):
         y = jnp.zeros((x.shape[0], 1), x.dtype) if y is None else jnp.asarray(y, x.dtype)
         y = y[:, None] if y.ndim == 1 else y
         if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
-            raise ValueError(
-                f"Data takes x of shape (n, d) and y of shape (n, p); x is {x.shape}, y is {y.shape}."
-            )
+            raise ValueError(f"Data takes x of shape (n, d) and y of shape (n, p); x is {x.shape}, y is {y.shape}.")
         return Data(x, y, jnp.ones(x.shape[0], bool))
 
     @property
@@ -63,9 +61,7 @@ class Task(eqx.Module):
 
 def concat(a: Data, b: Data) -> Data:
     """The rows of `a`, then those of `b`."""
-    return Data(
-        jnp.concatenate([a.x, b.x]), jnp.concatenate([a.y, b.y]), jnp.concatenate([a.mask, b.mask])
-    )
+    return Data(jnp.concatenate([a.x, b.x]), jnp.concatenate([a.y, b.y]), jnp.concatenate([a.mask, b.mask]))
 
 
 def pad(data: Data, n: int) -> Data:

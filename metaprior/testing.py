@@ -80,7 +80,9 @@ def _same(a, b, tolerance, message):
 def _finite(tree, message):
     for path, leaf in jax.tree.leaves_with_path(tree):
         name = jax.tree_util.keystr(path, simple=True)
-        assert np.isfinite(np.asarray(leaf)).all(), f"{message} {name or 'The value'} is {np.asarray(leaf).ravel()[:5]}."
+        assert np.isfinite(np.asarray(leaf)).all(), (
+            f"{message} {name or 'The value'} is {np.asarray(leaf).ravel()[:5]}."
+        )
 
 
 def _plain(leaf) -> bool:
@@ -324,7 +326,9 @@ def _check_training(case, untrained):
     message = "The loss compiled and vmapped over tasks differs from the eager loss of one task."
     _same(compiled, method.loss(task, key=key), case.tolerance, message)
     double = lambda a, junk: jnp.asarray(np.concatenate([a, np.full_like(a, junk)]))
-    longer = Task(task.support, Data(double(task.query.x, 37.0), double(task.query.y, 1.0), double(task.query.mask, False)))
+    longer = Task(
+        task.support, Data(double(task.query.x, 37.0), double(task.query.y, 1.0), double(task.query.mask, False))
+    )
     padded = eqx.filter_jit(lambda m: m.loss(longer, key=key))(method)
     _same(padded, compiled, case.tolerance, "Query rows outside the mask changed the loss.")
 

@@ -109,7 +109,9 @@ def test_unknown_method_is_named():
         get("protonets")
 
 
-@pytest.mark.parametrize("name,kind,head", [("protonet", "classes", Gaussian(1)), ("alpaca", "numbers", Categorical(2))])
+@pytest.mark.parametrize(
+    "name,kind,head", [("protonet", "classes", Gaussian(1)), ("alpaca", "numbers", Categorical(2))]
+)
 def test_wrong_head_is_refused(name, kind, head, key):
     from metaprior import Spec
 

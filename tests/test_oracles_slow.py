@@ -10,6 +10,7 @@ from metaprior.heads import Gaussian
 from metaprior.methods import CNP, MAML, NP
 from metaprior.sources import GP, Sinusoid
 
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method,joint", [(CNP, False), (NP, True)])
 def test_neural_processes_stay_below_the_oracle(method, joint, key):
@@ -43,7 +44,9 @@ def test_neural_processes_stay_below_the_oracle(method, joint, key):
 def test_maml_sinusoid(key):
     """Section 5.1 of the paper, 15,000 iterations: one gradient step on 10 rows."""
     maml = MAML.init(Spec(1, Gaussian(1, scale=0.5**0.5)), key=key)
-    fitted = fit(maml, Sinusoid(), key=jax.random.key(1), steps=15_000, batch=25, every=1000, optimiser=optax.adam(1e-3))
+    fitted = fit(
+        maml, Sinusoid(), key=jax.random.key(1), steps=15_000, batch=25, every=1000, optimiser=optax.adam(1e-3)
+    )
     tasks = jax.vmap(Sinusoid(query=100))(jax.random.split(jax.random.key(2), 2000))
 
     def squared(task):

@@ -7,4 +7,16 @@ and `gp` have a few variances, trained by the same `fit` on the same groups as t
 from metaprior.baselines.boosting import Boosting, Trees, cross_fit
 from metaprior.baselines.learners import BASELINES, TRAINED, Fixed, boosting, gp, marginal, mixed, offset
 
-__all__ = ["BASELINES", "TRAINED", "Boosting", "Fixed", "Trees", "boosting", "cross_fit", "gp", "marginal", "mixed", "offset"]
+__all__ = [
+    "BASELINES",
+    "TRAINED",
+    "Boosting",
+    "Fixed",
+    "Trees",
+    "boosting",
+    "cross_fit",
+    "gp",
+    "marginal",
+    "mixed",
+    "offset",
+]

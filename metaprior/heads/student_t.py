@@ -17,8 +17,7 @@ from metaprior.posterior import AbstractHead
 _INVERSE_DF = np.linspace(0.0, 0.5, 65)
 _SCORES = np.linspace(-4.5, 4.5, 181)
 _TABLE = np.stack(
-    [stats.norm.ppf(stats.norm.cdf(_SCORES))]
-    + [stats.t.ppf(stats.norm.cdf(_SCORES), 1 / i) for i in _INVERSE_DF[1:]]
+    [stats.norm.ppf(stats.norm.cdf(_SCORES))] + [stats.t.ppf(stats.norm.cdf(_SCORES), 1 / i) for i in _INVERSE_DF[1:]]
 )
 
 

@@ -44,40 +44,51 @@ def sequential_log_prob(factor, z, mask, df=None) -> Float[Array, "n"]:
     return jnp.where(mask, log_p, 0.0)
 
 
-def laplace(
-    factor: Float[Array, "n n"], mean: Float[Array, "n c"], y: Float[Array, "n"], mask, steps: int = 10
-) -> tuple[Float[Array, "n c"], Float[Array, "m m"], Float[Array, ""]]:
-    """Laplace's approximation for a softmax of `c` Gaussian processes that share a covariance L Lᵀ.
+def contrast(classes: int) -> Float[Array, "l c"]:
+    """How latent processes enter the logits: one for two classes (the second's log odds), else one a class."""
+    return jnp.array([[0.0, 1.0]]) if classes == 2 else jnp.eye(classes)
 
-    Works with whitened values u, f = mean + L u, so that the Hessian I + (I ⊗ Lᵀ) W (I ⊗ L) is never
-    singular (Rasmussen & Williams section 3.5 in other coordinates). Newton's iteration runs outside
-    differentiation; one more step at its fixed point carries exact first derivatives.
+
+def laplace(
+    factor: Float[Array, "n n"], mean: Float[Array, "n c"], y: Float[Array, "n"], mask, steps: int = 6
+) -> tuple[Float[Array, "n l"], Float[Array, "m m"], Float[Array, ""]]:
+    """Laplace's approximation for a softmax of Gaussian processes that share a covariance L Lᵀ.
+
+    Works with whitened values u, logits f = mean + (L u) A with A the `contrast`, so that the Hessian
+    I + (I ⊗ Lᵀ) A W Aᵀ (I ⊗ L) is never singular (Rasmussen & Williams section 3.5 in other coordinates).
+    Newton's iteration runs outside differentiation; one more step at its fixed point carries exact first
+    derivatives.
 
     Returns:
-        the mode u `(n, c)`, the lower Cholesky factor of its precision `(c n, c n)` (class-major),
+        the mode u `(n, l)`, the lower Cholesky factor of its precision `(l n, l n)` (latent-major),
         and the log evidence in nats.
     """
     n, c = mean.shape
+    a = contrast(c).astype(mean.dtype)
+    latents = a.shape[0]
     hot = jax.nn.one_hot(y.astype(int), c, dtype=mean.dtype) * mask[:, None]
 
     def hessian(f, factor):
         p = jax.nn.softmax(f) * mask[:, None]
-        w = jnp.einsum("nc,cd->ncd", p, jnp.eye(c, dtype=p.dtype)) - p[:, :, None] * p[:, None, :]
-        h = jnp.einsum("ni,ncd,nj->cidj", factor, w, factor).reshape(c * n, c * n)
-        return jnp.linalg.cholesky(h + jnp.eye(c * n, dtype=h.dtype))
+        pa = p @ a.T
+        w = jnp.einsum("nc,kc,lc->nkl", p, a, a) - pa[:, :, None] * pa[:, None, :]
+        right = jnp.einsum("nkl,nj->nklj", w, factor)
+        h = jnp.einsum("ni,nklj->kilj", factor, right).reshape(latents * n, latents * n)
+        return jnp.linalg.cholesky(h + jnp.eye(latents * n, dtype=h.dtype))
 
     def newton(u, factor, mean):
-        f = mean + factor @ u
-        gradient = factor.T @ (hot - jax.nn.softmax(f) * mask[:, None]) - u
-        step = cho_solve((hessian(f, factor), True), gradient.T.reshape(-1)).reshape(c, n).T
+        f = mean + factor @ u @ a
+        gradient = factor.T @ ((hot - jax.nn.softmax(f) * mask[:, None]) @ a.T) - u
+        step = cho_solve((hessian(f, factor), True), gradient.T.reshape(-1)).reshape(latents, n).T
         # A step of more than 5 standard deviations leaves the region where the quadratic holds.
         size = jnp.sqrt((step * step).mean() + 1e-12)
         return u + step * jnp.minimum(1.0, 5.0 / size)
 
     fixed = jax.lax.stop_gradient((factor, mean))
-    u = jax.lax.fori_loop(0, steps, lambda _, u: newton(u, *fixed), jnp.zeros_like(mean))
+    start = jnp.zeros((n, latents), mean.dtype)
+    u = jax.lax.fori_loop(0, steps, lambda _, u: newton(u, *fixed), start)
     u = newton(jax.lax.stop_gradient(u), factor, mean)
-    f = mean + factor @ u
+    f = mean + factor @ u @ a
     precision = hessian(f, factor)
     log_lik = (jax.nn.log_softmax(f) * hot).sum()
     evidence = log_lik - 0.5 * (u * u).sum() - jnp.log(jnp.diagonal(precision)).sum()

@@ -82,4 +82,4 @@ def get(name: str) -> Row:
     raise InputError(f"There is no method {name!r}; {hint}")
 
 
-__all__ = ["CNP", "METHODS", "MAML", "NP", "ALPaCA", "Ensemble", "Process", "ProtoNet", "Row", "Stack", "get"]
+__all__ = ["CNP", "MAML", "METHODS", "NP", "ALPaCA", "Ensemble", "Process", "ProtoNet", "Row", "Stack", "get"]

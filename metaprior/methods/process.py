@@ -4,11 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array
 
 from metaprior.heads import Categorical, Gaussian, StudentT
-from metaprior.infer.gp import cholesky, laplace, sequential_log_prob, whiten
+from metaprior.infer.gp import cholesky, contrast, laplace, sequential_log_prob, whiten
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.kernels import Constant, Deep, Kernels, RandomEffects, Stationary, diagonal, gram
 from metaprior.nets.means import Mean, Scale
@@ -96,7 +96,8 @@ class Process(AbstractMethod):
 
     def covariance(self, x):
         """Covariance of the observations, noise included, with a jitter that float32 needs."""
-        extra = 1e-6 * (1 + self.variance(x)) if x.dtype == jnp.float32 else 1e-12
+        jitter = 1e-5 if self.noise is not None else 1e-4  # without noise, equal rows make it singular
+        extra = jitter * (1 + self.variance(x)) if x.dtype == jnp.float32 else 1e-12
         extra = extra if self.noise is None else self.noise_variance(x) + extra
         return self.gram(x, x) + jnp.diag(jnp.broadcast_to(extra, x.shape[:1]))
 
@@ -204,7 +205,7 @@ class ClassPosterior(AbstractPosterior):
         else:
             variance = jnp.maximum(self.prior.variance(x) - (v * v).sum(0), 0.0)
             rest = jnp.sqrt(variance)[None, :, None] * noise
-        logits = self.prior.mean(x)[None] + f + rest
+        logits = self.prior.mean(x)[None] + (f + rest) @ contrast(self.prior.head.classes).astype(x.dtype)
         return Mixture((Part(self.prior.head, logits, jnp.zeros(samples)),))
 
     def predict(self, x, *, key, samples):
