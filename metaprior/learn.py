@@ -149,7 +149,7 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
         raise InputError(f"{name} predicts numbers; the target has classes. Methods for both: see `metaprior methods`.")
     if "numbers" not in row.kinds and not groups.spec.head.classes:
         raise InputError(f"{name} predicts classes; the target is numbers. Methods for both: see `metaprior methods`.")
-    method = row.method.init(groups.spec, key=key)
+    method = row.method.init(groups.spec, key=key)  # ty: ignore[missing-attribute]
     whole = name == "process"  # trained on all rows of a group in order; others on support and query
     rows = int(min(ROWS, groups.count.max()))
     half = int(max(1, min(16, groups.count.max() - 1)))

@@ -217,7 +217,7 @@ class Prior:
         if self.kind == "auto":
             if text:
                 parsed = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
-                as_classes = parsed.is_not_null().mean() < 0.5 and len(labels) <= 20
+                as_classes = parsed.is_not_null().mean() < 0.5 and len(labels) <= 20  # ty: ignore[unsupported-operator]
             else:
                 as_classes = series.dtype == pl.Boolean or len(labels) == 2
         if as_classes:

@@ -376,9 +376,9 @@ def check_method(
         >>> maml = check_method(MAML, width=8)
     """
     head = Gaussian(1) if head is None else head
-    init = method.init if isinstance(method, type) else method
+    init = method.init if isinstance(method, type) else method  # ty: ignore[missing-union-attribute]
     built = init(Spec(x_dim, head, pooled), key=jr.key(0), **hyper)
     _check_training(_case(built, head, x_dim, pooled, tolerance), (*untrained, *getattr(built, "untrained", ())))
     checks = dict(ordered=ordered, resampled=resampled, tolerance=tolerance)
-    check_learner(built, head=head, x_dim=x_dim, pooled=pooled, **checks)
+    check_learner(built, head=head, x_dim=x_dim, pooled=pooled, **checks)  # ty: ignore[invalid-argument-type]
     return built

@@ -10,18 +10,19 @@ from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.methods import METHODS
 from metaprior.sources import Linear, Sinusoid
 
-# name, head, nats a query row by which training must improve on the start, options
+SLOW = [pytest.mark.slow]
+# name, head, nats a query row by which training must improve on the start (about half of what it does), options
 LEARNERS = [
     ("maml", Gaussian(1), 0.10, {}),
-    ("maml", StudentT(1), 0.10, {}),
-    ("maml", Categorical(2), 0.03, {}),
+    pytest.param("maml", StudentT(1), 0.10, {}, marks=SLOW),
+    ("maml", Categorical(2), 0.03, dict(inner_lr=0.4)),
     ("protonet", Categorical(2), 0.10, {}),
     ("cnp", Gaussian(1), 0.25, dict(width=64)),
-    ("cnp", StudentT(1), 0.25, dict(width=64)),
+    pytest.param("cnp", StudentT(1), 0.25, dict(width=64), marks=SLOW),
     ("cnp", Gaussian(1), 0.25, dict(width=64, encoder="attention")),
-    ("cnp", Categorical(2), 0.10, dict(width=64)),
+    ("cnp", Categorical(2), 0.04, dict(width=64)),
     ("np", Gaussian(1), 0.15, dict(width=64)),
-    ("np", Categorical(2), 0.05, dict(width=64)),
+    pytest.param("np", Categorical(2), 0.05, dict(width=64), marks=SLOW),
     ("alpaca", Gaussian(1), 0.25, dict(width=32)),
     ("process", StudentT(1), 0.10, dict(width=8)),
     ("process", Categorical(2), 0.02, dict(width=8)),
@@ -41,14 +42,15 @@ class Tasks(eqx.Module):
         return eqx.tree_at(lambda t: (t.support.y, t.query.y), task, (outcome(task.support.y), outcome(task.query.y)))
 
 
-def held_out(method, tasks: Task, key):
+@eqx.filter_jit
+def held_out(method, tasks: Task, keys):
     """Mean marginal negative log density of a query row, in nats."""
 
     def one(task, key):
         predictive = method.posterior(task.support, key=key).predict(task.query.x, key=key, samples=32)
         return -predictive.log_prob(task.query.y).mean()
 
-    return float(jax.jit(jax.vmap(one))(tasks, jax.random.split(key, tasks.query.x.shape[0])).mean())
+    return jax.vmap(one)(tasks, keys).mean()
 
 
 @pytest.mark.parametrize("name,head,margin,options", LEARNERS)
@@ -57,8 +59,10 @@ def test_training_helps(name, head, margin, options, key):
     method = METHODS[name].method.init(Spec(2, head), key=key, **options)
     fitted = fit(method, source, key=jax.random.key(1), steps=300)
     assert fitted.outcome == "done"
-    tasks = jax.vmap(source)(jax.random.split(jax.random.key(2), 200))
-    before, after = held_out(method, tasks, key), held_out(fitted.method, tasks, key)
+    keys = jax.random.split(jax.random.key(2), 200)
+    tasks = jax.jit(jax.vmap(source))(keys)
+    before, after = (float(held_out(m, tasks, keys)) for m in (method, fitted.method))
+    print(f"\n{name} {type(head).__name__}: {before:.3f} before, {after:.3f} after")
     assert after < before - margin, f"{before:.3f} before, {after:.3f} after"
 
 

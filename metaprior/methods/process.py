@@ -78,9 +78,9 @@ class Process(AbstractMethod):
         )
         mean = Mean.init(spec, degree=degree, width=width, key=keys[2])
         if spec.head.classes:
-            return cls(mean, kernels, None, spec.head, None, decay)
+            return cls(mean, kernels, None, spec.head, None, decay)  # ty: ignore[invalid-argument-type]
         noise = Scale.init(d, 0.5, width=width, key=keys[3])
-        return cls(mean, kernels, noise, spec.head, jnp.log(jnp.asarray(8.0)), decay)
+        return cls(mean, kernels, noise, spec.head, jnp.log(jnp.asarray(8.0)), decay)  # ty: ignore[invalid-argument-type]
 
     def gram(self, a, b):
         """Prior covariance of the function between two sets of points."""
@@ -92,7 +92,7 @@ class Process(AbstractMethod):
 
     def noise_variance(self, x):
         """Variance of the noise."""
-        return self.noise(x[:, : self.columns]) ** 2
+        return self.noise(x[:, : self.columns]) ** 2  # ty: ignore[not-callable]
 
     def covariance(self, x):
         """Covariance of the observations, noise included, with a jitter that float32 needs."""

@@ -84,7 +84,7 @@ class ProtoNet(AbstractMethod):
         hot = hot * support.mask[:, None]
         total, count = hot.T @ apply(self.net, support.x), hot.sum(0)
         if self.prior is not None:
-            weight = jnp.exp(self.log_count)
+            weight = jnp.exp(self.log_count)  # ty: ignore[invalid-argument-type]
             total, count = total + weight * self.prior, count + weight
         return total / jnp.where(count > 0, count, 1.0)[:, None], count > 0
 

@@ -18,7 +18,7 @@ def _kernels(kernel: str | AbstractKernel | Kernels) -> Kernels:
     """The named kernels with unit variance and length 0.25."""
     zero, length = jnp.zeros(()), jnp.log(jnp.asarray([0.25]))
     if kernel in ("eq", "matern52"):
-        return (Stationary(zero, length, kernel),)
+        return (Stationary(zero, length, kernel),)  # ty: ignore[invalid-argument-type]
     if kernel == "weakly periodic":
         return (Periodic(zero, jnp.log(jnp.asarray(0.25)), zero, jnp.log(jnp.asarray(0.5))),)
     if isinstance(kernel, str):
