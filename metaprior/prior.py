@@ -252,7 +252,7 @@ class Prior:
             test = 1
         if len(order) - test < 2:
             raise InputError(
-                f"{where}: column {task!r} has {len(order)} group{'s' * (len(order) != 1)}; learning a prior takes at least "
+                f"{where}: column {task!r} has {'one group' if len(order) == 1 else f'{len(order)} groups'}; a prior takes at least "
                 f"{2 + test}" + (f" ({test} of them held out)." if test else ".")
             )
         fold = np.full(len(order), -1)
