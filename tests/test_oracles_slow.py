@@ -12,11 +12,19 @@ from metaprior.sources import GP, Sinusoid
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method,joint", [(CNP, False), (NP, True)])
-def test_neural_processes_stay_below_the_oracle(method, joint, key):
+@pytest.mark.parametrize(
+    "method,options,steps,joint,margin",
+    [
+        # A mean over the support learns slowly: the gain on the trivial predictor was 0.23 here and 0.31 at 40,000 steps.
+        (CNP, {}, 15_000, False, 0.15),
+        (CNP, dict(encoder="attention"), 8_000, False, 0.3),
+        (NP, {}, 15_000, True, None),
+    ],
+)
+def test_neural_processes_stay_below_the_oracle(method, options, steps, joint, margin, key):
     source = GP("eq")
-    made = method.init(Spec(1, Gaussian(1)), key=key)
-    trained = fit(made, source, key=jax.random.key(1), steps=15_000, every=1000).method
+    made = method.init(Spec(1, Gaussian(1)), key=key, **options)
+    trained = fit(made, source, key=jax.random.key(1), steps=steps, every=1000).method
     tasks = jax.vmap(source)(jax.random.split(jax.random.key(2), 1024))
 
     def look(pair):
@@ -36,8 +44,7 @@ def test_neural_processes_stay_below_the_oracle(method, joint, key):
     print(f"\n{method.__name__}: joint {ours[:, 0].mean():.3f} (exact {exact[:, 0].mean():.3f}), marginal "
           f"{ours[:, 1].mean():.3f} (exact {exact[:, 1].mean():.3f}), trivial {trivial:.3f}")  # fmt: skip
     assert float(gap.mean()) < 2 * error
-    if method is CNP:  # a mean-pooled encoder learns slowly: published CNPs gain 0.3 to 0.35 in 100 times the steps
-        assert float(ours[:, 1].mean()) > trivial + 0.15
+    assert margin is None or float(ours[:, 1].mean()) > trivial + margin
 
 
 @pytest.mark.slow
