@@ -6,13 +6,13 @@ The public names load on first use, so that `import metaprior` and the command l
 import importlib
 import os
 
-# XLA's CPU thread pool can wait for itself when batched Cholesky factors run inside vmapped loops
-# (jaxlib 0.10: all threads asleep, for ever). Small problems gain nothing from that pool. Set before
-# JAX starts; a user's own setting of the flag wins.
-if "xla_cpu_multi_thread_eigen" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
-
-__version__ = "0.1.0"
+# On two cores XLA's CPU client (jaxlib 0.10) can wait for itself for ever: two independent batched Cholesky
+# factors run at once and each waits for the thread that the other holds. Running operations one after the other
+# avoids it; small problems also gain nothing from the intra-operation pool. Set before JAX starts; a user's own
+# setting of a flag wins.
+for _flag in ("xla_cpu_enable_concurrency_optimized_scheduler", "xla_cpu_multi_thread_eigen"):
+    if _flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + f" --{_flag}=false").strip()
 
 # scikit-learn's threads otherwise spin while they wait, which is ruinous on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
