@@ -6,6 +6,8 @@ The public names load on first use, so that `import metaprior` and the command l
 import importlib
 import os
 
+__version__ = "0.1.0"
+
 # On two cores XLA's CPU client (jaxlib 0.10) can wait for itself for ever: two independent batched Cholesky
 # factors run at once and each waits for the thread that the other holds. Running operations one after the other
 # avoids it; small problems also gain nothing from the intra-operation pool. Set before JAX starts; a user's own
