@@ -5,6 +5,8 @@ The public names load on first use, so that `import metaprior` and the command l
 
 import importlib
 import os
+import sys
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -43,3 +45,15 @@ def __getattr__(name: str):
 
 def __dir__():
     return __all__
+
+
+class _Package(ModuleType):
+    """Importing the modules `fit` and `evaluate` must not hide the functions of the same names."""
+
+    def __setattr__(self, name, value):
+        if isinstance(value, ModuleType) and _WHERE.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

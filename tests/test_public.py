@@ -1,0 +1,37 @@
+"""The public names are what they say, in whatever order things are imported."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+import metaprior
+
+ORDERS = ["metaprior.prior", "metaprior.evaluate", "metaprior.fit", "metaprior.testing"]
+
+
+@pytest.mark.parametrize("name", metaprior.__all__)
+def test_public_name_exists(name):
+    assert isinstance(getattr(metaprior, name), types.ModuleType) == (name in metaprior._MODULES)
+
+
+@pytest.mark.parametrize("first", ORDERS)
+def test_functions_are_not_hidden_by_their_modules(first):
+    code = f"import {first}, metaprior; assert callable(metaprior.fit) and callable(metaprior.evaluate)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+HANG = """
+import metaprior, jax, jax.numpy as jnp
+x = jax.random.normal(jax.random.key(0), (3000, 50, 50))
+def two(a):
+    k = a @ a.T + jnp.eye(50)
+    return jnp.linalg.cholesky(k).sum(), jnp.linalg.cholesky(k + jnp.eye(50)).sum()
+jax.block_until_ready(jax.jit(lambda x: jax.lax.map(two, x, batch_size=100))(x))
+"""
+
+
+def test_independent_cholesky_factors_do_not_wait_for_each_other():
+    """Takes a second, and never ended on two cores before the package set XLA's flags."""
+    assert subprocess.run([sys.executable, "-c", HANG], timeout=120, check=False).returncode == 0
