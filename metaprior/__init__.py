@@ -18,9 +18,6 @@ for _flag in ("xla_cpu_enable_concurrency_optimized_scheduler", "xla_cpu_multi_t
     if _flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + f" --{_flag}=false").strip()
 
-# scikit-learn's threads otherwise spin while they wait, which is ruinous on a busy machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 _WHERE = {
     "Data": "task", "Task": "task", "concat": "task", "pad": "task", "split": "task",
     "AbstractHead": "posterior", "AbstractPosterior": "posterior", "Mixture": "posterior", "Part": "posterior",
