@@ -10,13 +10,11 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-# On two cores XLA's CPU client (jaxlib 0.10) can wait for itself for ever: two independent batched Cholesky
-# factors run at once and each waits for the thread that the other holds. Running operations one after the other
-# avoids it; small problems also gain nothing from the intra-operation pool. Set before JAX starts; a user's own
-# setting of a flag wins.
-for _flag in ("xla_cpu_enable_concurrency_optimized_scheduler", "xla_cpu_multi_thread_eigen"):
-    if _flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + f" --{_flag}=false").strip()
+# XLA's CPU client (jaxlib 0.10) can wait for itself for ever: a batched factorisation waits for parts of its work that
+# stand behind other factorisations in the queue of a small thread pool, which wait in turn. With a pool of one thread
+# each runs where it is called; a second thread still takes independent operations, and batches of small matrices,
+# which is what tasks are, gain nothing from a larger pool. Set before JAX starts; a user's own setting wins.
+os.environ.setdefault("PJRT_NPROC", "1")
 
 _WHERE = {
     "Data": "task", "Task": "task", "concat": "task", "pad": "task", "split": "task",

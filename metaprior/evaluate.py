@@ -128,16 +128,17 @@ class Evaluation:
 
     def sentence(self) -> str:
         """Whether meta-learning earns its keep on these data, in plain words."""
-        better, worse, same, gains = [], [], [], []
+        better, worse, same, gains = [], [], [], {}
         for K in self.statistics:
             figures = self.figures(K)
             best = min((n for n in figures if n != METHOD), key=lambda n: figures[n]["nll"])
             gap = figures[best]["difference"]["nll"]
             (better if gap["high"] < 0 else worse if gap["low"] > 0 else same).append(K)
-            gains.append((gap["mean"], gap["low"], gap["high"], K, best))
+            gains[K] = (gap["mean"], gap["low"], gap["high"], best)
         say = lambda Ks: ", ".join(str(K) for K in Ks)
-        mean, low, high, K, best = min(gains)
         if better:
+            K = min(better, key=lambda K: gains[K][0])
+            mean, low, high, best = gains[K]
             text = (
                 f"Meta-learning earns its keep here: with {say(better)} observed rows it beats the best baseline, "
                 f"most at {K} ({-mean:.2f} nats a row better than {best}, 95 % interval {-high:.2f} to {-low:.2f})."

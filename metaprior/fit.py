@@ -59,22 +59,29 @@ def _mean_loss(method, tasks, key):
     return losses.mean()
 
 
-def _start(method, key, optimiser):
+@eqx.filter_jit
+def _start(method, key, optimiser, members):
+    if not members:
+        return _begin(method, key, optimiser)
+    begin = lambda m, k: _begin(m, k, optimiser)
+    return eqx.filter_vmap(begin, in_axes=(eqx.if_array(0), 0))(method, jr.split(key, members))
+
+
+def _begin(method, key, optimiser):
     # Weak types (arrays made from Python numbers) would compile the step twice.
     method = jax.tree.map(lambda a: jnp.array(a, a.dtype) if eqx.is_array(a) else a, method)
     arrays = eqx.filter(method, eqx.is_inexact_array)
-    zero = jnp.zeros((), jnp.int32)
-    return State(method, optimiser.init(arrays), jr.key_data(key), zero, method, jnp.array(jnp.inf), zero,
-                 jnp.array(False))  # fmt: skip
+    zero, worst = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, jnp.result_type(float))
+    return State(method, optimiser.init(arrays), jr.key_data(key), zero, method, worst, zero, jnp.array(False))
 
 
 def _chunk(state, source, validation, optimiser, steps, batch):
-    """`steps` optimiser steps and one look at the validation tasks."""
+    """`steps` (traced: one program for any number) optimiser steps and one look at the validation tasks."""
     validate_key = jr.key(0)  # the same noise at every look, so that looks can be compared
     params, rest = eqx.partition(state.method, eqx.is_inexact_array)
 
-    def step(carry, _):
-        params, opt_state, key, failed = carry
+    def step(_, carry):
+        params, opt_state, key, failed, total, count = carry
         key, task_key, loss_key = jr.split(key, 3)
         tasks = jax.vmap(source)(jr.split(task_key, batch))
         objective = lambda p: _mean_loss(eqx.combine(p, rest), tasks, loss_key)
@@ -86,10 +93,11 @@ def _chunk(state, source, validation, optimiser, steps, batch):
         keep = lambda new, old: jnp.where(good, new, old)
         params = jax.tree.map(keep, new_params, params)
         opt_state = jax.tree.map(keep, new_opt, opt_state)
-        return (params, opt_state, key, ~good), jnp.where(good, loss, jnp.nan)
+        return params, opt_state, key, ~good, total + jnp.where(good, loss, 0.0), count + good.astype(loss.dtype)
 
-    carry = (params, state.optimiser, jr.wrap_key_data(state.key), state.failed)
-    (params, opt_state, key, failed), losses = jax.lax.scan(step, carry, None, length=steps)
+    zero = jnp.zeros((), state.best_loss.dtype)
+    carry = (params, state.optimiser, jr.wrap_key_data(state.key), state.failed, zero, zero)
+    params, opt_state, key, failed, total, count = jax.lax.fori_loop(0, steps, step, carry)
     method = eqx.combine(params, rest)
     done = state.step + steps
     if validation is None:
@@ -102,7 +110,7 @@ def _chunk(state, source, validation, optimiser, steps, batch):
         best_loss = jnp.where(better, loss, state.best_loss)
         best_step = jnp.where(better, done, state.best_step)
     new = State(method, opt_state, jr.key_data(key), done, best, best_loss, best_step, failed)
-    return new, jnp.nanmean(losses), loss
+    return new, total / count, loss
 
 
 @eqx.filter_jit
@@ -112,16 +120,6 @@ def _run(state, source, validation, axes, optimiser, steps, batch):
     leaf = eqx.if_array(0)
     call = lambda s, src, val: _chunk(s, src, val, optimiser, steps, batch)
     return eqx.filter_vmap(call, in_axes=(leaf, axes, leaf))(state, source, validation)
-
-
-@eqx.filter_jit
-def _look(method, validation, members):
-    call = lambda m, v: _mean_loss(m, v, jr.key(0))
-    return (
-        eqx.filter_vmap(call, in_axes=(eqx.if_array(0),) * 2)(method, validation)
-        if members
-        else call(method, validation)
-    )
 
 
 @functools.lru_cache  # the same object for the same numbers: one compiled program
@@ -184,19 +182,15 @@ def fit(
     begin = time.perf_counter()
     optimiser = adam(learning_rate, steps) if optimiser is None else optimiser
     if state is None:
-        if axes is None:
-            state = _start(method, key, optimiser)
-        else:
-            members = jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
-            start = lambda m, k: _start(m, k, optimiser)
-            state = eqx.filter_vmap(start, in_axes=(eqx.if_array(0), 0))(method, jr.split(key, members))
+        members = 0 if axes is None else jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
+        state = _start(method, key, optimiser, members)
         if validation is not None:  # the untrained method competes too
-            state = eqx.tree_at(lambda s: s.best_loss, state, _look(method, validation, axes is not None))
+            state = _run(state, source, validation, axes, optimiser, jnp.int32(0), batch)[0]
     losses, looks, outcome = [], [], "done"
     done = int(jnp.max(state.step))
     while done < steps:
         size = min(every, steps - done)
-        state, loss, look = _run(state, source, validation, axes, optimiser, size, batch)
+        state, loss, look = _run(state, source, validation, axes, optimiser, jnp.int32(size), batch)
         done += size
         losses.append(jax.device_get(loss))
         if validation is not None:

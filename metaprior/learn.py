@@ -19,14 +19,8 @@ from metaprior.methods.stack import Stack, fit_weights
 from metaprior.sources.table import Table
 
 ROWS = 32  # most rows of a group in one training episode
-DECAYS = (0.0, 0.7)
+DECAYS = {"numbers": (0.0, 0.7), "classes": (0.0,)}  # Laplace's evidence has no sequential terms to weigh
 SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)
-
-
-def stack_members(members: list) -> Any:
-    """Modules of one structure as one module with a leading member axis on every array."""
-    join = lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0]
-    return jax.tree.map(join, *members)
 
 
 def take(members: Any, index) -> Any:
@@ -68,6 +62,21 @@ def _axes(source: Table) -> Table:
     return eqx.tree_at(lambda s: s.groups, none, 0, is_leaf=lambda leaf: leaf is None)
 
 
+@eqx.filter_jit
+def _initial(make: Callable, spec: Spec, keys, decay):
+    """One member a key, stacked."""
+    if decay is None:
+        return eqx.filter_vmap(lambda k: make(spec, key=k))(keys)
+    return eqx.filter_vmap(lambda k, d: make(spec, key=k, decay=d))(keys, decay)
+
+
+@eqx.filter_jit
+def _draw(source: Table, groups, shots, keys):
+    """Tasks of groups `(m, t)` with so many support rows, stacked `(m, t, …)`."""
+    shared = eqx.tree_at(lambda s: s.groups, source, jnp.zeros(1, int))
+    return jax.vmap(lambda g, k, key: shared.tasks(g, k, key=key))(jnp.asarray(groups), jnp.asarray(shots), keys)
+
+
 def train_members(
     make: Callable, groups: Groups, *, key, steps: int, rate: float, held: bool, copies: tuple = (None,), **options
 ):
@@ -77,18 +86,18 @@ def train_members(
     """
     inside, outside = groups.folds(everything=not held)
     rows = int(min(ROWS // 2 if groups.spec.head.classes else ROWS, groups.count.max()))  # Laplace costs more
-    settings = [c for c in copies for _ in inside]
+    members = len(copies) * len(inside)
+    decay = None if copies[0] is None else jnp.repeat(jnp.asarray(copies), len(inside))
     inside, outside = np.tile(inside, (len(copies), 1)), np.tile(outside, (len(copies), 1))
-    keys = jr.split(key, len(settings) + 1)
-    made = [make(groups.spec, key=k) if c is None else make(groups.spec, key=k, decay=jnp.asarray(c))
-            for k, c in zip(keys, settings)]  # fmt: skip
+    keys = jr.split(key, members + 1)
     source = groups.table(inside, 0, rows)
     validation = None
     if held:
         looks = max(1, 48 // outside.shape[1])
-        some = lambda g, k: source.tasks(jnp.repeat(g, looks), jnp.zeros(len(g) * looks, int), key=k)
-        validation = jax.vmap(some)(jnp.asarray(outside), jr.split(keys[-1], len(outside)))
-    return fit(stack_members(made), source, key=keys[-1], steps=steps, batch=16, learning_rate=rate,
+        validation = _draw(source, np.repeat(outside, looks, axis=1), np.zeros((members, looks * outside.shape[1]), int),
+                           jr.split(keys[-1], members))  # fmt: skip
+    start = _initial(make, groups.spec, keys[:-1], decay)
+    return fit(start, source, key=keys[-1], steps=steps, batch=16, learning_rate=rate,
                validation=validation, axes=_axes(source), **options)  # fmt: skip
 
 
@@ -119,9 +128,7 @@ def held_out_tasks(groups: Groups, *, key, most: int = 240):
             k.append(np.minimum(K, groups.count[pick[-1]] - 1))
         chosen.append(np.concatenate(pick))
         shots.append(np.concatenate(k))
-    tasks = jax.vmap(lambda g, k, key: source.tasks(g, k, key=key))(
-        jnp.asarray(np.stack(chosen)), jnp.asarray(np.stack(shots)), jr.split(key, len(outside))
-    )
+    tasks = _draw(source, np.stack(chosen), np.stack(shots), jr.split(key, len(outside)))
     return tasks, np.stack(shots)
 
 
@@ -171,16 +178,18 @@ def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable,
     base, members = learn_baselines(groups, key=key, stage=stage, tell=tell)
     n = int(groups.fold.max()) + 1
     tell.start("training processes", 0.5)
+    decays = DECAYS["classes" if groups.spec.head.classes else "numbers"]
     fitted = stage("process", lambda **o: train_members(
         Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
-        copies=DECAYS, every=50, patience=300, progress=_within(tell), **o).method, trains=True)  # fmt: skip
+        copies=decays, every=50, patience=300, progress=_within(tell), **o).method, trains=True)  # fmt: skip
     tell.start("weighing the learners", 0.1)
     return stage("stack", lambda: _stacked(groups, base, members, fitted, n, key))
 
 
 def _stacked(groups: Groups, base: dict, members: dict, fitted, n: int, key) -> Learned:
     """Weights fitted on tasks of groups that the learners' members did not train on."""
-    experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(len(DECAYS))}
+    size = len(jax.tree.leaves(eqx.filter(fitted, eqx.is_array))[0])
+    experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(size // n)}
     tasks, shots = held_out_tasks(groups, key=jr.fold_in(key, 2))
     held = {name: take(m, slice(0, n)) for name, m in members.items()} | experts
     repeat = lambda leaf: jnp.repeat(leaf[None], n, 0) if eqx.is_array(leaf) else leaf

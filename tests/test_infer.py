@@ -10,6 +10,7 @@ from scipy import stats
 
 from metaprior.infer.descend import descend
 from metaprior.infer.gaussian import Diagonal
+from metaprior.infer.gp import cholesky, contrast, laplace
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
@@ -82,3 +83,34 @@ def test_diagonal_over_a_network(key):
     weights = jax.vmap(lambda k: q.sample(key=k).layers[0].weight)(jax.random.split(key, 4000))
     np.testing.assert_allclose(weights.std(0), 0.5, atol=0.05)
     np.testing.assert_allclose(weights.mean(0), net.layers[0].weight, atol=0.05)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_laplace_against_the_dense_hessian(x64, classes):
+    """Mode, precision, evidence and its derivative, from the curvature written out in full; two rows are padding."""
+    n, mask = 7, jnp.arange(7) < 5
+    x, mean = jax.random.normal(jax.random.key(0), (n, 2)), jax.random.normal(jax.random.key(2), (n, classes))
+    y = jax.random.randint(jax.random.key(1), (n,), 0, classes).astype(float)
+    k = jnp.exp(-0.5 * ((x[:, None] - x[None]) ** 2).sum(-1)) + 1e-6 * jnp.eye(n)
+    run = lambda s: laplace(cholesky(s * k, mask), s * mean, y, mask, steps=20)
+    found, factor, a = run(2.0), cholesky(2.0 * k, mask), contrast(classes)
+    latents, hot = len(a), jax.nn.one_hot(y.astype(int), classes) * mask[:, None]
+
+    def log_joint(flat):
+        u = flat.reshape(latents, n).T
+        f = 2.0 * mean + factor @ u @ a
+        return (jax.nn.log_softmax(f) * hot).sum() - 0.5 * (u * u).sum()
+
+    mode = found.mode.T.reshape(-1)
+    np.testing.assert_allclose(jax.grad(log_joint)(mode), 0.0, atol=1e-9)
+    h = -jax.hessian(log_joint)(mode)
+    np.testing.assert_allclose(found.evidence, log_joint(mode) - 0.5 * np.linalg.slogdet(h)[1], atol=1e-9)
+    v = jax.random.normal(jax.random.key(3), (n, 4))
+    b = np.kron(np.eye(latents), v)
+    dense = (b.T @ np.linalg.inv(h) @ b).reshape(latents, 4, latents, 4)
+    np.testing.assert_allclose(found.covariance(v), np.stack([dense[:, q, :, q] for q in range(4)]), atol=1e-9)
+    white = jnp.eye(n * (latents + 1)).reshape(n, latents + 1, -1)  # a draw is linear in its noise
+    root = jnp.moveaxis(found.draw(white) - found.mode[:, :, None], 0, 1).reshape(latents * n, -1)
+    np.testing.assert_allclose(root @ root.T, np.linalg.inv(h), atol=1e-9)
+    difference = (run(2.0 + 1e-5).evidence - run(2.0 - 1e-5).evidence) / 2e-5
+    np.testing.assert_allclose(jax.grad(lambda s: run(s).evidence)(2.0), difference, atol=1e-6)

@@ -5,6 +5,7 @@ Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, chapters 
 Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes", AISTATS 2014.
 """
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
@@ -49,47 +50,101 @@ def contrast(classes: int) -> Float[Array, "l c"]:
     return jnp.array([[0.0, 1.0]]) if classes == 2 else jnp.eye(classes)
 
 
+class Laplace(eqx.Module):
+    """Normal approximation of whitened latents u `(n, l)`: a mode and a precision H in the factors of
+
+        H = A - R Rᵀ,  A block diagonal with I + Lᵀ P_k L,  R stacked from Lᵀ P_k,  P_k = diag(p_k),
+
+    the structure of the softmax (Rasmussen & Williams section 3.5): `l` factors of size n, never one of
+    size l n. With one latent (two classes) the curvature p (1 - p) goes into A, and R has no columns.
+
+    Args:
+        mode: most probable u.
+        block: lower Cholesky factors of A, `(l, n, n)`.
+        right: A⁻¹ R, `(l, n, m)`.
+        rest: lower Cholesky factor of I - Rᵀ A⁻¹ R, `(m, m)`.
+        evidence: approximate log p(y), nats.
+    """
+
+    mode: Float[Array, "n l"]
+    block: Float[Array, "l n n"]
+    right: Float[Array, "l n m"]
+    rest: Float[Array, "m m"]
+    evidence: Float[Array, ""]
+
+    def covariance(self, v: Float[Array, "n q"]) -> Float[Array, "q l l"]:
+        """Covariance over the latents of vᵀ u, for each column of v."""
+        own = jax.vmap(lambda c: (solve_triangular(c, v, lower=True) ** 2).sum(0))(self.block)
+        cov = own.T[:, :, None] * jnp.eye(own.shape[0], dtype=v.dtype)
+        if self.rest.shape[0]:
+            shared = jax.vmap(lambda r: solve_triangular(self.rest, r.T @ v, lower=True))(self.right)
+            cov = cov + jnp.einsum("knq,lnq->qkl", shared, shared)
+        return cov
+
+    def draw(self, white: Float[Array, "n k s"]) -> Float[Array, "n l s"]:
+        """Draws of u from unit normals, `k = l + 1` numbers a row and draw."""
+        back = lambda c, z: solve_triangular(c, z, trans=1, lower=True)
+        latents = self.mode.shape[1]
+        u = jax.vmap(back)(self.block, jnp.moveaxis(white[:, :latents], 1, 0))
+        if self.rest.shape[0]:
+            u = u + self.right @ back(self.rest, white[:, latents])
+        return self.mode[:, :, None] + jnp.moveaxis(u, 0, 1)
+
+
+def _curvature(f, a, factor, mask):
+    """Factors of the precision at logits f: see `Laplace`."""
+    p = (jax.nn.softmax(f) @ a.T * mask[:, None]).T
+    n, latents = factor.shape[0], len(p)
+    weight = p * (1 - p) if latents == 1 else p
+    eye = jnp.eye(n, dtype=f.dtype)
+    block = jnp.linalg.cholesky(eye + jnp.einsum("ni,kn,nj->kij", factor, weight, factor))
+    if latents == 1:
+        return block, jnp.zeros((1, n, 0), f.dtype), jnp.zeros((0, 0), f.dtype)
+    r = factor.T[None] * p[:, None, :]
+    right = jax.vmap(lambda c, b: cho_solve((c, True), b))(block, r)
+    jitter = 1e-6 if f.dtype == jnp.float32 else 1e-12
+    rest = jnp.linalg.cholesky((1 + jitter) * eye - jnp.einsum("kni,knj->ij", r, right))
+    return block, right, rest
+
+
+def _solve(block, right, rest, b: Float[Array, "n l"]) -> Float[Array, "n l"]:
+    """H⁻¹ b."""
+    x = jax.vmap(lambda c, v: cho_solve((c, True), v))(block, b.T)
+    if rest.shape[0]:
+        x = x + right @ cho_solve((rest, True), jnp.einsum("knm,nk->m", right, b))
+    return x.T
+
+
 def laplace(
     factor: Float[Array, "n n"], mean: Float[Array, "n c"], y: Float[Array, "n"], mask, steps: int = 6
-) -> tuple[Float[Array, "n l"], Float[Array, "m m"], Float[Array, ""]]:
+) -> Laplace:
     """Laplace's approximation for a softmax of Gaussian processes that share a covariance L Lᵀ.
 
-    Works with whitened values u, logits f = mean + (L u) A with A the `contrast`, so that the Hessian
-    I + (I ⊗ Lᵀ) A W Aᵀ (I ⊗ L) is never singular (Rasmussen & Williams section 3.5 in other coordinates).
-    Newton's iteration runs outside differentiation; one more step at its fixed point carries exact first
-    derivatives.
-
-    Returns:
-        the mode u `(n, l)`, the lower Cholesky factor of its precision `(l n, l n)` (latent-major),
-        and the log evidence in nats.
+    Works with whitened values u, logits f = mean + (L u) A with A the `contrast`, so that the precision
+    is never singular. Newton's iteration runs outside differentiation; one more step at its fixed point,
+    where the gradient is zero, carries exact first derivatives.
     """
-    n, c = mean.shape
-    a = contrast(c).astype(mean.dtype)
-    latents = a.shape[0]
-    hot = jax.nn.one_hot(y.astype(int), c, dtype=mean.dtype) * mask[:, None]
+    a = contrast(mean.shape[1]).astype(mean.dtype)
+    hot = jax.nn.one_hot(y.astype(int), mean.shape[1], dtype=mean.dtype) * mask[:, None]
 
-    def hessian(f, factor):
-        p = jax.nn.softmax(f) * mask[:, None]
-        pa = p @ a.T
-        w = jnp.einsum("nc,kc,lc->nkl", p, a, a) - pa[:, :, None] * pa[:, None, :]
-        right = jnp.einsum("nkl,nj->nklj", w, factor)
-        h = jnp.einsum("ni,nklj->kilj", factor, right).reshape(latents * n, latents * n)
-        return jnp.linalg.cholesky(h + jnp.eye(latents * n, dtype=h.dtype))
-
-    def newton(u, factor, mean):
+    def gradient(u, factor, mean):
         f = mean + factor @ u @ a
-        gradient = factor.T @ ((hot - jax.nn.softmax(f) * mask[:, None]) @ a.T) - u
-        step = cho_solve((hessian(f, factor), True), gradient.T.reshape(-1)).reshape(latents, n).T
+        return factor.T @ ((hot - jax.nn.softmax(f) * mask[:, None]) @ a.T) - u
+
+    fixed, center = jax.lax.stop_gradient((factor, mean))
+
+    def newton(_, u):
+        step = _solve(*_curvature(center + fixed @ u @ a, a, fixed, mask), gradient(u, fixed, center))
         # A step of more than 5 standard deviations leaves the region where the quadratic holds.
         size = jnp.sqrt((step * step).mean() + 1e-12)
         return u + step * jnp.minimum(1.0, 5.0 / size)
 
-    fixed = jax.lax.stop_gradient((factor, mean))
-    start = jnp.zeros((n, latents), mean.dtype)
-    u = jax.lax.fori_loop(0, steps, lambda _, u: newton(u, *fixed), start)
-    u = newton(jax.lax.stop_gradient(u), factor, mean)
+    start = jnp.zeros((mean.shape[0], len(a)), mean.dtype)
+    u = jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, newton, start))
+    at_mode = jax.lax.stop_gradient(_curvature(center + fixed @ u @ a, a, fixed, mask))
+    u = u + _solve(*at_mode, gradient(u, factor, mean))
     f = mean + factor @ u @ a
-    precision = hessian(f, factor)
-    log_lik = (jax.nn.log_softmax(f) * hot).sum()
-    evidence = log_lik - 0.5 * (u * u).sum() - jnp.log(jnp.diagonal(precision)).sum()
-    return u, precision, evidence
+    block, right, rest = _curvature(f, a, factor, mask)
+    log_det = sum(jnp.log(jnp.diagonal(c, axis1=-2, axis2=-1)).sum() for c in (block, rest))
+    evidence = (jax.nn.log_softmax(f) * hot).sum() - 0.5 * (u * u).sum() - log_det
+    return Laplace(u, block, right, rest, evidence)

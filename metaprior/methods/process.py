@@ -4,11 +4,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array
 
 from metaprior.heads import Categorical, Gaussian, StudentT
-from metaprior.infer.gp import cholesky, contrast, laplace, sequential_log_prob, whiten
+from metaprior.infer.gp import Laplace, cholesky, contrast, laplace, sequential_log_prob, whiten
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.kernels import Constant, Deep, Kernels, RandomEffects, Stationary, diagonal, gram
 from metaprior.nets.means import Mean, Scale
@@ -108,8 +109,8 @@ class Process(AbstractMethod):
         data = task.union
         factor = cholesky(self.covariance(data.x), data.mask)
         if self.head.classes:
-            _, _, evidence = laplace(factor, self.mean(data.x), data.y[:, 0], data.mask)
-            return -evidence / jnp.maximum(data.count, 1)
+            found = laplace(factor, self.mean(data.x), data.y[:, 0], data.mask)
+            return -found.evidence / jnp.maximum(data.count, 1)
         z = whiten(factor, data.y[:, 0] - self.mean(data.x)[:, 0], data.mask)
         log_p = sequential_log_prob(factor, z, data.mask, self._df())
         order = jnp.cumsum(data.mask) - 1.0
@@ -119,8 +120,8 @@ class Process(AbstractMethod):
     def posterior(self, support, *, key):
         factor = cholesky(self.covariance(support.x), support.mask)
         if self.head.classes:
-            u, precision, _ = laplace(factor, self.mean(support.x), support.y[:, 0], support.mask)
-            return ClassPosterior(self, support.x, support.mask, factor, u, precision)
+            found = laplace(factor, self.mean(support.x), support.y[:, 0], support.mask)
+            return ClassPosterior(self, support.x, support.mask, factor, found)
         z = whiten(factor, support.y[:, 0] - self.mean(support.x)[:, 0], support.mask)
         return ProcessPosterior(self, support.x, support.mask, factor, z)
 
@@ -186,33 +187,46 @@ class ClassPosterior(AbstractPosterior):
     x: Array
     mask: Array
     factor: Array
-    u: Array
-    precision: Array
+    found: Laplace
 
-    def _draw(self, x, samples, key, joint):
-        n, c = self.u.shape
+    def _whiten(self, x):
+        """Whitened cross-covariance, `(n, q)`."""
         cross = jnp.where(self.mask[:, None], self.prior.gram(self.x, x), 0.0)
-        v = solve_triangular(self.factor, cross, lower=True)
-        u_key, f_key = jr.split(key)
-        white = jr.normal(u_key, (c * n, samples), x.dtype)
-        u = self.u.T.reshape(-1)[:, None] + solve_triangular(self.precision.T, white, lower=False)
-        f = jnp.einsum("nq,cns->sqc", v, u.reshape(c, n, samples))
-        noise = jr.normal(f_key, f.shape, x.dtype)
-        if joint:
-            cov = self.prior.gram(x, x) - v.T @ v
-            cov = cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x))
-            rest = jnp.einsum("ij,sjc->sic", jnp.linalg.cholesky(cov), noise)
-        else:
-            variance = jnp.maximum(self.prior.variance(x) - (v * v).sum(0), 0.0)
-            rest = jnp.sqrt(variance)[None, :, None] * noise
-        logits = self.prior.mean(x)[None] + (f + rest) @ contrast(self.prior.head.classes).astype(x.dtype)
-        return Mixture((Part(self.prior.head, logits, jnp.zeros(samples)),))
+        return solve_triangular(self.factor, cross, lower=True)
+
+    def _mixture(self, x, f, log_weight):
+        """Latent values `(s, q, l)` as classes."""
+        logits = self.prior.mean(x)[None] + f @ contrast(self.prior.head.classes).astype(x.dtype)
+        return Mixture((Part(self.prior.head, logits, log_weight),))
 
     def predict(self, x, *, key, samples):
-        return self._draw(x, samples, key, joint=False)
+        v, latents = self._whiten(x), self.found.mode.shape[1]
+        prior = self.prior.variance(x)
+        rest = jnp.maximum(prior - (v * v).sum(0), 1e-6 * prior + 1e-9)
+        cov = self.found.covariance(v) + rest[:, None, None] * jnp.eye(latents, dtype=x.dtype)
+        # The same nodes at every point: marginals need no more, and no point's answer depends on the others.
+        if latents == 1:
+            nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+            nodes, log_weight = jnp.asarray(nodes[:, None], x.dtype), jnp.asarray(np.log(weights), x.dtype)
+        else:
+            nodes, log_weight = jr.normal(key, (samples, latents), x.dtype), jnp.zeros(samples, x.dtype)
+        f = (v.T @ self.found.mode)[None] + jnp.einsum("qkl,sl->sqk", jnp.linalg.cholesky(cov), nodes)
+        return self._mixture(x, f, log_weight)
 
     def sample(self, x, *, key, samples):
-        return self._draw(x, samples, key, joint=True)
+        v, (n, latents) = self._whiten(x), self.found.mode.shape
+        u_key, f_key = jr.split(key)
+
+        def normal(key, rows, columns):  # row by row, so that padding rows change nothing
+            row = lambda i: jr.normal(jr.fold_in(key, i), (columns, samples), x.dtype)
+            return jax.vmap(row)(jnp.arange(rows))
+
+        u = self.found.draw(normal(u_key, n, latents + 1))
+        cov = self.prior.gram(x, x) - v.T @ v
+        factor = jnp.linalg.cholesky(cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x)))
+        rest = jnp.einsum("ij,jks->iks", factor, normal(f_key, x.shape[0], latents))
+        f = jnp.einsum("nq,nks->qks", v, u) + rest
+        return self._mixture(x, jnp.moveaxis(f, -1, 0), jnp.zeros(samples, x.dtype))
 
     def joint_log_prob(self, data, *, key, samples):
         return self.sample(data.x, key=key, samples=samples).joint_log_prob(data)
