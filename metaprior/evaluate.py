@@ -10,7 +10,7 @@ from jaxtyping import Array
 from metaprior import metrics
 from metaprior.method import AbstractLearner
 from metaprior.posterior import Mixture, crps
-from metaprior.task import Task
+from metaprior.task import Data, Task
 
 SAMPLES = 128
 METHOD = "method"
@@ -21,11 +21,14 @@ class Units(eqx.Module):
 
     Args:
         center, scale: of the training rows, on the log scale with `log`.
+        low, high: smallest and largest training outcome, in the model's units.
         log: whether the target was modelled on the log scale.
     """
 
     center: float
     scale: float
+    low: float
+    high: float
     log: bool = eqx.field(static=True, default=False)
 
     def to_z(self, y):
@@ -38,16 +41,26 @@ class Units(eqx.Module):
         return jnp.exp(y) if self.log else y
 
 
-def summary(mixture: Mixture, units: Units) -> tuple[Array, Array]:
-    """Mean and standard deviation in the user's units, `(n, p)` each.
+def outcomes(mixture: Mixture, units: Units, support: Data) -> tuple[Array, Array]:
+    """Atoms `(a, n, p)` of the predictive in the user's units, and their weights.
 
-    The exponential of a Student-t has no mean, so with `log` both are those of 50 equally likely
-    quantiles a component: finite, and what a reader expects of a prediction.
+    The exponential of a Student-t has no mean: a component of small weight could stand for any number.
+    With `log` the atoms therefore end one deviation (of the log target) beyond the outcomes seen in
+    training and in the support. Likelihoods and quantiles know no such ends.
     """
+    values, weights = mixture.atoms()
+    if units.log:
+        seen = jnp.where(support.mask[:, None], support.y, units.low)
+        low, high = seen.min(0, initial=units.low), seen.max(0, initial=units.high)
+        values = jnp.clip(values, low - 1.0, high + 1.0)
+    return units.to_y(values), weights
+
+
+def summary(mixture: Mixture, units: Units, support: Data) -> tuple[Array, Array]:
+    """Mean and standard deviation in the user's units, `(n, p)` each; with `log` those of `outcomes`."""
     if not units.log:
         return units.to_y(mixture.mean()), units.scale * jnp.sqrt(mixture.variance())
-    values, weights = mixture.atoms()
-    y = units.to_y(values)
+    y, weights = outcomes(mixture, units, support)
     mean = jnp.tensordot(weights, y, axes=1)
     return mean, jnp.sqrt(jnp.tensordot(weights, (y - mean) ** 2, axes=1))
 
@@ -65,12 +78,11 @@ def _points(learner: AbstractLearner, tasks: Task, units: Units | None, key):
         if units is None:
             return {"nll": nll, "p": mixture.mean(), "y": y[:, 0]}
         nll = nll + jnp.log(units.scale)
-        values, weights = mixture.atoms()
-        target, mean = units.to_y(y), summary(mixture, units)[0]
+        target, mean = units.to_y(y), summary(mixture, units, task.support)[0]
         out = {
             "nll": nll + (jnp.log(target)[:, 0] if units.log else 0.0),
             "error": (mean - target)[:, 0],
-            "crps": crps(units.to_y(values), weights, target),
+            "crps": crps(*outcomes(mixture, units, task.support), target),
             "pit": mixture.cdf(y)[:, 0],
         }
         if units.log:

@@ -61,7 +61,7 @@ def _predict(learner, support, x, units, levels, key):
     mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=256)
     if units is None:
         return {"p": mixture.mean(), "epistemic": mixture.information()}
-    mean, std = summary(mixture, units)
+    mean, std = summary(mixture, units, support)
     slope = std / jnp.sqrt(mixture.variance())
     quantiles = jax.vmap(mixture.quantile)(levels)
     return {
@@ -162,8 +162,9 @@ class Prior:
             spread = z_of[train_rows].std()
             if not spread > 1e-12 * max(1.0, np.abs(z_of).max()):
                 raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
-            units = Units(float(z_of[train_rows].mean()), float(spread), self.log_target)
-            z, classes = units.to_z(y), 0
+            center = float(z_of[train_rows].mean())
+            z, classes = (z_of - center) / float(spread), 0
+            units = Units(center, float(spread), float(z[train_rows].min()), float(z[train_rows].max()), self.log_target)
         else:
             units, z, classes = None, y, len(units_classes)
         learned = Features.learn(frame.filter(pl.Series(train_rows)), names, group[train_rows])
