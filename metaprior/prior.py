@@ -164,7 +164,8 @@ class Prior:
                 raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
             center = float(z_of[train_rows].mean())
             z, classes = (z_of - center) / float(spread), 0
-            units = Units(center, float(spread), float(z[train_rows].min()), float(z[train_rows].max()), self.log_target)
+            low, high = float(z[train_rows].min()), float(z[train_rows].max())
+            units = Units(center, float(spread), low, high, self.log_target)
         else:
             units, z, classes = None, y, len(units_classes)
         learned = Features.learn(frame.filter(pl.Series(train_rows)), names, group[train_rows])
