@@ -18,15 +18,15 @@ from metaprior import acquire, files, learn
 from metaprior.baselines import Boosting, cross_fit
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation, Units, evaluate, summary
+from metaprior.groups import Arrays, feature_columns, frame_of, outcomes, runs, sorted_groups, split
 from metaprior.heads import Categorical, StudentT
 from metaprior.method import AbstractLearner, Spec
+from metaprior.stages import Progress, Stages
 from metaprior.table import Features, as_frame, is_text, need_columns, numbers, numeric_text
 from metaprior.task import Data, pad
 
 AUTO = "auto"
-FOLDS = 5
 MOST_QUERY = 50
-_Arrays = Sequence[tuple[Any, Any]]
 
 
 class HeldOut(eqx.Module):
@@ -126,7 +126,7 @@ class Prior:
 
     def fit(
         self, table: Any = None, *, task: str | None = None, target: str | None = None,
-        features: Sequence[str] | None = None, tasks: _Arrays | None = None,
+        features: Sequence[str] | None = None, tasks: Arrays | None = None,
         checkpoint: str | Path | None = None, progress: Callable[[float, str], None] | None = None,
     ) -> "Prior":  # fmt: skip
         """Learn from a table of groups, or from `tasks=[(x1, y1), …]`.
@@ -146,16 +146,16 @@ class Prior:
         """
         begin = time.perf_counter()
         if tasks is not None:
-            table, task, target = _frame_of(tasks), "task", "y"
+            table, task, target = frame_of(tasks), "task", "y"
         if table is None or task is None or target is None:
             raise InputError("fit takes a table with task= and target=, or tasks=[(x, y), …].")
         where = str(table) if isinstance(table, (str, Path)) else "table"
         frame = as_frame(table)
-        names = self._columns(frame, task, target, features, where)
-        y, units_classes = self._target(frame[target], where, target)
-        group, order = _sorted_groups(frame, task, where)
+        names = feature_columns(frame, task, target, features, self.split_by, where)
+        y, units_classes = outcomes(frame[target], where, target, self.kind, self.log_target)
+        group, order = sorted_groups(frame, task, where)
         frame, y = frame[order], y[order]
-        held, fold = self._split(frame, group, task, where)
+        held, fold = split(frame, group, task, self.split_by, self.holdout, self.seed, where)
         train_rows = ~held[group]
         if units_classes is None:
             z_of = np.log(y) if self.log_target else y
@@ -185,7 +185,7 @@ class Prior:
         head = Categorical(classes) if classes else StudentT(1)
         spec = Spec(x.shape[1], head, pooled.shape[1])
         y32 = z[:, None].astype(np.float32)
-        part = lambda keep: (x[keep[group]], y32[keep[group]], *_runs(group[keep[group]]))
+        part = lambda keep: (x[keep[group]], y32[keep[group]], *runs(group[keep[group]]))
         groups = learn.Groups(*part(~held), fold[~held], spec)
         run = learn.learn_auto if self.method in (AUTO, "stack") else functools.partial(learn.learn_one, self.method)
         result = run(groups, seed=self.seed, steps=self.steps, stage=stage, tell=tell)
@@ -200,67 +200,6 @@ class Prior:
         self.trained = Trained(info, learned, boosting, units, result.learner, result.baselines, kept)
         return self
 
-    def _columns(self, frame, task, target, features, where) -> list[str]:
-        need_columns(frame, [task, target, *(features or []), *([self.split_by] if self.split_by else [])], where)
-        if task == target:
-            raise InputError(f"{where}: task and target are the same column {task!r}.")
-        for name in features or []:
-            if name in (task, target):
-                raise InputError(f"{where}: {name!r} is the {'task' if name == task else 'target'}, not a feature.")
-        return list(features) if features else [c for c in frame.columns if c not in (task, target)]
-
-    def _target(self, series: pl.Series, where: str, target: str) -> tuple[np.ndarray, list | None]:
-        """Numbers, or class indices with the classes' labels."""
-        empty = series.is_null().arg_true()
-        if len(empty):
-            raise InputError(f"{where}: column {target!r}, row {int(empty[0]) + 1}: no value.")
-        text, labels = is_text(series), series.unique().sort()
-        as_classes = self.kind == "classes"
-        if self.kind == "auto":
-            if text:
-                parsed = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
-                as_classes = parsed.is_not_null().mean() < 0.5 and len(labels) <= 20  # ty: ignore[unsupported-operator]
-            else:
-                as_classes = series.dtype == pl.Boolean or len(labels) == 2
-        if as_classes:
-            if len(labels) < 2:
-                raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
-            if len(labels) > 100:
-                raise InputError(f"{where}: column {target!r} has {len(labels)} classes; at most 100.")
-            index = {label: i for i, label in enumerate(labels.to_list())}
-            return np.array([index[v] for v in series.to_list()], float), [str(v) for v in labels.to_list()]
-        y = numeric_text(series, where, target) if text else numbers(series)
-        bad = np.flatnonzero(~np.isfinite(y))
-        if len(bad):
-            raise InputError(f"{where}: column {target!r}, row {bad[0] + 1}: {y[bad[0]]} is not a finite number.")
-        if self.log_target and (y <= 0).any():
-            row = int(np.flatnonzero(y <= 0)[0])
-            raise InputError(f"{where}: column {target!r}, row {row + 1}: {y[row]} has no logarithm.")
-        if y.min() == y.max():
-            raise InputError(f"{where}: column {target!r} is constant ({y[0]}); there is nothing to learn.")
-        return y, None
-
-    def _split(self, frame, group, task, where) -> tuple[np.ndarray, np.ndarray]:
-        """Which groups are held out, and the fold of the others; groups that share `split_by` stay together."""
-        start, _ = _runs(group)
-        units = np.arange(len(start))
-        if self.split_by:
-            units = np.unique(
-                frame[self.split_by].cast(pl.String).fill_null("").to_numpy()[start], return_inverse=True
-            )[1]
-        order = np.random.default_rng(self.seed).permutation(np.unique(units))
-        test = round(self.holdout * len(order))
-        if self.holdout and test == 0:
-            test = 1
-        if len(order) - test < 2:
-            raise InputError(
-                f"{where}: column {task!r} has {'one group' if len(order) == 1 else f'{len(order)} groups'}; a prior takes at least "
-                f"{2 + test}" + (f" ({test} of them held out)." if test else ".")
-            )
-        fold = np.full(len(order), -1)
-        fold[order[test:]] = np.arange(len(order) - test) % min(FOLDS, len(order) - test)
-        return np.isin(units, order[:test]), fold[units]
-
     # --- using ---------------------------------------------------------------------------------------
 
     @property
@@ -274,7 +213,7 @@ class Prior:
         return self.trained
 
     def _rows(self, rows: Any, where: str) -> pl.DataFrame:
-        return _frame_of([(rows, None)]) if self._ready().info["arrays"] and not _tabular(rows) else as_frame(rows)
+        return frame_of([(rows, None)]) if self._ready().info["arrays"] and not _tabular(rows) else as_frame(rows)
 
     def encode(self, frame: pl.DataFrame, where: str = "table") -> np.ndarray:
         """Encoded feature columns with the pooled prediction behind them, `(n, d)`."""
@@ -321,7 +260,7 @@ class Prior:
         if rows is None:
             frame = None
         elif self._ready().info["arrays"] and isinstance(rows, tuple):
-            frame = _frame_of([rows])
+            frame = frame_of([rows])
         else:
             frame = as_frame(rows)
         if frame is None or frame.height == 0:
@@ -350,9 +289,9 @@ class Prior:
             where = str(table) if isinstance(table, (str, Path)) else "table"
             frame, task = as_frame(table), self.info["task"]
             need_columns(frame, [task], where)
-            group, order = _sorted_groups(frame, task, where)
+            group, order = sorted_groups(frame, task, where)
             x, y = self.encode(frame, where)[order], self.model_y(frame, where)[order]
-            held = HeldOut(x, y, *_runs(group))
+            held = HeldOut(x, y, *runs(group))
         if any(K < 0 for K in shots):
             raise InputError(f"shots are numbers of rows, at least 0; got {list(shots)}.")
         spec = Spec(held.x.shape[1], StudentT(1), 0)
@@ -471,49 +410,6 @@ class Posterior:
         return pl.concat([frame[chosen].select(keep), extra], how="horizontal")
 
 
-class Stages:
-    """Results of the parts of a fit, kept in a folder so that a killed run continues from them."""
-
-    def __init__(self, folder: str | Path | None):
-        self.folder = None if folder is None else Path(folder)
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-
-    def __call__(self, name: str, run: Callable, trains: bool = False) -> Any:
-        """`run()`, or what it gave last time; a training stage also gets `state` and `save`."""
-        if self.folder is None:
-            return run()
-        stem = name.replace(" ", "_").replace("+", "and")
-        path, partial = self.folder / f"{stem}.done", self.folder / f"{stem}.state"
-        if path.exists():
-            return files.load(path)
-        if trains:
-            state = files.load(partial) if partial.exists() else None
-            result = run(state=state, save=lambda s: files.save(partial, s))
-        else:
-            result = run()
-        files.save(path, result)
-        partial.unlink(missing_ok=True)
-        return result
-
-
-class Progress:
-    """Joins the shares of consecutive stages into one."""
-
-    def __init__(self, call: Callable[[float, str], None] | None):
-        self.call, self.base, self.share, self.what = call, 0.0, 0.0, ""
-
-    def start(self, what: str, share: float) -> None:
-        """The next stage, which is `share` of the whole."""
-        self.base, self.share, self.what = self.base + self.share, share, what
-        self.within(0.0)
-
-    def within(self, done: float) -> None:
-        """How much of the stage is done."""
-        if self.call is not None:
-            self.call(min(self.base + self.share * done, 1.0), self.what)
-
-
 def _tabular(rows: Any) -> bool:
     return isinstance(rows, (pl.DataFrame, dict, str, Path)) or hasattr(rows, "columns")
 
@@ -526,42 +422,3 @@ def _same_label(label: str | None, index: dict) -> str | None:
         return next((known for known in index if float(known) == float(label)), label)
     except ValueError:
         return label
-
-
-def _frame_of(tasks: _Arrays) -> pl.DataFrame:
-    """A table from arrays: columns `task`, `x0` … and `y`."""
-    frames = []
-    if not len(tasks):
-        raise InputError("tasks is empty; give at least two (x, y) pairs.")
-    for i, (x, y) in enumerate(tasks):
-        x = np.asarray(x, float)
-        x = x[:, None] if x.ndim == 1 else x
-        if x.ndim != 2:
-            raise InputError(f"tasks[{i}]: x has shape {x.shape}; it takes (n, d) or (n,).")
-        columns = {"task": np.full(len(x), i)} | {f"x{j}": x[:, j] for j in range(x.shape[1])}
-        if y is not None:
-            y = np.asarray(y).reshape(-1)
-            if len(y) != len(x):
-                raise InputError(f"tasks[{i}]: x has {len(x)} rows and y has {len(y)}.")
-            columns["y"] = y
-        frames.append(pl.DataFrame(columns))
-    if len({tuple(f.columns) for f in frames}) > 1:
-        raise InputError("all tasks need the same number of x columns.")
-    return pl.concat(frames)
-
-
-def _sorted_groups(frame: pl.DataFrame, task: str, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The order that puts rows of a group together, and the group index of each row in that order."""
-    missing = frame[task].is_null().arg_true()
-    if len(missing):
-        raise InputError(f"{where}: column {task!r}, row {int(missing[0]) + 1}: no value.")
-    labels = frame[task].cast(pl.String).to_numpy().astype(str)
-    group = np.unique(labels, return_inverse=True)[1]
-    order = np.argsort(group, kind="stable")
-    return group[order], order
-
-
-def _runs(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First row and number of rows of each group of a sorted index."""
-    _, start, count = np.unique(group, return_index=True, return_counts=True)
-    return start, count

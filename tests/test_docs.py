@@ -1,5 +1,7 @@
 """The examples in the README and the docs run; links and names in them exist."""
 
+import doctest
+import importlib
 import re
 import sys
 import tomllib
@@ -8,6 +10,7 @@ import types
 import pytest
 from conftest import ROOT
 
+SHOWN = [p for p in sorted((ROOT / "metaprior").rglob("*.py")) if ">>> " in p.read_text("utf-8")]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -43,3 +46,10 @@ def test_readme_has_the_two_commands():
 def test_requirements_have_no_pins_for_users():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert not [need for need in project["dependencies"] if "==" in need]
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.stem)
+def test_docstring_examples_run(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
+    assert result.attempted and not result.failed

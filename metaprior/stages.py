@@ -1,0 +1,50 @@
+"""The parts of a fit: kept on disk so that a killed run continues, and joined into one progress."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from metaprior import files
+
+
+class Stages:
+    """Results of the parts of a fit, kept in a folder so that a killed run continues from them."""
+
+    def __init__(self, folder: str | Path | None):
+        self.folder = None if folder is None else Path(folder)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, name: str, run: Callable, trains: bool = False) -> Any:
+        """`run()`, or what it gave last time; a training stage also gets `state` and `save`."""
+        if self.folder is None:
+            return run()
+        stem = name.replace(" ", "_").replace("+", "and")
+        path, partial = self.folder / f"{stem}.done", self.folder / f"{stem}.state"
+        if path.exists():
+            return files.load(path)
+        if trains:
+            state = files.load(partial) if partial.exists() else None
+            result = run(state=state, save=lambda s: files.save(partial, s))
+        else:
+            result = run()
+        files.save(path, result)
+        partial.unlink(missing_ok=True)
+        return result
+
+
+class Progress:
+    """Joins the shares of consecutive stages into one."""
+
+    def __init__(self, call: Callable[[float, str], None] | None):
+        self.call, self.base, self.share, self.what = call, 0.0, 0.0, ""
+
+    def start(self, what: str, share: float) -> None:
+        """The next stage, which is `share` of the whole."""
+        self.base, self.share, self.what = self.base + self.share, share, what
+        self.within(0.0)
+
+    def within(self, done: float) -> None:
+        """How much of the stage is done."""
+        if self.call is not None:
+            self.call(min(self.base + self.share * done, 1.0), self.what)
