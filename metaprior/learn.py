@@ -1,6 +1,7 @@
 """From encoded groups to learners: folds, pooled boosting, trained members, stacked weights."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import equinox as eqx
@@ -149,8 +150,9 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     from metaprior.methods import get
 
     key = jr.key(seed)
-    base, _ = learn_baselines(groups, key=key, stage=stage, tell=tell)
-    tell.start(f"training {name}", 0.6)
+    tell.start("fitting the baselines", 0.2)
+    base, _ = learn_baselines(groups, key=key, stage=stage)
+    tell.start(f"training {name}", 0.65)
     row = get(name)
     if "classes" not in row.kinds and groups.spec.head.classes:
         raise InputError(f"{name} predicts numbers; the target has classes. Methods for both: see `metaprior methods`.")
@@ -175,13 +177,16 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
 def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell) -> Learned:
     """The default: bags of processes and the baselines, stacked on held-out groups."""
     key = jr.key(seed)
-    base, members = learn_baselines(groups, key=key, stage=stage, tell=tell)
     n = int(groups.fold.max()) + 1
-    tell.start("training processes", 0.5)
     decays = DECAYS["classes" if groups.spec.head.classes else "numbers"]
-    fitted = stage("process", lambda **o: train_members(
-        Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
-        copies=decays, every=50, patience=300, progress=_within(tell), **o).method, trains=True)  # fmt: skip
+    # Programs compile on one core and small batches run on one: two at a time keep both cores busy.
+    with ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(learn_baselines, groups, key=key, stage=stage)
+        tell.start("training processes and baselines", 0.75)
+        fitted = stage("process", lambda **o: train_members(
+            Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
+            copies=decays, every=50, patience=300, progress=_within(tell), **o).method, trains=True)  # fmt: skip
+        base, members = waiting.result()
     tell.start("weighing the learners", 0.1)
     return stage("stack", lambda: _stacked(groups, base, members, fitted, n, key))
 
@@ -207,7 +212,7 @@ def _stacked(groups: Groups, base: dict, members: dict, fitted, n: int, key) -> 
     return Learned(Stack(tuple(final[name] for name in held), c), base)
 
 
-def learn_baselines(groups: Groups, *, key, stage: Callable, tell):
+def learn_baselines(groups: Groups, *, key, stage: Callable):
     """Every baseline, and the fold members of the trained ones."""
     spec = groups.spec
     y = jnp.asarray(groups.y[:, 0])
@@ -215,11 +220,8 @@ def learn_baselines(groups: Groups, *, key, stage: Callable, tell):
     base["boosting"] = baselines.boosting(spec, y, jnp.asarray(groups.x[:, groups.x.shape[1] - spec.pooled :]))
     members = {}
     for name, make in baselines.TRAINED.items():
-        tell.start(f"fitting the baseline {name}", 0.08)
         run = lambda make=make, **o: (
-            train_members(
-                make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, progress=_within(tell), **o
-            ).method
+            train_members(make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, **o).method
         )
         members[name] = stage(name, run, trains=True)
         base[name] = take(members[name], -1)
