@@ -25,11 +25,14 @@ TABLES = {
 
 def measure(path: Path, task: str, target: str, options: dict, splits: int) -> dict:
     """Fit and evaluate on `splits` splits of the groups."""
+    import jax
+
     from metaprior import Prior
     from metaprior.evaluate import Evaluation
 
     done, seconds = [], []
     for seed in range(splits):
+        jax.clear_caches()  # every fit compiles; programs of many fits would exhaust the memory maps of the process
         began = time.monotonic()
         prior = Prior(holdout=0.2, seed=seed, **options).fit(path, task=task, target=target)
         seconds.append(time.monotonic() - began)

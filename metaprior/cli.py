@@ -332,6 +332,9 @@ def evaluate(
         for split in range(splits):
             low, high = split / splits, (split + 1) / splits
             if split:
+                import jax
+
+                jax.clear_caches()  # programs of many fits in one process exhaust its memory maps
                 middle = low + 0.8 * (high - low)
                 prior = run.refit(prior.info["seed"] + 1, progress.part(low, middle))
                 low = middle

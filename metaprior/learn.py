@@ -149,15 +149,15 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     """One method by name, stopped early on the groups of the first fold, and the baselines."""
     from metaprior.methods import get
 
-    key = jr.key(seed)
-    tell.start("fitting the baselines", 0.2)
-    base, _ = learn_baselines(groups, key=key, stage=stage)
-    tell.start(f"training {name}", 0.65)
     row = get(name)
     if "classes" not in row.kinds and groups.spec.head.classes:
         raise InputError(f"{name} predicts numbers; the target has classes. Methods for both: see `metaprior methods`.")
     if "numbers" not in row.kinds and not groups.spec.head.classes:
         raise InputError(f"{name} predicts classes; the target is numbers. Methods for both: see `metaprior methods`.")
+    key = jr.key(seed)
+    tell.start("fitting the baselines", 0.2)
+    base, _ = learn_baselines(groups, key=key, stage=stage)
+    tell.start(f"training {name}", 0.65)
     method = row.method.init(groups.spec, key=key)  # ty: ignore[missing-attribute]
     whole = name == "process"  # trained on all rows of a group in order; others on support and query
     rows = int(min(ROWS, groups.count.max()))
