@@ -27,25 +27,17 @@ def test_neural_processes_stay_below_the_oracle(method, options, steps, joint, m
     trained = fit(made, source, key=jax.random.key(1), steps=steps, every=1000).method
     tasks = jax.vmap(source)(jax.random.split(jax.random.key(2), 1024))
 
+    def look(pair):
+        task, key = pair
+        row = []
+        for posterior in (source.exact(task.support), trained.posterior(task.support, key=key)):
+            together = posterior.joint_log_prob(task.query, key=key, samples=128) / source.query
+            each = posterior.predict(task.query.x, key=key, samples=128).log_prob(task.query.y).mean()
+            row.append(jnp.stack([together, each]))
+        return jnp.stack(row)
+
     keys = jax.random.split(jax.random.key(3), 1024)
-    posteriors = (
-        lambda task, key: source.exact(task.support),
-        lambda task, key: trained.posterior(task.support, key=key),
-    )
-
-    def together(posterior, task, key):
-        return posterior.joint_log_prob(task.query, key=key, samples=128) / source.query
-
-    def each(posterior, task, key):
-        return posterior.predict(task.query.x, key=key, samples=128).log_prob(task.query.y).mean()
-
-    def over_tasks(
-        make, density
-    ):  # one program each: Cholesky factors computed at the same time can deadlock XLA's pool
-        call = lambda pair: density(make(*pair), *pair)
-        return jax.jit(lambda pairs: jax.lax.map(call, pairs, batch_size=32))((tasks, keys))
-
-    exact, ours = (jnp.stack([over_tasks(make, density) for density in (together, each)], 1) for make in posteriors)
+    exact, ours = jnp.moveaxis(jax.jit(lambda p: jax.lax.map(look, p, batch_size=32))((tasks, keys)), 1, 0)
     trivial = float(-0.5 * (jnp.log(2 * jnp.pi * tasks.query.y.var()) + 1))
     gap = (ours - exact)[:, 0 if joint else 1]
     error = float(gap.std() / len(gap) ** 0.5)
