@@ -14,6 +14,7 @@ from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.kernels import Constant, Deep, Kernels, RandomEffects, Stationary, diagonal, gram
 from metaprior.nets.means import Mean, Scale
 from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.task import Data, concat
 
 
 class Process(AbstractMethod):
@@ -121,7 +122,7 @@ class Process(AbstractMethod):
         factor = cholesky(self.covariance(support.x), support.mask)
         if self.head.classes:
             found = laplace(factor, self.mean(support.x), support.y[:, 0], support.mask)
-            return ClassPosterior(self, support.x, support.mask, factor, found)
+            return ClassPosterior(self, support, factor, found)
         z = whiten(factor, support.y[:, 0] - self.mean(support.x)[:, 0], support.mask)
         return ProcessPosterior(self, support.x, support.mask, factor, z)
 
@@ -184,14 +185,13 @@ class ClassPosterior(AbstractPosterior):
     """Softmax of processes given the support rows, by Laplace's method."""
 
     prior: Process
-    x: Array
-    mask: Array
+    support: Data
     factor: Array
     found: Laplace
 
     def _whiten(self, x):
         """Whitened cross-covariance, `(n, q)`."""
-        cross = jnp.where(self.mask[:, None], self.prior.gram(self.x, x), 0.0)
+        cross = jnp.where(self.support.mask[:, None], self.prior.gram(self.support.x, x), 0.0)
         return solve_triangular(self.factor, cross, lower=True)
 
     def _mixture(self, x, f, log_weight):
@@ -229,4 +229,11 @@ class ClassPosterior(AbstractPosterior):
         return self._mixture(x, jnp.moveaxis(f, -1, 0), jnp.zeros(samples, x.dtype))
 
     def joint_log_prob(self, data, *, key, samples):
-        return self.sample(data.x, key=key, samples=samples).joint_log_prob(data)
+        # The chain rule: an average over drawn functions would need a number of them that grows with e to the rows.
+        def row(i):
+            before = Data(data.x, data.y, data.mask & (jnp.arange(data.mask.shape[0]) < i))
+            posterior = self.prior.posterior(concat(self.support, before), key=key)
+            return posterior.predict(data.x[i][None], key=key, samples=samples).log_prob(data.y[i][None])[0]
+
+        each = jax.lax.map(row, jnp.arange(data.mask.shape[0]))
+        return jnp.where(data.mask, each, 0.0).sum()
