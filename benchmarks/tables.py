@@ -69,7 +69,9 @@ def markdown(results: dict) -> str:
             rows["accuracy"] = [f"{shot['method']['accuracy']:.3f}" for shot in shots]
         for i, (label, values) in enumerate(rows.items()):
             lines.append(f"| {table if i == 0 else ''} | {label} | " + " | ".join(values) + " |")
-        lines.append(f"| | fit, seconds, compilation included | {max(result['fit_seconds']):.0f} |" + " |" * 4)
+        lines.append(
+            f"| | fit, seconds, compilation included | {max(result['fit_seconds']):.0f} |" + " |" * (len(SHOTS) - 1)
+        )
     return "\n".join(lines) + "\n"
 
 

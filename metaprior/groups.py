@@ -24,7 +24,7 @@ def feature_columns(frame, task, target, features, split_by, where) -> list[str]
     return list(features) if features else [c for c in frame.columns if c not in (task, target)]
 
 
-def outcomes(series: pl.Series, where: str, target: str, kind: str, log: bool) -> tuple[np.ndarray, list | None]:
+def target_values(series: pl.Series, where: str, target: str, kind: str, log: bool) -> tuple[np.ndarray, list | None]:
     """Numbers, or class indices with the classes' labels."""
     empty = series.is_null().arg_true()
     if len(empty):
@@ -56,7 +56,7 @@ def outcomes(series: pl.Series, where: str, target: str, kind: str, log: bool) -
     return y, None
 
 
-def split(frame, group, task, split_by, holdout, seed, where) -> tuple[np.ndarray, np.ndarray]:
+def split_groups(frame, group, task, split_by, holdout, seed, where) -> tuple[np.ndarray, np.ndarray]:
     """Which groups are held out, and the fold of the others; groups that share `split_by` stay together."""
     start, _ = runs(group)
     units = np.arange(len(start))

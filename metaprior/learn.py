@@ -74,14 +74,13 @@ def _initial(make: Callable, spec: Spec, keys, decay):
 @eqx.filter_jit
 def _draw(source: Table, groups, shots, keys):
     """Tasks of groups `(m, t)` with so many support rows, stacked `(m, t, …)`."""
-    shared = eqx.tree_at(lambda s: s.groups, source, jnp.zeros(1, int))
-    return jax.vmap(lambda g, k, key: shared.tasks(g, k, key=key))(jnp.asarray(groups), jnp.asarray(shots), keys)
+    return jax.vmap(lambda g, k, key: source.tasks(g, k, key=key))(groups, shots, keys)
 
 
 def train_members(
     make: Callable, groups: Groups, *, key, steps: int, rate: float, held: bool, copies: tuple = (None,), **options
 ):
-    """One member a fold (times `copies` of settings), all at once; without `held` also one on all groups.
+    """One member a fold (times `copies` of decays), all at once; without `held` also one on all groups.
 
     With `held`, each member stops where the groups of its own fold say so.
     """
@@ -177,7 +176,6 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
 def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell) -> Learned:
     """The default: bags of processes and the baselines, stacked on held-out groups."""
     key = jr.key(seed)
-    n = int(groups.fold.max()) + 1
     decays = DECAYS["classes" if groups.spec.head.classes else "numbers"]
     # Programs compile on one core and small batches run on one: two at a time keep both cores busy.
     with ThreadPoolExecutor(1) as beside:
@@ -188,13 +186,13 @@ def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable,
             copies=decays, every=50, patience=300, progress=_within(tell), **o).method, trains=True)  # fmt: skip
         base, members = waiting.result()
     tell.start("weighing the learners", 0.1)
-    return stage("stack", lambda: _stacked(groups, base, members, fitted, n, key))
+    return stage("stack", lambda: _stacked(groups, base, members, fitted, len(decays), key))
 
 
-def _stacked(groups: Groups, base: dict, members: dict, fitted, n: int, key) -> Learned:
+def _stacked(groups: Groups, base: dict, members: dict, fitted, copies: int, key) -> Learned:
     """Weights fitted on tasks of groups that the learners' members did not train on."""
-    size = len(jax.tree.leaves(eqx.filter(fitted, eqx.is_array))[0])
-    experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(size // n)}
+    n = int(groups.fold.max()) + 1
+    experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(copies)}
     tasks, shots = held_out_tasks(groups, key=jr.fold_in(key, 2))
     held = {name: take(m, slice(0, n)) for name, m in members.items()} | experts
     repeat = lambda leaf: jnp.repeat(leaf[None], n, 0) if eqx.is_array(leaf) else leaf
