@@ -157,7 +157,7 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     tell.start("fitting the baselines", 0.2)
     base, _ = learn_baselines(groups, key=key, stage=stage)
     tell.start(f"training {name}", 0.65)
-    method = row.method.init(groups.spec, key=key)  # ty: ignore[missing-attribute]
+    method = row.init(groups.spec, key=key)
     whole = name == "process"  # trained on all rows of a group in order; others on support and query
     rows = int(min(ROWS, groups.count.max()))
     half = int(max(1, min(16, groups.count.max() - 1)))

@@ -18,10 +18,12 @@ class AbstractHead(eqx.Module):
     `params` maps `raw_dim` network outputs to the natural parameters of the density; all other
     methods read those parameters, so that closed-form posteriors can make them directly.
     The leading axes of `params` (particles, points) broadcast against those of `y`.
-    `classes` is the number of classes, 0 when outcomes are numbers.
+    `classes` is the number of classes, 0 when outcomes are numbers. `density` is false where only samples
+    are known, so that `log_prob` and `entropy` raise.
     """
 
     classes: eqx.AbstractVar[int]
+    density: eqx.AbstractClassVar[bool]
 
     @property
     @abstractmethod
@@ -40,6 +42,14 @@ class AbstractHead(eqx.Module):
     @abstractmethod
     def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         """Log density (log probability for classes), summed over the `p` outcomes, in nats."""
+
+    @abstractmethod
+    def loss(self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray) -> Float[Array, "*b"]:
+        """What training minimises at a point: -log_prob where there is a density, else a proper score."""
+
+    def risk(self, raw: Float[Array, "n r"], data: Data, *, key: PRNGKeyArray) -> Float[Array, ""]:
+        """Mean loss of raw outputs over the rows of `data`; zero where there is no row."""
+        return data.mean(self.loss(self.params(raw), data.y, key=key))
 
     @abstractmethod
     def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:

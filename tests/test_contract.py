@@ -31,7 +31,7 @@ CASES = [
 def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
     resampled = 0.2 if (name, head) == ("process", "classes") else None
-    check_method(METHODS[name].method, head=HEADS[head], resampled=resampled, **options)
+    check_method(METHODS[name].init, head=HEADS[head], resampled=resampled, **options)
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_wrong_head_is_refused(name, kind, head, key):
     from metaprior import Spec
 
     with pytest.raises((TypeError, ValueError), match=f"predicts {kind}"):
-        METHODS[name].method.init(Spec(2, head), key=key)
+        METHODS[name].init(Spec(2, head), key=key)

@@ -56,7 +56,7 @@ def held_out(method, tasks: Task, keys):
 @pytest.mark.parametrize("name,head,margin,options", LEARNERS)
 def test_training_helps(name, head, margin, options, key):
     source = Tasks(Linear(0.3 * jnp.ones(3), 0.6 * jnp.eye(3), 0.3, support=6, query=8, fewest=0), bool(head.classes))
-    method = METHODS[name].method.init(Spec(2, head), key=key, **options)
+    method = METHODS[name].init(Spec(2, head), key=key, **options)
     fitted = fit(method, source, key=jax.random.key(1), steps=300)
     assert fitted.outcome == "done"
     keys = jax.random.split(jax.random.key(2), 200)
@@ -85,8 +85,8 @@ def test_random_shots():
 def test_meta_sgd_learns_its_rates(key):
     """An array of a rate is trained, a float is not."""
     spec = Spec(1, Gaussian(1, scale=0.5**0.5))
-    learned = METHODS["maml"].method.init(spec, key=key, inner_lr=jnp.asarray(0.01), width=16)
+    learned = METHODS["maml"].init(spec, key=key, inner_lr=jnp.asarray(0.01), width=16)
     fitted = fit(learned, Sinusoid(), key=key, steps=50)
     assert float(fitted.method.inner_lr) != pytest.approx(0.01, abs=1e-4)
-    fixed = METHODS["maml"].method.init(spec, key=key, inner_lr=0.01, width=16)
+    fixed = METHODS["maml"].init(spec, key=key, inner_lr=0.01, width=16)
     assert fit(fixed, Sinusoid(), key=key, steps=50).method.inner_lr == 0.01

@@ -25,6 +25,8 @@ class Categorical(AbstractHead):
 
     classes: int = eqx.field(static=True)
 
+    density = True
+
     def __check_init__(self):
         if self.classes < 2:
             raise ValueError(f"Categorical needs at least 2 classes; got {self.classes}.")
@@ -44,6 +46,9 @@ class Categorical(AbstractHead):
     def log_prob(self, params, y):
         hot = jax.nn.one_hot(y[..., 0].astype(int), self.classes, dtype=params.dtype)
         return (jax.nn.log_softmax(params) * hot).sum(-1)
+
+    def loss(self, params, y, *, key):
+        return -self.log_prob(params, y)
 
     def sample(self, params, *, key):
         return jr.categorical(key, params)[..., None].astype(params.dtype)

@@ -43,6 +43,8 @@ class Gaussian(AbstractHead):
     scale: jax.Array | float | None = None
     floor: float = eqx.field(static=True, default=1e-2)
 
+    density = True
+
     @property
     def raw_dim(self):
         return self.dim * (2 if self.scale is None else 1)
@@ -66,6 +68,9 @@ class Gaussian(AbstractHead):
 
     def log_prob(self, params, y):
         return stats.norm.logpdf(y, params[..., 0], params[..., 1]).sum(-1)
+
+    def loss(self, params, y, *, key):
+        return -self.log_prob(params, y)
 
     def sample(self, params, *, key):
         noise = jr.normal(key, params.shape[:-1], params.dtype)

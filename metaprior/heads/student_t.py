@@ -50,6 +50,8 @@ class StudentT(AbstractHead):
     floor: float = eqx.field(static=True, default=1e-2)
     df_floor: float = eqx.field(static=True, default=2.5)
 
+    density = True
+
     @property
     def raw_dim(self):
         return 3 * self.dim
@@ -74,6 +76,9 @@ class StudentT(AbstractHead):
         z = (y - location) / scale
         log_p = log_gamma_ratio(df) - 0.5 * jnp.log(jnp.pi * df) - jnp.log(scale)
         return (log_p - 0.5 * (df + 1) * jnp.log1p(z * z / df)).sum(-1)
+
+    def loss(self, params, y, *, key):
+        return -self.log_prob(params, y)
 
     def sample(self, params, *, key):
         df = params[..., 2]

@@ -1,10 +1,13 @@
 """THE TABLE of methods: a new method is one file and one row here."""
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import PRNGKeyArray
 
 from metaprior.errors import InputError
-from metaprior.method import AbstractLearner
+from metaprior.method import AbstractLearner, Spec
 from metaprior.methods.alpaca import ALPaCA
 from metaprior.methods.cnp import CNP
 from metaprior.methods.ensemble import Ensemble
@@ -26,6 +29,7 @@ class Row:
         group: kind of method, for listings.
         kinds: what it predicts: `"numbers"`, `"classes"` or both.
         use: one line on when to use it.
+        options: of `init`, where the row is a setting of a class that has other rows.
         trainable: whether `fit` trains it; a learner that combines trained ones has its own way.
     """
 
@@ -35,7 +39,12 @@ class Row:
     group: str
     kinds: tuple[str, ...]
     use: str
+    options: dict[str, Any] = field(default_factory=dict)
     trainable: bool = True
+
+    def init(self, spec: Spec, *, key: PRNGKeyArray, **hyper: Any) -> Any:
+        """A fresh method of this row for tasks of this shape; `hyper` are further options of its class's `init`."""
+        return self.method.init(spec, key=key, **self.options | hyper)  # ty: ignore[missing-attribute]
 
 
 BOTH = ("numbers", "classes")

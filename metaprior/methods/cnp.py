@@ -61,7 +61,7 @@ class CNP(AbstractMethod):
 
     def loss(self, task, *, key):
         raw = _raw((self.encoder, self.decoder, task.support), task.query.x)
-        return -task.query.mean(self.head.log_prob(self.head.params(raw), task.query.y))
+        return self.head.risk(raw, task.query, key=key)
 
     def posterior(self, support, *, key):
         return Particles.single((self.encoder, self.decoder, support), _raw, self.head)

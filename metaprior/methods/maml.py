@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax.random as jr
 
 from metaprior.infer.descend import descend
 from metaprior.method import AbstractMethod
@@ -13,9 +14,9 @@ from metaprior.posterior import AbstractHead, Particles
 class MAML(AbstractMethod):
     """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017.
 
-    Algorithm 2: φ = θ - α ∇ mean nll(θ; support), once or more (equation 1), and the meta-objective is the
-    mean nll(φ; query) after the last step, differentiated through the inner gradient. An empty support
-    makes no step. Fields are the network θ, the head, and the settings of `init`.
+    Algorithm 2: φ = θ - α ∇ mean loss(θ; support), once or more (equation 1), and the meta-objective is the
+    mean loss(φ; query) after the last step, differentiated through the inner gradient. An empty support
+    makes no step. The loss is the head's: -log p, the squared error for `Gaussian(scale=0.5**0.5)`. Fields are the network θ, the head, and the settings of `init`.
 
     Example:
         >>> import jax, metaprior
@@ -48,17 +49,18 @@ class MAML(AbstractMethod):
         net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
         return cls(net, spec.head, inner_lr, steps, first_order)
 
-    def nll(self, net, data):
-        """Mean negative log density of the rows under the network, in nats."""
-        return -data.mean(self.head.log_prob(self.head.params(apply(net, data.x)), data.y))
+    def risk(self, net, data, key):
+        """The head's mean loss over the rows, in nats."""
+        return self.head.risk(apply(net, data.x), data, key=key)
 
-    def adapt(self, support):
+    def adapt(self, support, key):
         """The network after the inner steps, φ."""
-        loss = lambda net: self.nll(net, support)
+        loss = lambda net: self.risk(net, support, key)
         return descend(loss, self.net, self.inner_lr, self.steps, first_order=self.first_order)
 
     def loss(self, task, *, key):
-        return self.nll(self.adapt(task.support), task.query)
+        inner, outer = jr.split(key)
+        return self.risk(self.adapt(task.support, inner), task.query, outer)
 
     def posterior(self, support, *, key):
-        return Particles.single(self.adapt(support), apply, self.head)
+        return Particles.single(self.adapt(support, key), apply, self.head)

@@ -77,8 +77,9 @@ class NP(AbstractMethod):
         prior, posterior = self.q(task.support), self.q(task.union)
 
         def nll(k):
-            params = self.head.params(_raw(_draw(self.decoder, posterior, k), task.query.x))
-            return -task.query.mean(self.head.log_prob(params, task.query.y))
+            z_key, head_key = jr.split(k)
+            raw = _raw(_draw(self.decoder, posterior, z_key), task.query.x)
+            return self.head.risk(raw, task.query, key=head_key)
 
         kl = posterior.kl(prior) / jnp.maximum(task.query.count, 1)
         return jax.vmap(nll)(jr.split(key, self.samples)).mean() + kl

@@ -90,7 +90,7 @@ class ProtoNet(AbstractMethod):
 
     def loss(self, task, *, key):
         logits = _logits((self.net, *self.prototypes(task.support)), task.query.x)
-        return -task.query.mean(self.head.log_prob(self.head.params(logits), task.query.y))
+        return self.head.risk(logits, task.query, key=key)
 
     def posterior(self, support, *, key):
         return Particles.single((self.net, *self.prototypes(support)), _logits, self.head)
