@@ -5,11 +5,25 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def shorten(gradient: Any, length: float) -> Any:
+    """`gradient` no longer than `length`, its direction kept; differentiable at zero."""
+    square = sum((leaf * leaf).sum() for leaf in jax.tree.leaves(gradient))
+    scale = jnp.where(square > length**2, length / jnp.sqrt(jnp.maximum(square, length**2)), 1.0)
+    return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), gradient)
+
+
 def descend(
-    loss: Callable[[Any], Float[Array, ""]], w: Any, rate: Any, steps: int = 1, *, first_order: bool = False
+    loss: Callable[[Any], Float[Array, ""]],
+    w: Any,
+    rate: Any,
+    steps: int = 1,
+    *,
+    first_order: bool = False,
+    clip: float | None = None,
 ) -> Any:
     """`steps` steps of gradient descent, w <- w - rate * grad loss(w), differentiable in everything.
 
@@ -23,6 +37,7 @@ def descend(
             (Li et al., "Meta-SGD", 2017).
         steps: number of steps, at least 0.
         first_order: take the inner gradient as a constant (first-order MAML, section 5.2).
+        clip: greatest norm of a step's gradient; `None` (default) for any.
 
     Returns:
         the adapted `w`.
@@ -44,6 +59,7 @@ def descend(
 
     def step(moving, _):
         gradient = jax.grad(lambda m: loss(eqx.combine(m, fixed)))(moving)
+        gradient = gradient if clip is None else shorten(gradient, clip)
         gradient = jax.lax.stop_gradient(gradient) if first_order else gradient
         return jax.tree.map(lambda a, r, g: a - r * g, moving, rates, gradient), None
 

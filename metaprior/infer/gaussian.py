@@ -1,4 +1,4 @@
-"""Independent normal distributions over the arrays of a pytree."""
+"""Normal distributions over the floating-point arrays of a pytree: diagonal, low rank + diagonal, full."""
 
 from typing import Any
 
@@ -6,7 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.flatten_util import ravel_pytree
 from jax.scipy import stats
+from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
@@ -60,3 +62,109 @@ class Diagonal(eqx.Module):
             return s0 - s + 0.5 * (jnp.exp(2 * (s - s0)) + ((m - m0) * jnp.exp(-s0)) ** 2 - 1)
 
         return _total(each, self.mean, self.log_std, other.mean, other.log_std)
+
+
+def _moved(mean: Any, step: Float[Array, "d"]) -> Any:
+    """`mean` with its floating-point arrays, taken as one vector, moved by `step`."""
+    moving, fixed = eqx.partition(mean, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(moving)
+    return eqx.combine(unravel(flat + step), fixed)
+
+
+def _flat(w: Any) -> Float[Array, "d"]:
+    return ravel_pytree(eqx.filter(w, eqx.is_inexact_array))[0]
+
+
+def _log_normal(white_square, log_det, d) -> Float[Array, ""]:
+    """Log density from the squared whitened distance and the log determinant of the covariance."""
+    return -0.5 * (white_square + log_det + d * jnp.log(2 * jnp.pi))
+
+
+class LowRank(eqx.Module):
+    """N(mean, F Fᵀ + diag(exp(log_std)²)), everything in factors of size `r`, never a matrix of size `d`.
+
+    Args:
+        mean: any pytree; its floating-point arrays are `d` numbers.
+        factor: F, `(d, r)`, in the order in which `jax.flatten_util.ravel_pytree` puts them.
+        log_std: `(d,)`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from metaprior.infer.gaussian import LowRank
+        >>> p = LowRank(jnp.zeros(3), jnp.ones((3, 1)), jnp.zeros(3))
+        >>> round(float(p.log_prob(jnp.zeros(3))), 4), p.sample(key=jax.random.key(0)).shape
+        (-3.45, (3,))
+    """
+
+    mean: Any
+    factor: Float[Array, "d r"]
+    log_std: Float[Array, "d"]
+
+    def sample(self, *, key: PRNGKeyArray) -> Any:
+        """One draw, differentiable in all three."""
+        shared, own = jr.split(key)
+        d, r = self.factor.shape
+        wide = self.factor @ jr.normal(shared, (r,), self.factor.dtype)
+        return _moved(self.mean, wide + jnp.exp(self.log_std) * jr.normal(own, (d,), self.factor.dtype))
+
+    def _core(self):
+        """F scaled to unit noise, and the Cholesky factor of I + FᵀF (Woodbury)."""
+        f = self.factor * jnp.exp(-self.log_std)[:, None]
+        return f, jnp.linalg.cholesky(jnp.eye(f.shape[1], dtype=f.dtype) + f.T @ f)
+
+    def log_prob(self, w: Any) -> Float[Array, ""]:
+        """Log density of `w`, in nats."""
+        f, core = self._core()
+        z = (_flat(w) - _flat(self.mean)) * jnp.exp(-self.log_std)
+        along = solve_triangular(core, f.T @ z, lower=True)
+        log_det = 2 * self.log_std.sum() + 2 * jnp.log(jnp.diagonal(core)).sum()
+        return _log_normal(z @ z - along @ along, log_det, z.shape[0])
+
+    def kl(self, other: Diagonal) -> Float[Array, ""]:
+        """KL(self ‖ other) in nats, for a diagonal `other`."""
+        _, core = self._core()
+        s = _flat(other.log_std)
+        gap = (_flat(self.mean) - _flat(other.mean)) * jnp.exp(-s)
+        trace = ((self.factor * jnp.exp(-s)[:, None]) ** 2).sum() + jnp.exp(2 * (self.log_std - s)).sum()
+        log_det = 2 * (self.log_std - s).sum() + 2 * jnp.log(jnp.diagonal(core)).sum()
+        return 0.5 * (trace + gap @ gap - gap.shape[0] - log_det)
+
+
+class Full(eqx.Module):
+    """N(mean, (C Cᵀ)⁻¹) with a lower Cholesky factor C of the precision: for tens or hundreds of numbers.
+
+    Args:
+        mean: any pytree; its floating-point arrays are `d` numbers.
+        factor: C, `(d, d)`, in the order of `jax.flatten_util.ravel_pytree`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from metaprior.infer.gaussian import Full
+        >>> p = Full(jnp.zeros(3), 2.0 * jnp.eye(3))
+        >>> float(p.kl(p)), p.sample(key=jax.random.key(0)).shape
+        (0.0, (3,))
+    """
+
+    mean: Any
+    factor: Float[Array, "d d"]
+
+    def sample(self, *, key: PRNGKeyArray) -> Any:
+        """One draw, differentiable in both."""
+        noise = jr.normal(key, self.factor.shape[:1], self.factor.dtype)
+        return _moved(self.mean, solve_triangular(self.factor, noise, trans=1, lower=True))
+
+    def log_prob(self, w: Any) -> Float[Array, ""]:
+        """Log density of `w`, in nats."""
+        z = self.factor.T @ (_flat(w) - _flat(self.mean))
+        return _log_normal(z @ z, -2 * jnp.log(jnp.diagonal(self.factor)).sum(), z.shape[0])
+
+    def kl(self, other: "Full") -> Float[Array, ""]:
+        """KL(self ‖ other) in nats."""
+        ratio = solve_triangular(self.factor, other.factor, lower=True)  # its square's trace: tr(P_other Cov_self)
+        gap = other.factor.T @ (_flat(self.mean) - _flat(other.mean))
+        log_det = 2 * jnp.log(jnp.diagonal(self.factor) / jnp.diagonal(other.factor)).sum()
+        return 0.5 * ((ratio**2).sum() + gap @ gap - gap.shape[0] + log_det)
+
+    def covariance(self) -> Float[Array, "d d"]:
+        """(C Cᵀ)⁻¹."""
+        return cho_solve((self.factor, True), jnp.eye(self.factor.shape[0], dtype=self.factor.dtype))

@@ -1,0 +1,53 @@
+"""Variational inference by gradient descent on a diagonal normal."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metaprior.infer.descend import descend
+from metaprior.infer.gaussian import Diagonal
+
+
+def draw(q: Any, key: PRNGKeyArray) -> Any:
+    """One draw of a distribution, with the key as a plain argument."""
+    return q.sample(key=key)
+
+
+def bayes_by_backprop(
+    prior: Diagonal,
+    risk: Callable[[Any, PRNGKeyArray], Float[Array, ""]],
+    count: Array,
+    rate: Any,
+    steps: int,
+    *,
+    kl_weight: float,
+    samples: int,
+    key: PRNGKeyArray,
+) -> Diagonal:
+    """Steps of descent from the prior on E_q risk(w) + kl_weight KL(q ‖ prior) / count.
+
+    Blundell et al., "Weight Uncertainty in Neural Networks", ICML 2015, started where Ravi & Beatson, "Amortized
+    Bayesian Meta-Learning", ICLR 2019, start it: q = prior. One set of noise serves all steps, so that they descend on
+    one function. Without rows (count 0, risk 0) the prior stays as it is.
+
+    Args:
+        prior: where q starts and what it is drawn to.
+        risk: mean loss of `w` over the rows, in nats, with a key for losses that are random.
+        count: number of rows.
+        rate: as `descend` takes it.
+        steps: number of steps, at least 0.
+        kl_weight: 1 is the evidence bound.
+        samples: draws of `w` for the expectation.
+        key: of the draws.
+    """
+
+    def bound(q):
+        each = lambda k: risk(draw(q, k), jr.fold_in(k, 1))
+        kl = q.kl(prior) / jnp.maximum(count, 1)
+        return jax.vmap(each)(jr.split(key, samples)).mean() + kl_weight * kl
+
+    return descend(bound, prior, rate, steps)
