@@ -7,7 +7,7 @@ import pytest
 
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.method import AbstractMethod
-from metaprior.methods import CNP, MAML, METHODS, ProtoNet
+from metaprior.methods import CNP, MAML, METHODS, Process, ProtoNet
 from metaprior.nets.mlp import apply, mlp
 from metaprior.posterior import AbstractHead, Particles
 from metaprior.testing import check_method
@@ -16,11 +16,17 @@ HEADS = {"gaussian": Gaussian(1), "student": StudentT(1), "classes": Categorical
 SMALL = {
     "alpaca": dict(width=8, size=4),
     "process": dict(width=8, features=4),
+    "dkt": dict(width=8, features=4),
     "ensemble": dict(members=2, width=8),
 }
 QUICK = {("maml", "student"), ("process", "student")}  # of the heads beyond the first of each kind
+LONG = {("dkt", "classes")}  # the code of another row
 CASES = [
-    pytest.param(name, head, marks=[pytest.mark.slow] if head == "student" and (name, head) not in QUICK else [])
+    pytest.param(
+        name,
+        head,
+        marks=[pytest.mark.slow] if (head == "student" and (name, head) not in QUICK) or (name, head) in LONG else [],
+    )
     for name, row in METHODS.items()
     for head in HEADS
     if row.trainable and ("classes" if HEADS[head].classes else "numbers") in row.kinds
@@ -30,7 +36,7 @@ CASES = [
 @pytest.mark.parametrize("name,head", CASES)
 def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
-    resampled = 0.2 if (name, head) == ("process", "classes") else None
+    resampled = 0.2 if (METHODS[name].method, head) == (Process, "classes") else None
     check_method(METHODS[name].init, head=HEADS[head], resampled=resampled, **options)
 
 
@@ -42,6 +48,8 @@ def test_contract(name, head):
         (METHODS["maml"].method, Gaussian(2, scale=jnp.asarray([0.5, 1.0])), dict(inner_lr=jnp.asarray(0.1), steps=2)),
         (CNP, Gaussian(1), dict(width=8, encoder="attention")),
         (ProtoNet, Categorical(3), dict(width=8, pseudo_count=0.0)),
+        (Process, Gaussian(1), dict(kernel="rbf", width=0)),
+        (Process, Gaussian(1), dict(kernel="linear", width=8, features=4)),
     ],
 )
 def test_contract_of_options(method, head, options):

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import tiny_csv
 
+from metaprior import Spec
 from metaprior.cli import main
+from metaprior.heads import Gaussian
+from metaprior.methods import METHODS
 
 FIT = "fit t.csv --task g --target y --steps 4 --out new"
 
@@ -168,6 +171,21 @@ def test_use(name, files, command, words, folder, capsys, monkeypatch):
     message = complaint(command, capsys, monkeypatch, folder)
     for word in words:
         assert word.lower() in message.lower(), message
+
+
+OPTIONS = [
+    # method, head, options of init, what the message must hold
+    ("dkt", Gaussian(1), dict(kernel="rfb"), ["'rfb'", "'rbf'", "'structured'"]),
+    ("dkt", Gaussian(2), {}, ["one outcome", "2"]),
+]
+
+
+@pytest.mark.parametrize("name,head,options,words", OPTIONS)
+def test_options(name, head, options, words, key):
+    with pytest.raises((TypeError, ValueError)) as error:
+        METHODS[name].init(Spec(2, head), key=key, **options)
+    for word in words:
+        assert word in str(error.value)
 
 
 def test_truncated_and_altered_priors(folder, capsys, monkeypatch):

@@ -25,6 +25,8 @@ LEARNERS = [
     pytest.param("np", Categorical(2), 0.05, dict(width=64), marks=SLOW),
     ("alpaca", Gaussian(1), 0.25, dict(width=32)),
     ("process", StudentT(1), 0.10, dict(width=8)),
+    ("dkt", Gaussian(1), 0.35, {}),
+    pytest.param("dkt", Categorical(2), 0.02, {}, marks=SLOW),
     ("process", Categorical(2), 0.02, dict(width=8)),
     ("ensemble", Gaussian(1), 0.10, dict(members=2)),
 ]

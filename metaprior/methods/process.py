@@ -10,8 +10,16 @@ from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer.conditioned import ClassPosterior, ProcessPosterior
 from metaprior.infer.gp import cholesky, laplace, sequential_log_prob, whiten
 from metaprior.method import AbstractMethod, Spec
-from metaprior.nets.kernels import Constant, Deep, Kernels, RandomEffects, Stationary, diagonal, gram
+from metaprior.nets.kernels import Constant, Deep, Dot, Kernels, RandomEffects, Spectral, Stationary, diagonal, gram
 from metaprior.nets.means import Mean, Scale
+from metaprior.nets.mlp import mlp
+
+# Kernels of the plain process on d features, each starting where two unit normal points are neither alike nor unrelated.
+PLAIN = {
+    "rbf": lambda d, key: Stationary(jnp.zeros(()), jnp.full(d, 0.5 * jnp.log(float(d))), "eq"),
+    "linear": lambda d, key: Dot(jnp.full((), -0.5 * jnp.log(float(d)))),
+    "spectral": lambda d, key: Spectral.init(d, 4, 1.0, 0.5 / d**0.5, key=key),
+}
 
 
 class Process(AbstractMethod):
@@ -25,6 +33,11 @@ class Process(AbstractMethod):
     all rows of the task, sum_i w_i log p(y_i | y_1 … y_{i-1}), w_i proportional to (1 + i)^-decay: with
     `decay = 0` the marginal likelihood, with larger ones the first few rows count more. One Cholesky
     factor gives all terms. Classes: a softmax of processes with Laplace's method.
+
+    The row `dkt` is Deep Kernel Transfer: with `kernel="rbf"`, `"linear"` or `"spectral"` a Gaussian process with that
+    one kernel on the features of a network, a constant mean and constant noise, trained on the marginal likelihood of
+    support and query together (algorithm 1 of that paper). Classes are those of the process here; the paper regresses
+    on labels ±1, one class against the rest.
 
     Args:
         mean: prior mean.
@@ -53,33 +66,51 @@ class Process(AbstractMethod):
     columns: int | None = eqx.field(static=True, default=None)
 
     @classmethod
-    def init(cls, spec: Spec, *, key, width: int = 32, features: int = 16, decay: float = 0.0):
-        """The structured default: constant + random effects + EQ + Matérn-5/2 + deep features.
+    def init(cls, spec: Spec, *, key, kernel: str = "structured", width=32, features=16, decay: float = 0.0):
+        """The structured default: constant + random effects + EQ + Matérn-5/2 + deep features; or one deep kernel.
 
         Args:
             spec: shape of the tasks; its last `pooled` columns enter the mean as they are.
             key: initial values of the networks.
-            width: hidden units of the mean, noise and feature networks (32: tables of tens of columns).
-            features: number of deep features.
+            kernel: `"structured"`, or one of `"rbf"`, `"linear"` and `"spectral"` (4 components, the paper's code).
+            width: hidden units of the mean, noise and feature networks (32: tables of tens of columns; 40 in the row
+                `dkt`, its paper's sinusoids). With one kernel, 0 leaves out the network: h(x) = x.
+            features: number of deep features (40 in the row `dkt`).
             decay: see the class.
         """
         if spec.head.y_dim != 1:
             raise ValueError(f"process predicts one outcome; the head has {spec.head.y_dim}.")
+        if kernel != "structured":
+            return cls._plain(spec, kernel, width, features, decay, key)
         d, keys = spec.x_dim, jr.split(key, 5)
         degree = 2 if 2 * d + 1 <= 64 else 1
         length = jnp.full(d, 0.5 * jnp.log(float(max(d, 1))) + 0.3)
+        net = eqx.nn.MLP(d, features, width, 2, activation=jnp.tanh, final_activation=jnp.tanh, key=keys[1])
         kernels = (
             Constant(jnp.log(jnp.asarray(0.3))),
             RandomEffects.init(d, degree, 0.1, key=keys[0]),
             Stationary(jnp.log(jnp.asarray(0.4)), length, "eq"),
             Stationary(jnp.log(jnp.asarray(0.3)), length, "matern52"),
-            Deep.init(d, width, features, 0.3, key=keys[1]),
+            Deep(net, Dot(jnp.log(jnp.asarray(0.3)) - 0.5 * jnp.log(float(features)))),
         )
         mean = Mean.init(spec, degree=degree, width=width, key=keys[2])
         if spec.head.classes:
             return cls(mean, kernels, None, spec.head, None, decay)  # ty: ignore[invalid-argument-type]
         noise = Scale.init(d, 0.5, width=width, key=keys[3])
         return cls(mean, kernels, noise, spec.head, jnp.log(jnp.asarray(8.0)), decay)  # ty: ignore[invalid-argument-type]
+
+    @classmethod
+    def _plain(cls, spec, kernel, width, features, decay, key):
+        """One kernel on a network's features, a constant mean and constant noise."""
+        if kernel not in PLAIN:
+            raise ValueError(f"Process has the kernels 'structured', {', '.join(map(repr, PLAIN))}; got {kernel!r}.")
+        net_key, kernel_key = jr.split(key)
+        base = PLAIN[kernel](features if width else spec.x_dim, kernel_key)
+        mean = Mean.init(spec, degree=0, width=0, key=net_key)
+        noise = None if spec.head.classes else Scale.init(spec.x_dim, 0.3, width=0, key=net_key)
+        if width:
+            base = Deep(mlp(spec.x_dim, features, width, 2, key=net_key), base)
+        return cls(mean, (base,), noise, spec.head, None, decay)
 
     def gram(self, a, b):
         """Prior covariance of the function between two sets of points."""

@@ -95,9 +95,9 @@ class Periodic(AbstractKernel):
 
 
 def polynomial(x: Float[Array, "n d"], degree: int) -> Float[Array, "n q"]:
-    """[1, x] for degree 1, [1, x, x² - 1] for degree 2: features of a random-effects model."""
+    """[1], [1, x] or [1, x, x² - 1] for degree 0, 1 or 2: features of a random-effects model."""
     one = jnp.ones((x.shape[0], 1), x.dtype)
-    return jnp.concatenate([one, x] + ([x * x - 1.0] if degree == 2 else []), axis=1)
+    return jnp.concatenate([one, x, x * x - 1.0][: 1 + degree], axis=1)
 
 
 class RandomEffects(AbstractKernel):
@@ -127,23 +127,68 @@ class RandomEffects(AbstractKernel):
         return (self._weights(a) ** 2).sum(-1)
 
 
-class Deep(AbstractKernel):
-    """Linear kernel on learned features: a Bayesian last layer on a small tanh network."""
+class Dot(AbstractKernel):
+    """Linear kernel exp(2 log_std) aᵀb: Bayesian linear regression without an intercept."""
 
-    net: eqx.nn.MLP
     log_std: Array
 
-    @staticmethod
-    def init(d: int, width: int, features: int, std: float, *, key: PRNGKeyArray) -> "Deep":
-        net = eqx.nn.MLP(d, features, width, 2, activation=jnp.tanh, final_activation=jnp.tanh, key=key)
-        return Deep(net, jnp.log(jnp.asarray(std)))
-
-    def _features(self, x):
-        h = jax.vmap(self.net)(x)
-        return jnp.exp(self.log_std) * h / jnp.sqrt(h.shape[-1])
-
     def __call__(self, a, b):
-        return self._features(a) @ self._features(b).T
+        return jnp.exp(2 * self.log_std) * (a @ b.T)
 
     def diag(self, a):
-        return (self._features(a) ** 2).sum(-1)
+        return jnp.exp(2 * self.log_std) * (a * a).sum(-1)
+
+
+class Spectral(AbstractKernel):
+    """Spectral mixture: sum_q w_q exp(-2 π² sum_i v_qi τ_i²) cos(2 π μ_qᵀ τ), τ = a - b.
+
+    Wilson & Adams, "Gaussian Process Kernels for Pattern Discovery and Extrapolation", ICML 2013, equation 12: the
+    spectral density is a mixture of normals N(μ_q, diag(v_q)), in cycles per unit of the points.
+
+    Args:
+        log_std: half the log of w, `(q,)`.
+        frequency: μ, `(q, d)`.
+        log_width: half the log of v, `(q, d)`.
+    """
+
+    log_std: Float[Array, "q"]
+    frequency: Float[Array, "q d"]
+    log_width: Float[Array, "q d"]
+
+    @staticmethod
+    def init(d: int, components: int, std: float, scale: float, *, key: PRNGKeyArray) -> "Spectral":
+        """Total standard deviation `std`; frequencies and their widths of the order of `scale`."""
+        log_std = jnp.full(components, jnp.log(std / components**0.5))
+        width = jnp.full((components, d), jnp.log(scale))
+        return Spectral(log_std, scale * jr.normal(key, (components, d)), width)
+
+    def __call__(self, a, b):
+        def component(log_std, frequency, log_width):
+            width = 2 * jnp.pi * jnp.exp(log_width)
+            phase = 2 * jnp.pi * ((a @ frequency)[:, None] - (b @ frequency)[None])
+            return jnp.exp(2 * log_std - 0.5 * _squared_distance(a * width, b * width)) * jnp.cos(phase)
+
+        return jax.vmap(component)(self.log_std, self.frequency, self.log_width).sum(0)
+
+    def diag(self, a):
+        return jnp.exp(2 * self.log_std).sum() * jnp.ones(a.shape[0], a.dtype)
+
+
+class Deep(AbstractKernel):
+    """A kernel on learned features of the points: k(h(a), h(b)).
+
+    Wilson et al., "Deep Kernel Learning", AISTATS 2016, equation 5.
+
+    Args:
+        net: h.
+        kernel: k.
+    """
+
+    net: eqx.nn.MLP
+    kernel: AbstractKernel
+
+    def __call__(self, a, b):
+        return self.kernel(jax.vmap(self.net)(a), jax.vmap(self.net)(b))
+
+    def diag(self, a):
+        return self.kernel.diag(jax.vmap(self.net)(a))

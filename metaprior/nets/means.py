@@ -30,10 +30,10 @@ class Mean(eqx.Module):
 
     @staticmethod
     def init(spec: Spec, *, degree: int, width: int, key: PRNGKeyArray) -> "Mean":
-        """All terms; polynomial and net start at zero, the pooled prediction's coefficient at one."""
+        """Polynomial and net start at zero, the pooled prediction's coefficient at one; `width = 0`: no net."""
         out = spec.head.classes or 1
         net = _zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key)) if width else None
-        weights = jnp.zeros((1 + degree * spec.x_dim, out)) if degree else None
+        weights = jnp.zeros((1 + degree * spec.x_dim, out))
         return Mean(jnp.ones(()) if spec.pooled else None, weights, net, spec.pooled, degree, out)
 
     def __call__(self, x):
@@ -41,7 +41,8 @@ class Mean(eqx.Module):
         if self.pooled and self.coefficient is not None:
             value = value + self.coefficient * x[:, x.shape[1] - self.pooled :]
         if self.weights is not None:
-            value = value + polynomial(x[:, : (self.weights.shape[0] - 1) // self.degree], self.degree) @ self.weights
+            seen = x[:, : (self.weights.shape[0] - 1) // max(self.degree, 1)]
+            value = value + polynomial(seen, self.degree) @ self.weights
         return value if self.net is None else value + jax.vmap(self.net)(x)
 
 

@@ -1,0 +1,72 @@
+"""Methods against exact answers computed in another way."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.gaussian_process import GaussianProcessRegressor, kernels
+
+from metaprior import Data, Spec, Task
+from metaprior.heads import Gaussian
+from metaprior.methods import METHODS, ALPaCA
+
+
+def observed(key, d=2, support=5, query=4):
+    """Five support rows (one more is padding) and query rows, as `Data` and as arrays of what is in the mask."""
+    x_key, y_key = jax.random.split(key)
+    n = support + 1 + query
+    x, y = jax.random.normal(x_key, (n, d)), jax.random.normal(y_key, (n, 1))
+    shown = Data(x[: support + 1], y[: support + 1], jnp.arange(support + 1) < support)
+    rest = Data(x[support + 1 :], y[support + 1 :], jnp.ones(query, bool))
+    numpy = [np.asarray(a) for a in (x[:support], y[:support, 0], x[support + 1 :], y[support + 1 :, 0])]
+    return shown, rest, numpy
+
+
+def agree(posterior, query, mean, covariance, y):
+    """Marginals and the joint density are those of N(mean, covariance)."""
+    predictive = posterior.predict(query.x, key=jax.random.key(0), samples=1)
+    np.testing.assert_allclose(predictive.mean()[:, 0], mean, atol=1e-5)
+    np.testing.assert_allclose(predictive.variance()[:, 0], np.diag(covariance), atol=1e-5)
+    joint = posterior.joint_log_prob(query, key=jax.random.key(0), samples=1)
+    np.testing.assert_allclose(joint, stats.multivariate_normal.logpdf(y, mean, covariance), atol=1e-5)
+
+
+PLAIN = {
+    "rbf": kernels.ConstantKernel(1.7**2) * kernels.RBF([0.8, 1.3]),
+    "linear": kernels.ConstantKernel(1.7**2) * kernels.DotProduct(1e-8),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_dkt_is_gaussian_process_regression(name, x64):
+    """Without a network: scikit-learn's posterior, and its marginal likelihood is the loss."""
+    dkt = METHODS["dkt"].init(Spec(2, Gaussian(1)), key=jax.random.key(0), kernel=name, width=0)
+    kernel = eqx.tree_at(lambda k: k.log_std, dkt.kernels[0], jnp.log(1.7))
+    if name == "rbf":
+        kernel = eqx.tree_at(lambda k: k.log_length, kernel, jnp.log(jnp.asarray([0.8, 1.3])))
+    noise = 0.3 + dkt.noise.floor
+    dkt = eqx.tree_at(lambda m: (m.kernels[0], m.noise.log_std, m.mean.weights), dkt,
+                      (kernel, jnp.log(0.3), jnp.full((1, 1), 0.4)))  # fmt: skip
+    support, query, (x, y, x_q, y_q) = observed(jax.random.key(1))
+    reference = GaussianProcessRegressor(PLAIN[name], alpha=noise**2, optimizer=None).fit(x, y - 0.4)
+    mean, covariance = reference.predict(x_q, return_cov=True)
+    posterior = dkt.posterior(support, key=jax.random.key(2))
+    agree(posterior, query, mean + 0.4, covariance + noise**2 * np.eye(len(y_q)), y_q)
+    loss = dkt.loss(Task(support, Data(query.x, query.y, jnp.zeros(len(y_q), bool))), key=jax.random.key(3))
+    np.testing.assert_allclose(-len(y) * loss, reference.log_marginal_likelihood_value_, atol=1e-5)
+
+
+def test_alpaca_is_conjugate_regression(x64):
+    """Bayesian linear regression on the network's features, in weights: K ~ N(mean, noise (A Aᵀ)⁻¹)."""
+    alpaca = ALPaCA.init(Spec(2, Gaussian(1)), key=jax.random.key(0), width=8, size=4, noise_variance=0.2)
+    root = jnp.eye(4) + 0.3 * jax.random.normal(jax.random.key(1), (4, 4))
+    alpaca = eqx.tree_at(lambda m: m.root, alpaca, root)
+    support, query, (x, y, x_q, y_q) = observed(jax.random.key(2))
+    phi, phi_q = np.asarray(alpaca.phi(x)), np.asarray(alpaca.phi(x_q))
+    precision = np.asarray(root @ root.T) / 0.2
+    covariance = np.linalg.inv(precision + phi.T @ phi / 0.2)
+    mean = covariance @ (precision @ np.asarray(alpaca.mean)[:, 0] + phi.T @ y / 0.2)
+    posterior = alpaca.posterior(support, key=jax.random.key(3))
+    agree(posterior, query, phi_q @ mean, phi_q @ covariance @ phi_q.T + 0.2 * np.eye(len(y_q)), y_q)
