@@ -17,7 +17,13 @@ SMALL = {
     "alpaca": dict(width=8, size=4),
     "process": dict(width=8, features=4),
     "dkt": dict(width=8, features=4),
+    "versa": dict(width=8, features=4, samples=2),
     "ensemble": dict(members=2, width=8),
+    "llama": dict(width=6, depth=1),
+    "abml": dict(width=6, depth=1, steps=2),
+    "vampire": dict(width=6, depth=1, steps=2, samples=2),
+    "bmaml": dict(width=6, depth=1, steps=2, particles=3),
+    "platipus": dict(width=6, depth=1, steps=2),
 }
 QUICK = {("maml", "student"), ("process", "student")}  # of the heads beyond the first of each kind
 LONG = {("dkt", "classes")}  # the code of another row
@@ -49,6 +55,10 @@ def test_contract(name, head):
         (CNP, Gaussian(1), dict(width=8, encoder="attention")),
         (ProtoNet, Categorical(3), dict(width=8, pseudo_count=0.0)),
         (Process, Gaussian(1), dict(kernel="rbf", width=0)),
+        (METHODS["llama"].method, Gaussian(1), dict(width=6, depth=1, structure="kronecker", steps=2)),
+        (METHODS["llama"].method, Gaussian(1), dict(width=6, depth=1, structure="diagonal", precision=10.0)),
+        (METHODS["bmaml"].method, Gaussian(1), dict(width=6, depth=1, steps=1, particles=2, objective="chaser")),
+        (METHODS["bmaml"].method, Gaussian(1), dict(width=6, depth=1, steps=2, particles=3, subset="last_layer")),
         (Process, Gaussian(1), dict(kernel="linear", width=8, features=4)),
     ],
 )

@@ -16,6 +16,11 @@ def shorten(gradient: Any, length: float) -> Any:
     return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), gradient)
 
 
+def rate_a_weight(w: Any, start: float) -> Any:
+    """A learned rate for every weight of `w`, all starting at `start`: Li et al., "Meta-SGD", 2017, equation 1."""
+    return jax.tree.map(lambda a: jnp.full_like(a, start), eqx.filter(w, eqx.is_inexact_array))
+
+
 def descend(
     loss: Callable[[Any], Float[Array, ""]],
     w: Any,

@@ -32,9 +32,11 @@ def direction(particles: Float[Array, "m d"], scores: Float[Array, "m d"], h: Fl
     phi(w_i) = 1/m sum_j [ k(w_j, w_i) score(w_j) + d/dw_j k(w_j, w_i) ], the last term being
     2/h k(w_j, w_i) (w_i - w_j), which drives particles apart.
     """
-    gap = particles[:, None] - particles[None]  # [i, j] = w_i - w_j
-    k = jnp.exp(-(gap**2).sum(-1) / h)
-    return (k @ scores + 2 / h * (k[:, :, None] * gap).sum(1)) / particles.shape[0]
+    center = particles - particles.mean(0)  # near zero, squared distances lose nothing to rounding
+    square = (center**2).sum(-1)
+    k = jnp.exp(-jnp.maximum(square[:, None] + square[None] - 2 * center @ center.T, 0.0) / h)
+    apart = k.sum(1, keepdims=True) * center - k @ center  # sum_j k(w_j, w_i) (w_i - w_j)
+    return (k @ scores + 2 / h * apart) / particles.shape[0]
 
 
 def svgd(

@@ -26,6 +26,7 @@ def bayes_by_backprop(
     *,
     kl_weight: float,
     samples: int,
+    clip: float | None = None,
     key: PRNGKeyArray,
 ) -> Diagonal:
     """Steps of descent from the prior on E_q risk(w) + kl_weight KL(q ‖ prior) / count.
@@ -42,6 +43,7 @@ def bayes_by_backprop(
         steps: number of steps, at least 0.
         kl_weight: 1 is the evidence bound.
         samples: draws of `w` for the expectation.
+        clip: as `descend` takes it.
         key: of the draws.
     """
 
@@ -50,4 +52,4 @@ def bayes_by_backprop(
         kl = q.kl(prior) / jnp.maximum(count, 1)
         return jax.vmap(each)(jr.split(key, samples)).mean() + kl_weight * kl
 
-    return descend(bound, prior, rate, steps)
+    return descend(bound, prior, rate, steps, clip=clip)

@@ -8,14 +8,20 @@ from jaxtyping import PRNGKeyArray
 
 from metaprior.errors import InputError
 from metaprior.method import AbstractLearner, Spec
+from metaprior.methods.abml import ABML
 from metaprior.methods.alpaca import ALPaCA
+from metaprior.methods.bmaml import BMAML
 from metaprior.methods.cnp import CNP
 from metaprior.methods.ensemble import Ensemble
+from metaprior.methods.llama import LLAMA
 from metaprior.methods.maml import MAML
 from metaprior.methods.neural_process import NP
+from metaprior.methods.platipus import PLATIPUS
 from metaprior.methods.process import Process
 from metaprior.methods.protonet import ProtoNet
 from metaprior.methods.stack import Stack
+from metaprior.methods.vampire import VAMPIRE
+from metaprior.methods.versa import VERSA
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,16 @@ METHODS: dict[str, Row] = {
     for row in (
         Row("maml", MAML, "Finn, Abbeel & Levine 2017", "optimisation", BOTH,
             "a network that a gradient step fits to a task; one function, no uncertainty about it"),
+        Row("llama", LLAMA, "Grant et al. 2018", "optimisation", BOTH,
+            "MAML with a normal posterior around what it finds, from the curvature of the rows"),
+        Row("abml", ABML, "Ravi & Beatson 2019", "optimisation", BOTH,
+            "a prior over all weights of a network; variational inference by a few gradient steps"),
+        Row("vampire", VAMPIRE, "Nguyen, Do & Carneiro 2020", "optimisation", BOTH,
+            "as abml, trained on how well draws predict the query alone"),
+        Row("bmaml", BMAML, "Yoon et al. 2018", "optimisation", BOTH,
+            "a few networks that repel one another: several explanations of the same rows"),
+        Row("platipus", PLATIPUS, "Finn, Xu & Levine 2018", "optimisation", BOTH,
+            "draws of an initial network, each then fitted to the rows; ambiguous tasks"),
         Row("protonet", ProtoNet, "Snell, Swersky & Zemel 2017", "non-parametric", ("classes",),
             "classes that form clusters; quick, strong with very few examples a class"),
         Row("dkt", Process, "Patacchiola et al. 2020", "non-parametric", BOTH,
@@ -63,6 +79,8 @@ METHODS: dict[str, Row] = {
             "many tasks, fast predictions, marginal uncertainty; one pass of a network"),
         Row("np", NP, "Garnelo et al. 2018", "amortised", BOTH,
             "many tasks, and functions that must be drawn as a whole"),
+        Row("versa", VERSA, "Gordon et al. 2019", "last layer", BOTH,
+            "many tasks, fast predictions; a distribution over last layers in one pass of a network"),
         Row("alpaca", ALPaCA, "Harrison, Sharma & Pavone 2018", "last layer", ("numbers",),
             "numbers, a few hundred tasks or more; exact last layer, joint draws, any number of outcomes"),
         Row("process", Process, "Shah, Wilson & Ghahramani 2014; Patacchiola et al. 2020", "last layer", BOTH,
@@ -94,4 +112,21 @@ def get(name: str) -> Row:
     raise InputError(f"There is no method {name!r}; {hint}")
 
 
-__all__ = ["CNP", "MAML", "METHODS", "NP", "ALPaCA", "Ensemble", "Process", "ProtoNet", "Row", "Stack", "get"]
+__all__ = [
+    "ABML",
+    "BMAML",
+    "CNP",
+    "LLAMA",
+    "MAML",
+    "METHODS",
+    "NP",
+    "PLATIPUS",
+    "VAMPIRE",
+    "ALPaCA",
+    "Ensemble",
+    "Process",
+    "ProtoNet",
+    "Row",
+    "Stack",
+    "get",
+]

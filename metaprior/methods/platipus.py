@@ -1,0 +1,111 @@
+"""Probabilistic model-agnostic meta-learning."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array
+
+from metaprior.infer.descend import descend, rate_a_weight
+from metaprior.infer.gaussian import Diagonal
+from metaprior.method import AbstractMethod
+from metaprior.nets.mlp import apply, mlp
+from metaprior.posterior import AbstractHead, Sampled
+
+
+class PLATIPUS(AbstractMethod):
+    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, algorithms 1 and 2.
+
+    The prior N(μ, σ²) over initial weights is moved by one gradient step on the rows at hand, N(μ - γ ∇L(μ), .):
+    p by the support with σ, q by the query with a spread v of its own. In training θ is drawn from q, φ = θ after
+    descent on the support, and the objective is L(φ; query) + weight KL(q ‖ p) / rows of the query. On a new task θ is
+    drawn from p.
+
+    L is the head's mean loss. The text conditions q on all rows and algorithm 1 on the query rows: here the latter.
+
+    Args:
+        prior: N(μ, σ²) over the network's weights.
+        log_vq: log of the standard deviation of q (the paper's v_q is a variance).
+        gamma_p, gamma_q: γ of the two.
+        inner_lr: rate of the descent from θ to φ.
+
+    Other fields are settings of `init`.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Gaussian
+        >>> platipus = metaprior.methods.PLATIPUS.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
+        >>> posterior = platipus.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
+        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
+        (4, 1)
+    """
+
+    prior: Diagonal
+    log_vq: Any
+    gamma_p: Array
+    gamma_q: Array
+    inner_lr: Any
+    head: AbstractHead
+    steps: int = eqx.field(static=True)
+    kl_weight: float = eqx.field(static=True)
+    samples: int = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
+
+    @classmethod
+    def init(
+        cls, spec, *, key, width=40, depth=2, std=0.02, inner_lr: Any = None, gamma=0.01, steps=5, kl_weight=1.0,
+        samples=1, clip: float | None = 1.0,
+    ):  # fmt: skip
+        """A prior around a random network.
+
+        Args:
+            spec: shape of the tasks.
+            key: initial weights.
+            width, depth: hidden units and layers.
+            std: initial σ and v (0.02: a network of 40 units still tells its inputs apart under that noise).
+            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned rate for each weight, from
+                0.1, as in Meta-SGD.
+            gamma: initial γ of both p and q (0.01).
+            steps: of the descent from θ to φ (at least 1 in the paper).
+            kl_weight: 1 is the evidence bound (the paper tunes it: 0.05 and 0.15 for images).
+            samples: draws of θ in training, at least 1.
+            clip: greatest norm of an inner gradient (1: without it a small scale of the head ends in NaN).
+        """
+        if samples < 1:
+            raise ValueError(f"PLATIPUS needs at least 1 draw of the weights; got samples={samples}.")
+        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
+        prior = Diagonal.around(net, std)
+        rate = rate_a_weight(net, 0.1) if inner_lr is None else inner_lr
+        gamma = jnp.asarray(gamma)
+        return cls(
+            prior, jax.tree.map(jnp.copy, prior.log_std), gamma, gamma, rate, spec.head, steps, kl_weight, samples, clip
+        )
+
+    def risk(self, net, data, key):
+        """L."""
+        return self.head.risk(apply(net, data.x), data, key=key)
+
+    def shifted(self, data, gamma, log_std, key) -> Diagonal:
+        """N(μ - γ ∇L(μ; data), exp(log_std)²)."""
+        mean = descend(lambda net: self.risk(net, data, key), self.prior.mean, gamma, clip=self.clip)
+        return Diagonal(mean, log_std)
+
+    def adapt(self, p: Diagonal, support, key):
+        """θ from `p`, then φ."""
+        start, inner = jr.split(key)
+        descent = lambda net: self.risk(net, support, inner)
+        return descend(descent, p.sample(key=start), self.inner_lr, self.steps, clip=self.clip)
+
+    def loss(self, task, *, key):
+        q_key, p_key, draw_key, head_key = jr.split(key, 4)
+        q = self.shifted(task.query, self.gamma_q, self.log_vq, q_key)
+        p = self.shifted(task.support, self.gamma_p, self.prior.log_std, p_key)
+        each = lambda k: self.risk(self.adapt(q, task.support, k), task.query, head_key)
+        kl = self.kl_weight * q.kl(p) / jnp.maximum(task.query.count, 1)
+        return jax.vmap(each)(jr.split(draw_key, self.samples)).mean() + kl
+
+    def posterior(self, support, *, key):
+        p = self.shifted(support, self.gamma_p, self.prior.log_std, key)
+        return Sampled(eqx.Partial(self.adapt, p, support), apply, self.head)
