@@ -1,8 +1,10 @@
 """Sources of tasks: callables from a random key to a `Task`."""
 
+from metaprior.sources.ambiguous import SineLine
 from metaprior.sources.gaussian_process import GP
+from metaprior.sources.harmonic import Harmonic
 from metaprior.sources.linear import Linear
 from metaprior.sources.sinusoid import Sinusoid
 from metaprior.sources.table import Table
 
-__all__ = ["GP", "Linear", "Sinusoid", "Table"]
+__all__ = ["GP", "Harmonic", "Linear", "SineLine", "Sinusoid", "Table"]

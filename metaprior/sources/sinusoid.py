@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 
+from metaprior.sources.grid import Grid, sines
 from metaprior.sources.shots import shots
 from metaprior.task import Data, Task
 
@@ -11,7 +12,9 @@ from metaprior.task import Data, Task
 class Sinusoid(eqx.Module):
     """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning", ICML 2017, section 5.1: y = A sin(x - phase), no noise.
 
-    A is uniform in [0.1, 5], the phase in [0, π] and x in [-5, 5]; support and query rows are drawn together.
+    A is uniform in [0.1, 5], the phase in [0, π] and x in [-5, 5]; support and query rows are drawn together. With
+    `noise=0.02**0.5, fewest=0` these are the tasks of Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient
+    Online Bayesian Regression", WAFR 2018 (ALPaCA), seen in a mirror.
 
     Args:
         support, query: rows of a task (10 + 10).
@@ -25,6 +28,9 @@ class Sinusoid(eqx.Module):
         >>> task = Sinusoid(support=5)(jax.random.key(0))
         >>> task.support.x.shape, task.query.y.shape
         ((5, 1), (10, 1))
+        >>> source = Sinusoid(noise=0.3)
+        >>> source.exact(task.support).predict(task.query.x, key=None, samples=1).mean().shape
+        (10, 1)
     """
 
     support: int = eqx.field(static=True, default=10)
@@ -45,3 +51,9 @@ class Sinusoid(eqx.Module):
         y = amplitude * jnp.sin(x - phase)
         y = y + self.noise * jr.normal(n_key, y.shape) if self.noise else y
         return shots(Data.of(x, y), self.support, self.fewest, key=k_key)
+
+    def exact(self, support: Data) -> Grid:
+        """The posterior that knows the ranges and the noise, which must not be zero."""
+        if not self.noise:
+            raise ValueError("Sinusoid has an exact posterior where there is noise; its noise is 0.")
+        return Grid((sines(self.amplitude, self.phase),), self.noise, support)
