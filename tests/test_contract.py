@@ -18,6 +18,7 @@ SMALL = {
     "process": dict(width=8, features=4),
     "dkt": dict(width=8, features=4),
     "versa": dict(width=8, features=4, samples=2),
+    "versa": dict(width=8, features=4, samples=2),
     "ensemble": dict(members=2, width=8),
     "llama": dict(width=6, depth=1),
     "abml": dict(width=6, depth=1, steps=2),

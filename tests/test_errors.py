@@ -177,6 +177,7 @@ OPTIONS = [
     # method, head, options of init, what the message must hold
     ("dkt", Gaussian(1), dict(kernel="rfb"), ["'rfb'", "'rbf'", "'structured'"]),
     ("dkt", Gaussian(2), {}, ["one outcome", "2"]),
+    ("versa", Gaussian(1), dict(samples=0), ["VERSA", "0"]),
 ]
 
 

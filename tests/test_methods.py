@@ -26,6 +26,8 @@ LEARNERS = [
     ("alpaca", Gaussian(1), 0.25, dict(width=32)),
     ("process", StudentT(1), 0.10, dict(width=8)),
     ("dkt", Gaussian(1), 0.35, {}),
+    ("versa", Gaussian(1), 0.12, dict(width=32, samples=8)),
+    ("versa", Categorical(2), 0.07, dict(width=32, samples=8)),
     pytest.param("dkt", Categorical(2), 0.02, {}, marks=SLOW),
     ("process", Categorical(2), 0.02, dict(width=8)),
     ("ensemble", Gaussian(1), 0.10, dict(members=2)),

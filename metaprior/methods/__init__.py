@@ -20,6 +20,7 @@ from metaprior.methods.platipus import PLATIPUS
 from metaprior.methods.process import Process
 from metaprior.methods.protonet import ProtoNet
 from metaprior.methods.stack import Stack
+from metaprior.methods.versa import VERSA
 from metaprior.methods.vampire import VAMPIRE
 from metaprior.methods.versa import VERSA
 
@@ -81,6 +82,8 @@ METHODS: dict[str, Row] = {
             "many tasks, and functions that must be drawn as a whole"),
         Row("versa", VERSA, "Gordon et al. 2019", "last layer", BOTH,
             "many tasks, fast predictions; a distribution over last layers in one pass of a network"),
+        Row("versa", VERSA, "Gordon et al. 2019", "last layer", BOTH,
+            "many tasks, fast predictions; a distribution over last layers in one pass of a network"),
         Row("alpaca", ALPaCA, "Harrison, Sharma & Pavone 2018", "last layer", ("numbers",),
             "numbers, a few hundred tasks or more; exact last layer, joint draws, any number of outcomes"),
         Row("process", Process, "Shah, Wilson & Ghahramani 2014; Patacchiola et al. 2020", "last layer", BOTH,
@@ -122,6 +125,7 @@ __all__ = [
     "NP",
     "PLATIPUS",
     "VAMPIRE",
+    "VERSA",
     "ALPaCA",
     "Ensemble",
     "Process",
