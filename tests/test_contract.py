@@ -55,6 +55,7 @@ def test_contract(name, head):
         (METHODS["maml"].method, Gaussian(2, scale=jnp.asarray([0.5, 1.0])), dict(inner_lr=jnp.asarray(0.1), steps=2)),
         (CNP, Gaussian(1), dict(width=8, encoder="attention")),
         (ProtoNet, Categorical(3), dict(width=8, pseudo_count=0.0)),
+        (METHODS["matching"].method, Categorical(3), dict(width=8, pseudo_count=0.0, scale=1.0)),
         (Process, Gaussian(1), dict(kernel="rbf", width=0)),
         (METHODS["llama"].method, Gaussian(1), dict(width=6, depth=1, structure="kronecker", steps=2)),
         (METHODS["llama"].method, Gaussian(1), dict(width=6, depth=1, structure="diagonal", precision=10.0)),

@@ -11,7 +11,7 @@ from conftest import tiny_csv
 
 from metaprior import Spec
 from metaprior.cli import main
-from metaprior.heads import Gaussian
+from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import METHODS
 
 FIT = "fit t.csv --task g --target y --steps 4 --out new"
@@ -178,6 +178,9 @@ OPTIONS = [
     ("dkt", Gaussian(1), dict(kernel="rfb"), ["'rfb'", "'rbf'", "'structured'"]),
     ("dkt", Gaussian(2), {}, ["one outcome", "2"]),
     ("versa", Gaussian(1), dict(samples=0), ["VERSA", "0"]),
+    ("matching", Categorical(2), dict(scale=0.0), ["MatchingNet", "scale", "0.0"]),
+    ("matching", Categorical(2), dict(pseudo_count=-1.0), ["MatchingNet", "pseudo_count", "-1.0"]),
+    ("matching", Gaussian(1), {}, ["predicts classes", "Gaussian"]),
 ]
 
 

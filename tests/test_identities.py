@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
 from metaprior import Data, Spec, Task, fit, split
-from metaprior.heads import Gaussian
+from metaprior.heads import Categorical, Gaussian
 from metaprior.infer.gaussian import Diagonal
 from metaprior.methods import METHODS, VERSA, ALPaCA
 
@@ -124,3 +124,19 @@ def test_versa_infers_a_mean(n):
     kl = float(jax.vmap(lambda a, b: a.kl(b))(q, exact).mean())
     print(f"\nVERSA toy, n = {n}: slope {slope:.4f} of the exact one, KL {kl:.5f} nats")
     assert abs(slope - 1) < 0.02 and kl < 0.01
+
+
+def test_matching_is_attention(key):
+    """Equation 1 of the paper in numpy, and what is said without rows."""
+    matching = METHODS["matching"].init(Spec(2, Categorical(3)), key=key, scale=1.0, pseudo_count=0.0)
+    support, query, (x, _, x_q, _) = observed(key)
+    y = np.array([0, 1, 0, 1, 1])
+    support = Data(support.x, jnp.asarray([*y, 2.0])[:, None], support.mask)
+    f, g = (np.asarray(jax.vmap(matching.net)(a)) for a in (x_q, x))
+    cosine = (f @ g.T) / np.linalg.norm(f, axis=1)[:, None] / np.linalg.norm(g, axis=1)
+    attention = np.exp(cosine) / np.exp(cosine).sum(1, keepdims=True)
+    say = lambda data: matching.posterior(data, key=key).predict(query.x, key=key, samples=1)
+    np.testing.assert_allclose(say(support).mean(), attention @ np.eye(3)[y], atol=1e-5)
+    assert np.isfinite(say(support).log_prob(jnp.full((4, 1), 2.0))).all()  # no row of this class
+    nothing = Data(support.x, support.y, jnp.zeros(6, bool))
+    np.testing.assert_allclose(say(nothing).mean(), 1 / 3, atol=1e-6)

@@ -25,6 +25,7 @@ LEARNERS = [
     pytest.param("np", Categorical(2), 0.05, dict(width=64), marks=SLOW),
     ("alpaca", Gaussian(1), 0.25, dict(width=32)),
     ("process", StudentT(1), 0.10, dict(width=8)),
+    ("matching", Categorical(2), 0.5, {}),
     ("dkt", Gaussian(1), 0.35, {}),
     ("versa", Gaussian(1), 0.12, dict(width=32, samples=8)),
     ("versa", Categorical(2), 0.07, dict(width=32, samples=8)),

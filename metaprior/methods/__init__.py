@@ -15,6 +15,7 @@ from metaprior.methods.cnp import CNP
 from metaprior.methods.ensemble import Ensemble
 from metaprior.methods.llama import LLAMA
 from metaprior.methods.maml import MAML
+from metaprior.methods.matching import MatchingNet
 from metaprior.methods.neural_process import NP
 from metaprior.methods.platipus import PLATIPUS
 from metaprior.methods.process import Process
@@ -73,6 +74,8 @@ METHODS: dict[str, Row] = {
             "draws of an initial network, each then fitted to the rows; ambiguous tasks"),
         Row("protonet", ProtoNet, "Snell, Swersky & Zemel 2017", "non-parametric", ("classes",),
             "classes that form clusters; quick, strong with very few examples a class"),
+        Row("matching", MatchingNet, "Vinyals et al. 2016", "non-parametric", ("classes",),
+            "classes of several clusters each; compares with every row instead of class means"),
         Row("dkt", Process, "Patacchiola et al. 2020", "non-parametric", BOTH,
             "smooth or periodic functions of a few inputs; an exact Gaussian process on learned features",
             options=dict(kernel="spectral", width=40, features=40)),
@@ -128,6 +131,7 @@ __all__ = [
     "VERSA",
     "ALPaCA",
     "Ensemble",
+    "MatchingNet",
     "Process",
     "ProtoNet",
     "Row",
