@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import jax.random as jr
 
 from metaprior.method import AbstractMethod
+from metaprior.nets.attention import Attention
 from metaprior.nets.mlp import apply, mlp
-from metaprior.nets.sets import CrossAttention, DeepSet
+from metaprior.nets.sets import DeepSet
 from metaprior.posterior import AbstractHead, Particles
 
-ENCODERS = {"deep set": DeepSet, "attention": CrossAttention}
+ENCODERS = {"deep set": DeepSet, "attention": Attention}
 
 
 def _raw(w, x):
@@ -21,8 +22,9 @@ class CNP(AbstractMethod):
     """Garnelo et al., "Conditional Neural Processes", ICML 2018.
 
     Equations 1 to 3: r = average of h(x_i, y_i) over the support, p(y | x, support) = head(g(x, r)), and the
-    objective is the mean nll of the query rows given the support (equation 4). With `encoder="attention"` r
-    differs from point to point: the deterministic path of Kim et al., "Attentive Neural Processes", 2019.
+    objective is the mean nll of the query rows given the support (equation 4). With `encoder="attention"`, the row
+    `acnp`, r differs from point to point: the deterministic path of Kim et al., "Attentive Neural Processes", ICLR
+    2019, with the transformer of `metaprior.nets.attention` for their attention.
     Points are independent given the support: there is one function, and what it does not know is noise.
 
     Args:
@@ -39,7 +41,7 @@ class CNP(AbstractMethod):
         (4, 1)
     """
 
-    encoder: DeepSet | CrossAttention
+    encoder: DeepSet | Attention
     decoder: eqx.nn.MLP
     head: AbstractHead
 
@@ -50,8 +52,9 @@ class CNP(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units (128 in the paper's one-dimensional regression) and layers of each part.
-            encoder: `"deep set"` (the paper) or `"attention"`.
+            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the row `acnp`, whose
+                layers do more) and layers of each part.
+            encoder: `"deep set"` (the paper) or `"attention"`, whose width is a multiple of 8.
         """
         if encoder not in ENCODERS:
             raise ValueError(f"CNP has the encoders {', '.join(map(repr, ENCODERS))}; got {encoder!r}.")

@@ -14,6 +14,6 @@ def mlp(
     return eqx.nn.MLP(inputs, outputs, width, depth, activation, key=key)
 
 
-def apply(net: eqx.nn.MLP, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
-    """The network at every row of `x`."""
+def apply(net: Callable, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
+    """The network, or any layer, at every row of `x`."""
     return jax.vmap(net)(x)

@@ -1,0 +1,133 @@
+"""Whole functions from a learner that predicts points one at a time."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float
+
+from metaprior.method import AbstractLearner, AbstractMethod
+from metaprior.methods.cnp import CNP
+from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.task import Data, concat
+
+
+class AutoregressiveMode(AbstractMethod):
+    """Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023.
+
+    A learner that says p(y | x, support) point by point also says, without being trained again, by the chain rule
+    p(y_1 … y_n | x, support) = Π_i p(y_i | x_i, support ∪ {(x_j, y_j), j < i}): outcomes that were
+    predicted are fed back as if they had been observed. So a CNP gives joint, correlated and multimodal predictions, at
+    the price of a pass a point. Where the learner is no exact posterior the order of the points matters; it is random,
+    as in the paper, and comes from the key. A base whose predictions are consistent gives back its own joint.
+
+    Trained as its base. It can be put around any trained learner: `AutoregressiveMode(learner)`.
+
+    Args:
+        base: any learner.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Gaussian
+        >>> cnp = metaprior.methods.CNP.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
+        >>> learner = metaprior.methods.AutoregressiveMode(cnp)
+        >>> posterior = learner.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
+        >>> posterior.sample(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).parts[0].params.shape
+        (10, 4, 1, 2)
+    """
+
+    base: AbstractLearner
+
+    @classmethod
+    def init(cls, spec, *, key, base: type[AbstractMethod] = CNP, **hyper):
+        """Around a fresh method.
+
+        Args:
+            spec: shape of the tasks.
+            key: initial weights.
+            base: class of the learner.
+            hyper: options of the base's own `init`.
+        """
+        return cls(base.init(spec, key=key, **hyper))
+
+    def loss(self, task, *, key):
+        return self.base.loss(task, key=key)  # ty: ignore[missing-attribute]
+
+    def posterior(self, support, *, key):
+        return PointByPoint(self.base, support, self.base.posterior(support, key=key))
+
+
+def _outcome(mixture: Mixture, key) -> Float[Array, "n p"]:
+    """One outcome a point, of a component chosen by its weight."""
+    which, *keys = jr.split(key, 1 + len(mixture.parts))
+    each = jnp.concatenate([part.head.sample(part.params, key=k) for part, k in zip(mixture.parts, keys)])
+    log_weight = jnp.concatenate([part.log_weight for part in mixture.parts])
+    chosen = jr.categorical(which, log_weight, shape=each.shape[1:2])
+    return jnp.take_along_axis(each, chosen[None, :, None], axis=0)[0]
+
+
+class PointByPoint(AbstractPosterior):
+    """Marginals of the base; joint densities and draws by the chain rule, in a random order of the points.
+
+    Args:
+        base: the learner.
+        support: what was observed.
+        marginal: the base's posterior given it.
+    """
+
+    base: AbstractLearner
+    support: Data
+    marginal: AbstractPosterior
+
+    def predict(self, x, *, key, samples):
+        return self.marginal.predict(x, key=key, samples=samples)
+
+    def given(self, data: Data, key) -> AbstractPosterior:
+        """The base's posterior once the rows of `data` have been seen too."""
+        return self.base.posterior(concat(self.support, data), key=key)
+
+    def outcomes(self, x: Float[Array, "n d"], *, key) -> Float[Array, "n p"]:
+        """One outcome a point, noise included, drawn together (procedure 2.1)."""
+        n, head = x.shape[0], self.marginal.predict(x[:1], key=key, samples=1).parts[0].head
+        order_key, *keys = jr.split(key, 1 + n)
+
+        def point(seen, now):
+            i, k = now
+            first, second, third = jr.split(k, 3)
+            predictive = self.given(seen, first).predict(x[i][None], key=second, samples=1)
+            y = seen.y.at[i].set(_outcome(predictive, third)[0].astype(x.dtype))
+            return Data(x, y, seen.mask.at[i].set(True)), None
+
+        nothing = Data(x, jnp.zeros((n, head.y_dim), x.dtype), jnp.zeros(n, bool))
+        return jax.lax.scan(point, nothing, (jr.permutation(order_key, n), jnp.stack(keys)))[0].y
+
+    def sample(self, x, *, key, samples):
+        """Functions: the base's own, once it has seen outcomes that were drawn together at all of `x`.
+
+        One more pass smooths away what the base takes for noise, as the paper does for its smooth samples, and the
+        function is the same at equal x.
+        """
+        template = self.marginal.sample(x, key=key, samples=1).parts  # heads; their parameters are not used
+
+        def one(k):
+            draw, first, second = jr.split(k, 3)
+            shown = Data(x, self.outcomes(x, key=draw), jnp.ones(x.shape[0], bool))
+            parts = self.given(shown, first).sample(x, key=second, samples=1).parts
+            total = jax.nn.logsumexp(jnp.concatenate([part.log_weight for part in parts]))
+            return [(part.params, part.log_weight - total) for part in parts]
+
+        merge = lambda a: a.reshape(-1, *a.shape[2:])
+        drawn = jax.vmap(one)(jr.split(key, samples))
+        return Mixture(tuple(Part(t.head, merge(params), merge(w)) for t, (params, w) in zip(template, drawn)))
+
+    def joint_log_prob(self, data, *, key, samples):
+        order_key, key = jr.split(key)
+        rank = jr.permutation(order_key, data.mask.shape[0])
+
+        def row(i):
+            before = Data(data.x, data.y, data.mask & (rank < rank[i]))
+            first, second = jr.split(jr.fold_in(key, i))
+            predictive = self.given(before, first).predict(data.x[i][None], key=second, samples=samples)
+            return predictive.log_prob(data.y[i][None])[0]
+
+        each = jax.lax.map(row, jnp.arange(data.mask.shape[0]))
+        return jnp.where(data.mask, each, 0.0).sum()

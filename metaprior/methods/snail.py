@@ -1,0 +1,146 @@
+"""Black-box meta-learning with temporal convolutions and attention."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metaprior.method import AbstractMethod
+from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.sets import columns, sequence
+from metaprior.posterior import AbstractHead, Particles
+
+
+class Sequence(eqx.Module):
+    """The support in order, then one more place, which every query point has to itself.
+
+    Args:
+        past: the support's rows, those that exist first, `(m, c)`.
+        last: the query points, `(n, c)`: each is the end of a sequence of its own.
+        count: how many rows of `past` exist.
+    """
+
+    past: Float[Array, "m c"]
+    last: Float[Array, "n c"]
+    count: Array
+
+    def with_columns(self, past, last) -> "Sequence":
+        """New columns beside the old ones: dense connections."""
+        both = lambda a, b: jnp.concatenate([a, b], axis=1)
+        return Sequence(both(self.past, past), both(self.last, last), self.count)
+
+
+class Dense(eqx.Module):
+    """DenseBlock: a gated causal convolution of two places, `dilation` apart; its outputs join the inputs (figure 2a)."""
+
+    convolution: eqx.nn.Linear
+    dilation: int = eqx.field(static=True)
+
+    def __call__(self, s: Sequence) -> Sequence:
+        m, d = s.past.shape[0], self.dilation
+        longer = jnp.pad(s.past, ((d, 0), (0, 0)))  # row i of it is place i - d, zero before the first
+        before = jnp.broadcast_to(longer[s.count], s.last.shape)
+
+        def gated(now, before):
+            value, gate = jnp.split(apply(self.convolution, jnp.concatenate([now, before], axis=1)), 2, axis=1)
+            return jnp.tanh(value) * jax.nn.sigmoid(gate)
+
+        return s.with_columns(gated(s.past, longer[:m]), gated(s.last, before))
+
+
+class Causal(eqx.Module):
+    """AttentionBlock: every place attends to itself and to those before; what it reads joins the inputs (figure 2b)."""
+
+    key: eqx.nn.Linear
+    query: eqx.nn.Linear
+    value: eqx.nn.Linear
+
+    def __call__(self, s: Sequence) -> Sequence:
+        m, own = s.past.shape[0], lambda layer: (apply(layer, s.past), apply(layer, s.last))
+        (key, last_key), (query, last_query), (value, last_value) = own(self.key), own(self.query), own(self.value)
+        root = key.shape[1] ** 0.5
+        causal = jnp.tril(jnp.ones((m, m), bool))
+        past = jax.nn.softmax(jnp.where(causal, query @ key.T / root, -1e9)) @ value
+        seen = jnp.where(jnp.arange(m) < s.count, last_query @ key.T / root, -1e9)
+        itself = (last_query * last_key).sum(1, keepdims=True) / root
+        weight = jax.nn.softmax(jnp.concatenate([seen, itself], axis=1))
+        return s.with_columns(past, weight[:, :m] @ value + weight[:, m:] * last_value)
+
+
+def _raw(w, x):
+    method, support = w
+    return method.raw(support, x)
+
+
+class SNAIL(AbstractMethod):
+    """Mishra, Rohaninejad, Chen & Abbeel, "A Simple Neural Attentive Meta-Learner", ICLR 2018.
+
+    The rows of the support and one query point are a sequence; attention blocks alternate with blocks of dilated
+    causal convolutions (section 3.1), and the raw outputs of the query point are read at its place, the last. As no
+    place sees a later one, the support is read once for all query points. The objective is the mean nll of the query
+    rows. The answer depends on the order of the rows. There is one function, and what it does not know is noise.
+
+    Args:
+        each: network of one row; a last input says whether its outcome is known.
+        blocks: attention and convolutions.
+        last: from the columns at the query point's place to raw outputs.
+        head: what is predicted.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Gaussian
+        >>> snail = metaprior.methods.SNAIL.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
+        >>> posterior = snail.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
+        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        (4, 1)
+    """
+
+    each: eqx.nn.MLP
+    blocks: tuple[Dense | Causal, ...]
+    last: eqx.nn.MLP
+    head: AbstractHead
+
+    @classmethod
+    def init(cls, spec, *, key, width=32, depth=2, length=32):
+        """Attention, convolutions, attention, convolutions, attention: the paper's network for few-shot learning.
+
+        Args:
+            spec: shape of the tasks.
+            key: initial weights.
+            width: columns that a block adds (the paper has 32 to 256 in attention and 128 in convolutions, for images).
+            depth: how often attention and convolutions alternate before the last attention (2 in the paper).
+            length: rows over which convolutions reach, dilations being 1, 2, 4 … below it; attention reaches all.
+        """
+        if length < 2:
+            raise ValueError(f"SNAIL's convolutions reach over a length of at least 2 rows; got {length}.")
+        dilations = [2**i for i in range((length - 1).bit_length())]
+        plan = [0, *dilations] * depth + [0]  # 0 for attention
+        first, last, *keys = jr.split(key, 2 + len(plan))
+        blocks = [_block(width * (1 + i), width, dilation, key=k) for i, (dilation, k) in enumerate(zip(plan, keys))]
+        each = mlp(columns(spec) + 1, width, width, 1, key=first)
+        size = width * (1 + len(blocks))
+        return cls(each, tuple(blocks), mlp(size, spec.head.raw_dim, width, 1, key=last), spec.head)
+
+    def raw(self, support, x):
+        """Raw outputs at the query points."""
+        h, m = apply(self.each, sequence(support, x, self.head.classes)), support.mask.shape[0]
+        order = jnp.argsort(~support.mask, stable=True)  # rows that exist first, in their order
+        s = Sequence(h[:m][order], h[m:], support.count)
+        for block in self.blocks:
+            s = block(s)
+        return apply(self.last, s.last)
+
+    def loss(self, task, *, key):
+        return self.head.risk(self.raw(task.support, task.query.x), task.query, key=key)
+
+    def posterior(self, support, *, key):
+        return Particles.single((self, support), _raw, self.head)
+
+
+def _block(size: int, width: int, dilation: int, *, key: PRNGKeyArray) -> Dense | Causal:
+    """A convolution, or attention where the dilation is 0."""
+    if dilation:
+        return Dense(eqx.nn.Linear(2 * size, 2 * width, key=key), dilation)
+    k, q, v = (eqx.nn.Linear(size, width, use_bias=False, key=k) for k in jr.split(key, 3))
+    return Causal(k, q, v)
