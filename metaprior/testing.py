@@ -43,18 +43,22 @@ class _Case:
         return self.resampled or self.tolerance
 
 
-@functools.partial(jax.jit, static_argnums=(2, 4))
 def example_task(key, head: AbstractHead, x_dim: int, shots: int, pooled: int = 0) -> Task:
     """A small task with `shots` of 6 support rows shown and 5 query rows."""
+    return _example(key, head.classes, head.y_dim, x_dim, pooled, shots)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _example(key, classes, y_dim, x_dim, pooled, shots):
     x_key, w_key, e_key = jr.split(key, 3)
     n = SLOTS + QUERY
     x = jr.normal(x_key, (n, x_dim))
-    w = jr.normal(w_key, (x_dim, max(head.classes, head.y_dim)))
+    w = jr.normal(w_key, (x_dim, max(classes, y_dim)))
     f = x @ w + 0.3 * jr.normal(e_key, (n, w.shape[1]))
-    y = jnp.argmax(f, axis=1)[:, None].astype(float) if head.classes else f
+    y = jnp.argmax(f, axis=1)[:, None].astype(float) if classes else f
     if pooled:  # log probabilities for classes, a prediction for numbers
         last = x[:, x_dim - pooled :]
-        x = x.at[:, x_dim - pooled :].set(jax.nn.log_softmax(last) if head.classes else last)
+        x = x.at[:, x_dim - pooled :].set(jax.nn.log_softmax(last) if classes else last)
     support = Data(x[:SLOTS], y[:SLOTS], jnp.arange(SLOTS) < shots)
     return Task(support, Data(x[SLOTS:], y[SLOTS:], jnp.ones(QUERY, bool)))
 
@@ -63,9 +67,25 @@ def _look(learner, support, query, key, samples):
     """What a posterior says of the query rows, as arrays."""
     posterior = learner.posterior(support, key=key)
     predictive = posterior.predict(query.x, key=key, samples=samples)
-    joint = posterior.joint_log_prob(query, key=key, samples=samples)
-    return {"predict().log_prob": predictive.log_prob(query.y), "predict().mean": predictive.mean(),
-            "predict().variance": predictive.variance(), "joint_log_prob": joint}  # fmt: skip
+    seen = _judge(predictive, query) | {
+        "predict().mean": predictive.mean(),
+        "predict().variance": predictive.variance(),
+    }
+    if not _density(predictive):
+        return seen
+    return seen | {"joint_log_prob": posterior.joint_log_prob(query, key=key, samples=samples)}
+
+
+def _density(predictive) -> bool:
+    """Whether all of it has a density; else only samples are known."""
+    return all(part.head.density for part in predictive.parts)
+
+
+def _judge(predictive, query):
+    """The outcomes' log density, or their CRPS where there is none."""
+    if _density(predictive):
+        return {"predict().log_prob": predictive.log_prob(query.y)}
+    return {"predict().crps": predictive.crps(query.y)}
 
 
 def _same(a, b, tolerance, message):
@@ -150,7 +170,7 @@ def _check_eager(case):
     predictive = case.learner.posterior(task.support, key=key).predict(
         task.query.x, key=key, samples=MANY if case.resampled else SAMPLES
     )
-    eager = {"predict().log_prob": predictive.log_prob(task.query.y)}
+    eager = _judge(predictive, task.query)
     compiled = case.look(case.learner, task.support, task.query, key)
     compiled = {name: compiled[name] for name in eager}
     _same(eager, compiled, case.tolerance, "The compiled posterior differs from the eager one: look for a side effect.")
@@ -173,8 +193,8 @@ def _check_vmap(case):
 def _check_proper(case):
     """The predictive is a density (probabilities), checked at one query point with 1 support row and with all."""
     classes = case.head.classes
-    if not classes and case.head.y_dim > 1:
-        return  # the integral over several outcomes is left to the head's own tests
+    if not case.head.density or (not classes and case.head.y_dim > 1):
+        return  # nothing to integrate; the integral over several outcomes is left to the head's own tests
 
     @eqx.filter_jit
     def total(learner, task):
@@ -223,6 +243,9 @@ def _check_sample(case):
             f"A draw differs by {float(gap):.2g} between two rows with the same x. Component i of sample() must be one "
             "function for all x: draw the task's parameters once a component, not once a point."
         )
+
+    if not case.head.density:
+        return
 
     @eqx.filter_jit
     def one_row(learner):
@@ -350,7 +373,7 @@ def check_method(
     Finite loss and gradients for every meta-parameter; compiled = eager; vmap = loop; one compilation for all support
     sizes; no dependence on padding or (unless `ordered`) on the order of the rows; an empty support works; the same
     key gives the same answer; the predictive is normalised; draws are whole functions; one row has the same density
-    jointly and marginally; saved = loaded.
+    jointly and marginally; saved = loaded. Where the head has no density, the CRPS stands in for it.
 
     Args:
         method: a class with `init(spec, key=, **hyper)`, or a function that is called in the same way.

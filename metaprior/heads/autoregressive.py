@@ -1,0 +1,130 @@
+"""Several outcomes as a sequence of conditionals."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+from metaprior.heads.draws import Draws, uniform_points
+from metaprior.heads.gaussian import Gaussian, check_raw
+from metaprior.heads.network import at, network
+from metaprior.posterior import AbstractHead
+
+
+class Autoregressive(AbstractHead):
+    """p(y | x) = prod_j p(y_j | context(x), y_1 … y_{j-1}): the chain rule, any dependence between outcomes.
+
+    Uria, Côté, Gregor, Murray & Larochelle, "Neural Autoregressive Distribution Estimation", JMLR 2016 (equation 1),
+    with a network for every conditional. The learner's network gives a context of `width` numbers a point; network j
+    turns the context and the outcomes before the j-th into the raw outputs of `inner`, a head for one outcome.
+
+    The joint log density and samples are exact. Mean, variance, cdf and quantiles of an outcome alone, and the entropy,
+    come from `draws` ancestral draws at fixed even points: with 256 a mean is within 0.01 and a cdf within 0.01, the
+    entropy within 0.02 nats an outcome; levels beyond 1/512 of either end are those of the outermost draw.
+
+    Args:
+        nets: network j of outcome j; their arrays are meta-parameters.
+        inner: density of one outcome.
+        width: numbers in the context.
+        draws: ancestral draws for marginals.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from metaprior.heads import Autoregressive
+        >>> head = Autoregressive.init(2, key=jax.random.key(0))
+        >>> head.raw_dim, head.log_prob(head.params(jnp.zeros((5, 16))), jnp.zeros((5, 2))).shape
+        (16, (5,))
+    """
+
+    nets: tuple[eqx.nn.MLP, ...]
+    inner: AbstractHead
+    width: int = eqx.field(static=True)
+    draws: int = eqx.field(static=True)
+
+    density = True
+
+    @classmethod
+    def init(
+        cls, dim: int, *, key, inner: AbstractHead | None = None, width=16, hidden=32, depth=1, draws=256
+    ) -> "Autoregressive":
+        """Small networks: what matters of x has been found by the network before the head.
+
+        Args:
+            dim: number of outcomes `p`, at least 1, in the order of the sequence.
+            key: initial weights.
+            inner: head for one outcome, with a density; `Gaussian(1)` unless given.
+            width: numbers in the context.
+            hidden, depth: units and hidden layers of each conditional's network.
+            draws: ancestral draws for marginals.
+        """
+        inner = Gaussian(1) if inner is None else inner
+        if dim < 1:
+            raise ValueError(f"Autoregressive takes at least 1 outcome; got {dim}.")
+        if inner.y_dim != 1 or inner.classes or not inner.density:
+            raise ValueError(
+                f"Autoregressive takes an inner head for one number with a density; got {type(inner).__name__} "
+                f"(outcomes: {inner.y_dim}, classes: {inner.classes}, density: {inner.density})."
+            )
+        nets = [network(width + j, inner.raw_dim, hidden, depth, key=k) for j, k in enumerate(jr.split(key, dim))]
+        return cls(tuple(nets), inner, width, draws)  # ty: ignore[missing-argument, invalid-argument-type]
+
+    @property
+    def raw_dim(self):
+        return self.width
+
+    @property
+    def y_dim(self):
+        return len(self.nets)
+
+    @property
+    def classes(self):
+        return 0
+
+    def params(self, raw):
+        check_raw(self, raw)
+        return raw
+
+    def _conditional(self, context, before):
+        """Natural parameters of the outcome that comes after those in `before`, `(…, j)`."""
+        return self.inner.params(at(self.nets[before.shape[-1]], context, before))
+
+    def log_prob(self, params, y):
+        each = [
+            self.inner.log_prob(self._conditional(params, y[..., :j]), y[..., j : j + 1]) for j in range(self.y_dim)
+        ]
+        return sum(each)
+
+    def loss(self, params, y, *, key):
+        return -self.log_prob(params, y)
+
+    def _ancestral(self, params, draw):
+        """Outcome after outcome, by `draw(j, conditional)`."""
+        y = jnp.zeros((*params.shape[:-1], 0), params.dtype)
+        for j in range(self.y_dim):
+            y = jnp.concatenate([y, draw(j, self._conditional(params, y))], axis=-1)
+        return y
+
+    def sample(self, params, *, key):
+        keys = jr.split(key, self.y_dim)
+        return self._ancestral(params, lambda j, conditional: self.inner.sample(conditional, key=keys[j]))
+
+    def _draws(self, params):
+        levels = jnp.asarray(uniform_points(self.draws, self.y_dim), params.dtype)
+        one = lambda u: self._ancestral(params, lambda j, conditional: self.inner.quantile(conditional, u[j]))
+        values = jax.vmap(one)(levels)
+        return Draws(values, jnp.zeros(values.shape[:-1], params.dtype))
+
+    def mean(self, params):
+        return self._draws(params).mean()
+
+    def variance(self, params):
+        return self._draws(params).variance()
+
+    def entropy(self, params):
+        return -self.log_prob(params, self._draws(params).values).mean(0)
+
+    def cdf(self, params, y):
+        return self._draws(params).cdf(y)
+
+    def quantile(self, params, level):
+        return self._draws(params).quantile(level)

@@ -1,0 +1,107 @@
+"""What is known through finitely many outcomes: moments, cdf and quantiles, and even points to make them from."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.special import ndtri
+
+EDGE = 6.0  # one-dimensional grids end so many standard deviations from the mean
+
+
+def uniform_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
+    """`count` points that fill the unit cube evenly, always the same ones.
+
+    The first coordinate takes the midpoints of `count` equal cells; the others are a Kronecker sequence with the powers
+    of the generalised golden ratio. Means of smooth functions are off by about 1/count, not 1/sqrt(count).
+
+    Example:
+        >>> from metaprior.heads.draws import uniform_points
+        >>> uniform_points(4, 1).ravel().tolist()
+        [0.125, 0.375, 0.625, 0.875]
+    """
+    i = np.arange(count)
+    ratio = 2.0
+    for _ in range(60):  # the root of g^dim = g + 1
+        ratio = (1 + ratio) ** (1 / max(dim, 2))
+    others = [(0.5 + (i + 1) * ratio**-j) % 1.0 for j in range(1, dim)]
+    return np.stack([(i + 0.5) / count, *others], axis=1)
+
+
+def normal_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
+    """Even points of independent standard normals, each coordinate with mean 0 and variance 1."""
+    z = ndtri(uniform_points(count, dim))
+    z = z - z.mean(0)
+    return z if count == 1 else z / z.std(0)
+
+
+def normal_nodes(count: int, dim: int) -> tuple[Float[np.ndarray, "m p"], Float[np.ndarray, "m"]]:
+    """Points and log weights for averages over a standard normal vector; the weights sum to 1.
+
+    One dimension: the trapezoid rule on ±6, spectrally accurate for smooth functions. Several: `normal_points`.
+    """
+    if dim > 1:
+        return normal_points(count, dim), np.full(count, -np.log(count))
+    z = np.linspace(-EDGE, EDGE, count)
+    log_weight = -0.5 * z**2
+    return z[:, None], log_weight - np.log(np.exp(log_weight).sum())
+
+
+def leading(array: np.ndarray, like: Array, tail: int) -> Array:
+    """`array` with its last `tail` axes last and its first one before the leading axes of `like`."""
+    shape = (array.shape[0], *(1,) * (like.ndim - 1), *array.shape[array.ndim - tail :])
+    return jnp.asarray(array, like.dtype).reshape(shape)
+
+
+class Draws(eqx.Module):
+    """Finitely many outcomes with log weights that stand for a density; the draws lead.
+
+    Args:
+        values: `(m, …, p)`, units of y.
+        log_weight: `(m, …)`; their exponentials need not sum to 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from metaprior.heads.draws import Draws
+        >>> draws = Draws(jnp.asarray([[0.0], [1.0], [2.0], [3.0]]), jnp.zeros(4))
+        >>> draws.mean().tolist(), draws.quantile(jnp.asarray(0.5)).tolist()
+        ([1.5], [1.5])
+    """
+
+    values: Float[Array, "m *b p"]
+    log_weight: Float[Array, "m *b"]
+
+    def weights(self) -> Float[Array, "m *b"]:
+        """Weights that sum to 1 over the draws."""
+        return jax.nn.softmax(self.log_weight, axis=0)
+
+    def average(self, values: Float[Array, "m *b p"]) -> Float[Array, "*b p"]:
+        """Weighted mean of one value a draw and outcome."""
+        return (self.weights()[..., None] * values).sum(0)
+
+    def mean(self) -> Float[Array, "*b p"]:
+        """Expected outcome."""
+        return self.average(self.values)
+
+    def variance(self) -> Float[Array, "*b p"]:
+        """Variance of each outcome."""
+        return self.average((self.values - self.mean()) ** 2)
+
+    def _table(self):
+        """Outcomes in order and the share below each, half of its own included; draws last."""
+        weights = jnp.broadcast_to(self.weights()[..., None], self.values.shape)
+        order = jnp.argsort(self.values, axis=0)
+        values, w = (jnp.take_along_axis(a, order, axis=0) for a in (self.values, weights))
+        return jnp.moveaxis(values, 0, -1), jnp.moveaxis(jnp.cumsum(w, axis=0) - 0.5 * w, 0, -1)
+
+    def cdf(self, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        """P(Y <= y), linear between the draws; 0 and 1 beyond them."""
+        values, share = self._table()
+        at = lambda y, v, s: jnp.interp(y, v, s, left=0.0, right=1.0)
+        return jnp.vectorize(at, signature="(),(m),(m)->()")(y, values, share)
+
+    def quantile(self, level: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
+        """The inverse of `cdf`; levels beyond the outermost draws give those. `level` broadcasts against the outcomes."""
+        values, share = self._table()
+        return jnp.vectorize(jnp.interp, signature="(),(m),(m)->()")(jnp.asarray(level, values.dtype), share, values)

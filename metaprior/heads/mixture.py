@@ -1,0 +1,122 @@
+"""Mixture density networks: outcomes with several modes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.scipy import stats
+from jax.scipy.special import ndtri
+
+from metaprior.heads.draws import leading, normal_nodes, normal_points
+from metaprior.heads.gaussian import check_raw
+from metaprior.posterior import AbstractHead, bisect
+
+_NODES = 64  # a component, for the entropy
+
+
+class MixtureDensity(AbstractHead):
+    """Bishop, "Mixture Density Networks", 1994 (section 3): K normals with weights, all read from the network.
+
+    p(y | x) = sum_k π_k prod_j N(y_j; μ_kj, σ_kj²). The components are shared by the `p` outcomes: given k they are
+    independent, so that the mixture can represent dependence between outcomes. Natural parameters: `(…, K, 1 + 2p)`,
+    log weight, means and scales of each component.
+
+    Components that start alike get the same gradient and stay alike. Component k therefore starts around the k-th of K
+    even points of a standard normal (one outcome: its (k + 1/2)/K quantile), times `spread`; the network gives the way
+    from there.
+
+    Mean, variance and cdf are exact; quantiles by bisection; the entropy from 64 even points a component, within 0.02
+    nats where components overlap or lie apart alike.
+
+    Args:
+        components: K, at least 1 (5: the sine-or-line task needs 2, and idle ones cost little).
+        dim: number of outcomes `p`, at least 1.
+        spread: of the components' first means, units of y (1: standardised outcomes).
+        floor: smallest scale, units of y.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from metaprior.heads import MixtureDensity
+        >>> head = MixtureDensity(2)
+        >>> head.raw_dim, head.mean(head.params(jnp.zeros((5, 6)))).shape
+        (6, (5, 1))
+    """
+
+    components: int = eqx.field(static=True, default=5)
+    dim: int = eqx.field(static=True, default=1)
+    spread: float = eqx.field(static=True, default=1.0)
+    floor: float = eqx.field(static=True, default=1e-2)
+
+    density = True
+
+    def __check_init__(self):
+        if self.components < 1 or self.dim < 1:
+            raise ValueError(
+                f"MixtureDensity takes at least 1 component and 1 outcome; got {self.components} and {self.dim}."
+            )
+
+    @property
+    def raw_dim(self):
+        return self.components * (1 + 2 * self.dim)
+
+    @property
+    def y_dim(self):
+        return self.dim
+
+    @property
+    def classes(self):
+        return 0
+
+    def params(self, raw):
+        check_raw(self, raw)
+        raw = raw.reshape(*raw.shape[:-1], self.components, 1 + 2 * self.dim)
+        start = jnp.asarray(self.spread * normal_points(self.components, self.dim), raw.dtype)
+        log_weight = jax.nn.log_softmax(raw[..., :1], axis=-2)
+        scale = self.floor + jax.nn.softplus(raw[..., 1 + self.dim :])
+        return jnp.concatenate([log_weight, start + raw[..., 1 : 1 + self.dim], scale], axis=-1)
+
+    def _split(self, params):
+        """Log weights `(…, K)`, means and scales `(…, K, p)`."""
+        return params[..., 0], params[..., 1 : 1 + self.dim], params[..., 1 + self.dim :]
+
+    def _average(self, params, values):
+        return (jnp.exp(params[..., :1]) * values).sum(-2)
+
+    def log_prob(self, params, y):
+        log_weight, mean, scale = self._split(params)
+        each = stats.norm.logpdf(y[..., None, :], mean, scale).sum(-1)
+        return jax.nn.logsumexp(log_weight + each, axis=-1)
+
+    def loss(self, params, y, *, key):
+        return -self.log_prob(params, y)
+
+    def sample(self, params, *, key):
+        which, noise = jr.split(key)
+        k = jr.categorical(which, params[..., 0])[..., None, None]
+        chosen = jnp.take_along_axis(params, k, axis=-2)[..., 0, :]
+        _, mean, scale = self._split(chosen)
+        return mean + scale * jr.normal(noise, mean.shape, params.dtype)
+
+    def mean(self, params):
+        return self._average(params, self._split(params)[1])
+
+    def variance(self, params):
+        _, mean, scale = self._split(params)
+        return self._average(params, scale**2 + (mean - self.mean(params)[..., None, :]) ** 2)
+
+    def entropy(self, params):
+        log_weight, mean, scale = self._split(params)
+        z, log_share = normal_nodes(_NODES, self.dim)
+        y = jnp.moveaxis(mean + scale * leading(z, mean, 1), -2, 1)  # (m, K, …, p)
+        log_p = jnp.tensordot(jnp.asarray(np.exp(log_share), params.dtype), self.log_prob(params, y), axes=1)
+        return -(jnp.moveaxis(jnp.exp(log_weight), -1, 0) * log_p).sum(0)
+
+    def cdf(self, params, y):
+        _, mean, scale = self._split(params)
+        return self._average(params, stats.norm.cdf(y[..., None, :], mean, scale))
+
+    def quantile(self, params, level):
+        _, mean, scale = self._split(params)
+        each = mean + scale * ndtri(jnp.asarray(level, params.dtype))
+        return bisect(lambda y: self.cdf(params, y), level, each.min(-2), each.max(-2))

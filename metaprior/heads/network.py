@@ -1,0 +1,18 @@
+"""Small networks inside heads; their arrays are meta-parameters."""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+
+def network(inputs: int, outputs: int, hidden: int, depth: int, *, key: PRNGKeyArray) -> eqx.nn.MLP:
+    """`depth` hidden layers of `hidden` tanh units: smooth, so that gradients of gradients exist."""
+    return eqx.nn.MLP(inputs, outputs, hidden, depth, jnp.tanh, key=key)
+
+
+def at(net: eqx.nn.MLP, *parts: Float[Array, "*b _"]) -> Float[Array, "*b o"]:
+    """The network at its inputs side by side; their leading axes broadcast, and parts without columns are left out."""
+    parts = tuple(part for part in parts if part.shape[-1])
+    lead = jnp.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    x = jnp.concatenate([jnp.broadcast_to(part, (*lead, part.shape[-1])) for part in parts], axis=-1)
+    return jnp.vectorize(lambda row: net(row), signature="(i)->(o)")(x)
