@@ -1,0 +1,301 @@
+"""Train every method on tasks whose exact posterior is known, and measure how far from it each one stays.
+
+    python benchmarks/oracle.py [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again] [--docs]
+
+Every row of `metaprior.methods.METHODS` that predicts numbers, with its default settings and the default optimiser of
+`fit`. After every method benchmarks/oracle.json is written; what is there already is skipped without --again.
+
+Figures, all on the same held-out tasks for every method, in raw units (nothing is standardised):
+- nll: minus the log of the mean density over draws of the function, nats a query row;
+- marginal: that less the nll of the exact posterior: each query row by itself;
+- joint: the same difference for the density of all query rows together, divided by their number. With posteriors that
+  are only known through draws it is taken from 256 of them, which overstates the difference;
+- mse: squared error of the mean prediction, squared units of y.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+DRAWN = "drawn"  # as many support rows as in training
+SLACK = 2e-3  # nats: jitter of the sources and the width of their grids
+MARKS = "<!-- oracle: begin -->\n", "<!-- oracle: end -->"
+
+
+class Case(NamedTuple):
+    """Tasks to train and be judged on, and the numbers of support rows at which methods are judged."""
+
+    what: str
+    source: Any
+    shots: tuple = (0, 1, 2, 5, 10, DRAWN)
+    x_dim: int = 1
+
+    @property
+    def exact(self) -> bool:
+        return hasattr(self.source, "exact")
+
+
+def cases() -> dict[str, Case]:
+    """The sources, by name."""
+    from metaprior.sources import GP, Harmonic, Linear, SineLine, Sinusoid
+
+    return {
+        "linear": Case("Linear functions of two inputs, noise 0.3", Linear.of(2, fewest=0), x_dim=2),
+        "gp": Case("Gaussian process, EQ kernel, noise variance 0.05, 0 to 30 rows (Bruinsma et al. 2023)",
+                   GP("eq", noise=0.05**0.5, support=30)),
+        "sineline": Case("A sine wave or a line, noise 0.3 (Finn, Xu & Levine 2018)", SineLine(fewest=0)),
+        "sinusoid": Case("Sine waves, noise variance 0.02, 0 to 10 rows (Harrison, Sharma & Pavone 2018)",
+                         Sinusoid(noise=0.02**0.5, fewest=0)),
+        "harmonic": Case("Sine waves of any frequency, clean query rows; 1 to 20 rows in training (Yoon et al. 2018)",
+                         Harmonic(support=20, query=20, fewest=1), (5, 10, 20)),
+    }  # fmt: skip
+
+
+# What must hold with the default settings: source, methods (the best of them where there is a `|`), K, figure, bound.
+BOUNDS = (
+    ("sinusoid", "alpaca", "5", "nll", -0.05),
+    ("sinusoid", "alpaca", "10", "nll", -0.20),
+    ("gp", "acnp", DRAWN, "nll", 0.75),
+    ("gp", "anp", DRAWN, "nll", 0.75),
+    ("sineline", "platipus", "2", "nll", 1.6),
+    ("sineline", "bmaml", "2", "nll", 1.6),
+    ("sineline", "np", "2", "nll", 1.6),
+    ("harmonic", "best", "5", "mse", 1.0),
+    ("harmonic", "best", "10", "mse", 0.08),
+    ("harmonic", "best", "20", "mse", 0.01),
+    ("harmonic", "bmaml", "5", "mse", 2.042),
+    ("harmonic", "bmaml", "10", "mse", 1.371),
+    ("harmonic", "bmaml", "20", "mse", 0.844),
+)
+
+
+def held_out(case: Case, tasks: int):
+    """`(tasks x shots, …)` tasks and their keys: each task with every number of support rows."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+
+    drawn = jax.jit(jax.vmap(case.source))(jax.random.split(jax.random.key(2), tasks))
+    slots = jnp.arange(drawn.support.mask.shape[1])
+    some = lambda k: eqx.tree_at(lambda t: t.support.mask, drawn, jnp.broadcast_to(slots < k, drawn.support.mask.shape))
+    each = [drawn if k == DRAWN else some(k) for k in case.shots]
+    together = jax.tree.map(lambda *a: jnp.stack(a, 1).reshape(-1, *a[0].shape[1:]), *each)
+    return together, jax.random.split(jax.random.key(3), tasks * len(each))
+
+
+def score(learner, case: Case, judged: Any, minutes: float, samples: int = 256, block: int = 10):
+    """Marginal nll, joint nll and squared error, `(tasks, shots, 3)`, of as many tasks as time allows; and seconds."""
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    def one(learner, pair):
+        task, key = pair
+        keys = jax.random.split(key, 3)
+        posterior = learner.posterior(task.support, key=keys[0])
+        predictive = posterior.predict(task.query.x, key=keys[1], samples=samples)
+        joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples) / task.query.count
+        error = (predictive.mean() - task.query.y) ** 2
+        return jnp.stack([-predictive.log_prob(task.query.y).mean(), -joint, error.mean()])
+
+    block = min(block * len(case.shots), len(judged[1]))
+    part = lambda i: jax.tree.map(lambda a: a[i : i + block], judged)
+    run = eqx.filter_jit(lambda learner, pairs: jax.lax.map(lambda p: one(learner, p), pairs, batch_size=10))
+    look = run.lower(learner, part(0)).compile()
+    found, began = [], time.monotonic()
+    for i in range(0, len(judged[1]) - block + 1, block):
+        found.append(np.asarray(look(learner, part(i)), np.float64))
+        if time.monotonic() - began > 60 * minutes:
+            break
+    seconds = time.monotonic() - began
+    return np.concatenate(found).reshape(-1, len(case.shots), 3), seconds
+
+
+def figures(case: Case, own, exact=None) -> dict:
+    """Means over tasks with their standard errors, for every K."""
+    import numpy as np
+
+    def mean(values):
+        return [round(float(np.mean(values)), 5), round(float(np.std(values) / len(values) ** 0.5), 5)]
+
+    shots = {}
+    for i, k in enumerate(case.shots):
+        entry = {"mse": mean(own[:, i, 2])} | ({"nll": mean(own[:, i, 0])} if case.exact else {})
+        if exact is not None:
+            gap = own - exact[: len(own)]
+            entry |= {"marginal": mean(gap[:, i, 0]), "joint": mean(gap[:, i, 1])}
+        shots[str(k)] = entry
+    return shots
+
+
+class Exact:
+    """The source's own posterior as a learner."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def posterior(self, support, *, key):
+        return self.source.exact(support)
+
+
+def measure(name: str, case: Case, judged, exact, arguments) -> dict:
+    """Train one method on one source and judge it."""
+    import equinox as eqx
+    import jax
+
+    from metaprior import Spec, fit
+    from metaprior.heads import Gaussian
+    from metaprior.methods import METHODS
+
+    jax.clear_caches()  # programs of many fits would exhaust the memory maps of the process
+    row = METHODS[name]
+    learner = eqx.filter_jit(row.init)(Spec(case.x_dim, Gaussian(1)), key=jax.random.key(0))
+    result = {"steps": 0, "outcome": "done", "seconds": 0.0}
+    if row.trainable:
+
+        def tell(done, steps, loss):
+            if done % 1000 == 0:
+                print(f"  {name}: step {done} of {steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
+
+        fitted = fit(learner, case.source, key=jax.random.key(1), steps=arguments.steps, progress=tell)
+        learner = fitted.method
+        result = {"steps": fitted.steps, "outcome": fitted.outcome, "seconds": round(fitted.seconds, 1)}
+    own, seconds = score(learner, case, judged, arguments.minutes)
+    arrays = jax.tree.leaves(eqx.filter(learner, eqx.is_inexact_array))
+    return result | {
+        "test_ms": round(1e3 * seconds / own[..., 0].size, 3),  # the exact posterior's own time is not in it
+        "parameters": sum(a.size for a in arrays),
+        "tasks": len(own),
+        "shots": figures(case, own, exact),
+    }
+
+
+def violations(results: dict) -> list[str]:
+    """Methods that are better than the exact posterior by more than 2 standard errors: a leak, or a wrong metric."""
+    found = []
+    for source, methods in results.items():
+        for name, result in methods.items():
+            for k, entry in result["shots"].items():
+                for figure in ("marginal", "joint"):
+                    gap, error = entry.get(figure, (0.0, 0.0))
+                    if gap < -2 * error - SLACK:
+                        found.append(f"{source}, {name}, K = {k}: {figure} {gap:.4f} ± {error:.4f} below the exact one")
+    return found
+
+
+def unmet(results: dict) -> list[str]:
+    """Bounds that a measured method misses."""
+    found = []
+    for source, name, k, figure, bound in BOUNDS:
+        methods = {m: r for m, r in results.get(source, {}).items() if m != "exact" and name in ("best", m)}
+        values = {m: r["shots"][k][figure][0] for m, r in methods.items()}
+        best = min(values, key=values.get, default=None)
+        if best is not None and not values[best] <= bound:
+            found.append(f"{source}, {best}, K = {k}: {figure} {values[best]:.3f}, the bound is {bound}")
+    return found
+
+
+def markdown(results: dict) -> str:
+    """One table a source."""
+    from metaprior.methods import METHODS
+
+    lines = []
+    for source, case in cases().items():
+        methods = results.get(source, {})
+        rows = [name for name in METHODS if name in methods]
+        if not rows:
+            continue
+        ks = [str(k) for k in case.shots]
+        kinds = ("marginal", "joint") if case.exact else ("mse",)
+        head = [f"{kind} {k}" for kind in kinds for k in ks]
+        lines += [f"### {source}", "", f"{case.what}. {methods[rows[0]]['steps']:,} steps.", ""]
+        lines += ["| method | " + " | ".join([*head, "train, s", "test, ms", "parameters"]) + " |"]
+        lines += ["|---|" + "---:|" * (len(head) + 3)]
+        if case.exact:
+            own = [f"*{methods['exact']['shots'][k]['nll'][0]:.3f}*" for k in ks]
+            lines.append("| *nll of the exact posterior* | " + " | ".join(own) + " |" * (len(ks) + 4))
+        for name in rows:
+            result = methods[name]
+            cells = ["{:.3f} ± {:.3f}".format(*result["shots"][k][kind]) for kind in kinds for k in ks]
+            cost = [f"{result['seconds']:.0f}", f"{result['test_ms']:.2f}", f"{result['parameters']:,}"]
+            lines.append(f"| `{name}` | " + " | ".join([*cells, *cost]) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def into_docs(text: str) -> None:
+    """Between the markers of docs/methods.md."""
+    path = ROOT / "docs" / "methods.md"
+    begin, end = MARKS
+    head, rest = path.read_text("utf-8").split(begin)
+    path.write_text(head + begin + text + end + rest.split(end, 1)[1], "utf-8")
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def keep(path: Path, source: str, name: str, result: dict) -> None:
+    """Add one result to what is on disk now, so that two runs can share the file."""
+    results = read(path)
+    results.setdefault(source, {})[name] = result
+    part = path.with_suffix(".part")
+    rows = lambda methods: ",\n".join(f"  {json.dumps(m)}: {json.dumps(r)}" for m, r in methods.items())
+    text = ",\n".join(f" {json.dumps(s)}: {{\n{rows(methods)}\n }}" for s, methods in results.items())
+    part.write_text(f"{{\n{text}\n}}\n", "utf-8")
+    part.replace(path)
+
+
+def main(argv=None) -> None:
+    from metaprior.methods import METHODS
+
+    able = [name for name, row in METHODS.items() if "numbers" in row.kinds and hasattr(row.method, "init")]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", default=",".join(able))
+    parser.add_argument("--sources", default=",".join(cases()))
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--tasks", type=int, default=500, help="held-out tasks")
+    parser.add_argument("--minutes", type=float, default=5.0, help="after which a slow method is judged on fewer tasks")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "oracle.json")
+    parser.add_argument("--again", action="store_true", help="also what is in the file already")
+    parser.add_argument("--docs", action="store_true", help="only write the table of docs/methods.md from the file")
+    arguments = parser.parse_args(argv)
+    if arguments.docs:
+        into_docs(markdown(read(arguments.out)))
+        return
+    from metaprior.cli import use_cache
+
+    use_cache()
+    have = {} if arguments.again else read(arguments.out)
+    wanted = [(s, m) for s in arguments.sources.split(",") for m in arguments.methods.split(",")]
+    wanted = [(s, m) for s, m in wanted if m not in have.get(s, {})]
+    judged, exact, began = {}, {}, time.monotonic()
+    for i, (source, name) in enumerate(wanted):
+        case = cases()[source]
+        if source not in judged:
+            judged[source] = held_out(case, arguments.tasks)
+        if case.exact and source not in exact:
+            exact[source], _ = score(Exact(case.source), case, judged[source], 60.0)
+            keep(arguments.out, source, "exact", {"tasks": arguments.tasks, "shots": figures(case, exact[source])})
+        result = measure(name, case, judged[source], exact.get(source), arguments)
+        keep(arguments.out, source, name, result)
+        spent = time.monotonic() - began
+        kind = "marginal" if case.exact else "mse"
+        gaps = " ".join(f"{entry[kind][0]:.3f}" for entry in result["shots"].values())
+        print(f"{source}, {name}: {kind} {gaps} ({result['outcome']}, trained {result['seconds']:.0f} s); "
+              f"{i + 1} of {len(wanted)}, about {spent / (i + 1) * (len(wanted) - i - 1) / 60:.0f} minutes left",
+              flush=True)  # fmt: skip
+    results = read(arguments.out)
+    for line in violations(results):
+        print("VIOLATION", line)
+    for line in unmet(results):
+        print("unmet", line)
+
+
+if __name__ == "__main__":
+    main()
