@@ -14,6 +14,12 @@ from metaprior.testing import check_method
 
 HEADS = {"gaussian": Gaussian(1), "student": StudentT(1), "classes": Categorical(3)}
 SMALL = {
+    "snail": dict(width=4, depth=1, length=4),
+    "acnp": dict(width=8, depth=1),
+    "ar_cnp": dict(width=8, depth=1, encoder="deep set"),
+    "np": dict(width=8, latent=4, samples=2, depth=1),
+    "anp": dict(width=8, latent=4, samples=2, depth=1),
+    "flow_np": dict(width=8, latent=3, samples=2, depth=1),
     "alpaca": dict(width=8, size=4),
     "process": dict(width=8, features=4),
     "dkt": dict(width=8, features=4),
@@ -27,7 +33,8 @@ SMALL = {
     "platipus": dict(width=6, depth=1, steps=2),
 }
 QUICK = {("maml", "student"), ("process", "student")}  # of the heads beyond the first of each kind
-LONG = {("dkt", "classes")}  # the code of another row
+LONG = {("dkt", "classes"), ("acnp", "classes"), ("anp", "classes"), ("flow_np", "classes")}  # the code of another row
+ORDERED = {"recurrent", "snail"}  # they read a sequence
 CASES = [
     pytest.param(
         name,
@@ -44,7 +51,7 @@ CASES = [
 def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
     resampled = 0.2 if (METHODS[name].method, head) == (Process, "classes") else None
-    check_method(METHODS[name].init, head=HEADS[head], resampled=resampled, **options)
+    check_method(METHODS[name].init, head=HEADS[head], ordered=name in ORDERED, resampled=resampled, **options)
 
 
 @pytest.mark.parametrize(

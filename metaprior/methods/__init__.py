@@ -10,6 +10,7 @@ from metaprior.errors import InputError
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods.abml import ABML
 from metaprior.methods.alpaca import ALPaCA
+from metaprior.methods.autoregressive_mode import AutoregressiveMode
 from metaprior.methods.bmaml import BMAML
 from metaprior.methods.cnp import CNP
 from metaprior.methods.ensemble import Ensemble
@@ -20,6 +21,8 @@ from metaprior.methods.neural_process import NP
 from metaprior.methods.platipus import PLATIPUS
 from metaprior.methods.process import Process
 from metaprior.methods.protonet import ProtoNet
+from metaprior.methods.recurrent import Recurrent
+from metaprior.methods.snail import SNAIL
 from metaprior.methods.stack import Stack
 from metaprior.methods.versa import VERSA
 from metaprior.methods.vampire import VAMPIRE
@@ -60,6 +63,26 @@ BOTH = ("numbers", "classes")
 METHODS: dict[str, Row] = {
     row.name: row
     for row in (
+        Row("recurrent", Recurrent, "Santoro et al. 2016", "black box", BOTH,
+            "rows that come in an order that matters; a recurrent network reads them one by one"),
+        Row("snail", SNAIL, "Mishra et al. 2018", "black box", BOTH,
+            "as recurrent, with attention and convolutions over the sequence; stronger and slower"),
+        Row("cnp", CNP, "Garnelo et al. 2018", "black box", BOTH,
+            "many tasks, fastest predictions, marginal uncertainty; one pass of a small network"),
+        Row("acnp", CNP, "Kim et al. 2019", "black box", BOTH,
+            "many tasks, marginal predictions close to the exact ones; a small transformer over the rows",
+            options=dict(encoder="attention", width=64)),
+        Row("ar_cnp", AutoregressiveMode, "Bruinsma et al. 2023", "black box", BOTH,
+            "acnp, with joint predictions by feeding its own back: correlated, any shape; a pass a point",
+            options=dict(encoder="attention", width=64)),
+        Row("np", NP, "Garnelo et al. 2018", "black box", BOTH,
+            "many tasks, few rows that leave several explanations, functions drawn as a whole"),
+        Row("anp", NP, "Kim et al. 2019", "black box", BOTH,
+            "as np for functions with detail: query points also read the nearby rows",
+            options=dict(deterministic=True)),
+        Row("flow_np", NP, "Garnelo et al. 2018; Rezende & Mohamed 2015", "black box", BOTH,
+            "as np where what is known of the task is far from normal; slower to train",
+            options=dict(q="flow")),
         Row("maml", MAML, "Finn, Abbeel & Levine 2017", "optimisation", BOTH,
             "a network that a gradient step fits to a task; one function, no uncertainty about it"),
         Row("llama", LLAMA, "Grant et al. 2018", "optimisation", BOTH,
@@ -79,10 +102,6 @@ METHODS: dict[str, Row] = {
         Row("dkt", Process, "Patacchiola et al. 2020", "non-parametric", BOTH,
             "smooth or periodic functions of a few inputs; an exact Gaussian process on learned features",
             options=dict(kernel="spectral", width=40, features=40)),
-        Row("cnp", CNP, "Garnelo et al. 2018", "amortised", BOTH,
-            "many tasks, fast predictions, marginal uncertainty; one pass of a network"),
-        Row("np", NP, "Garnelo et al. 2018", "amortised", BOTH,
-            "many tasks, and functions that must be drawn as a whole"),
         Row("versa", VERSA, "Gordon et al. 2019", "last layer", BOTH,
             "many tasks, fast predictions; a distribution over last layers in one pass of a network"),
         Row("versa", VERSA, "Gordon et al. 2019", "last layer", BOTH,
@@ -127,13 +146,16 @@ __all__ = [
     "METHODS",
     "NP",
     "PLATIPUS",
+    "SNAIL",
     "VAMPIRE",
     "VERSA",
     "ALPaCA",
+    "AutoregressiveMode",
     "Ensemble",
     "MatchingNet",
     "Process",
     "ProtoNet",
+    "Recurrent",
     "Row",
     "Stack",
     "get",
