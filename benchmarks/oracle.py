@@ -2,7 +2,7 @@
 
     python benchmarks/oracle.py [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again] [--docs]
 
-Every row of `metaprior.methods.METHODS` that predicts numbers, with its default settings and the default optimiser of
+Every row of `metaprior.methods.METHODS` that predicts numbers, with its default settings and learning rate, by
 `fit`. After every method benchmarks/oracle.json is written; what is there already is skipped without --again.
 
 Figures, all on the same held-out tasks for every method, in raw units (nothing is standardised):
@@ -162,7 +162,8 @@ def measure(name: str, case: Case, judged, exact, arguments) -> dict:
             if done % 1000 == 0:
                 print(f"  {name}: step {done} of {steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
 
-        fitted = fit(learner, case.source, key=jax.random.key(1), steps=arguments.steps, progress=tell)
+        fitted = fit(learner, case.source, key=jax.random.key(1), steps=arguments.steps,
+                     learning_rate=row.learning_rate, progress=tell)  # fmt: skip
         learner = fitted.method
         result = {"steps": fitted.steps, "outcome": fitted.outcome, "seconds": round(fitted.seconds, 1)}
     own, seconds = score(learner, case, judged, arguments.minutes)

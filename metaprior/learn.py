@@ -168,7 +168,7 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     shots = np.minimum(np.resize(SHOTS, 64), most)
     validation = source.tasks(held, np.zeros(64, int) if whole else shots, key=jr.fold_in(key, 1))
     run = lambda **o: fit(method, source, key=jr.fold_in(key, 2), steps=steps or 4000, batch=16,
-                          learning_rate=1e-2 if whole else 1e-3, validation=validation, every=100,
+                          learning_rate=row.learning_rate, validation=validation, every=100,
                           patience=1000, progress=_within(tell), **o).method  # fmt: skip
     return Learned(stage(name, run, trains=True), base)
 

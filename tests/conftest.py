@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 
+def pytest_configure(config):
+    """Without the slow tests nearly all time goes into compiling: quick compilation of slower programs halves it."""
+    if "not slow" in config.option.markexpr:
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real tables; absent on a user's machine, required in continuous integration."""

@@ -272,3 +272,29 @@ def test_laplace_refuses(x64):
         laplace(lambda w, x: x @ w, jnp.ones((1, 1)), Gaussian(1, scale=1.0), data, 1.0, "dense")
     with pytest.raises(TypeError, match=r"equinox.nn.MLP"):
         laplace(lambda w, x: x @ w, jnp.ones((1, 1)), Gaussian(1, scale=1.0), data, 1.0, "kronecker")
+
+
+def test_llama_is_exact_on_a_linear_normal_model(x64):
+    """Descent to the end on likelihood and prior, and Laplace's normal there: the conjugate posterior, to 1e-6."""
+    from metaprior import Data, Spec
+    from metaprior.methods import LLAMA
+
+    rng = np.random.default_rng(5)
+    x, y, mask = rng.normal(size=(6, 2)), rng.normal(size=(6, 1)), np.arange(6) < 5
+    sd, precision = 0.5, 3.0
+    llama = LLAMA.init(Spec(2, Gaussian(1, scale=sd)), key=jax.random.key(0), depth=0, precision=precision,
+                       inner_lr=0.2, steps=3000, clip=None)  # fmt: skip
+    flatten = lambda net: np.asarray(jax.flatten_util.ravel_pytree(eqx.filter(net, eqx.is_inexact_array))[0])
+    start = flatten(llama.net)
+    q = llama.q(Data(jnp.asarray(x), jnp.asarray(y), jnp.asarray(mask)), jax.random.key(1))
+    phi = np.insert(x[mask], 2, 1.0, axis=1)  # weights, then the bias
+    covariance = np.linalg.inv(precision * np.eye(3) + phi.T @ phi / sd**2)
+    mean = covariance @ (precision * start + phi.T @ y[mask, 0] / sd**2)
+    np.testing.assert_allclose(flatten(q.mean), mean, atol=1e-6)
+    np.testing.assert_allclose(q.dense().covariance(), covariance, atol=1e-6)
+    # truncated, without a stated prior: the precision that k steps imply, here against Santos' at a small rate
+    short = LLAMA.init(Spec(2, Gaussian(1, scale=1.0)), key=jax.random.key(0), depth=0, inner_lr=1e-4, steps=3)
+    implied = short.q(Data(jnp.asarray(x), jnp.asarray(y), jnp.asarray(mask)), jax.random.key(1)).precision
+    eigenvalues = np.linalg.eigvalsh(phi.T @ phi / 5)
+    santos = ((1 - 1e-4 * eigenvalues) ** -3.0 - 1) / eigenvalues / 5
+    np.testing.assert_allclose(1 / np.asarray(implied), santos, rtol=1e-2)

@@ -68,5 +68,5 @@ def descend(
         gradient = jax.lax.stop_gradient(gradient) if first_order else gradient
         return jax.tree.map(lambda a, r, g: a - r * g, moving, rates, gradient), None
 
-    moving, _ = jax.lax.scan(step, moving, None, length=steps, unroll=max(1, min(steps, 5)))
+    moving, _ = jax.lax.scan(step, moving, None, length=steps)
     return eqx.combine(moving, fixed)

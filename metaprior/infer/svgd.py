@@ -84,5 +84,5 @@ def svgd(
     def step(w, _):
         return w + rate * direction(w, score(w), bandwidth(w) if h is None else jnp.asarray(h, w.dtype)), None
 
-    flat, _ = jax.lax.scan(step, flat, None, length=steps, unroll=max(1, min(steps, 5)))
+    flat, _ = jax.lax.scan(step, flat, None, length=steps)
     return eqx.combine(jax.vmap(unravel)(flat), fixed)

@@ -28,7 +28,8 @@ class BMAML(AbstractMethod):
 
     A posterior of M networks: Θ(support) is some steps of SVGD (equation 4) from shared initial particles Θ₀ on
     mean log p(support | φ) - precision ‖φ‖² / (2 rows). Objectives:
-    `"nll"`: -log 1/M sum_m p(query | φ_m), all rows of the query at once, over their number (algorithm 2);
+    `"nll"`: the mean over the query of -log 1/M sum_m p(y | x, φ_m), so that the mixture predicts each row (the paper's
+    has the product over rows inside the sum: particles that specialise and are then mixed with equal weights);
     `"chaser"`: sum_m ‖Θ(support)_m - stop(Θ(support ∪ query))_m‖², the leader being some more steps from the chaser
     on all rows (equation 7, algorithm 3).
 
@@ -64,7 +65,7 @@ class BMAML(AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, particles=5, width=40, depth=2, inner_lr: Any = None, steps=5, objective="nll", subset="all",
+        cls, spec, *, key, particles=5, width=40, depth=2, inner_lr: Any = None, steps=3, objective="nll", subset="all",
         leader_steps=1, precision=1e-2, clip: float | None = 1.0,
     ):  # fmt: skip
         """Particles that differ in their random weights.
@@ -76,7 +77,7 @@ class BMAML(AbstractMethod):
             width, depth: hidden units and layers (40; the paper has one more layer).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned rate for each weight, from
                 0.5: a particle's own gradient enters SVGD's average with weight 1 / M.
-            steps: of SVGD (5; the paper has 1, at a fixed rate).
+            steps: of SVGD (3; the paper has 1, at a fixed rate).
             objective: `"nll"` or `"chaser"`.
             subset: what has particles: `"all"` weights, or the `"last_layer"` with the features below it shared and
                 trained by the objective alone (the paper's image experiments).
@@ -121,9 +122,12 @@ class BMAML(AbstractMethod):
         if self.objective == "chaser":
             leader = self.svgd(chaser, task.union, self.leader_steps, outer)
             return _square(chaser, jax.lax.stop_gradient(leader))
-        query, n = task.query, jnp.maximum(task.query.count, 1)
-        risk = jax.vmap(lambda p: self.head.risk(self.apply(p, query.x), query, key=outer))(chaser)
-        return -(jax.nn.logsumexp(-n * risk) - jnp.log(float(len(risk)))) / n
+        query, n = task.query, len(jax.tree.leaves(chaser)[0])
+        params = self.head.params(jax.vmap(lambda particle: self.apply(particle, query.x))(chaser))
+        each = self.head.loss(params, query.y[None], key=outer)
+        if not self.head.density:  # a score, of which there is no probability to average
+            return query.mean(each.mean(0))
+        return query.mean(jnp.log(float(n)) - jax.nn.logsumexp(-each, axis=0))
 
     def posterior(self, support, *, key):
         return Particles(self.svgd(self.particles, support, self.steps, key), self.apply, self.head)

@@ -10,12 +10,12 @@ from jaxtyping import Array
 
 from metaprior.infer.descend import descend, rate_a_weight
 from metaprior.infer.gaussian import Diagonal
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractGenerative
 from metaprior.nets.mlp import apply, mlp
 from metaprior.posterior import AbstractHead, Sampled
 
 
-class PLATIPUS(AbstractMethod):
+class PLATIPUS(AbstractGenerative):
     """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, algorithms 1 and 2.
 
     The prior N(μ, σ²) over initial weights is moved by one gradient step on the rows at hand, N(μ - γ ∇L(μ), .):
@@ -55,7 +55,7 @@ class PLATIPUS(AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, width=40, depth=2, std=0.02, inner_lr: Any = None, gamma=0.01, steps=5, kl_weight=1.0,
+        cls, spec, *, key, width=64, depth=2, std=0.02, inner_lr: Any = None, gamma=0.01, steps=5, kl_weight=1.0,
         samples=1, clip: float | None = 1.0,
     ):  # fmt: skip
         """A prior around a random network.
@@ -63,7 +63,8 @@ class PLATIPUS(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units and layers.
+            width, depth: hidden units and layers (64 and 2: on the sine-or-line tasks 0.3 nats a row better at 5 rows
+                than 40).
             std: initial σ and v (0.02: a network of 40 units still tells its inputs apart under that noise).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned rate for each weight, from
                 0.1, as in Meta-SGD.
@@ -82,6 +83,10 @@ class PLATIPUS(AbstractMethod):
         return cls(
             prior, jax.tree.map(jnp.copy, prior.log_std), gamma, gamma, rate, spec.head, steps, kl_weight, samples, clip
         )
+
+    def apply(self, w, x):
+        """Raw outputs of a network with weights `w`."""
+        return apply(w, x)
 
     def risk(self, net, data, key):
         """L."""
