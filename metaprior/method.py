@@ -1,6 +1,7 @@
 """What every learner and every method offers; the only interface `fit` and `evaluate` know."""
 
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -48,3 +49,18 @@ class AbstractMethod(AbstractLearner):
     @abstractmethod
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         """The meta-training objective on one task, to be minimised."""
+
+
+class AbstractGenerative(AbstractMethod):
+    """A method whose model is written out: a prior p(w) and a likelihood p(y | x, w), both of which can be evaluated.
+
+    `prior` has `sample(key=) -> w` and `log_prob(w)`, normalised, in nats; p(y | x, w) is `head` at `apply(w, x)`.
+    However such a method approximates p(w | support), `NUTS` can draw from it exactly.
+    """
+
+    prior: eqx.AbstractVar[Any]
+    head: eqx.AbstractVar[AbstractHead]
+
+    @abstractmethod
+    def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
+        """Raw outputs for task parameters `w`."""

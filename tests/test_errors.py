@@ -178,6 +178,7 @@ OPTIONS = [
     ("dkt", Gaussian(1), dict(kernel="rfb"), ["'rfb'", "'rbf'", "'structured'"]),
     ("dkt", Gaussian(2), {}, ["one outcome", "2"]),
     ("versa", Gaussian(1), dict(samples=0), ["VERSA", "0"]),
+    ("nuts", Gaussian(1), dict(base="maml"), ["NUTS", "MAML has none", "abml", "alpaca", "platipus"]),
     ("matching", Categorical(2), dict(scale=0.0), ["MatchingNet", "scale", "0.0"]),
     ("matching", Categorical(2), dict(pseudo_count=-1.0), ["MatchingNet", "pseudo_count", "-1.0"]),
     ("matching", Gaussian(1), {}, ["predicts classes", "Gaussian"]),

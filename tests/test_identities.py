@@ -140,3 +140,48 @@ def test_matching_is_attention(key):
     assert np.isfinite(say(support).log_prob(jnp.full((4, 1), 2.0))).all()  # no row of this class
     nothing = Data(support.x, support.y, jnp.zeros(6, bool))
     np.testing.assert_allclose(say(nothing).mean(), 1 / 3, atol=1e-6)
+
+
+@pytest.mark.parametrize("shown", [0, 5])
+def test_nuts_samples_the_exact_posterior(shown, x64):
+    """The predictive of draws of ALPaCA's last layer is ALPaCA's own, within 4 standard errors of its draws."""
+    alpaca = dict(features="linear", noise_variance=0.2, draws=1000, warmup=500)
+    nuts = METHODS["nuts"].init(Spec(2, Gaussian(1)), key=jax.random.key(0), **alpaca)
+    nuts = eqx.tree_at(lambda m: m.base.root, nuts, jnp.eye(3) + 0.3 * jax.random.normal(jax.random.key(1), (3, 3)))
+    support, query, _ = observed(jax.random.key(2))
+    support = Data(support.x, support.y, jnp.arange(6) < shown)
+    found = eqx.filter_jit(lambda m, s: m.run(s, key=jax.random.key(3)))(nuts, support)
+    assert int(found.divergences) == 0 and 0.7 < float(found.acceptance) < 0.99
+    exact = nuts.base.posterior(support, key=jax.random.key(4))
+    marginal = exact.predict(query.x, key=jax.random.key(5), samples=1)
+    # outcomes that the posterior finds likely: else a few draws carry all of the joint density
+    query = Data(query.x, marginal.mean() + 0.2 * query.y, query.mask)
+    f = jax.vmap(lambda w: nuts.base.apply(w, query.x)[:, 0])(found.w)  # (s, n)
+    for values, expected in [
+        (f, marginal.mean()[:, 0]),
+        ((f - marginal.mean()[:, 0]) ** 2, marginal.epistemic()[:, 0]),
+    ]:
+        error = values.std(0) / jnp.sqrt(found.effective(values))
+        assert float(found.effective(values).min()) > 400
+        assert (jnp.abs(values.mean(0) - expected) < 4 * error).all(), (values.mean(0), expected, error)
+    joint = lambda w: nuts.base.head.log_prob(nuts.base.head.params(nuts.base.apply(w, query.x)), query.y).sum()
+    density = jnp.exp(jax.vmap(joint)(found.w))
+    error = float(density.std() / density.mean() / jnp.sqrt(found.effective(density)))  # of the log of the mean
+    posterior = nuts.posterior(support, key=jax.random.key(3))
+    ours, true = (float(p.joint_log_prob(query, key=jax.random.key(6), samples=1)) for p in (posterior, exact))
+    print(f"\nNUTS, {shown} rows: joint {ours:.4f}, exact {true:.4f} ± {error:.4f}")
+    assert abs(ours - true) < 4 * error
+
+
+@pytest.mark.parametrize("name,head", [("alpaca", Gaussian(2)), ("abml", Gaussian(1)), ("platipus", Categorical(3))])
+def test_written_priors_are_densities(name, head, x64):
+    """E log p(w) over draws is the negative entropy of the normal that `prior` says it is."""
+    method = METHODS[name].init(Spec(2, head), key=jax.random.key(0), width=4)
+    w = eqx.filter_vmap(lambda k: method.prior.sample(key=k))(jax.random.split(jax.random.key(1), 4000))
+    log_p = eqx.filter_vmap(method.prior.log_prob)(w)
+    numbers = np.concatenate([np.asarray(a).reshape(4000, -1) for a in jax.tree.leaves(eqx.filter(w, eqx.is_array))], 1)
+    d = numbers.shape[1]
+    entropy = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * np.cov(numbers.T))[1] + d * (d + 1) / (4 * 4000)
+    # log p has variance d / 2; the log determinant of a sample covariance has variance 2 d / n, its bias is taken off
+    assert abs(float(log_p.mean()) + entropy) < 4 * (d / 2 / 4000 + 0.5 * d / 4000) ** 0.5
+    assert method.apply(jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, w), jnp.ones((5, 2))).shape[0] == 5

@@ -27,6 +27,7 @@ LEARNERS = [
     ("process", StudentT(1), 0.10, dict(width=8)),
     ("matching", Categorical(2), 0.5, {}),
     ("dkt", Gaussian(1), 0.35, {}),
+    pytest.param("nuts", Gaussian(1), 0.25, dict(width=32, warmup=50, draws=25), marks=SLOW),
     ("versa", Gaussian(1), 0.12, dict(width=32, samples=8)),
     ("versa", Categorical(2), 0.07, dict(width=32, samples=8)),
     pytest.param("dkt", Categorical(2), 0.02, {}, marks=SLOW),

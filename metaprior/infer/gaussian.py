@@ -168,3 +168,29 @@ class Full(eqx.Module):
     def covariance(self) -> Float[Array, "d d"]:
         """(C Cᵀ)⁻¹."""
         return cho_solve((self.factor, True), jnp.eye(self.factor.shape[0], dtype=self.factor.dtype))
+
+
+class MatrixNormal(eqx.Module):
+    """MN(mean, (A Aᵀ)⁻¹, diag(std²)): columns that differ in scale and share a correlation; the rows' precision is A Aᵀ.
+
+    Args:
+        mean: `(q, p)`.
+        root: A, `(q, q)`, any with an inverse.
+        std: `(p,)`.
+    """
+
+    mean: Float[Array, "q p"]
+    root: Float[Array, "q q"]
+    std: Float[Array, "p"]
+
+    def sample(self, *, key: PRNGKeyArray) -> Float[Array, "q p"]:
+        """One draw, differentiable in all three."""
+        noise = jr.normal(key, self.mean.shape, self.mean.dtype) * self.std[None]
+        return self.mean + jnp.linalg.solve(self.root.T, noise)
+
+    def log_prob(self, w: Float[Array, "q p"]) -> Float[Array, ""]:
+        """Log density of `w`, in nats."""
+        q, p = self.mean.shape
+        z = self.root.T @ (w - self.mean) / self.std[None]
+        log_det = 2 * (q * jnp.log(self.std).sum() - p * jnp.linalg.slogdet(self.root)[1])
+        return _log_normal((z * z).sum(), log_det, q * p)

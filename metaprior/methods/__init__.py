@@ -18,6 +18,7 @@ from metaprior.methods.llama import LLAMA
 from metaprior.methods.maml import MAML
 from metaprior.methods.matching import MatchingNet
 from metaprior.methods.neural_process import NP
+from metaprior.methods.nuts import NUTS
 from metaprior.methods.platipus import PLATIPUS
 from metaprior.methods.process import Process
 from metaprior.methods.protonet import ProtoNet
@@ -110,6 +111,8 @@ METHODS: dict[str, Row] = {
             "numbers, a few hundred tasks or more; exact last layer, joint draws, any number of outcomes"),
         Row("process", Process, "Shah, Wilson & Ghahramani 2014; Patacchiola et al. 2020", "last layer", BOTH,
             "few tasks and few rows a task; the default for tables"),
+        Row("nuts", NUTS, "Hoffman & Gelman 2014", "reference", BOTH,
+            "the exact posterior of a learned prior, to compare others with; slow"),
         Row("ensemble", Ensemble, "Lakshminarayanan, Pritzel & Blundell 2017", "combination", BOTH,
             "uncertainty for a method that has none, at the price of training it several times"),
         Row("stack", Stack, "Wolpert 1992; Yao, Vehtari, Simpson & Gelman 2018", "combination", BOTH,
@@ -145,6 +148,7 @@ __all__ = [
     "MAML",
     "METHODS",
     "NP",
+    "NUTS",
     "PLATIPUS",
     "SNAIL",
     "VAMPIRE",

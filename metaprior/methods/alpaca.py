@@ -10,8 +10,9 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from metaprior.heads import Gaussian
+from metaprior.infer.gaussian import MatrixNormal
 from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractGenerative
 from metaprior.nets.kernels import polynomial
 from metaprior.nets.mlp import apply
 from metaprior.posterior import AbstractPosterior, Mixture, Part
@@ -19,7 +20,7 @@ from metaprior.posterior import AbstractPosterior, Mixture, Part
 DEGREES = {"linear": 1, "quadratic": 2}
 
 
-class ALPaCA(AbstractMethod):
+class ALPaCA(AbstractGenerative):
     """Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian Regression", WAFR 2018.
 
     y = Kᵀ φ(x) + ε, ε ~ N(0, Σ), with the prior K ~ MN(K̄₀, Λ₀⁻¹, Σ). Given the support (equations 5 and 6)
@@ -70,11 +71,31 @@ class ALPaCA(AbstractMethod):
         q, p = size if features == "network" else 1 + phi * spec.x_dim, spec.head.y_dim
         noise = jnp.asarray(0.1) if noise_variance is None else noise_variance
         log_noise = jnp.broadcast_to(jnp.log(noise), (p,)) if eqx.is_array(noise) else math.log(noise)
-        return cls(phi, 0.1 * jr.normal(mean_key, (q, p)), jnp.eye(q), log_noise)
+        mean = 0.1 * jr.normal(mean_key, (q, p))
+        return cls(phi, mean, jnp.eye(q), log_noise)  # ty: ignore[invalid-argument-type, missing-argument]
 
     def phi(self, x):
         """Features `(n, q)`."""
         return polynomial(x, self.features) if isinstance(self.features, int) else apply(self.features, x)
+
+    def apply(self, w, x):
+        """φ(x)ᵀ K for one K."""
+        return self.phi(x) @ w
+
+    @property
+    def std(self):
+        """Standard deviation of the noise of each outcome, `(p,)`."""
+        return jnp.broadcast_to(jnp.exp(0.5 * self.log_noise), self.mean.shape[1:]).astype(self.mean.dtype)
+
+    @property
+    def prior(self) -> MatrixNormal:
+        """MN(K̄₀, Λ₀⁻¹, Σ)."""
+        return MatrixNormal(self.mean, self.root, self.std)
+
+    @property
+    def head(self) -> Gaussian:
+        """N(Kᵀφ, Σ)."""
+        return Gaussian(self.mean.shape[1], scale=self.std)
 
     def posterior(self, support, *, key):
         phi = jnp.where(support.mask[:, None], self.phi(support.x), 0.0)
@@ -103,13 +124,10 @@ class LastLayer(AbstractPosterior):
     mean: Float[Array, "q p"]
     factor: Float[Array, "q q"]
 
-    def _std(self):
-        return jnp.broadcast_to(jnp.exp(0.5 * self.prior.log_noise), self.mean.shape[1:]).astype(self.mean.dtype)
-
     def _state(self, x):
         """Mean `(n, p)`, whitened features `(q, n)` and the noise's standard deviation `(p,)`."""
         phi = self.prior.phi(x)
-        return phi @ self.mean, solve_triangular(self.factor, phi.T, lower=True), self._std()
+        return phi @ self.mean, solve_triangular(self.factor, phi.T, lower=True), self.prior.std
 
     def predict(self, x, *, key, samples):
         mean, v, std = self._state(x)
@@ -120,7 +138,7 @@ class LastLayer(AbstractPosterior):
 
     def sample(self, x, *, key, samples):
         noise = jr.normal(key, (samples, *self.mean.shape), self.mean.dtype)
-        std = self._std()
+        std = self.prior.std
         draw = lambda e: self.mean + solve_triangular(self.factor.T, e, lower=False) * std[None]
         f = jax.vmap(lambda e: self.prior.phi(x) @ draw(e))(noise)
         params = jnp.stack([f, jnp.broadcast_to(std, f.shape)], -1)

@@ -99,8 +99,8 @@ class MatchingNet(AbstractMethod):
         hot = jax.nn.one_hot(support.y[:, 0].astype(int), self.head.classes, dtype=bool) & support.mask[:, None]
         if self.prior is not None:
             rows = jnp.concatenate([rows, _unit(self.prior)])
-            count = jnp.broadcast_to(self.log_count, self.prior.shape[:1]).astype(rows.dtype)
-            offset = jnp.concatenate([offset, count])
+            count = jnp.asarray(self.log_count, rows.dtype)
+            offset = jnp.concatenate([offset, jnp.broadcast_to(count, self.prior.shape[:1])])
             hot = jnp.concatenate([hot, jnp.eye(self.head.classes, dtype=bool)])
         return self.net, jnp.exp(self.log_scale), rows, offset, hot
 
