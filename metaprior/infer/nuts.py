@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
-class Draws(eqx.Module):
+class Chains(eqx.Module):
     """What a sampler gives back.
 
     Args:
@@ -41,7 +41,7 @@ def nuts(
     draws: int = 500,
     dense: bool = False,
     key: PRNGKeyArray,
-) -> Draws:
+) -> Chains:
     """The no-U-turn sampler, one chain for each start, step size and mass matrix from a warm-up.
 
     Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, with the windows of the Stan reference manual; blackjax's.
@@ -85,4 +85,4 @@ def nuts(
     with jax.numpy_dtype_promotion("standard"):  # blackjax mixes dtypes
         positions, acceptance, divergent = jax.vmap(chain)(flat, jr.split(key, len(flat)))
     w = eqx.combine(jax.vmap(unravel)(positions.reshape(-1, flat.shape[1])), fixed)
-    return Draws(w, len(flat), acceptance.mean(), divergent.sum())
+    return Chains(w, len(flat), acceptance.mean(), divergent.sum())

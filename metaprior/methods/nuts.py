@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 
-from metaprior.infer.nuts import Draws, nuts
+from metaprior.infer.nuts import Chains, nuts
 from metaprior.method import AbstractGenerative, AbstractMethod
 from metaprior.posterior import Particles
 
@@ -71,8 +71,8 @@ class NUTS(AbstractMethod):
     def loss(self, task, *, key):
         return self.base.loss(task, key=key)
 
-    def run(self, support, *, key) -> Draws:
-        """Draws of w given the support, and how well the sampler did."""
+    def run(self, support, *, key) -> Chains:
+        """Chains of w given the support, and how well the sampler did."""
         start_key, key = jr.split(key)
         head = self.base.head
 
