@@ -17,9 +17,9 @@ SMALL = {
     "snail": dict(width=4, depth=1, length=4),
     "acnp": dict(width=8, depth=1),
     "ar_cnp": dict(width=8, depth=1, encoder="deep set"),
-    "np": dict(width=8, latent=4, samples=2, depth=1),
+    "np": dict(width=8, latent=4, samples=2, depth=1, encoder="deep set"),
     "anp": dict(width=8, latent=4, samples=2, depth=1),
-    "flow_np": dict(width=8, latent=3, samples=2, depth=1),
+    "flow_np": dict(width=8, latent=2, samples=2, depth=1, encoder="deep set"),
     "alpaca": dict(width=8, size=4),
     "process": dict(width=8, features=4),
     "dkt": dict(width=8, features=4),
@@ -32,26 +32,16 @@ SMALL = {
     "bmaml": dict(width=6, depth=1, steps=2, particles=3),
     "platipus": dict(width=6, depth=1, steps=2),
 }
-QUICK = {("maml", "student"), ("process", "student")}  # of the heads beyond the first of each kind
-LONG = {
-    ("dkt", "classes"),
-    ("nuts", "classes"),
-    ("nuts", "gaussian"),
-    ("acnp", "classes"),
-    ("anp", "classes"),
-    ("flow_np", "classes"),
-}  # the code of another row
+# Every row is checked by default with the first head it predicts; these with a second one. The others are slow.
+QUICK = {("maml", "student"), ("process", "student")} | {(n, "classes") for n in ("maml", "cnp", "process", "versa")}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 ORDERED = {"recurrent", "snail"}  # they read a sequence
 CASES = [
-    pytest.param(
-        name,
-        head,
-        marks=[pytest.mark.slow] if (head == "student" and (name, head) not in QUICK) or (name, head) in LONG else [],
-    )
+    pytest.param(name, head, marks=[] if quick and name not in CHAINS else [pytest.mark.slow])
     for name, row in METHODS.items()
     for head in HEADS
     if row.trainable and ("classes" if HEADS[head].classes else "numbers") in row.kinds
+    for quick in [(name, head) in QUICK or head == ("gaussian" if "numbers" in row.kinds else "classes")]
 ]
 
 

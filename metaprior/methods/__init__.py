@@ -25,7 +25,6 @@ from metaprior.methods.protonet import ProtoNet
 from metaprior.methods.recurrent import Recurrent
 from metaprior.methods.snail import SNAIL
 from metaprior.methods.stack import Stack
-from metaprior.methods.versa import VERSA
 from metaprior.methods.vampire import VAMPIRE
 from metaprior.methods.versa import VERSA
 
@@ -42,6 +41,7 @@ class Row:
         kinds: what it predicts: `"numbers"`, `"classes"` or both.
         use: one line on when to use it.
         options: of `init`, where the row is a setting of a class that has other rows.
+        learning_rate: for `fit`, where its own default trains more slowly.
         trainable: whether `fit` trains it; a learner that combines trained ones has its own way.
     """
 
@@ -52,6 +52,7 @@ class Row:
     kinds: tuple[str, ...]
     use: str
     options: dict[str, Any] = field(default_factory=dict)
+    learning_rate: float = 1e-3
     trainable: bool = True
 
     def init(self, spec: Spec, *, key: PRNGKeyArray, **hyper: Any) -> Any:
@@ -87,30 +88,34 @@ METHODS: dict[str, Row] = {
         Row("maml", MAML, "Finn, Abbeel & Levine 2017", "optimisation", BOTH,
             "a network that a gradient step fits to a task; one function, no uncertainty about it"),
         Row("llama", LLAMA, "Grant et al. 2018", "optimisation", BOTH,
-            "MAML with a normal posterior around what it finds, from the curvature of the rows"),
+            "MAML with a normal posterior around what it finds, from the curvature of the rows",
+            learning_rate=3e-3),
         Row("abml", ABML, "Ravi & Beatson 2019", "optimisation", BOTH,
-            "a prior over all weights of a network; variational inference by a few gradient steps"),
+            "a prior over all weights of a network; variational inference by a few gradient steps",
+            learning_rate=3e-3),
         Row("vampire", VAMPIRE, "Nguyen, Do & Carneiro 2020", "optimisation", BOTH,
-            "as abml, trained on how well draws predict the query alone"),
+            "as abml, trained on how well draws predict the query alone",
+            learning_rate=3e-3),
         Row("bmaml", BMAML, "Yoon et al. 2018", "optimisation", BOTH,
-            "a few networks that repel one another: several explanations of the same rows"),
+            "a few networks that repel one another: several explanations of the same rows",
+            learning_rate=3e-3),
         Row("platipus", PLATIPUS, "Finn, Xu & Levine 2018", "optimisation", BOTH,
-            "draws of an initial network, each then fitted to the rows; ambiguous tasks"),
+            "draws of an initial network, each then fitted to the rows; ambiguous tasks",
+            learning_rate=3e-3),
         Row("protonet", ProtoNet, "Snell, Swersky & Zemel 2017", "non-parametric", ("classes",),
             "classes that form clusters; quick, strong with very few examples a class"),
         Row("matching", MatchingNet, "Vinyals et al. 2016", "non-parametric", ("classes",),
             "classes of several clusters each; compares with every row instead of class means"),
         Row("dkt", Process, "Patacchiola et al. 2020", "non-parametric", BOTH,
             "smooth or periodic functions of a few inputs; an exact Gaussian process on learned features",
-            options=dict(kernel="spectral", width=40, features=40)),
-        Row("versa", VERSA, "Gordon et al. 2019", "last layer", BOTH,
-            "many tasks, fast predictions; a distribution over last layers in one pass of a network"),
+            options=dict(kernel="spectral", width=40, features=40), learning_rate=3e-3),
         Row("versa", VERSA, "Gordon et al. 2019", "last layer", BOTH,
             "many tasks, fast predictions; a distribution over last layers in one pass of a network"),
         Row("alpaca", ALPaCA, "Harrison, Sharma & Pavone 2018", "last layer", ("numbers",),
             "numbers, a few hundred tasks or more; exact last layer, joint draws, any number of outcomes"),
         Row("process", Process, "Shah, Wilson & Ghahramani 2014; Patacchiola et al. 2020", "last layer", BOTH,
-            "few tasks and few rows a task; the default for tables"),
+            "few tasks and few rows a task; the default for tables",
+            learning_rate=1e-2),
         Row("nuts", NUTS, "Hoffman & Gelman 2014", "reference", BOTH,
             "the exact posterior of a learned prior, to compare others with; slow"),
         Row("ensemble", Ensemble, "Lakshminarayanan, Pritzel & Blundell 2017", "combination", BOTH,
