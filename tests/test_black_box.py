@@ -72,6 +72,19 @@ def test_neural_process_options(options, message, key):
         METHODS["np"].init(Spec(2, Gaussian(1)), key=key, **options)
 
 
+@pytest.mark.parametrize("objective", ["ml", "elbo"])
+def test_flow_is_trained(objective, key):
+    """Finite gradients, which reach the flow's own networks."""
+    options = dict(width=8, depth=1, latent=2, samples=2, encoder="deep set")
+    method = METHODS["flow_np"].init(Spec(2, Gaussian(1)), key=key, objective=objective, **options)
+    task = example_task(key, Gaussian(1), 2, 4)
+    moving, fixed = eqx.partition(method, eqx.is_inexact_array)
+    loss = lambda p: eqx.combine(p, fixed).loss(task, key=key)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(moving)
+    assert bool(jnp.isfinite(value)) and all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(gradient))
+    assert all(float(jnp.abs(a).max()) > 0 for a in jax.tree.leaves(gradient.latent))
+
+
 class Oracle(AbstractLearner):
     """The exact posterior of a source's tasks."""
 

@@ -122,9 +122,9 @@ class Attention(eqx.Module):
         return apply(self.norm, h)
 
     def summary(self, data: Data) -> Float[Array, "w"]:
-        """The set in `width` numbers: the mean of what its rows and the null row have read."""
-        h, exists = self.read(data, data.x[:0]), jnp.append(True, data.mask)
-        return jnp.where(exists[:, None], h, 0.0).sum(0) / exists.sum()
+        """The set in `width` numbers: what the null row has read, and the mean of what the rows have."""
+        h = self.read(data, data.x[:0])
+        return h[0] + jnp.where(data.mask[:, None], h[1:], 0.0).sum(0) / jnp.maximum(data.count, 1)
 
     def __call__(self, support: Data, x: Float[Array, "q d"]) -> Float[Array, "q w"]:
         return self.read(support, x)[1 + support.mask.shape[0] :]
