@@ -126,7 +126,7 @@ class Kronecker(eqx.Module):
         for layer, a, g, k in zip(self.mean.layers, self.inputs, self.outputs, jr.split(key, len(self.inputs))):
             noise = jr.normal(k, (g.shape[0], a.shape[0]), a.dtype)
             step = solve_triangular(a, solve_triangular(g, noise, trans=1, lower=True).T, trans=1, lower=True).T
-            moved = layer.weight + step[:, :-1], layer.bias + step[:, -1]
+            moved = layer.weight + step[:, :-1], layer.bias + step[:, -1]  # ty: ignore[unsupported-operator]
             layers.append(eqx.tree_at(lambda m: (m.weight, m.bias), layer, moved))
         return eqx.tree_at(lambda m: m.layers, self.mean, tuple(layers))
 
