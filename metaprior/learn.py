@@ -158,6 +158,8 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     base, _ = learn_baselines(groups, key=key, stage=stage)
     tell.start(f"training {name}", 0.65)
     method = row.init(groups.spec, key=key)
+    if not row.trainable:
+        return Learned(method, base)
     whole = row.method is Process  # trained on all rows of a group in order; others on support and query
     rows = int(min(ROWS, groups.count.max()))
     half = int(max(1, min(16, groups.count.max() - 1)))

@@ -286,7 +286,7 @@ class Particles(AbstractPosterior):
     def sample(self, x, *, key, samples):
         """All particles, whatever `samples` says: they are all the functions there are."""
         params = self.head.params(eqx.filter_vmap(self.apply, in_axes=(eqx.if_array(0), None))(self.w, x))
-        return Mixture((Part(self.head, params, jnp.zeros(params.shape[0])),))
+        return Mixture((Part(self.head, params, jnp.zeros(params.shape[0], params.dtype)),))
 
     def predict(self, x, *, key, samples):
         return self.sample(x, key=key, samples=samples)
@@ -311,7 +311,7 @@ class Sampled(AbstractPosterior):
     def sample(self, x, *, key, samples):
         one = lambda k: self.apply(self.draw(k), x)
         params = self.head.params(jax.vmap(one)(jax.random.split(key, samples)))
-        return Mixture((Part(self.head, params, jnp.zeros(samples)),))
+        return Mixture((Part(self.head, params, jnp.zeros(samples, params.dtype)),))
 
     def predict(self, x, *, key, samples):
         return self.sample(x, key=key, samples=samples)

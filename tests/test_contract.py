@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from metaprior import Spec
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.method import AbstractMethod
 from metaprior.methods import MAML, METHODS, NP, Process, ProtoNet
 from metaprior.nets.mlp import apply, mlp
 from metaprior.posterior import AbstractHead, Particles
-from metaprior.testing import check_method
+from metaprior.testing import check_learner, check_method
 
 HEADS = {"gaussian": Gaussian(1), "student": StudentT(1), "classes": Categorical(3)}
 SMALL = {
@@ -26,6 +27,7 @@ SMALL = {
     "versa": dict(width=8, features=4, samples=2),
     "nuts": dict(features="linear", warmup=60, draws=100, chains=2),
     "ensemble": dict(members=2, width=8),
+    "emaml": dict(members=2, width=8),
     "llama": dict(width=6, depth=1),
     "abml": dict(width=6, depth=1, steps=2),
     "vampire": dict(width=6, depth=1, steps=2, samples=2),
@@ -34,6 +36,7 @@ SMALL = {
 }
 # Every row is checked by default with the first head it predicts; these with a second one. The others are slow.
 QUICK = {("maml", "student"), ("process", "student")} | {(n, "classes") for n in ("maml", "cnp", "process", "versa")}
+LIKE = {"emaml"}  # the code of another row
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 LONG = {"flow_np"}  # splines take a minute to compile, and the rest is np's code
 ORDERED = {"recurrent", "snail"}  # they read a sequence
@@ -51,6 +54,12 @@ def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
     resampled = 0.2 if (METHODS[name].method, head) == (Process, "classes") or name in CHAINS else None
     check_method(METHODS[name].init, head=HEADS[head], ordered=name in ORDERED, resampled=resampled, **options)
+
+
+@pytest.mark.parametrize("head", ["gaussian", "classes"])
+def test_contract_of_the_control(head):
+    bnn = METHODS["bnn"].init(Spec(2, HEADS[head]), key=jax.random.key(0), width=6, depth=1, steps=20, samples=2)
+    check_learner(bnn, head=HEADS[head])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +148,5 @@ def test_unknown_method_is_named():
     "name,kind,head", [("protonet", "classes", Gaussian(1)), ("alpaca", "numbers", Categorical(2))]
 )
 def test_wrong_head_is_refused(name, kind, head, key):
-    from metaprior import Spec
-
     with pytest.raises((TypeError, ValueError), match=f"predicts {kind}"):
         METHODS[name].init(Spec(2, head), key=key)

@@ -13,6 +13,7 @@ import scoringrules
 from scipy import stats
 
 from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
+from metaprior.heads.draws import row_noise
 from metaprior.heads.network import at
 from metaprior.posterior import Mixture, Part, Particles, Pool, Stacked
 
@@ -341,12 +342,12 @@ def test_an_adversary_trains_both_and_neither_the_other():
 
 
 def _generated(generator, head, raw, key):
-    z = jr.normal(key, (head.samples, 3, head.noise))
+    z = row_noise(head.samples, (3,), head.noise, raw.dtype, key=key)
     return eqx.tree_at(lambda h: h.generator, head, generator).generate(raw, z)
 
 
 def _judged(head, raw, y):
-    return at(head.discriminator, raw[..., head.dim :], y)[..., 0]
+    return 10.0 * at(head.discriminator, raw[..., head.dim :], y)[..., 0]
 
 
 @pytest.mark.parametrize("name", ["implicit", "autoregressive of 2"])

@@ -3,8 +3,9 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.special import ndtri
 
 EDGE = 6.0  # one-dimensional grids end so many standard deviations from the mean
@@ -52,6 +53,11 @@ def leading(array: np.ndarray, like: Array, tail: int) -> Array:
     """`array` with its last `tail` axes last and its first one before the leading axes of `like`."""
     shape = (array.shape[0], *(1,) * (like.ndim - 1), *array.shape[array.ndim - tail :])
     return jnp.asarray(array, like.dtype).reshape(shape)
+
+
+def row_noise(count: int, rows: tuple[int, ...], dim: int, dtype, *, key: PRNGKeyArray) -> Float[Array, "m *b z"]:
+    """`count` standard normal vectors a row, draws first. A row's noise stays the same when padding rows follow it."""
+    return jnp.moveaxis(jr.normal(key, (*rows, count, dim), dtype), -2, 0)
 
 
 class Draws(eqx.Module):

@@ -7,7 +7,7 @@ import jax.random as jr
 import numpy as np
 from jax.scipy import stats
 
-from metaprior.heads.draws import Draws, leading, normal_nodes
+from metaprior.heads.draws import Draws, leading, normal_nodes, row_noise
 from metaprior.heads.gaussian import check_raw
 from metaprior.heads.network import at, network
 from metaprior.posterior import AbstractHead
@@ -124,7 +124,7 @@ class Energy(AbstractHead):
             return -self.log_prob(params, y)
         mean, scale, context = self._split(params)
         own = self.energy(context, (y - mean) / scale)
-        t = jr.normal(key, (self.noise, *own.shape, self.dim), params.dtype)
+        t = row_noise(self.noise, own.shape, self.dim, params.dtype, key=key)
         all_log = jnp.concatenate([-own[None], -self.energy(context, t)])
         told_apart = own + jax.nn.logsumexp(all_log, axis=0) - np.log(1 + self.noise)
         return told_apart - stats.norm.logpdf(y, mean, scale).sum(-1)

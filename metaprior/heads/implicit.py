@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from metaprior.heads.draws import Draws, leading, normal_nodes
+from metaprior.heads.draws import Draws, leading, normal_nodes, row_noise
 from metaprior.heads.gaussian import check_raw
 from metaprior.heads.network import at, network
 from metaprior.posterior import AbstractHead
 
 OBJECTIVES = ("energy score", "adversarial")
+_FAST = 10.0  # the discriminator's logits move this much faster than its weights
 
 
 def _frozen(tree):
@@ -25,19 +26,25 @@ def _length(gap):
 
 
 class Implicit(AbstractHead):
-    """y = m + g(c, z), z ~ N(0, I): a generator; location m and context c are read from the network. Samples only.
+    """y = m + z + g(c, z), z ~ N(0, I): a generator; location m and context c are read from the network. Samples only.
+
+    It starts near N(m, I), the spread of standardised outcomes (the first p numbers of z are the ones added).
 
     `objective="energy score"`: the energy score E‖Y - y‖ - E‖Y - Y'‖ / 2 in units of y, unbiased over `samples` draws
     a row (Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007, section 4.3);
-    for one outcome it is the CRPS. Strictly proper, stable.
+    for one outcome it is the CRPS. Strictly proper and stable: take this one.
 
     `objective="adversarial"`: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014. One number a row,
     -log D(c, y) - log(1 - D(c, Y)) - log D(c, Y): the discriminator D lives in this head; in the first two terms
     everything else is a constant, in the last (their non-saturating one) D is. D sees the context but sends no gradient
-    to it. The value is no measure of progress; use the CRPS.
+    to it. One optimiser with momentum trains both, which without help sends the generator to infinity; what keeps it:
+    a penalty on D's slopes in y (Mescheder, Geiger & Nowozin, "Which Training Methods for GANs do actually Converge?",
+    ICML 2018), logits ten times the network's, so that D learns the faster (Heusel et al., NeurIPS 2017), and units
+    that do not saturate far away. The value is no measure of progress; use the CRPS.
 
     No `log_prob` and no `entropy`: score it with the CRPS. Mean, variance, cdf and quantiles are those of `draws`
-    outcomes at even points z: with 256 and one outcome, means within 0.01 and cdfs within 1/256 of their spread.
+    outcomes at fixed points z: exact to 0.005 in the cdf for one outcome with one number in z (quadrature), to 0.02
+    with more.
 
     Args:
         generator: g; its arrays, like those of the discriminator, are meta-parameters.
@@ -46,7 +53,8 @@ class Implicit(AbstractHead):
         width: numbers in the context.
         noise: numbers in z.
         samples: draws a row in training.
-        draws: even points z.
+        draws: points z.
+        penalty: weight of half the squared slopes of D's logits.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -63,13 +71,14 @@ class Implicit(AbstractHead):
     noise: int = eqx.field(static=True)
     samples: int = eqx.field(static=True)
     draws: int = eqx.field(static=True)
+    penalty: float = eqx.field(static=True)
 
     density = False
 
     @classmethod
     def init(
         cls, dim: int = 1, *, key, objective="energy score", width=16, noise: int | None = None, hidden=32, depth=2,
-        samples=8, draws=256,
+        samples=8, draws=256, penalty=0.1,
     ) -> "Implicit":  # fmt: skip
         """A small generator and, for the adversarial objective, a discriminator of its size.
 
@@ -78,20 +87,25 @@ class Implicit(AbstractHead):
             key: initial weights.
             objective: `"energy score"` or `"adversarial"`.
             width: numbers in the context.
-            noise: numbers in z; `None` for one an outcome.
+            noise: numbers in z, at least one an outcome; `None` for just that.
             hidden, depth: units and hidden layers.
             samples: draws a row in training, at least 2.
-            draws: even points z for moments, cdf and quantiles.
+            draws: points z for moments, cdf and quantiles.
+            penalty: weight of half the squared slopes of the discriminator's logits (0.1: with it 2,000 steps of
+                `fit` end below the CRPS they start from; 0.02 to 3 do not diverge either).
         """
         if objective not in OBJECTIVES:
             raise ValueError(f"Implicit has the objectives {', '.join(map(repr, OBJECTIVES))}; got {objective!r}.")
-        if dim < 1 or samples < 2:
-            raise ValueError(f"Implicit takes dim of at least 1 and samples of at least 2; got {dim} and {samples}.")
-        g_key, d_key = jr.split(key)
         noise = dim if noise is None else noise
+        if not 1 <= dim <= noise or samples < 2:
+            raise ValueError(
+                f"Implicit takes at least 1 outcome, as many numbers of noise and 2 samples; got {dim}, {noise} and {samples}."
+            )
+        g_key, d_key = jr.split(key)
         generator = network(width + noise, dim, hidden, depth, key=g_key)
-        other = network(width + dim, 1, hidden, depth, key=d_key) if objective == "adversarial" else None
-        return cls(generator, other, dim, width, noise, samples, draws)  # ty: ignore[missing-argument, invalid-argument-type]
+        judge = network(width + dim, 1, hidden, depth, key=d_key, activation=jax.nn.leaky_relu)
+        other = judge if objective == "adversarial" else None
+        return cls(generator, other, dim, width, noise, samples, draws, penalty)  # ty: ignore[missing-argument, invalid-argument-type]
 
     @property
     def raw_dim(self):
@@ -110,8 +124,8 @@ class Implicit(AbstractHead):
         return raw
 
     def generate(self, params, z):
-        """m + g(c, z); leading axes broadcast."""
-        return params[..., : self.dim] + at(self.generator, params[..., self.dim :], z)
+        """m + z + g(c, z); leading axes broadcast."""
+        return params[..., : self.dim] + z[..., : self.dim] + at(self.generator, params[..., self.dim :], z)
 
     def log_prob(self, params, y):
         raise TypeError(
@@ -120,17 +134,21 @@ class Implicit(AbstractHead):
 
     def loss(self, params, y, *, key):
         lead = jnp.broadcast_shapes(params.shape[:-1], y.shape[:-1])
-        drawn = self.generate(params, jr.normal(key, (self.samples, *lead, self.noise), params.dtype))
+        drawn = self.generate(params, row_noise(self.samples, lead, self.noise, params.dtype, key=key))
         if self.discriminator is not None:
             return self._adversarial(jax.lax.stop_gradient(params[..., self.dim :]), drawn, y)
         i, j = np.triu_indices(self.samples, 1)
         return _length(drawn - y).mean(0) - 0.5 * _length(drawn[i] - drawn[j]).mean(0)
 
     def _adversarial(self, context, drawn, y):
-        judge = lambda net, y: at(net, context, y)[..., 0]  # logit of D
-        fake = jax.nn.softplus(judge(self.discriminator, jax.lax.stop_gradient(drawn))).mean(0)
-        real = jax.nn.softplus(-judge(self.discriminator, y))
-        return real + fake + jax.nn.softplus(-judge(_frozen(self.discriminator), drawn)).mean(0)
+        judge = lambda net, y: _FAST * at(net, context, y)[..., 0]  # logit of D
+        slope = lambda y: jax.grad(lambda y: judge(self.discriminator, y).sum())(y)
+        steep = lambda y: 0.5 * self.penalty * (slope(y) ** 2).sum(-1)
+        made = jax.lax.stop_gradient(drawn)
+        real = jax.nn.softplus(-judge(self.discriminator, y)) + steep(y)
+        fake = jax.nn.softplus(judge(self.discriminator, made)) + steep(made)
+        fooled = jax.nn.softplus(-judge(_frozen(self.discriminator), drawn))
+        return real + (fake + fooled).mean(0)
 
     def sample(self, params, *, key):
         return self.generate(params, jr.normal(key, (*params.shape[:-1], self.noise), params.dtype))

@@ -1,13 +1,17 @@
 """Small networks inside heads; their arrays are meta-parameters."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
-def network(inputs: int, outputs: int, hidden: int, depth: int, *, key: PRNGKeyArray) -> eqx.nn.MLP:
-    """`depth` hidden layers of `hidden` tanh units: smooth, so that gradients of gradients exist."""
-    return eqx.nn.MLP(inputs, outputs, hidden, depth, jnp.tanh, key=key)
+def network(
+    inputs: int, outputs: int, hidden: int, depth: int, *, key: PRNGKeyArray, activation: Callable = jnp.tanh
+) -> eqx.nn.MLP:
+    """`depth` hidden layers of `hidden` units; tanh unless told otherwise: smooth, so that curvature exists."""
+    return eqx.nn.MLP(inputs, outputs, hidden, depth, activation, key=key)
 
 
 def at(net: eqx.nn.MLP, *parts: Float[Array, "*b _"]) -> Float[Array, "*b o"]:

@@ -12,6 +12,7 @@ from metaprior.methods.abml import ABML
 from metaprior.methods.alpaca import ALPaCA
 from metaprior.methods.autoregressive_mode import AutoregressiveMode
 from metaprior.methods.bmaml import BMAML
+from metaprior.methods.bnn import BNN
 from metaprior.methods.cnp import CNP
 from metaprior.methods.ensemble import Ensemble
 from metaprior.methods.llama import LLAMA
@@ -87,6 +88,9 @@ METHODS: dict[str, Row] = {
             options=dict(q="flow")),
         Row("maml", MAML, "Finn, Abbeel & Levine 2017", "optimisation", BOTH,
             "a network that a gradient step fits to a task; one function, no uncertainty about it"),
+        Row("emaml", Ensemble, "Yoon et al. 2018", "optimisation", BOTH,
+            "several networks as in maml, each by itself; a simple spread of explanations",
+            options=dict(base=MAML)),
         Row("llama", LLAMA, "Grant et al. 2018", "optimisation", BOTH,
             "MAML with a normal posterior around what it finds, from the curvature of the rows",
             learning_rate=3e-3),
@@ -118,6 +122,8 @@ METHODS: dict[str, Row] = {
             learning_rate=1e-2),
         Row("nuts", NUTS, "Hoffman & Gelman 2014", "reference", BOTH,
             "the exact posterior of a learned prior, to compare others with; slow"),
+        Row("bnn", BNN, "Blundell et al. 2015", "reference", BOTH,
+            "the control: a Bayesian network fitted to every task by itself, without meta-learning", trainable=False),
         Row("ensemble", Ensemble, "Lakshminarayanan, Pritzel & Blundell 2017", "combination", BOTH,
             "uncertainty for a method that has none, at the price of training it several times"),
         Row("stack", Stack, "Wolpert 1992; Yao, Vehtari, Simpson & Gelman 2018", "combination", BOTH,
@@ -148,6 +154,7 @@ def get(name: str) -> Row:
 __all__ = [
     "ABML",
     "BMAML",
+    "BNN",
     "CNP",
     "LLAMA",
     "MAML",

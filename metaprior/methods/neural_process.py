@@ -30,7 +30,8 @@ def _draw(method, support, params, key):
 class NP(AbstractMethod):
     """Garnelo et al., "Neural Processes", ICML 2018 workshop on deep generative models; and two relatives.
 
-    The task parameter is a vector z with q(z | set), n is the number of query rows, and the objective is one of
+    The task parameter is a vector z with q(z | set), n is the number of query rows, -log p is the head's loss, and the
+    objective is one of
 
     - `"ml"`: -1/n log 1/S sum_s p(query | z_s), z_s ~ q(z | support): Foong et al., "Meta-Learning Stationary Stochastic
       Process Prediction with Convolutional Neural Processes", NeurIPS 2020. What is trained is what is predicted, a
@@ -138,15 +139,12 @@ class NP(AbstractMethod):
             z_key, head_key = jr.split(k)
             z = self.latent.sample(posterior, key=z_key)
             nll = n * self.head.risk(self.raw(task.support, task.query.x, z), task.query, key=head_key)
-            gap = (
-                self.latent.log_prob(posterior, z) - self.latent.log_prob(prior, z) if self.objective == "elbo" else 0.0
-            )
-            return nll + gap
+            return nll, self.latent.log_prob(posterior, z) - self.latent.log_prob(prior, z)
 
-        found = jax.vmap(each)(jr.split(key, self.samples))
+        nll, gap = jax.vmap(each)(jr.split(key, self.samples))
         if self.objective == "elbo":
-            return found.mean() / n
-        return (jnp.log(1.0 * self.samples) - jax.nn.logsumexp(-found)) / n
+            return (nll + gap).mean() / n
+        return (jnp.log(1.0 * self.samples) - jax.nn.logsumexp(-nll)) / n
 
     def posterior(self, support, *, key):
         return Sampled(eqx.Partial(_draw, self, support, self.q(support)), _raw, self.head)

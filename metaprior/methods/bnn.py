@@ -1,0 +1,97 @@
+"""A Bayesian neural network a task, without meta-learning."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+
+from metaprior.infer.gaussian import Diagonal
+from metaprior.infer.variational import draw
+from metaprior.method import AbstractLearner
+from metaprior.nets.mlp import apply, mlp
+from metaprior.posterior import AbstractHead, Sampled
+
+
+class BNN(AbstractLearner):
+    """Blundell, Cornebise, Kavukcuoglu & Wierstra, "Weight Uncertainty in Neural Networks", ICML 2015: the control.
+
+    Every task is on its own. The weights have the prior N(0, std² / fan-in), biases N(0, std²); q(w | support) is a
+    diagonal normal that some steps of Adam, from a draw of the prior with a tenth of its spread, make better in
+    E_q[-log p(support | w)] + kl_weight KL(q ‖ prior) (equation 1), with draws of w in place of the expectation
+    (section 3.2). Without rows q is the prior. Nothing is learned from other tasks: what a meta-learned prior is worth
+    is its advantage over this. The scale of the noise is an output of the network like any other (for heads that ask for
+    one), so it is inferred too. Inputs and outcomes should have unit scale.
+
+    Args:
+        prior: a network's prior: numbers that no training changes.
+        head: what is predicted.
+
+    Other fields are settings of `init`.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Gaussian
+        >>> bnn = metaprior.methods.BNN.init(metaprior.Spec(1, Gaussian(1)), steps=50, key=jax.random.key(0))
+        >>> posterior = bnn.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
+        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
+        (4, 1)
+    """
+
+    prior: Diagonal
+    head: AbstractHead
+    steps: int = eqx.field(static=True)
+    samples: int = eqx.field(static=True)
+    learning_rate: float = eqx.field(static=True)
+    kl_weight: float = eqx.field(static=True)
+
+    @classmethod
+    def init(
+        cls, spec, *, key, width=16, depth=1, std=1.0, steps=500, samples=8, learning_rate=0.02, kl_weight=0.3
+    ):  # fmt: skip
+        """A small network.
+
+        A diagonal posterior of a large one stays at the prior: moving a weight costs more than a few rows give. On
+        linear tasks with 20 rows 10 units end nearer the exact predictive than 32 do, by 0.4 nats a row.
+
+        Args:
+            spec: shape of the tasks.
+            key: unused: the prior has mean zero.
+            width, depth: hidden units and layers (tanh).
+            std: of the prior of every unit's input, for inputs of unit scale.
+            steps, samples, learning_rate: of Adam, its rate falling to zero, and draws of w a step.
+            kl_weight: 1 is the evidence bound. 0.3 predicts better: with 10 units and 20 rows 0.49 nats a row instead
+                of 1.05 (exact 0.26), with 2 rows 1.54 instead of 1.58 (exact 0.95).
+        """
+        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
+        zero = jax.tree.map(lambda a: jnp.zeros_like(a) if eqx.is_inexact_array(a) else a, net)
+        scale = lambda a: jnp.full_like(a, jnp.log(std) - 0.5 * jnp.log(float(a.shape[1] if a.ndim == 2 else 1)))
+        return cls(Diagonal(zero, jax.tree.map(scale, eqx.filter(net, eqx.is_inexact_array))), spec.head, steps,
+                   samples, learning_rate, kl_weight)  # fmt: skip
+
+    def q(self, support, key) -> Diagonal:
+        """q(w | support)."""
+        adam = optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
+        net_key, key = jr.split(key)
+        narrow = jax.tree.map(lambda s: s + jnp.log(0.1), self.prior.log_std)
+        moving, fixed = eqx.partition(Diagonal(draw(self.prior, net_key), narrow), eqx.is_inexact_array)
+
+        def bound(moving, key):
+            q = eqx.combine(moving, fixed)
+            risk = jax.vmap(lambda k: self.head.risk(apply(draw(q, k), support.x), support, key=jr.fold_in(k, 1)))
+            kl = self.kl_weight * q.kl(self.prior) / jnp.maximum(support.count, 1)
+            return risk(jr.split(key, self.samples)).mean() + kl
+
+        def step(carry, key):
+            moving, state = carry
+            with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+                updates, state = adam.update(jax.grad(bound)(moving, key), state)
+            return (optax.apply_updates(moving, updates), state), None
+
+        (moving, _), _ = jax.lax.scan(step, (moving, adam.init(moving)), jr.split(key, self.steps))
+        prior = eqx.filter(self.prior, eqx.is_inexact_array)
+        kept = jax.tree.map(lambda a, b: jnp.where(support.count > 0, a, b), moving, prior)
+        return eqx.combine(kept, fixed)
+
+    def posterior(self, support, *, key):
+        return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)
