@@ -1,6 +1,7 @@
 """Shared by all tests: a compilation cache, the data folder, a tiny table and a prior fitted on it."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def pytest_configure(config):
     """Without the slow tests nearly all time goes into compiling: quick compilation of slower programs halves it."""
     if "not slow" in config.option.markexpr:
         os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.fixture(autouse=True)
+def give_back_programs():
+    """Compiled programs hold memory maps, of which a process has 65,530: some are given back long before that."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and "jax" in sys.modules and maps.read_bytes().count(b"\n") > 20_000:
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.fixture(scope="session")
