@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from metaprior import Spec
-from metaprior.heads import Categorical, Gaussian, StudentT
+from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
 from metaprior.method import AbstractMethod
 from metaprior.methods import MAML, METHODS, NP, Process, ProtoNet
 from metaprior.nets.mlp import apply, mlp
@@ -54,6 +54,31 @@ def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
     resampled = 0.2 if (METHODS[name].method, head) == (Process, "classes") or name in CHAINS else None
     check_method(METHODS[name].init, head=HEADS[head], ordered=name in ORDERED, resampled=resampled, **options)
+
+
+# Heads that any row takes as it takes a Gaussian; small, most with arrays of their own
+LITTLE: dict = dict(width=4, hidden=4, draws=16)
+SHAPED = {
+    "mixture": lambda key: MixtureDensity(3),
+    "mixture of 2": lambda key: MixtureDensity(2, 2),
+    "autoregressive of 2": lambda key: Autoregressive.init(2, key=key, **LITTLE),
+    "flow": lambda key: Flow.init(1, bins=4, draws=32, key=key),
+    "flow of 2": lambda key: Flow.init(2, bins=3, key=key, **LITTLE),
+    "energy": lambda key: Energy.init(1, nodes=41, key=key, **LITTLE),
+    "energy of 2": lambda key: Energy.init(2, noise=4, steps=4, key=key, **LITTLE),
+    "implicit": lambda key: Implicit.init(1, key=key, **LITTLE),
+    "adversarial of 2": lambda key: Implicit.init(2, objective="adversarial", key=key, **LITTLE),
+}
+SHAPED_QUICK = {("maml", "mixture"), ("cnp", "autoregressive of 2"), ("cnp", "energy"), ("cnp", "implicit")}
+SHAPED_CASES = [(method, head) for head in SHAPED for method in ("maml", "cnp")]
+SHAPED_CASES += [("ensemble", "implicit"), ("ensemble", "flow of 2"), ("np", "implicit"), ("bmaml", "energy of 2")]
+
+
+@pytest.mark.parametrize(
+    "name,head", [pytest.param(*c, marks=[] if c in SHAPED_QUICK else [pytest.mark.slow]) for c in SHAPED_CASES]
+)
+def test_contract_of_heads(name, head, key):
+    check_method(METHODS[name].init, head=SHAPED[head](key), **SMALL.get(name, dict(width=8)))
 
 
 @pytest.mark.parametrize("head", ["gaussian", "classes"])

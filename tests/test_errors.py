@@ -193,6 +193,35 @@ def test_options(name, head, options, words, key):
         assert word in str(error.value)
 
 
+KEY = jax.random.key(0)
+HEADS = [
+    # what makes or uses a head, and what the message must hold
+    (lambda: MixtureDensity(0), ["MixtureDensity", "at least 1 component", "0"]),
+    (lambda: MixtureDensity(2, 0), ["MixtureDensity", "1 outcome", "0"]),
+    (lambda: MixtureDensity(2).params(jnp.zeros((1, 5))), ["MixtureDensity reads 6", "gives 5"]),
+    (lambda: Autoregressive.init(0, key=KEY), ["Autoregressive", "at least 1 outcome", "0"]),
+    (lambda: Autoregressive.init(2, inner=Categorical(3), key=KEY), ["Autoregressive", "Categorical", "classes: 3"]),
+    (lambda: Autoregressive.init(2, inner=Gaussian(2), key=KEY), ["Autoregressive", "Gaussian", "outcomes: 2"]),
+    (lambda: Autoregressive.init(2, inner=Implicit.init(key=KEY), key=KEY), ["Implicit", "density: False"]),
+    (lambda: Flow.init(0, key=KEY), ["Flow", "dim of at least 1", "0"]),
+    (lambda: Flow.init(1, bins=1, key=KEY), ["Flow", "bins", "1"]),
+    (lambda: Energy.init(0, key=KEY), ["Energy", "dim of at least 1", "0"]),
+    (lambda: Energy.init(1, bound=-1.0, key=KEY), ["Energy", "bound above 0", "-1.0"]),
+    (lambda: Implicit.init(1, objective="gan", key=KEY), ["'energy score'", "'adversarial'", "'gan'"]),
+    (lambda: Implicit.init(2, noise=1, key=KEY), ["Implicit", "as many numbers of noise", "2, 1"]),
+    (lambda: Implicit.init(key=KEY).log_prob(jnp.zeros((1, 17)), jnp.zeros((1, 1))), ["no log_prob", "CRPS"]),
+    (lambda: Implicit.init(key=KEY).entropy(jnp.zeros((1, 17))), ["no entropy", "variance"]),
+]
+
+
+@pytest.mark.parametrize("make,words", HEADS)
+def test_heads(make, words):
+    with pytest.raises((TypeError, ValueError)) as error:
+        make()
+    for word in words:
+        assert word in str(error.value), str(error.value)
+
+
 def test_truncated_and_altered_priors(folder, capsys, monkeypatch):
     whole = (folder / "run" / "prior").read_bytes()
     middle = len(whole) // 2

@@ -182,11 +182,9 @@ def seen(name):
     return jax.tree.map(np.asarray, look(*shaken(name)))
 
 
-@pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.parametrize("name", [name for name in SHAPED if SHAPES[name][1] is not None])  # those with a density
 def test_moments_are_those_of_the_density(name):
     got, (_, mean, variance, entropy, _) = seen(name), SHAPES[name]
-    if mean is None:
-        pytest.skip("no density")
     exact = got["exact"]
     # the grid's own error: 1e-4 in one dimension, 1e-3 with 301 points an axis
     np.testing.assert_allclose(exact["mass"], 1.0, atol=1e-3)

@@ -85,8 +85,8 @@ def test_training_helps(name, head, margin, options, key):
 class Modes(eqx.Module):
     """Two branches, one of them at random for every row: y = ±(1 + 0.3 x); a second outcome ±x / 2 of the same sign.
 
-    Noise of standard deviation 0.1. The entropy given x is about log 2 + log(0.1) + 1.419 = -0.191 nats with one
-    outcome, and another -0.884 with two; the best normal has 1.43.
+    Noise of standard deviation 0.1. The entropy given x is -0.192 nats with one outcome, 0.884 less with two. The best
+    normal has 1.373 nats, two of them together 1.700 (both by integration over x).
     """
 
     outcomes: int = eqx.field(static=True)
@@ -100,31 +100,30 @@ class Modes(eqx.Module):
         return split(Data(x, y, jnp.ones(14, bool)), 6)
 
 
-# name, head, what training must improve on the start by (about half of what it does), and where it must end: NLL in
-# nats, or CRPS in units of y where there is no density
-SHAPED = {
-    "gaussian": (lambda key: Gaussian(1), 0.0, 1.6),
-    "mixture": (lambda key: MixtureDensity(3), 0.0, 0.5),
-    "flow": (lambda key: Flow.init(1, key=key), 0.0, 0.5),
-    "energy": (lambda key: Energy.init(1, key=key), 0.0, 0.5),
-    "implicit": (lambda key: Implicit.init(1, key=key), 0.0, 0.5),
-    "adversarial": (lambda key: Implicit.init(1, objective="adversarial", key=key), 0.0, 0.5),
-    "gaussian of 2": (lambda key: Gaussian(2), 0.0, 1.6),
-    "mixture of 2": (lambda key: MixtureDensity(3, 2), 0.0, 0.5),
-    "autoregressive of 2": (lambda key: Autoregressive.init(2, inner=MixtureDensity(2), key=key), 0.0, 0.5),
-    "flow of 2": (lambda key: Flow.init(2, key=key), 0.0, 0.5),
-    "energy of 2": (lambda key: Energy.init(2, key=key), 0.0, 0.5),
-    "implicit of 2": (lambda key: Implicit.init(2, key=key), 0.0, 0.5),
-}
+# name, head, steps, what training must improve on the start by (about half of what it does), and where it must end:
+# NLL in nats, about a nat below any normal, or CRPS in units of y where there is no density
+SHAPED = [
+    ("mixture", lambda key: MixtureDensity(3), 500, 0.8, 0.2),
+    ("flow", lambda key: Flow.init(1, key=key), 500, 0.8, 0.2),
+    ("energy", lambda key: Energy.init(1, key=key), 500, 0.8, 0.4),
+    ("implicit", lambda key: Implicit.init(1, key=key), 500, 0.025, 0.61),
+    ("adversarial", lambda key: Implicit.init(1, objective="adversarial", key=key), 2000, 0.02, 0.62),
+    ("mixture of 2", lambda key: MixtureDensity(3, 2), 500, 2.0, 0.0),
+    ("autoregressive of 2", lambda key: Autoregressive.init(2, inner=MixtureDensity(2), key=key), 500, 2.0, 0.0),
+    ("flow of 2", lambda key: Flow.init(2, key=key), 500, 1.8, 0.0),
+    ("energy of 2", lambda key: Energy.init(2, key=key), 500, 1.4, 0.7),
+    ("implicit of 2", lambda key: Implicit.init(2, key=key), 500, 0.03, 0.95),
+]
+NEW = {"mixture", "flow", "energy", "implicit", "autoregressive of 2"}  # the others are slow
 
 
-@pytest.mark.parametrize("name", SHAPED)
-def test_heads_learn_two_modes(name, key):
-    make, margin, most = SHAPED[name]
+@pytest.mark.parametrize(
+    "name,make,steps,margin,most", [pytest.param(*r, marks=[] if r[0] in NEW else SLOW, id=r[0]) for r in SHAPED]
+)
+def test_heads_learn_two_modes(name, make, steps, margin, most, key):
     head = make(key)
-    method = METHODS["cnp"].init(Spec(1, head), width=32, key=key)
-    source = Modes(head.y_dim)
-    fitted = fit(method, source, key=jax.random.key(1), steps=500, learning_rate=3e-3)
+    source, method = Modes(head.y_dim), METHODS["cnp"].init(Spec(1, head), width=32, key=key)
+    fitted = fit(method, source, key=jax.random.key(1), steps=steps, learning_rate=1.5 / steps)
     assert fitted.outcome == "done"
     keys = jax.random.split(jax.random.key(2), 200)
     tasks = jax.jit(jax.vmap(source))(keys)
