@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from conftest import tiny_csv
 
 from metaprior import Spec
 from metaprior.cli import main
-from metaprior.heads import Categorical, Gaussian
+from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity
 from metaprior.methods import METHODS
 
 FIT = "fit t.csv --task g --target y --steps 4 --out new"
@@ -178,6 +180,9 @@ OPTIONS = [
     ("dkt", Gaussian(1), dict(kernel="rfb"), ["'rfb'", "'rbf'", "'structured'"]),
     ("dkt", Gaussian(2), {}, ["one outcome", "2"]),
     ("versa", Gaussian(1), dict(samples=0), ["VERSA", "0"]),
+    ("ensemble", Gaussian(1), dict(members=0), ["Ensemble", "0"]),
+    ("ensemble", Gaussian(1), dict(base="mamel"), ["'mamel'", "'maml'"]),
+    ("ensemble", Gaussian(1), dict(base="bnn"), ["Ensemble", "bnn"]),
     ("nuts", Gaussian(1), dict(base="maml"), ["NUTS", "MAML has none", "abml", "alpaca", "platipus"]),
     ("matching", Categorical(2), dict(scale=0.0), ["MatchingNet", "scale", "0.0"]),
     ("matching", Categorical(2), dict(pseudo_count=-1.0), ["MatchingNet", "pseudo_count", "-1.0"]),
