@@ -11,7 +11,7 @@ from metaprior.method import AbstractMethod
 from metaprior.methods import MAML, METHODS, NP, Process, ProtoNet
 from metaprior.nets.mlp import apply, mlp
 from metaprior.posterior import AbstractHead, Particles
-from metaprior.testing import check_learner, check_method
+from metaprior.testing import check_learner, check_method, example_task
 
 HEADS = {"gaussian": Gaussian(1), "student": StudentT(1), "classes": Categorical(3)}
 SMALL = {
@@ -159,6 +159,23 @@ def test_contract_notices(fault, message):
 def test_contract_accepts_what_is_declared():
     check_method(Broken, fault="spare", untrained=("spare",))
     check_method(Broken, fault="order", ordered=True)
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.trainable])
+def test_any_row_makes_an_ensemble(name):
+    """Shapes only: nothing is compiled."""
+    head = Gaussian(1) if "numbers" in METHODS[name].kinds else Categorical(3)
+    options = SMALL.get(name, dict(width=8))
+    options = {"members": 2} | options
+
+    def look(key):
+        ensemble = METHODS["ensemble"].init(Spec(2, head), key=key, base=name, **options)
+        task = example_task(key, head, 2, 4)
+        predictive = ensemble.posterior(task.support, key=key).predict(task.query.x, key=key, samples=3)
+        return ensemble.loss(task, key=key), predictive.mean()
+
+    loss, mean = eqx.filter_eval_shape(look, jax.random.key(0))
+    assert loss.shape == () and mean.shape == (5, head.classes or 1)
 
 
 def test_unknown_method_is_named():

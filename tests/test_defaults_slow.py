@@ -2,8 +2,8 @@
 
 A finite loss at every step, and then, on groups that it has not seen, a lower negative log density than its untrained
 self had: by more than 2 standard errors of the paired difference over tasks. Tables go through the package's own
-encoding. To compile once a method instead of once a table, all tables share one shape (constant columns behind, 0 to 6
-support and 6 query rows), are held as groups of rows, and are trained at once as members of one fit; as in the front
+encoding. To compile once a method instead of once a table, all tables share one shape (constant columns behind, 0 to 5
+support and 4 query rows), are held as groups of rows, and are trained at once as members of one fit; as in the front
 door, the best of the looks at some validation groups counts.
 """
 
@@ -26,9 +26,9 @@ from metaprior.sources import GP, Linear, SineLine, Sinusoid, Table
 from metaprior.table import Features, as_frame
 
 STEPS, EVERY = 2000, 100
-SUPPORT, QUERY, ROWS = 6, 6, 100  # rows of a task; most rows of a group that are kept
+SUPPORT, QUERY, ROWS = 5, 4, 100  # rows of a task; most rows of a group that are kept
 VALIDATION, TEST = 64, 192  # tasks
-SPLITS = {"hpo": 3, "molecules": 2}  # where a fifth of the groups are few to judge by: some other fifths too
+SPLITS = {"hpo": 2}  # where a fifth of the groups are few to judge by: another fifth too
 HOLDOUT = 0.2
 
 # file, group, target, columns that are no features, whether the logarithm is modelled
@@ -149,7 +149,7 @@ def members(request, data):
     for role, size in ((1, TEST), (2, VALIDATION)):
         chosen = np.stack([np.resize(part[role], size) for part in roles])
         most = np.take_along_axis(np.asarray(source.count), chosen, axis=1) - 1
-        shots = np.minimum(np.random.default_rng(role).choice((0, 1, 2, 4, SUPPORT), chosen.shape), most)
+        shots = np.minimum(np.random.default_rng(role).choice((0, 1, 2, 3, SUPPORT), chosen.shape), most)
         tasks[role] = draw(source, chosen, shots, jr.split(jr.key(role), len(names)))
     return kind, names, Spec(columns, head), source, tasks[1], tasks[2]
 

@@ -141,6 +141,7 @@ SHAPES = {
 }
 QUICK = ["mixture", "mixture of 2", "autoregressive of 2", "flow", "energy", "implicit"]
 SHAPED = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SHAPES]
+DENSE = [case for case in SHAPED if SHAPES[case.values[0]][1] is not None]  # those with a density
 LEVELS = np.array([0.01, 0.1, 0.3, 0.5, 0.8, 0.95])
 DRAWN = 4000
 
@@ -182,7 +183,7 @@ def seen(name):
     return jax.tree.map(np.asarray, look(*shaken(name)))
 
 
-@pytest.mark.parametrize("name", [name for name in SHAPED if SHAPES[name][1] is not None])  # those with a density
+@pytest.mark.parametrize("name", DENSE)
 def test_moments_are_those_of_the_density(name):
     got, (_, mean, variance, entropy, _) = seen(name), SHAPES[name]
     exact = got["exact"]

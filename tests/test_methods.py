@@ -42,6 +42,7 @@ LEARNERS = [
     pytest.param("dkt", Categorical(2), 0.02, {}, marks=SLOW),
     ("process", Categorical(2), 0.02, dict(width=8)),
     ("ensemble", Gaussian(1), 0.10, dict(members=2)),
+    ("ensemble", Categorical(2), 0.10, dict(members=2, base="protonet")),
 ]
 
 
@@ -123,7 +124,7 @@ NEW = {"mixture", "flow", "energy", "implicit", "autoregressive of 2"}  # the ot
 def test_heads_learn_two_modes(name, make, steps, margin, most, key):
     head = make(key)
     source, method = Modes(head.y_dim), METHODS["cnp"].init(Spec(1, head), width=32, key=key)
-    fitted = fit(method, source, key=jax.random.key(1), steps=steps, learning_rate=1.5 / steps)
+    fitted = fit(method, source, key=jax.random.key(1), steps=steps, learning_rate=3e-3)
     assert fitted.outcome == "done"
     keys = jax.random.split(jax.random.key(2), 200)
     tasks = jax.jit(jax.vmap(source))(keys)

@@ -90,7 +90,7 @@ METHODS: dict[str, Row] = {
             "a network that a gradient step fits to a task; one function, no uncertainty about it"),
         Row("emaml", Ensemble, "Yoon et al. 2018", "optimisation", BOTH,
             "several networks as in maml, each by itself; a simple spread of explanations",
-            options=dict(base=MAML)),
+            options=dict(base="maml")),
         Row("llama", LLAMA, "Grant et al. 2018", "optimisation", BOTH,
             "MAML with a normal posterior around what it finds, from the curvature of the rows",
             learning_rate=3e-3),

@@ -5,8 +5,15 @@ import jax
 import jax.random as jr
 
 from metaprior.method import AbstractMethod
-from metaprior.methods.maml import MAML
 from metaprior.posterior import Stacked
+
+
+def _row(name: str):
+    from metaprior.methods import get
+
+    if not get(name).trainable:
+        raise ValueError(f"Ensemble takes members that `fit` trains; {name} is none of them.")
+    return get(name)
 
 
 class Ensemble(AbstractMethod):
@@ -33,19 +40,20 @@ class Ensemble(AbstractMethod):
     members: AbstractMethod
 
     @classmethod
-    def init(cls, spec, *, key, base: type[AbstractMethod] = MAML, members=5, **hyper):
+    def init(cls, spec, *, key, base: str | type[AbstractMethod] = "maml", members=5, **hyper):
         """Members that differ in their key.
 
         Args:
             spec: shape of the tasks.
             key: of all initial weights.
-            base: class of the members.
+            base: of the members: the name of a row that `fit` trains, or a class.
             members: how many, at least 1 (5, figure 1 of the paper: little is gained beyond).
             hyper: options of the base's own `init`.
         """
         if members < 1:
             raise ValueError(f"Ensemble takes at least 1 member; got {members}.")
-        return cls(eqx.filter_vmap(lambda k: base.init(spec, key=k, **hyper))(jr.split(key, members)))
+        kind = _row(base) if isinstance(base, str) else base
+        return cls(eqx.filter_vmap(lambda k: kind.init(spec, key=k, **hyper))(jr.split(key, members)))
 
     def _each(self, call, key):
         """`call(member, key)` for every member, results stacked."""
