@@ -42,7 +42,7 @@ LEARNERS = [
     pytest.param("dkt", Categorical(2), 0.02, {}, marks=SLOW),
     ("process", Categorical(2), 0.02, dict(width=8)),
     ("ensemble", Gaussian(1), 0.10, dict(members=2)),
-    ("ensemble", Categorical(2), 0.10, dict(members=2, base="protonet")),
+    ("ensemble", Categorical(2), 0.045, dict(members=2, base="protonet")),
 ]
 
 
