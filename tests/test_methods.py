@@ -108,7 +108,7 @@ SHAPED = [
     ("flow", lambda key: Flow.init(1, key=key), 500, 0.8, 0.2),
     ("energy", lambda key: Energy.init(1, key=key), 500, 0.8, 0.4),
     ("implicit", lambda key: Implicit.init(1, key=key), 500, 0.025, 0.61),
-    ("adversarial", lambda key: Implicit.init(1, objective="adversarial", key=key), 2000, 0.02, 0.62),
+    ("adversarial", lambda key: Implicit.init(1, objective="adversarial", key=key), 2000, 0.01, 0.62),
     ("mixture of 2", lambda key: MixtureDensity(3, 2), 500, 2.0, 0.0),
     ("autoregressive of 2", lambda key: Autoregressive.init(2, inner=MixtureDensity(2), key=key), 500, 2.0, 0.0),
     ("flow of 2", lambda key: Flow.init(2, key=key), 500, 1.8, 0.0),
