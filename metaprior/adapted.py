@@ -1,6 +1,6 @@
 """One group under a prior: what its observed rows say of its other rows, and which row to observe next."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,16 +9,24 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import polars as pl
+from jaxtyping import Array
+from scipy.special import ndtr
 
 from metaprior import acquire
 from metaprior.errors import InputError
 from metaprior.evaluate import summary
+from metaprior.posterior import Mixture
 from metaprior.task import Data, pad
 
 
 def bucket(n: int) -> int:
     """Rows that `n` rows are padded to, so that few programs are compiled: 0, 8, 16, 32, 64, …"""
     return 0 if n == 0 else max(8, 1 << (n - 1).bit_length())
+
+
+def padded(x: np.ndarray) -> Array:
+    """Encoded rows on the device, with rows of zeros up to the bucket's size."""
+    return jnp.asarray(np.pad(x, ((0, bucket(len(x)) - len(x)), (0, 0))))
 
 
 @eqx.filter_jit
@@ -38,13 +46,80 @@ def _predict(learner, support, x, units, levels, key):
     }
 
 
+MOST_ATOMS = 40_000  # a row, where components are replaced by some of their quantiles
+
+
+def quantiles(mixture: Mixture) -> Callable[[Array], Array]:
+    """Levels `(m, n)` to the predictive's quantiles, m at each of its n rows, for any number of levels.
+
+    Every component is replaced by its quantiles at even normal scores (fewer where components are many), so that one
+    sort serves all levels; within 2e-3 of a level. Beyond scores of ±4.5 they end.
+    """
+    count = sum(len(part.log_weight) for part in mixture.parts)
+    scores = np.linspace(-4.5, 4.5, int(np.clip(MOST_ATOMS // count, 11, 81)))
+    edges = np.concatenate([[-np.inf], (scores[1:] + scores[:-1]) / 2, [np.inf]])
+    each = lambda part: jax.vmap(lambda level: part.head.quantile(part.params, level)[..., 0], out_axes=1)
+    values = [each(part)(jnp.asarray(ndtr(scores), part.params.dtype)) for part in mixture.parts]
+    values = jnp.concatenate(values).reshape(count * len(scores), -1)
+    log_weight = jax.nn.log_softmax(jnp.concatenate([part.log_weight for part in mixture.parts]))
+    mass = jnp.exp(log_weight)[:, None] * jnp.asarray(np.diff(ndtr(edges)), values.dtype)
+    order = jnp.argsort(values, axis=0)
+    values, mass = jnp.take_along_axis(values, order, axis=0), mass.reshape(-1)[order]
+    tiny = 1e-6
+    score = jax.scipy.special.ndtri(jnp.clip(jnp.cumsum(mass, axis=0) - 0.5 * mass, tiny, 1 - tiny))
+    at = jax.vmap(jnp.interp, in_axes=(1, 1, 1), out_axes=1)
+    return lambda levels: at(jax.scipy.special.ndtri(jnp.clip(levels, tiny, 1 - tiny)), score, values)
+
+
+def outcomes_at(mixture: Mixture, levels: Array) -> Array:
+    """What the predictive gives at levels `(m, n)` uniform in (0, 1): draws, in the model's units or class indices."""
+    if not mixture.parts[0].head.classes:
+        return quantiles(mixture)(levels)
+    below = jnp.cumsum(mixture.mean(), axis=-1)[:, :-1]
+    return (levels[..., None] > below).sum(-1).astype(below.dtype)
+
+
 @eqx.filter_jit
-def _score(learner, support, x, by, key):
+def _sample(learner, support, x, levels, key):
+    post_key, key = jr.split(key)
+    return outcomes_at(learner.posterior(support, key=post_key).predict(x, key=key, samples=256), levels)
+
+
+@eqx.filter_jit
+def score(learner, support, x, by, key):
     post_key, key = jr.split(key)
     mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=256)
     value = acquire.score(mixture, by, key=key)
     expected = mixture.mean().argmax(-1)[:, None].astype(x.dtype) if mixture.parts[0].head.classes else mixture.mean()
     return value, mixture.information(), expected
+
+
+def check_suggest(candidates: int, n: int, by: str) -> None:
+    """Arguments of `suggest`."""
+    if by not in acquire.SCORES:
+        raise InputError(f"by is one of {', '.join(acquire.SCORES)}; got {by!r}.")
+    if not 1 <= n <= candidates:
+        raise InputError(f"n is between 1 and the number of candidates ({candidates}); got {n}.")
+
+
+def suggested(frame: pl.DataFrame, chosen: list[int], scores: list[float], gains: list[float]) -> pl.DataFrame:
+    """The chosen candidates with what is said of them."""
+    extra = pl.DataFrame({"row": [c + 1 for c in chosen], "score": scores, "gain_nats": gains})
+    keep = [c for c in frame.columns if c not in extra.columns]
+    return pl.concat([frame[chosen].select(keep), extra], how="horizontal")
+
+
+def check_sample(n: int) -> None:
+    """Arguments of `sample`."""
+    if n < 1:
+        raise InputError(f"n is at least 1 draw; got {n}.")
+
+
+def sampled(columns: dict[str, np.ndarray]) -> pl.DataFrame:
+    """Draws `(m, n)` of each target as one long table."""
+    m, n = next(iter(columns.values())).shape
+    index = pl.DataFrame({"draw": np.repeat(np.arange(1, m + 1), n), "row": np.tile(np.arange(1, n + 1), m)})
+    return pl.concat([index, pl.DataFrame({k: v.reshape(-1) for k, v in columns.items()})], how="horizontal")
 
 
 class Posterior:
@@ -58,10 +133,21 @@ class Posterior:
     def __init__(self, prior: Any, x: np.ndarray, y: np.ndarray):
         self.prior, self.x, self.y = prior, x, y
 
-    def _support(self) -> Data:
+    def support(self) -> Data:
         size = bucket(len(self.x))
         data = Data(jnp.asarray(self.x), jnp.asarray(self.y), jnp.ones(len(self.x), bool))
         return pad(data, size)
+
+    def observe(self, x: np.ndarray, y: np.ndarray) -> "Posterior":
+        """With more encoded rows observed."""
+        return Posterior(self.prior, np.concatenate([self.x, x]), np.concatenate([self.y, y]))
+
+    def to_column(self, values: np.ndarray) -> np.ndarray:
+        """Outcomes in the model's units as the user's numbers, or class indices as classes."""
+        trained = self.prior.trained
+        if trained.units is None:
+            return np.asarray(trained.info["classes"])[np.asarray(values, int)]
+        return np.asarray(trained.units.to_y(values), np.float64)
 
     def predict(self, rows: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> pl.DataFrame:
         """Predictions for rows, in their order and the target's own units.
@@ -77,17 +163,37 @@ class Posterior:
         trained = self.prior.trained
         x = self.prior.encode(self.prior.frame(rows), "query")
         n = len(x)
-        padded = jnp.asarray(np.pad(x, ((0, bucket(n) - n), (0, 0))))
         out = _predict(
-            trained.learner, self._support(), padded, trained.units, jnp.asarray(levels, jnp.float32), jr.key(0)
+            trained.learner, self.support(), padded(x), trained.units, jnp.asarray(levels, jnp.float32), jr.key(0)
         )
+        return self.table(out, n, levels)
+
+    def table(self, out: dict[str, Any], n: int, levels: Sequence[float]) -> pl.DataFrame:
+        """The first `n` rows of what a compiled prediction gives, under the names that `predict` lists."""
         out = {k: np.asarray(v, np.float64) for k, v in out.items()}
-        if trained.units is None:
-            columns = {f"p_{c}": out["p"][:n, i] for i, c in enumerate(trained.info["classes"])}
+        if (classes := self.prior.info["classes"]) is not None:
+            columns = {f"p_{c}": out["p"][:n, i] for i, c in enumerate(classes)}
         else:
             columns = {"mean": out["mean"][:n], "std": out["std"][:n]}
             columns |= {f"q{round(100 * q):02d}": out["quantiles"][i, :n] for i, q in enumerate(levels)}
         return pl.DataFrame(columns | {"epistemic": out["epistemic"][:n]})
+
+    def sample(self, rows: Any, n: int = 100, seed: int = 0) -> pl.DataFrame:
+        """Outcomes drawn from what `predict` describes, each row on its own.
+
+        Args:
+            rows: a table with the features (the target may be absent), or x where fitted on arrays.
+            n: draws a row, at least 1.
+            seed: of the draws.
+
+        Returns:
+            `draw` and `row` (both from 1) and the outcome under the target's name.
+        """
+        check_sample(n)
+        x = self.prior.encode(self.prior.frame(rows), "query")
+        levels = np.random.default_rng(seed).uniform(size=(n, bucket(len(x))))
+        values = _sample(self.prior.trained.learner, self.support(), padded(x), jnp.asarray(levels, x.dtype), jr.key(0))
+        return sampled({self.prior.info["target"]: self.to_column(np.asarray(values)[:, : len(x)])})
 
     def suggest(self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0) -> pl.DataFrame:
         """Which of the candidate rows to observe next.
@@ -105,25 +211,19 @@ class Posterior:
             the chosen rows in order, with `row` (1 is the first candidate), `score` (by `by`), and
             `gain_nats`, how much the observation is expected to tell of the group's function.
         """
-        if by not in acquire.SCORES:
-            raise InputError(f"by is one of {', '.join(acquire.SCORES)}; got {by!r}.")
         frame = self.prior.frame(candidates)
-        if not 1 <= n <= frame.height:
-            raise InputError(f"n is between 1 and the number of candidates ({frame.height}); got {n}.")
+        check_suggest(frame.height, n, by)
         x = self.prior.encode(frame, "pool")
-        padded = jnp.asarray(np.pad(x, ((0, bucket(len(x)) - len(x)), (0, 0))))
+        candidates = padded(x)
         posterior, chosen, scores, gains = self, [], [], []
         for step in range(n):
             key = jr.fold_in(jr.key(seed), step)
-            out = _score(self.prior.trained.learner, posterior._support(), padded, by, key)
-            score, gain, expected = (np.asarray(a)[: len(x)] for a in out)
-            score = np.where(np.isin(np.arange(len(x)), chosen), -np.inf, score)
-            pick = int(score.argmax())
+            out = score(self.prior.trained.learner, posterior.support(), candidates, by, key)
+            value, gain, expected = (np.asarray(a)[: len(x)] for a in out)
+            value = np.where(np.isin(np.arange(len(x)), chosen), -np.inf, value)
+            pick = int(value.argmax())
             chosen.append(pick)
-            scores.append(float(score[pick]))
+            scores.append(float(value[pick]))
             gains.append(float(gain[pick]))
-            posterior = Posterior(self.prior, np.concatenate([posterior.x, x[pick : pick + 1]]),
-                                  np.concatenate([posterior.y, expected[pick : pick + 1]]))  # fmt: skip
-        extra = pl.DataFrame({"row": [c + 1 for c in chosen], "score": scores, "gain_nats": gains})
-        keep = [c for c in frame.columns if c not in extra.columns]
-        return pl.concat([frame[chosen].select(keep), extra], how="horizontal")
+            posterior = posterior.observe(x[pick : pick + 1], expected[pick : pick + 1])
+        return suggested(frame, chosen, scores, gains)

@@ -173,7 +173,8 @@ def fit(
     task
         Column that names the group of a row.
     target
-        Column to predict: numbers, or two or more classes.
+        Column to predict, numbers or two or more classes; or several with commas between, in which case
+        each is predicted from the features and the targets before it.
     out
         Folder to make.
     features
@@ -339,9 +340,7 @@ def evaluate(
                 prior = run.refit(prior.info["seed"] + 1, progress.part(low, middle))
                 low = middle
             done.append(prior.evaluate(table, shots=counts, seed=split, progress=progress.part(low, high)))
-    from metaprior.evaluate import Evaluation
-
-    result = done[0] if splits == 1 else Evaluation.merge(done)
+    result = done[0] if splits == 1 else type(done[0]).merge(done)
     if as_json:
         print(json.dumps(result.to_json(), allow_nan=False))
         return

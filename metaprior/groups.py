@@ -1,12 +1,13 @@
 """How a table becomes groups: columns, outcomes, splits; every complaint names file, column and row."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
+from metaprior.evaluate import Units
 from metaprior.table import is_text, need_columns, numbers, numeric_text
 
 FOLDS = 5
@@ -54,6 +55,17 @@ def target_values(series: pl.Series, where: str, target: str, kind: str, log: bo
     if y.min() == y.max():
         raise InputError(f"{where}: column {target!r} is constant ({y[0]}); there is nothing to learn.")
     return y, None
+
+
+def need_classes(y: np.ndarray, fold: np.ndarray, labels: list, where: str, target: str) -> None:
+    """Each class occurs in the groups outside every fold, so that all members see all classes."""
+    for k in range(fold.max() + 1):
+        missing = np.setdiff1d(np.arange(len(labels)), y[fold != k])
+        if len(missing):
+            raise InputError(
+                f"{where}: column {target!r}: the class {labels[missing[0]]!r} occurs in too few groups; cross-fitting "
+                "needs each class in several groups."
+            )
 
 
 def split_groups(frame, group, task, split_by, holdout, seed, where) -> tuple[np.ndarray, np.ndarray]:
@@ -113,3 +125,67 @@ def runs(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First row and number of rows of each group of a sorted index."""
     _, start, count = np.unique(group, return_index=True, return_counts=True)
     return start, count
+
+
+class Checked(NamedTuple):
+    """A table that one target can be learned from: rows in the order of the groups."""
+
+    frame: pl.DataFrame
+    task: str
+    target: str
+    names: list[str]  # of the features
+    where: str
+    group: np.ndarray
+    held: np.ndarray
+    fold: np.ndarray
+    units: Units | None
+    z: np.ndarray  # the target in the model's units, or class indices
+    labels: list[str] | None
+    values: list | None  # of the classes, as a feature column holds them
+
+
+def check_all(
+    frame: pl.DataFrame, task: str, targets: list[str], features: Sequence[str] | None, where: str, **settings
+) -> list[Checked]:
+    """Every target found good, before anything is learned; those before it are features of a later one."""
+    if not targets:
+        raise InputError(f"{where}: target is empty; give the name of a column, or several.")
+    for i, name in enumerate(targets):
+        if name in targets[:i]:
+            raise InputError(f"{where}: the target {name!r} is given twice.")
+        names = feature_columns(frame, task, name, features, settings["split_by"], where)
+    names = [name for name in names if name not in targets]
+    checked = []
+    for name in targets:
+        checked.append(check(frame, task, name, names, where, **settings))
+        if is_text(frame[name]) and checked[-1].labels is None:  # written as text, and so would be a text feature
+            frame = frame.with_columns(pl.Series(name, numeric_text(frame[name], where, name)))
+        names = [*names, name]
+    return checked
+
+
+def check(
+    frame: pl.DataFrame, task: str, target: str, names: list[str], where: str, *,
+    kind: str, log: bool, split_by: str | None, holdout: float, seed: int,
+) -> Checked:  # fmt: skip
+    """Groups, their split, and one target in the model's units."""
+    y, labels = target_values(frame[target], where, target, kind, log)
+    values = None
+    if labels is not None:
+        levels = frame[target].unique().sort()
+        values = labels if is_text(levels) else numbers(levels).tolist()
+    group, order = sorted_groups(frame, task, where)
+    frame, y = frame[order], y[order]
+    held, fold = split_groups(frame, group, task, split_by, holdout, seed, where)
+    train = ~held[group]
+    if labels is not None:
+        need_classes(y[train], fold[group][train], labels, where, target)
+        return Checked(frame, task, target, names, where, group, held, fold, None, y, labels, values)
+    z = np.log(y) if log else y
+    spread = z[train].std()
+    if not spread > 1e-12 * max(1.0, np.abs(z).max()):
+        raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
+    center = float(z[train].mean())
+    z = (z - center) / float(spread)
+    units = Units(center, float(spread), float(z[train].min()), float(z[train].max()), log)
+    return Checked(frame, task, target, names, where, group, held, fold, units, z, None, None)

@@ -139,6 +139,18 @@ class Learned(eqx.Module):
     baselines: dict[str, AbstractLearner]
 
 
+def check_kind(name: str, target: str, classes: int) -> None:
+    """The method predicts what the target holds."""
+    from metaprior.methods import get
+
+    has, lacks = ("classes", "numbers") if classes else ("numbers", "classes")
+    if has not in get(name).kinds:
+        verb = "has" if classes else "is"
+        raise InputError(
+            f"{name} predicts {lacks}; the target {target!r} {verb} {has}. Methods for both: see `metaprior methods`."
+        )
+
+
 def _within(tell):
     """How `fit` reports to the progress of the whole."""
     return lambda done, total, loss: tell.within(done / total)
@@ -149,10 +161,6 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     from metaprior.methods import get
 
     row = get(name)
-    if "classes" not in row.kinds and groups.spec.head.classes:
-        raise InputError(f"{name} predicts numbers; the target has classes. Methods for both: see `metaprior methods`.")
-    if "numbers" not in row.kinds and not groups.spec.head.classes:
-        raise InputError(f"{name} predicts classes; the target is numbers. Methods for both: see `metaprior methods`.")
     key = jr.key(seed)
     tell.start("fitting the baselines", 0.2)
     base, _ = learn_baselines(groups, key=key, stage=stage)

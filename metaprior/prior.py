@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 
 import metaprior
-from metaprior import files, learn
+from metaprior import chain, files, learn
 from metaprior.adapted import Posterior
 from metaprior.baselines import Boosting, cross_fit
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation, Units, evaluate
-from metaprior.groups import Arrays, feature_columns, frame_of, runs, sorted_groups, split_groups, target_values
+from metaprior.groups import Arrays, Checked, check_all, frame_of, runs, sorted_groups
 from metaprior.heads import Categorical, StudentT
 from metaprior.method import AbstractLearner, Spec
 from metaprior.stages import Progress, Stages
@@ -89,11 +89,13 @@ class Prior:
         self.method, self.log_target, self.steps, self.seed = method, log_target, steps, seed
         self.kind, self.holdout, self.split_by = kind, holdout, split_by
         self.trained: Trained | None = None
+        self.parts: tuple[Prior, ...] = ()  # several targets: a prior each, the targets before it among its features
+        self.joint: dict | None = None
 
     # --- fitting -------------------------------------------------------------------------------------
 
     def fit(
-        self, table: Any = None, *, task: str | None = None, target: str | None = None,
+        self, table: Any = None, *, task: str | None = None, target: str | Sequence[str] | None = None,
         features: Sequence[str] | None = None, tasks: Arrays | None = None,
         checkpoint: str | Path | None = None, progress: Callable[[float, str], None] | None = None,
     ) -> "Prior":  # fmt: skip
@@ -102,7 +104,7 @@ class Prior:
         Args:
             table: polars or pandas frame, mapping of columns, or path of a CSV or Parquet file.
             task: column that names the group.
-            target: column to predict.
+            target: column to predict, or several: then p(a, b | x) = p(a | x) p(b | x, a), in the order given.
             features: columns to predict from; by default all others (but `split_by`'s stays one of them).
             tasks: arrays instead of a table: x `(n, d)` or `(n,)` and y `(n,)` of each group.
             checkpoint: folder for intermediate results; a later call with the same data continues
@@ -117,25 +119,35 @@ class Prior:
             table, task, target = frame_of(tasks), "task", "y"
         if table is None or task is None or target is None:
             raise InputError("fit takes a table with task= and target=, or tasks=[(x, y), …].")
+        targets = [target] if isinstance(target, str) else list(target)
         where = str(table) if isinstance(table, (str, Path)) else "table"
         frame = as_frame(table)
-        names = feature_columns(frame, task, target, features, self.split_by, where)
-        y, units_classes = target_values(frame[target], where, target, self.kind, self.log_target)
-        group, order = sorted_groups(frame, task, where)
-        frame, y = frame[order], y[order]
-        held, fold = split_groups(frame, group, task, self.split_by, self.holdout, self.seed, where)
-        train_rows = ~held[group]
-        if units_classes is None:
-            z_of = np.log(y) if self.log_target else y
-            spread = z_of[train_rows].std()
-            if not spread > 1e-12 * max(1.0, np.abs(z_of).max()):
-                raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
-            center = float(z_of[train_rows].mean())
-            z, classes = (z_of - center) / float(spread), 0
-            low, high = float(z[train_rows].min()), float(z[train_rows].max())
-            units = Units(center, float(spread), low, high, self.log_target)
-        else:
-            units, z, classes = None, y, len(units_classes)
+        checked = check_all(frame, task, targets, features, where, kind=self.kind, log=self.log_target,
+                            split_by=self.split_by, holdout=self.holdout, seed=self.seed)  # fmt: skip
+        for some in checked if self.method not in (AUTO, "stack") else ():
+            learn.check_kind(self.method, some.target, len(some.labels or ()))
+        if len(targets) == 1:
+            self.parts, self.joint = (), None
+            self._learn(checked[0], checkpoint, progress, arrays=tasks is not None, begin=begin)
+            return self
+        parts = []
+        for i, some in enumerate(checked):
+            part = Prior(self.method, log_target=self.log_target, steps=self.steps, seed=self.seed, kind=self.kind,
+                         holdout=self.holdout, split_by=self.split_by)  # fmt: skip
+            folder = None if checkpoint is None else Path(checkpoint) / f"target {i + 1}"
+            part._learn(some, folder, chain.share_of(progress, i, targets))
+            part.info.pop("seconds")
+            parts.append(part)
+        self.trained, self.parts = None, tuple(parts)
+        self.joint = chain.joint_info([part.info for part in parts], [some.values for some in checked])
+        self.joint["seconds"] = round(time.perf_counter() - begin, 1)
+        return self
+
+    def _learn(self, checked: Checked, checkpoint, progress, *, arrays=False, begin=None) -> None:
+        """Everything after the checks, for one target."""
+        begin = time.perf_counter() if begin is None else begin
+        frame, task, target, names, where, group, held, fold, units, z, labels, _ = checked
+        train_rows, classes = ~held[group], len(labels or ())
         learned = Features.learn(frame.filter(pl.Series(train_rows)), names, group[train_rows])
         encoded, raw = learned.encode(frame, where)
         stage = Stages(checkpoint)
@@ -159,21 +171,20 @@ class Prior:
         result = run(groups, seed=self.seed, steps=self.steps, stage=stage, tell=tell)
         info = {
             "method": self.method, "task": task, "target": target, "features": [c.name for c in learned.columns],
-            "classes": units_classes, "groups": {"train": int((~held).sum()), "test": int(held.sum())},
+            "classes": labels, "groups": {"train": int((~held).sum()), "test": int(held.sum())},
             "rows": len(z), "notes": list(learned.notes), "log_target": self.log_target, "seed": self.seed,
-            "split_by": self.split_by, "arrays": tasks is not None, "version": metaprior.__version__,
+            "split_by": self.split_by, "arrays": arrays, "version": metaprior.__version__,
             "seconds": round(time.perf_counter() - begin, 1),
         }  # fmt: skip
         kept = HeldOut(*part(held)) if held.any() else None
         self.trained = Trained(info, learned, boosting, units, result.learner, result.baselines, kept)
-        return self
 
     # --- using ---------------------------------------------------------------------------------------
 
     @property
     def info(self) -> dict:
         """What was learned from what: columns, groups, classes, notes, seconds."""
-        return self._ready().info
+        return self.joint if self.joint is not None else self._ready().info
 
     def _ready(self) -> Trained:
         if self.trained is None:
@@ -218,13 +229,19 @@ class Prior:
             raise InputError(f"{where}: column {target!r}, row {bad[0] + 1}: {series[int(bad[0])]} cannot be used.")
         return np.asarray(trained.units.to_z(y), np.float32)[:, None]
 
-    def adapt(self, rows: Any = None) -> Posterior:
+    def adapt(self, rows: Any = None) -> Posterior | chain.JointPosterior:
         """Condition on the observed rows of a new group: none, some, or all of them.
 
         Args:
-            rows: a table with the features and the target; `(x, y)` arrays where the prior was
+            rows: a table with the features and every target; `(x, y)` arrays where the prior was
                 fitted on arrays; `None` for no rows.
         """
+        if self.joint is None:
+            return self._adapt(rows)
+        frame = None if rows is None else as_frame(rows)
+        return chain.JointPosterior(self.joint, [part._adapt(frame) for part in self.parts])
+
+    def _adapt(self, rows: Any) -> Posterior:
         width = self._width()
         if rows is None:
             frame = None
@@ -239,7 +256,7 @@ class Prior:
     def evaluate(
         self, table: Any = None, *, shots: Sequence[int] = (0, 1, 2, 5, 10), seed: int = 0,
         progress: Callable[[float, str], None] | None = None,
-    ) -> Evaluation:  # fmt: skip
+    ) -> Evaluation | chain.JointEvaluation:  # fmt: skip
         """Score the method and every baseline on groups it has not seen.
 
         Args:
@@ -249,6 +266,14 @@ class Prior:
             seed: of the draws, which are the same for every learner.
             progress: called with the share done and what is being done.
         """
+        if self.joint is None:
+            return self._evaluate(table, shots, seed, progress)
+        targets, each = self.joint["target"], {}
+        for i, part in enumerate(self.parts):
+            each[targets[i]] = part._evaluate(table, shots, seed, chain.share_of(progress, i, targets))
+        return chain.JointEvaluation.of(each)
+
+    def _evaluate(self, table: Any, shots: Sequence[int], seed: int, progress: Callable | None) -> Evaluation:
         trained = self._ready()
         if table is None:
             if trained.held is None:
@@ -284,7 +309,10 @@ class Prior:
 
     def save(self, path: str | Path) -> None:
         """Write the prior to one file: a JSON header and arrays, no pickle."""
-        files.save(path, self._ready())
+        if self.joint is not None:
+            files.save(path, chain.Chain(self.joint, tuple(part.trained for part in self.parts)))
+        else:
+            files.save(path, self._ready())
 
 
 def load(path: str | Path) -> Prior:
@@ -293,13 +321,23 @@ def load(path: str | Path) -> Prior:
     Raises:
         InputError: when the file is missing, damaged, foreign or from another version.
     """
-    trained = files.load(path)
-    if not isinstance(trained, Trained):
+    found = files.load(path)
+    parts = found.parts if isinstance(found, chain.Chain) else (found,)
+    if not parts or not all(isinstance(part, Trained) for part in parts):
         raise InputError(f"{path}: not a prior.")
-    info = trained.info
-    prior = Prior(info["method"], log_target=info["log_target"], seed=info["seed"], split_by=info["split_by"])
-    prior.trained = trained
-    return prior
+    priors = []
+    for part in parts:
+        priors.append(_unfitted(part.info))
+        priors[-1].trained = part
+    if not isinstance(found, chain.Chain):
+        return priors[0]
+    whole = _unfitted(found.info)
+    whole.parts, whole.joint = tuple(priors), found.info
+    return whole
+
+
+def _unfitted(info: dict) -> Prior:
+    return Prior(info["method"], log_target=info["log_target"], seed=info["seed"], split_by=info["split_by"])
 
 
 def _tabular(rows: Any) -> bool:

@@ -165,7 +165,7 @@ class Run:
         """Start or continue the run and finish it; nothing is written before the table has been found good."""
         import metaprior
 
-        settings, columns = split_options(options)
+        settings, columns = split_options(options, table)
         try:
             prior = metaprior.Prior(**settings)
         except ValueError as error:
@@ -234,15 +234,30 @@ class Run:
         table, options = self.recorded()
         import metaprior
 
-        settings, columns = split_options(options)
+        settings, columns = split_options(options, table)
         with naming(table):
             return metaprior.Prior(**{**settings, "seed": seed}).fit(table, **columns, progress=progress)
 
 
-def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's options as arguments of `Prior` and of `Prior.fit`."""
     names = ("method", "log_target", "steps", "seed", "kind", "split_by", "holdout")
-    return {n: options[n] for n in names}, {n: options[n] for n in ("task", "target", "features")}
+    columns = {n: options[n] for n in ("task", "target", "features")}
+    return {n: options[n] for n in names}, {**columns, "target": split_target(options["target"], table)}
+
+
+def split_target(text: str, table: Path) -> str | list[str]:
+    """`a,b` as two columns, unless the table has one of that name."""
+    if "," not in text:
+        return text
+    from metaprior.table import read
+
+    if text in read(table).columns:
+        return text
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--target {text!r} is empty; give column names with commas between.")
+    return names
 
 
 def plain_os_error(error: OSError) -> str:

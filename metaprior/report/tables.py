@@ -64,11 +64,20 @@ def cells(result: dict[str, Any], metric: str) -> list[tuple[str, list[tuple[str
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
-    """Method beside every baseline on standard output, then the plain sentence."""
+    """Method beside every baseline on standard output, then the plain sentence; target by target if there are several."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
+    if "targets" in result:
+        names = list(result["targets"])
+        for i, (name, one) in enumerate(result["targets"].items()):
+            known = f" given {', '.join(names[:i])}" if i else ""
+            console.print(f"[bold]Target {name}{known}[/]\n")
+            print_evaluation(one)
+            console.print()
+        console.print(f"[bold]{', '.join(names)} together[/]\n")
+        return print_evaluation(result["joint"])
     for metric in [name for name in metrics_in(result) if name in MAIN]:
         table = Table(title=LABELS[metric], title_justify="left", title_style="bold", header_style="dim")
         table.add_column("observed rows")
