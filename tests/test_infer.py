@@ -10,7 +10,7 @@ from scipy import stats
 
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer import gp
-from metaprior.infer.descend import descend
+from metaprior.infer.descend import LONGEST, Curvature, descend
 from metaprior.infer.gaussian import Diagonal, Full, LowRank
 from metaprior.infer.gp import cholesky, contrast
 from metaprior.infer.laplace import fisher_roots, laplace, log_det
@@ -62,6 +62,36 @@ def test_a_rate_a_weight():
     np.testing.assert_allclose(moved["b"], 0.0)
     with pytest.raises(ValueError, match="structure of the weights"):
         descend(lambda w: w["a"].sum(), w, {"a": 0.1, "c": 0.2})
+
+
+def test_curvature_multiplies_along_every_axis(key):
+    """rates ∘ (A G B) for a matrix, rates ∘ A g for a vector, by hand; it starts as one rate for all."""
+    w = {"m": jnp.ones((2, 3)), "v": jnp.ones(2), "s": jnp.ones(()), "long": jnp.ones(LONGEST + 1)}
+    gradient = jax.tree.map(lambda a: jax.random.normal(key, a.shape), w)
+    start = Curvature.init(w, 0.3, steps=2)
+    for a, b in zip(jax.tree.leaves(start(gradient, 1)), jax.tree.leaves(gradient)):
+        np.testing.assert_allclose(a, 0.3 * b, rtol=1e-6)
+    moved = jax.tree.map(lambda a: a + jax.random.normal(jax.random.fold_in(key, a.size), a.shape), start)
+    step = moved(gradient, 1)
+    of = dict(zip(sorted(w), moved.turns))  # leaves of a dictionary are in the order of its keys
+    np.testing.assert_allclose(step["m"], moved.rates["m"][1] * (of["m"][0] @ gradient["m"] @ of["m"][1].T), rtol=1e-5)
+    np.testing.assert_allclose(step["v"], moved.rates["v"][1] * (of["v"][0] @ gradient["v"]), rtol=1e-5)
+    np.testing.assert_allclose(step["s"], moved.rates["s"][1] * gradient["s"], rtol=1e-6)
+    assert of["long"] == (None,)  # too long for a matrix
+
+
+def test_curvature_in_descent_and_in_stein_descent(key):
+    """One particle moves as descent does; both use the rates of their step."""
+    w = {"m": jnp.ones((2, 3)), "v": jnp.ones(2)}
+    curvature = Curvature.init(w, 0.1, steps=2)
+    curvature = eqx.tree_at(lambda c: c.rates["v"], curvature, jnp.asarray([[0.0, 0.0], [0.5, 0.5]]))
+    loss = lambda w: 0.5 * (w["m"] ** 2).sum() + w["v"].sum()
+    moved = descend(loss, w, curvature, 2)
+    np.testing.assert_allclose(moved["m"], 0.9**2 * w["m"], rtol=1e-6)
+    np.testing.assert_allclose(moved["v"], [0.5, 0.5])
+    alone = svgd(lambda w: -loss(w), jax.tree.map(lambda a: a[None], w), curvature, 2)
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(moved)):
+        np.testing.assert_allclose(a[0], b, rtol=1e-6)
 
 
 def test_diagonal_against_full_covariances(key):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from metaprior.infer.descend import shorten
+from metaprior.infer.descend import shorten, step_of
 
 
 def bandwidth(particles: Float[Array, "m d"]) -> Float[Array, ""]:
@@ -55,7 +55,7 @@ def svgd(
     Args:
         log_prob: of one particle, up to a constant, in nats.
         particles: a pytree whose floating-point arrays have a leading particle axis.
-        rate: step size: a number, or a pytree like one particle.
+        rate: step size: a number, a pytree like one particle, or a `metaprior.infer.descend.Curvature`.
         steps: number of steps, at least 0.
         h: bandwidth, squared units of the particles; `None` (default) takes `bandwidth` anew at every step.
         clip: greatest norm of a particle's score; `None` (default) for any.
@@ -74,15 +74,15 @@ def svgd(
     if steps < 0:
         raise ValueError(f"svgd takes 0 steps or more; got {steps}.")
     moving, fixed = eqx.partition(particles, eqx.is_inexact_array)
-    unravel = ravel_pytree(jax.tree.map(lambda a: a[0], moving))[1]
-    flat = jax.vmap(lambda w: ravel_pytree(w)[0])(moving)
-    leaves = jax.tree.leaves(rate)
-    rate = leaves[0] if len(leaves) == 1 else ravel_pytree(eqx.filter(rate, eqx.is_inexact_array))[0]
+    one = jax.tree.map(lambda a: a[0], moving)
+    unravel, move = ravel_pytree(one)[1], step_of(rate, one)
+    flatten = jax.vmap(lambda w: ravel_pytree(w)[0])
     gradient = jax.grad(lambda v: log_prob(eqx.combine(unravel(v), fixed)))
     score = jax.vmap(gradient if clip is None else lambda v: shorten(gradient(v), clip))
 
-    def step(w, _):
-        return w + rate * direction(w, score(w), bandwidth(w) if h is None else jnp.asarray(h, w.dtype)), None
+    def step(w, i):
+        along = direction(w, score(w), bandwidth(w) if h is None else jnp.asarray(h, w.dtype))
+        return w + flatten(jax.vmap(lambda v: move(unravel(v), i))(along)), None
 
-    flat, _ = jax.lax.scan(step, flat, None, length=steps)
+    flat, _ = jax.lax.scan(step, flatten(moving), jnp.arange(steps))
     return eqx.combine(jax.vmap(unravel)(flat), fixed)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from metaprior.infer.descend import rate_a_weight
+from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
 from metaprior.method import AbstractGenerative
@@ -49,7 +49,7 @@ class ABML(AbstractGenerative):
 
     @classmethod
     def init(
-        cls, spec, *, key, width=64, depth=2, std=0.02, inner_lr: Any = None, steps=5, samples=2, inner_kl=0.1,
+        cls, spec, *, key, width=40, depth=3, std=0.02, inner_lr: Any = None, steps=5, samples=2, inner_kl=0.1,
         hyper=1e-3, clip: float | None = 1.0,
     ):  # fmt: skip
         """A prior around a random network.
@@ -57,11 +57,10 @@ class ABML(AbstractGenerative):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units and layers (64 and 2: on the sine-or-line tasks 0.3 nats a row better at 5 rows
-                than 40).
+            width, depth: hidden units and layers (40 and 3: as in PLATIPUS here).
             std: initial σ (0.02: a network of 40 units still tells its inputs apart under that noise).
-            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned rate for each mean and each
-                log standard deviation, from 0.1, as in Meta-SGD.
+            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
+                `metaprior.infer.descend.Curvature` of mean and log standard deviation that starts as the rate 0.1.
             steps: of the descent (5, the paper's number in training).
             samples: draws of φ for each expectation, at least 1.
             inner_kl: weight of KL in the descent (section 4: it has to be below 1; the value is not given, this is ours).
@@ -70,9 +69,9 @@ class ABML(AbstractGenerative):
         """
         if samples < 1:
             raise ValueError(f"ABML needs at least 1 draw of the weights; got samples={samples}.")
-        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
+        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = rate_a_weight(prior, 0.1) if inner_lr is None else inner_lr
+        rate = Curvature.init(prior, 0.1, steps) if inner_lr is None else inner_lr
         return cls(prior, spec.head, rate, steps, samples, inner_kl, hyper, clip)
 
     def apply(self, w, x):

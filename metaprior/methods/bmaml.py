@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from metaprior.infer.descend import rate_a_weight
+from metaprior.infer.descend import Curvature
 from metaprior.infer.svgd import svgd
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, mlp
@@ -35,7 +35,7 @@ class BMAML(AbstractMethod):
 
     What differs from the published code, which infers a precision of weights and of noise in each particle under gamma
     priors: the noise is the head's, the weights' precision is fixed, the kernel's gradient has its factor 2, the median
-    does not count a particle's distance to itself, and a step's rate is learned for each weight.
+    does not count a particle's distance to itself, and a step is turned and scaled by what is learned for it.
 
     Args:
         shared: what all particles have in common: the network without them.
@@ -65,7 +65,7 @@ class BMAML(AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, particles=5, width=40, depth=2, inner_lr: Any = None, steps=3, objective="nll", subset="all",
+        cls, spec, *, key, particles=5, width=40, depth=3, inner_lr: Any = None, steps=3, objective="nll", subset="all",
         leader_steps=1, precision=1e-2, clip: float | None = 1.0,
     ):  # fmt: skip
         """Particles that differ in their random weights.
@@ -74,9 +74,10 @@ class BMAML(AbstractMethod):
             spec: shape of the tasks.
             key: initial weights.
             particles: M, at least 1 (5: the paper's image experiments; 10 in its sinusoid). One particle is MAML.
-            width, depth: hidden units and layers (40; the paper has one more layer).
-            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned rate for each weight, from
-                0.5: a particle's own gradient enters SVGD's average with weight 1 / M.
+            width, depth: hidden units and layers (40 and 3: the paper's sinusoid).
+            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
+                `metaprior.infer.descend.Curvature` that starts as the rate 0.5: a particle's own gradient enters SVGD's
+                average with weight 1 / M.
             steps: of SVGD (3; the paper has 1, at a fixed rate).
             objective: `"nll"` or `"chaser"`.
             subset: what has particles: `"all"` weights, or the `"last_layer"` with the features below it shared and
@@ -91,7 +92,7 @@ class BMAML(AbstractMethod):
             raise ValueError(f"BMAML has particles of 'all' weights or of the 'last_layer'; got {subset!r}.")
         if particles < 1:
             raise ValueError(f"BMAML takes at least 1 particle; got {particles}.")
-        make = lambda k: mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=k, activation=jnp.tanh)
+        make = lambda k: mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=k)
         nets = eqx.filter_vmap(make)(jr.split(key, particles))
         last = jax.tree.map(lambda _: False, nets)
         which = eqx.tree_at(lambda n: (n.layers[-1].weight, n.layers[-1].bias), last, (True, True))
@@ -99,7 +100,7 @@ class BMAML(AbstractMethod):
         moving, rest = eqx.partition(nets, which)
         rest = jax.tree.map(lambda a: a[0] if eqx.is_inexact_array(a) else a, rest)
         one = jax.tree.map(lambda a: a[0], moving)
-        rate = rate_a_weight(one, 0.5) if inner_lr is None else inner_lr
+        rate = Curvature.init(one, 0.5, max(steps, leader_steps)) if inner_lr is None else inner_lr
         return cls(rest, moving, rate, spec.head, steps, objective, leader_steps, precision, clip)
 
     def apply(self, particle, x):

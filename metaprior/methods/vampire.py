@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from metaprior.infer.descend import rate_a_weight
+from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
 from metaprior.method import AbstractGenerative
@@ -48,7 +48,7 @@ class VAMPIRE(AbstractGenerative):
 
     @classmethod
     def init(
-        cls, spec, *, key, width=64, depth=2, std=0.02, inner_lr: Any = None, steps=5, samples=4, kl_weight=1e-2,
+        cls, spec, *, key, width=40, depth=3, std=0.02, inner_lr: Any = None, steps=5, samples=4, kl_weight=1e-2,
         clip: float | None = 1.0,
     ):  # fmt: skip
         """A prior around a random network.
@@ -56,20 +56,19 @@ class VAMPIRE(AbstractGenerative):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units and layers (64 and 2: on the sine-or-line tasks 0.3 nats a row better at 5 rows
-                than 40).
+            width, depth: hidden units and layers (40 and 3: as in PLATIPUS here).
             std: initial σ (0.02, as in ABML here).
-            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned rate for each mean and each
-                log standard deviation, from 0.1, as in Meta-SGD.
+            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
+                `metaprior.infer.descend.Curvature` of mean and log standard deviation that starts as the rate 0.1.
             steps, samples: of the descent, and draws of φ for each expectation (5 and 4: the authors' regression).
             kl_weight: of KL in the descent (the authors' code has 1e-6; 1 would be the evidence bound).
             clip: greatest norm of an inner gradient.
         """
         if samples < 1:
             raise ValueError(f"VAMPIRE needs at least 1 draw of the weights; got samples={samples}.")
-        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
+        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = rate_a_weight(prior, 0.1) if inner_lr is None else inner_lr
+        rate = Curvature.init(prior, 0.1, steps) if inner_lr is None else inner_lr
         return cls(prior, spec.head, rate, steps, samples, kl_weight, clip)
 
     def apply(self, w, x):
