@@ -27,7 +27,7 @@ from metaprior.adapted import (
     score,
     suggested,
 )
-from metaprior.evaluate import METHOD, Evaluation, summary
+from metaprior.evaluate import summary
 from metaprior.heads.draws import uniform_points
 from metaprior.posterior import Mixture, Part
 
@@ -115,13 +115,24 @@ class _Given(eqx.Module):
     def _split(self, a):
         return a.reshape(self.draws, -1, *a.shape[1:])
 
+    def functions(self) -> tuple[jax.Array, jax.Array]:
+        """Weights `(s,)` of the components and their means `(s, n, p)`, averaged over the draws.
+
+        A component is one function, the same at all draws: what differs between these means, more rows can remove.
+        """
+        parts = self.mixture.parts
+        means = jnp.concatenate([p.head.mean(p.params) for p in parts])
+        means = means.reshape(len(means), self.draws, -1, means.shape[-1]).mean(1)
+        return jax.nn.softmax(jnp.concatenate([p.log_weight for p in parts])), means
+
     def moments(self):
         """Mean, variance and its removable part with the earlier targets integrated out, `(n, p)` each."""
-        mean, noise, inside = (
-            self._split(a) for a in (self.mixture.mean(), self.mixture.variance(), self.mixture.epistemic())
-        )
+        mean, noise = self._split(self.mixture.mean()), self._split(self.mixture.variance())
+        weight, means = self.functions()
+        inside = self._split(self.mixture.epistemic() - self.mixture._spread()).mean(0)
+        own = jnp.tensordot(weight, (means - mean.mean(0)) ** 2, axes=1) + jnp.maximum(inside, 0.0)
         between = mean.var(0)
-        return mean.mean(0), noise.mean(0) + between, inside.mean(0) + self.share()[:, None] * between
+        return mean.mean(0), noise.mean(0) + between, own + self.share()[:, None] * between
 
     def removable_share(self) -> jax.Array:
         """Share of this target's variance that more rows of the group could remove, `(n,)`."""
@@ -150,11 +161,11 @@ def _predict(learner, support, x, before, removable, units, levels, key):
     """What `adapted` predicts, with the earlier targets integrated out."""
     given = _given(learner, support, x, before, removable, key)
     if units is None:
-        p = given._split(given.mixture.mean())
-        log = lambda p: -jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-30)), 0.0).sum(-1)
-        between = jnp.maximum(log(p.mean(0)) - log(p).mean(0), 0.0)
-        inside = given.each(lambda mixture: mixture.information()).mean(0)
-        return {"p": p.mean(0), "epistemic": inside + given.share() * between}
+        p, (weight, means) = given._split(given.mixture.mean()), given.functions()
+        entropy = lambda p: -jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-30)), 0.0).sum(-1)
+        total = entropy(p.mean(0))
+        own, between = total - jnp.tensordot(weight, entropy(means), axes=1), total - entropy(p).mean(0)
+        return {"p": p.mean(0), "epistemic": jnp.maximum(own + given.share() * between, 0.0)}
     mean, std = given.each(lambda mixture: summary(mixture, units, support))
     mean, std = mean.mean(0), jnp.sqrt((std**2).mean(0) + mean.var(0))
     _, total, part = given.moments()
@@ -195,8 +206,6 @@ class JointPosterior:
         >>> posterior = prior.adapt({"x": [0.0, 1.0], "a": [0.1, 1.2], "b": [0.0, 0.5]})
         >>> posterior.predict({"x": [0.5]}).columns[:6]
         ['a_mean', 'a_std', 'a_q05', 'a_q50', 'a_q95', 'a_epistemic']
-        >>> posterior.sample({"x": [0.5, 0.7]}, n=3).columns
-        ['draw', 'row', 'a', 'b']
     """
 
     def __init__(self, info: dict, parts: Sequence[Posterior]):
@@ -354,42 +363,3 @@ def _blocks(frame: pl.DataFrame, draws: int):
     for start in range(0, frame.height, size):
         some = frame[start : start + size]
         yield some.height, some
-
-
-class JointEvaluation:
-    """Figures of every target given the true ones before it, and of all targets of a row together.
-
-    Args:
-        targets: of each target; all on the same tasks and rows.
-        joint: `nll` alone: by the chain rule the sum of the targets', for the method and for every baseline.
-    """
-
-    def __init__(self, targets: dict[str, Evaluation], joint: Evaluation):
-        self.targets, self.joint = targets, joint
-
-    @staticmethod
-    def of(targets: dict[str, Evaluation]) -> "JointEvaluation":
-        """The joint figures of evaluations on the same rows."""
-        first, *others = targets.values()
-        statistics: dict = {}
-        for K in first.statistics:
-            statistics[K] = {}
-            for name in first.statistics[K]:
-                nll = [e.statistics[K][name]["nll"] for e in (first, *others)]
-                total = np.stack([np.sum([s[:, 0] for s in nll], axis=0), nll[0][:, 1]], axis=1)
-                statistics[K][name] = {"nll": total}
-        return JointEvaluation(targets, Evaluation(statistics, {K: {METHOD: {}} for K in statistics}, 0))
-
-    @staticmethod
-    def merge(evaluations: "list[JointEvaluation]") -> "JointEvaluation":
-        """Of several splits, as if their tasks were one set."""
-        each = {name: Evaluation.merge([e.targets[name] for e in evaluations]) for name in evaluations[0].targets}
-        return JointEvaluation.of(each)
-
-    def sentence(self) -> str:
-        """Whether meta-learning earns its keep for all targets together, in plain words."""
-        return self.joint.sentence()
-
-    def to_json(self) -> dict:
-        """`{"targets": {name: {"shots": …, "sentence": …}}, "joint": {"shots": …, "sentence": …}}`."""
-        return {"targets": {k: e.to_json() for k, e in self.targets.items()}, "joint": self.joint.to_json()}

@@ -171,6 +171,45 @@ class Evaluation:
         return {"shots": {str(K): self.figures(K) for K in self.statistics}, "sentence": self.sentence()}
 
 
+class JointEvaluation:
+    """Figures of every target given the true ones before it, and of all targets of a row together.
+
+    Args:
+        targets: of each target; all on the same tasks and rows.
+        joint: `nll` alone: by the chain rule the sum of the targets', for the method and for every baseline.
+    """
+
+    def __init__(self, targets: dict[str, Evaluation], joint: Evaluation):
+        self.targets, self.joint = targets, joint
+
+    @staticmethod
+    def of(targets: dict[str, Evaluation]) -> "JointEvaluation":
+        """The joint figures of evaluations on the same rows."""
+        first, *others = targets.values()
+        statistics: dict = {}
+        for K in first.statistics:
+            statistics[K] = {}
+            for name in first.statistics[K]:
+                nll = [e.statistics[K][name]["nll"] for e in (first, *others)]
+                total = np.stack([np.sum([s[:, 0] for s in nll], axis=0), nll[0][:, 1]], axis=1)
+                statistics[K][name] = {"nll": total}
+        return JointEvaluation(targets, Evaluation(statistics, {K: {} for K in statistics}, 0))
+
+    @staticmethod
+    def merge(evaluations: "list[JointEvaluation]") -> "JointEvaluation":
+        """Of several splits, as if their tasks were one set."""
+        each = {name: Evaluation.merge([e.targets[name] for e in evaluations]) for name in evaluations[0].targets}
+        return JointEvaluation.of(each)
+
+    def sentence(self) -> str:
+        """Whether meta-learning earns its keep for all targets together, in plain words."""
+        return self.joint.sentence()
+
+    def to_json(self) -> dict:
+        """`{"targets": {name: {"shots": …, "sentence": …}}, "joint": {"shots": …, "sentence": …}}`."""
+        return {"targets": {k: e.to_json() for k, e in self.targets.items()}, "joint": self.joint.to_json()}
+
+
 def evaluate(
     learners: dict[str, AbstractLearner], tasks: dict[int, Task], *, units: Units | None, key, classes: int = 0,
     progress=None,

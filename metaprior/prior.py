@@ -17,7 +17,7 @@ from metaprior import chain, files, learn
 from metaprior.adapted import Posterior
 from metaprior.baselines import Boosting, cross_fit
 from metaprior.errors import InputError
-from metaprior.evaluate import METHOD, Evaluation, Units, evaluate
+from metaprior.evaluate import METHOD, Evaluation, JointEvaluation, Units, evaluate
 from metaprior.groups import Arrays, Checked, check_all, frame_of, runs, sorted_groups
 from metaprior.heads import Categorical, StudentT
 from metaprior.method import AbstractLearner, Spec
@@ -256,7 +256,7 @@ class Prior:
     def evaluate(
         self, table: Any = None, *, shots: Sequence[int] = (0, 1, 2, 5, 10), seed: int = 0,
         progress: Callable[[float, str], None] | None = None,
-    ) -> Evaluation | chain.JointEvaluation:  # fmt: skip
+    ) -> Evaluation | JointEvaluation:  # fmt: skip
         """Score the method and every baseline on groups it has not seen.
 
         Args:
@@ -267,25 +267,29 @@ class Prior:
             progress: called with the share done and what is being done.
         """
         if self.joint is None:
-            return self._evaluate(table, shots, seed, progress)
+            return self._evaluate(self._held(table), shots, seed, progress)
         targets, each = self.joint["target"], {}
+        held = [part._held(table) for part in self.parts]  # all found good before any is scored
         for i, part in enumerate(self.parts):
-            each[targets[i]] = part._evaluate(table, shots, seed, chain.share_of(progress, i, targets))
-        return chain.JointEvaluation.of(each)
+            each[targets[i]] = part._evaluate(held[i], shots, seed, chain.share_of(progress, i, targets))
+        return JointEvaluation.of(each)
 
-    def _evaluate(self, table: Any, shots: Sequence[int], seed: int, progress: Callable | None) -> Evaluation:
+    def _held(self, table: Any) -> HeldOut:
+        """The groups that `fit` held out, or those of a table."""
         trained = self._ready()
         if table is None:
             if trained.held is None:
                 raise InputError("No groups were held out when this prior was fitted; give a table.")
-            held = trained.held
-        else:
-            where = str(table) if isinstance(table, (str, Path)) else "table"
-            frame, task = as_frame(table), self.info["task"]
-            need_columns(frame, [task], where)
-            group, order = sorted_groups(frame, task, where)
-            x, y = self.encode(frame, where)[order], self.model_y(frame, where)[order]
-            held = HeldOut(x, y, *runs(group))
+            return trained.held
+        where = str(table) if isinstance(table, (str, Path)) else "table"
+        frame, task = as_frame(table), self.info["task"]
+        need_columns(frame, [task], where)
+        group, order = sorted_groups(frame, task, where)
+        x, y = self.encode(frame, where)[order], self.model_y(frame, where)[order]
+        return HeldOut(x, y, *runs(group))
+
+    def _evaluate(self, held: HeldOut, shots: Sequence[int], seed: int, progress: Callable | None) -> Evaluation:
+        trained = self._ready()
         if any(K < 0 for K in shots):
             raise InputError(f"shots are numbers of rows, at least 0; got {list(shots)}.")
         spec = Spec(held.x.shape[1], StudentT(1), 0)

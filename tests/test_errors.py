@@ -77,6 +77,28 @@ TABLES = [
     ("task missing", edit(4, 0, ""), FIT, ["t.csv", "'g'", "row 4"]),
     ("constant target", columns(y="3.5"), FIT, ["t.csv", "'y'", "3.5"]),
     ("log of a negative target", tiny_csv(), FIT + " --log-target", ["t.csv", "'y'", "row"]),
+    ("one of two targets missing", tiny_csv(), FIT.replace("--target y", "--target y,z"), ["t.csv", "'z'", "kind"]),
+    ("the same target twice", tiny_csv(), FIT.replace("--target y", "--target x,y,x"), ["t.csv", "'x'", "twice"]),
+    ("no target", tiny_csv(), FIT.replace("--target y", "--target ,"), ["--target"]),
+    ("one of two targets is the task", tiny_csv(), FIT.replace("--target y", "--target y,g"), ["t.csv", "'g'"]),
+    ("second target constant", columns(x="2.5"), FIT.replace("--target y", "--target y,x"), ["t.csv", "'x'", "2.5"]),
+    ("second target missing", edit(7, 1, ""), FIT.replace("--target y", "--target y,x"), ["t.csv", "'x'", "row 7"]),
+    (
+        "second target among the features", tiny_csv(), FIT.replace("--target y", "--target y,x --features kind,x"),
+        ["t.csv", "'x'", "target"],
+    ),
+    (
+        "log of a negative second target", tiny_csv(), FIT.replace("--target y", "--target kind,y --log-target"),
+        ["t.csv", "'y'", "row", "logarithm"],
+    ),
+    (
+        "class in one group", edit(7, 2, "c"), FIT.replace("--target y", "--target y,kind"),
+        ["t.csv", "'kind'", "'c'", "too few groups"],
+    ),
+    (
+        "a method for one of two targets", tiny_csv(), FIT.replace("--target y", "--target y,kind --method alpaca"),
+        ["alpaca", "'kind'", "numbers"],
+    ),
     ("duplicate columns", tiny_csv().replace("g,x,kind", "g,x,x"), FIT, ["t.csv", "'x'"]),
     ("unknown method", tiny_csv(), FIT + " --method proces", ["proces", "did you mean", "process"]),
     ("no steps", tiny_csv(), FIT.replace("--steps 4", "--steps 0"), ["--steps", "0"]),
@@ -86,7 +108,7 @@ TABLES = [
     ("forgotten option", tiny_csv(), "fit t.csv --target y --out new", ["--task"]),
     ("unknown command", tiny_csv(), "fti t.csv", ["fti", "fit"]),
     ("table is a folder", tiny_csv(), FIT.replace("t.csv", "sub"), ["sub", "folder"]),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name,text,command,words", TABLES, ids=[row[0] for row in TABLES])
