@@ -10,7 +10,6 @@ import jax.random as jr
 import numpy as np
 import polars as pl
 from jaxtyping import Array
-from scipy.special import ndtr
 
 from metaprior import acquire
 from metaprior.errors import InputError
@@ -25,8 +24,8 @@ def bucket(n: int) -> int:
 
 
 def padded(x: np.ndarray) -> Array:
-    """Encoded rows on the device, with rows of zeros up to the bucket's size."""
-    return jnp.asarray(np.pad(x, ((0, bucket(len(x)) - len(x)), (0, 0))))
+    """Encoded rows on the device, with rows of zeros up to the bucket's size; at least one bucket."""
+    return jnp.asarray(np.pad(x, ((0, bucket(max(len(x), 1)) - len(x)), (0, 0))))
 
 
 @eqx.filter_jit
@@ -46,35 +45,41 @@ def _predict(learner, support, x, units, levels, key):
     }
 
 
-MOST_ATOMS = 40_000  # a row, where components are replaced by some of their quantiles
+TAIL = 4.5  # normal score at which the quantiles that stand for a component end
+TINY = 1e-6  # levels are kept so far from 0 and 1
 
 
-def quantiles(mixture: Mixture) -> Callable[[Array], Array]:
-    """Levels `(m, n)` to the predictive's quantiles, m at each of its n rows, for any number of levels.
+def log_weights(mixture: Mixture) -> Array:
+    """Of all components, summing to one."""
+    return jax.nn.log_softmax(jnp.concatenate([part.log_weight for part in mixture.parts]))
 
-    Every component is replaced by its quantiles at even normal scores (fewer where components are many), so that one
-    sort serves all levels; within 2e-3 of a level. Beyond scores of ±4.5 they end.
-    """
-    count = sum(len(part.log_weight) for part in mixture.parts)
-    scores = np.linspace(-4.5, 4.5, int(np.clip(MOST_ATOMS // count, 11, 81)))
-    edges = np.concatenate([[-np.inf], (scores[1:] + scores[:-1]) / 2, [np.inf]])
-    each = lambda part: jax.vmap(lambda level: part.head.quantile(part.params, level)[..., 0], out_axes=1)
-    values = [each(part)(jnp.asarray(ndtr(scores), part.params.dtype)) for part in mixture.parts]
-    values = jnp.concatenate(values).reshape(count * len(scores), -1)
-    log_weight = jax.nn.log_softmax(jnp.concatenate([part.log_weight for part in mixture.parts]))
-    mass = jnp.exp(log_weight)[:, None] * jnp.asarray(np.diff(ndtr(edges)), values.dtype)
-    order = jnp.argsort(values, axis=0)
-    values, mass = jnp.take_along_axis(values, order, axis=0), mass.reshape(-1)[order]
-    tiny = 1e-6
-    score = jax.scipy.special.ndtri(jnp.clip(jnp.cumsum(mass, axis=0) - 0.5 * mass, tiny, 1 - tiny))
-    at = jax.vmap(jnp.interp, in_axes=(1, 1, 1), out_axes=1)
-    return lambda levels: at(jax.scipy.special.ndtri(jnp.clip(levels, tiny, 1 - tiny)), score, values)
+
+def atoms(mixture: Mixture, knots: int, shift: Array | float = 0.0) -> tuple[Array, Array]:
+    """Each component's quantiles at even normal scores, moved by `shift` of their distance: values and mass `(n, a)`."""
+    step = 2 * TAIL / (knots - 1)
+    scores = jnp.linspace(-TAIL, TAIL, knots) + shift * step
+    inner = jax.scipy.special.ndtr(scores[1:] - step / 2)
+    mass = jnp.diff(inner, prepend=0.0, append=1.0)
+    levels = jax.scipy.special.ndtr(scores)
+    each = lambda part: jax.vmap(lambda level: part.head.quantile(part.params, level)[..., 0])(levels)
+    values = jnp.moveaxis(jnp.concatenate([each(part) for part in mixture.parts], axis=1), -1, 0)
+    values = values.reshape(len(values), -1)
+    mass = (mass[:, None] * jnp.exp(log_weights(mixture))).astype(values.dtype).reshape(-1)
+    return values, jnp.broadcast_to(mass, values.shape)
+
+
+def invert(values: Array, mass: Array) -> Callable[[Array], Array]:
+    """Levels `(m, n)` to quantiles of the atoms at each of n rows, straight lines between them in normal scores."""
+    values, mass = jax.lax.sort((values, mass / mass.sum(-1, keepdims=True)), num_keys=1)
+    score = lambda level: jax.scipy.special.ndtri(jnp.clip(level, TINY, 1 - TINY))
+    at = jax.vmap(jnp.interp, in_axes=(1, 0, 0), out_axes=1)
+    return lambda levels: at(score(levels), score(jnp.cumsum(mass, axis=-1) - 0.5 * mass), values)
 
 
 def outcomes_at(mixture: Mixture, levels: Array) -> Array:
     """What the predictive gives at levels `(m, n)` uniform in (0, 1): draws, in the model's units or class indices."""
     if not mixture.parts[0].head.classes:
-        return quantiles(mixture)(levels)
+        return invert(*atoms(mixture, 81))(levels)
     below = jnp.cumsum(mixture.mean(), axis=-1)[:, :-1]
     return (levels[..., None] > below).sum(-1).astype(below.dtype)
 
@@ -191,7 +196,7 @@ class Posterior:
         """
         check_sample(n)
         x = self.prior.encode(self.prior.frame(rows), "query")
-        levels = np.random.default_rng(seed).uniform(size=(n, bucket(len(x))))
+        levels = np.random.default_rng(seed).uniform(size=(n, bucket(max(len(x), 1))))
         values = _sample(self.prior.trained.learner, self.support(), padded(x), jnp.asarray(levels, x.dtype), jr.key(0))
         return sampled({self.prior.info["target"]: self.to_column(np.asarray(values)[:, : len(x)])})
 

@@ -16,13 +16,16 @@ import polars as pl
 
 from metaprior import acquire
 from metaprior.adapted import (
+    TINY,
     Posterior,
+    atoms,
     bucket,
     check_sample,
     check_suggest,
+    invert,
+    log_weights,
     outcomes_at,
     padded,
-    quantiles,
     sampled,
     score,
     suggested,
@@ -33,6 +36,7 @@ from metaprior.posterior import Mixture, Part
 
 DRAWS = 64  # of the earlier targets, for each row
 FUNCTIONS = 32  # of methods that predict by sampling, for each of those draws
+KNOTS = 11  # quantiles that stand for a component at each draw
 BLOCK = 16_384  # rows times draws in one compiled call
 
 
@@ -92,11 +96,44 @@ class _Given(eqx.Module):
 
         return jax.lax.map(one, (arrays, *more))
 
-    def pooled(self) -> Mixture:
-        """The earlier targets integrated out: the components of all draws side by side."""
-        merge = lambda a: a.reshape(a.shape[0] * self.draws, -1, *a.shape[2:])
-        repeat = lambda w: jnp.repeat(w, self.draws)
-        return Mixture(tuple(Part(p.head, merge(p.params), repeat(p.log_weight)) for p in self.mixture.parts))
+    def quantiles(self, levels: jax.Array) -> jax.Array:
+        """Quantiles `(l, n)` with the earlier targets integrated out.
+
+        A component is replaced by few atoms, in other places at every draw, so that those of all draws lie close; one
+        step of Newton's from there is within 1e-3 of the level.
+        """
+        shift = jnp.asarray(uniform_points(self.draws, 2)[:, 1] - 0.5, self.before.dtype)
+        values, mass = self.each(lambda mixture, shift: atoms(mixture, KNOTS, shift), shift)
+        join = lambda a: jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1)
+        start = invert(join(values), join(mass))(jnp.broadcast_to(levels[:, None], (len(levels), values.shape[1])))
+        most = 0.1 * jnp.sqrt(self.moments()[1][:, 0])
+
+        def newton(args):
+            level, y = args
+            at = jnp.tile(y, self.draws)[:, None]
+            below = self._split(self.mixture.cdf(at)[:, 0]).mean(0)
+            density = self._split(jnp.exp(self.mixture.log_prob(at))).mean(0)
+            return y - jnp.clip((below - level) / jnp.maximum(density, TINY), -most, most)
+
+        return jax.lax.map(newton, (levels, start))
+
+    def outcomes_at(self, levels: jax.Array) -> jax.Array:
+        """One outcome at levels `(m, n)` for each draw: a component is chosen by the level, and what is left of the
+        level, uniform again, is that of the outcome within it."""
+        if self.mixture.parts[0].head.classes:
+            return outcomes_at(self.mixture, levels.reshape(1, -1)).reshape(levels.shape)
+        u, weight = levels.reshape(-1), jnp.exp(log_weights(self.mixture))
+        upper = jnp.cumsum(weight)
+        chosen = jnp.minimum((u[:, None] > upper).sum(-1), len(weight) - 1)
+        rest = jnp.clip((u - (upper - weight)[chosen]) / weight[chosen], TINY, 1 - TINY)
+        value, first = jnp.zeros_like(u), 0
+        for part in self.mixture.parts:
+            own = chosen - first
+            params = part.params[jnp.clip(own, 0, len(part.log_weight) - 1), jnp.arange(len(u))]
+            here = jax.vmap(lambda params, level: part.head.quantile(params, level)[0])(params, rest)
+            value = jnp.where((own >= 0) & (own < len(part.log_weight)), here, value)
+            first += len(part.log_weight)
+        return value.reshape(levels.shape)
 
     def share(self) -> jax.Array:
         """How much of the spread over draws more rows of the group could remove, `(n,)`.
@@ -123,7 +160,7 @@ class _Given(eqx.Module):
         parts = self.mixture.parts
         means = jnp.concatenate([p.head.mean(p.params) for p in parts])
         means = means.reshape(len(means), self.draws, -1, means.shape[-1]).mean(1)
-        return jax.nn.softmax(jnp.concatenate([p.log_weight for p in parts])), means
+        return jnp.exp(log_weights(self.mixture)), means
 
     def moments(self):
         """Mean, variance and its removable part with the earlier targets integrated out, `(n, p)` each."""
@@ -151,9 +188,8 @@ def _given(learner, support, x, before, removable, key) -> _Given:
 def _draw(learner, support, x, before, removable, levels, key):
     """Outcomes at `levels` `(m, n)` given the earlier ones, and the share of their variance that can be removed."""
     given = _given(learner, support, x, before, removable, key)
-    if len(x) == 1:
-        return outcomes_at(given.mixture, levels), given.removable_share()
-    return given.each(lambda mixture, u: outcomes_at(mixture, u[None])[0], levels), given.removable_share()
+    drawn = outcomes_at(given.mixture, levels) if len(x) == 1 else given.outcomes_at(levels)
+    return drawn, given.removable_share()
 
 
 @eqx.filter_jit
@@ -169,11 +205,10 @@ def _predict(learner, support, x, before, removable, units, levels, key):
     mean, std = given.each(lambda mixture: summary(mixture, units, support))
     mean, std = mean.mean(0), jnp.sqrt((std**2).mean(0) + mean.var(0))
     _, total, part = given.moments()
-    at = quantiles(given.pooled())(jnp.broadcast_to(levels[:, None], (len(levels), x.shape[1])))
     return {
         "mean": mean[:, 0],
         "std": std[:, 0],
-        "quantiles": units.to_y(at),
+        "quantiles": units.to_y(given.quantiles(levels)),
         "epistemic": (std * jnp.sqrt(part / total))[:, 0],
     }
 
@@ -222,15 +257,13 @@ class JointPosterior:
         Each call draws target `i` `(m, n)` and adds it to what the later links see.
         """
         m, n = levels.shape[:2]
-        size = bucket(n)
+        size = bucket(max(n, 1))
         at = jnp.asarray(np.pad(levels, ((0, 0), (0, size - n), (0, 0)), constant_values=0.5), jnp.float32)
         many = frame[np.tile(np.arange(n), m)]
         z, shares = [], []
         for i, part in enumerate(self.parts):
-            if i == 0:
-                x = part.prior.encode(frame, where)[None]
-            else:
-                x = part.prior.encode(many, where).reshape(m, n, -1)
+            encoded = part.prior.encode(many if i else frame, where)
+            x = encoded.reshape(m if i else 1, n, encoded.shape[1])
             x = jnp.asarray(np.pad(x, ((0, 0), (0, size - n), (0, 0))))
             before = jnp.stack(z) if i else jnp.zeros((0, 1, size), x.dtype)
             link = (part.prior.trained.learner, part.support(), x, before, jnp.stack(shares) if i else before[:, 0])
@@ -360,6 +393,6 @@ class JointPosterior:
 def _blocks(frame: pl.DataFrame, draws: int):
     """Rows in blocks that keep compiled calls small, each with its number of rows."""
     size = 1 << max(3, (max(BLOCK // draws, 1)).bit_length() - 1)
-    for start in range(0, frame.height, size):
+    for start in range(0, max(frame.height, 1), size):
         some = frame[start : start + size]
         yield some.height, some

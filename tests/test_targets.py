@@ -1,6 +1,7 @@
 """Several targets: a chain of conditionals whose parts are priors of one target each."""
 
 import json
+import re
 import shutil
 
 import equinox as eqx
@@ -14,10 +15,11 @@ from test_errors import complaint
 import metaprior
 import metaprior.groups
 from metaprior import chain
-from metaprior.adapted import quantiles
+from metaprior.adapted import outcomes_at
 from metaprior.cli import main
 from metaprior.heads import Gaussian, StudentT
 from metaprior.posterior import Mixture, Part
+from metaprior.report import write_report
 
 TARGETS = ["a", "b", "c"]
 FIT = {"task": "g", "target": TARGETS}
@@ -282,6 +284,23 @@ def test_the_commands(joint, new, tmp_path, capsys):
     )
 
 
+def test_the_report_has_a_part_a_target(prior, joint, tmp_path):
+    groups = {"a group": pl.read_csv(joint / "table.csv").filter(pl.col("g") == "g0")}
+    evaluation = prior.evaluate(shots=(0, 2))
+    write_report(tmp_path / "r.html", prior=prior, evaluation=evaluation, groups=groups, x="x", units="cm")
+    page = (tmp_path / "r.html").read_text("utf-8")
+    for text in (
+        "<dd>a, b, c</dd>",
+        "<h1>a</h1>",
+        "<h1>b, given a</h1>",
+        "<h1>c, given a, b</h1>",
+        "All targets together",
+    ):
+        assert text in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) and page.count("<svg") == 2 * (3 + 2 + 1) + (2 + 1) + 1
+
+
 def test_a_name_with_a_comma_is_one_column(tmp_path):
     from metaprior.run import split_target
 
@@ -342,7 +361,7 @@ def test_quantiles_of_a_mixture():
     normal = Part(Gaussian(1), params[..., :2], jnp.log(jnp.asarray([0.1, 0.1, 0.1])))
     mixture = Mixture((student, normal))
     levels = jnp.asarray([[1e-4], [0.05], [0.3], [0.5], [0.95], [0.999]])
-    found = quantiles(mixture)(levels)
+    found = outcomes_at(mixture, levels)
     np.testing.assert_allclose([mixture.cdf(y[:, None])[0, 0] for y in found], levels[:, 0], atol=2e-3)
 
 

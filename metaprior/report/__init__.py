@@ -12,7 +12,10 @@ from metaprior.run import write_atomic
 OBSERVED = (1, 3, 5)
 
 
-def panels(prior: Any, rows: Any, x: str, *, name: str, observed: tuple[int, ...] = OBSERVED, seed: int = 0) -> list:
+def panels(
+    prior: Any, rows: Any, x: str, *, name: str, observed: tuple[int, ...] = OBSERVED, seed: int = 0,
+    target: str | None = None,
+) -> list:  # fmt: skip
     """The same group at several numbers of observations: each adds to the ones before.
 
     Args:
@@ -22,15 +25,17 @@ def panels(prior: Any, rows: Any, x: str, *, name: str, observed: tuple[int, ...
         name: what to call the group.
         observed: numbers of observations.
         seed: decides which rows are observed.
+        target: which one to show of a prior for several.
     """
     order = np.random.default_rng(seed).permutation(rows.height)
-    target, features = prior.info["target"], rows.drop(prior.info["target"])
+    features, before = rows.drop(prior.info["target"]), f"{target}_" if target else ""
+    shown = target or prior.info["target"]
     made = []
     for count in observed:
         seen = order[: min(count, rows.height)]
         said = prior.adapt(rows[seen.tolist()]).predict(features)
-        panel = {level: said[level].to_numpy() for level in ("q05", "q50", "q95")}
-        panel |= {"x": rows[x].cast(float).to_numpy(), "y": rows[target].cast(float).to_numpy(), "seen": seen}
+        panel = {level: said[before + level].to_numpy() for level in ("q05", "q50", "q95")}
+        panel |= {"x": rows[x].cast(float).to_numpy(), "y": rows[shown].cast(float).to_numpy(), "seen": seen}
         made.append({**panel, "title": f"{name}, {count} observed"})
     return made
 
@@ -49,6 +54,8 @@ def write_report(
 ) -> None:
     """Write `path`: the plain sentence, curves and bands, shots against error, reliability, the comparison.
 
+    For several targets all of it for each given those before it, then the comparison for all together.
+
     Args:
         path: HTML file to write; replaced as a whole or not at all.
         prior: what was fitted.
@@ -56,34 +63,29 @@ def write_report(
         groups: a few held-out groups' rows by name, for the curves; with `x`, and not for classes.
         x: numeric feature for the curves' horizontal axis.
         title: headline.
-        units: of the target, for the axes.
+        units: of the target, for the axes; of the first where there are several.
         example: a sentence on a single prediction, shown with the curves.
         seed: decides which rows of the groups are observed.
     """
     import jinja2
 
-    result, info = evaluation.to_json(), prior.info
-    y_label = f"{info['target']} ({units})" if units else info["target"]
-    curves = []
-    if groups and x is not None and not info.get("classes"):
-        for i, (name, rows) in enumerate(groups.items()):
-            some = panels(prior, rows, x, name=name, seed=seed + i)
-            limits = figures.y_limits(some)
-            curves.append([figures.curve_panel(p, limits, x, y_label, f"c{i}{j}") for j, p in enumerate(some)])
-    available = tables.metrics_in(result)
-    wanted = [metric for metric in ("nll", "rmse", "accuracy") if metric in available][:2]
-    shots = sorted(int(k) for k in evaluation.points)
-    chosen = [k for k in (0, 1, 5) if k in shots] or shots[:3]
+    info, parts = prior.info, []
+    several = list(getattr(evaluation, "targets", {}))
+    for i, target in enumerate(several):
+        name = target + (f", given {', '.join(several[:i])}" if i else "")
+        curves = _curves(prior, groups, x, target, units if i == 0 else "", seed, f"t{i}")
+        parts.append(_part(name, evaluation.targets[target], curves, f"t{i}"))
+    if several:
+        parts.append(_part("All targets together", evaluation.joint, [], "t"))
+    else:
+        parts.append(_part("", evaluation, _curves(prior, groups, x, None, units, seed, ""), ""))
     page = {
         "title": title,
         "info": info,
-        "sentence": result["sentence"],
+        "target": ", ".join(several) or info["target"],
+        "sentence": evaluation.sentence(),
         "example": example,
-        "curves": curves,
-        "shots_curves": [figures.shots_curve(result, m, tables.LABELS[m], f"s{i}") for i, m in enumerate(wanted)],
-        "reliability": figures.reliability(evaluation.points, chosen, "r") if shots else "",
-        "shots": list(result["shots"]),
-        "tables": [(tables.LABELS[m], tables.cells(result, m)) for m in available],
+        "parts": parts,
         "legend": tables.LEGEND,
         "better": tables.BETTER,
         "notes": info.get("notes", []),
@@ -92,3 +94,35 @@ def write_report(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     html = environment.from_string(text).render(page)
     write_atomic(Path(path), lambda part: part.write_text(html, "utf-8"))
+
+
+def _curves(prior, groups, x, target, units: str, seed: int, ids: str) -> list:
+    """Rows of figures, one a group; none for classes."""
+    name, classes = target or prior.info["target"], prior.info.get("classes")
+    if not groups or x is None or (classes[target] if target else classes):
+        return []
+    label, drawn = f"{name} ({units})" if units else name, []
+    for i, (group, rows) in enumerate(groups.items()):
+        some = panels(prior, rows, x, name=group, seed=seed + i, target=target)
+        limits = figures.y_limits(some)
+        drawn.append([figures.curve_panel(p, limits, x, label, f"{ids}c{i}{j}") for j, p in enumerate(some)])
+    return drawn
+
+
+def _part(name: str, evaluation: Any, curves: list, ids: str) -> dict[str, Any]:
+    """What the page shows of one target, or of all together; `ids` keeps the names of its figures apart."""
+    result = evaluation.to_json()
+    available = tables.metrics_in(result)
+    wanted = [metric for metric in ("nll", "rmse", "accuracy") if metric in available][:2]
+    shots = sorted(int(k) for k, points in evaluation.points.items() if points)
+    chosen = [k for k in (0, 1, 5) if k in shots] or shots[:3]
+    return {
+        "name": name,
+        "sentence": result["sentence"],
+        "curves": curves,
+        "shots_curves": [figures.shots_curve(result, m, tables.LABELS[m], f"{ids}s{i}") for i, m in enumerate(wanted)],
+        "reliability": figures.reliability(evaluation.points, chosen, f"{ids}r") if shots else "",
+        "shots": list(result["shots"]),
+        "accuracy": "accuracy" in wanted,
+        "tables": [(tables.LABELS[m], tables.cells(result, m)) for m in available],
+    }
