@@ -14,22 +14,8 @@ import jax.random as jr
 import numpy as np
 import polars as pl
 
-from metaprior import acquire
-from metaprior.adapted import (
-    TINY,
-    Posterior,
-    atoms,
-    bucket,
-    check_sample,
-    check_suggest,
-    invert,
-    log_weights,
-    outcomes_at,
-    padded,
-    sampled,
-    score,
-    suggested,
-)
+from metaprior import acquire, adapted
+from metaprior.adapted import TINY, Posterior, atoms, bucket, invert, log_weights, outcomes_at
 from metaprior.evaluate import summary
 from metaprior.heads.draws import uniform_points
 from metaprior.posterior import Mixture, Part
@@ -155,7 +141,7 @@ class _Given(eqx.Module):
     def functions(self) -> tuple[jax.Array, jax.Array]:
         """Weights `(s,)` of the components and their means `(s, n, p)`, averaged over the draws.
 
-        A component is one function, the same at all draws: what differs between these means, more rows can remove.
+        A component is one function, the same at all draws: what differs between the means, more rows can remove.
         """
         parts = self.mixture.parts
         means = jnp.concatenate([p.head.mean(p.params) for p in parts])
@@ -163,7 +149,10 @@ class _Given(eqx.Module):
         return jnp.exp(log_weights(self.mixture)), means
 
     def moments(self):
-        """Mean, variance and its removable part with the earlier targets integrated out, `(n, p)` each."""
+        """Mean, variance and its removable part with the earlier targets integrated out, `(n, p)` each.
+
+        What a closed form leaves open of a function counts as alike at all draws: the removable part is at most too large.
+        """
         mean, noise = self._split(self.mixture.mean()), self._split(self.mixture.variance())
         weight, means = self.functions()
         inside = self._split(self.mixture.epistemic() - self.mixture._spread()).mean(0)
@@ -323,7 +312,7 @@ class JointPosterior:
         Returns:
             `draw` and `row` (both from 1) and a column a target.
         """
-        check_sample(n)
+        adapted.check_sample(n)
         frame = self.parts[0].prior.frame(rows)
         rng = np.random.default_rng(seed)
         blocks = []
@@ -331,7 +320,7 @@ class JointPosterior:
             levels = rng.uniform(size=(n, block, len(self.parts)))
             blocks.append([self.parts[i].to_column(draw()) for i, _, draw in self._links(some, levels, "query")])
         columns = [np.concatenate(column, axis=1) for column in zip(*blocks)]
-        return sampled(dict(zip(self.info["target"], columns)))
+        return adapted.sampled(dict(zip(self.info["target"], columns)))
 
     def suggest(self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0) -> pl.DataFrame:
         """Which of the candidate rows to observe next, all targets of a row at once.
@@ -351,7 +340,7 @@ class JointPosterior:
             the chosen rows in order, with `row` (1 is the first candidate), `score` and `gain_nats`.
         """
         frame = self.parts[0].prior.frame(candidates)
-        check_suggest(frame.height, n, by)
+        adapted.check_suggest(frame.height, n, by)
         posterior, chosen, scores, gains = self, [], [], []
         for step in range(n):
             key = jr.fold_in(jr.key(seed), step)
@@ -363,12 +352,12 @@ class JointPosterior:
             gains.append(float(gain[pick]))
             if step < n - 1:
                 posterior = posterior._observe_expected(frame[pick], by, key)
-        return suggested(frame, chosen, scores, gains)
+        return adapted.suggested(frame, chosen, scores, gains)
 
     def _scores(self, frame: pl.DataFrame, by: str, key) -> tuple[np.ndarray, np.ndarray]:
         first = self.parts[0]
-        x = padded(first.prior.encode(frame, "pool"))
-        out = score(first.prior.trained.learner, first.support(), x, by, key)
+        x = adapted.padded(first.prior.encode(frame, "pool"))
+        out = adapted.score(first.prior.trained.learner, first.support(), x, by, key)
         total = np.stack([np.asarray(a, float)[: frame.height] for a in out[:2]])
         done = 0
         for block, some in _blocks(frame, DRAWS):
@@ -384,7 +373,9 @@ class JointPosterior:
         parts = []
         for i, part in enumerate(self.parts):
             x = part.prior.encode(row, "pool")
-            expected = np.asarray(score(part.prior.trained.learner, part.support(), padded(x), by, key)[2])[:1]
+            expected = np.asarray(
+                adapted.score(part.prior.trained.learner, part.support(), adapted.padded(x), by, key)[2]
+            )[:1]
             row = row.with_columns(pl.Series(self.info["target"][i], self._known(i, expected[:, 0])))
             parts.append(part.observe(x, expected))
         return JointPosterior(self.info, parts)
