@@ -67,7 +67,9 @@ def step_of(rate: Any, w: Any) -> Callable[[Any, Int[Array, ""]], Any]:
     rates = eqx.filter(rate, eqx.is_inexact_array)
     if jax.tree.structure(rates) != jax.tree.structure(w):
         if len(jax.tree.leaves(rate)) != 1:
-            raise ValueError("descend takes one rate, a pytree of rates with the structure of the weights, or a Curvature.")
+            raise ValueError(
+                "descend takes one rate, a pytree of rates with the structure of the weights, or a Curvature."
+            )
         rates = jax.tree.map(lambda _: jax.tree.leaves(rate)[0], w)
     return lambda gradient, step: jax.tree.map(lambda r, g: r * g, rates, gradient)
 

@@ -77,7 +77,7 @@ class PLATIPUS(AbstractGenerative):
             raise ValueError(f"PLATIPUS needs at least 1 draw of the weights; got samples={samples}.")
         net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = Curvature.init(net, 0.1, steps) if inner_lr is None else inner_lr
+        rate: Any = Curvature.init(net, 0.1, steps) if inner_lr is None else inner_lr
         gamma = jnp.asarray(gamma)
         return cls(
             prior, jax.tree.map(jnp.copy, prior.log_std), gamma, gamma, rate, spec.head, steps, kl_weight, samples, clip
