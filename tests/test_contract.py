@@ -34,6 +34,7 @@ SMALL = {
     "bmaml": dict(width=6, depth=1, steps=2, particles=3),
     "platipus": dict(width=6, depth=1, steps=2),
 }
+CLASSES = {"nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2)}  # its base is another
 # Every row is checked by default with the first head it predicts; these with a second one. The others are slow.
 QUICK = {("maml", "student"), ("process", "student")} | {(n, "classes") for n in ("maml", "cnp", "process", "versa")}
 LIKE = {"emaml"}  # the code of another row
@@ -52,6 +53,7 @@ CASES = [
 @pytest.mark.parametrize("name,head", CASES)
 def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
+    options = CLASSES.get(name, options) if HEADS[head].classes else options
     resampled = 0.2 if (METHODS[name].method, head) == (Process, "classes") or name in CHAINS else None
     check_method(METHODS[name].init, head=HEADS[head], ordered=name in ORDERED, resampled=resampled, **options)
 
