@@ -78,6 +78,8 @@ def test_curvature_multiplies_along_every_axis(key):
     np.testing.assert_allclose(step["v"], moved.rates["v"][1] * (of["v"][0] @ gradient["v"]), rtol=1e-5)
     np.testing.assert_allclose(step["s"], moved.rates["s"][1] * gradient["s"], rtol=1e-6)
     assert of["long"] == (None,)  # too long for a matrix
+    some = Curvature.init(Diagonal(w, w), 0.3, steps=1, turned=Diagonal(True, False))
+    assert [len(turns) for turns in some.turns] == [1, 2, 0, 1, 0, 0, 0, 0]
 
 
 def test_curvature_in_descent_and_in_stein_descent(key):

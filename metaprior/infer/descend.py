@@ -29,7 +29,7 @@ class Curvature(eqx.Module):
     Args:
         rates: like the weights, with a leading axis of steps.
         turns: for each array of the weights, in the order of `jax.tree.leaves`, a tuple with a matrix an axis, or `None`
-            for an axis longer than `LONGEST`, which is left as it is.
+            for an axis longer than `LONGEST`, which is left as it is; empty for an array that is not turned.
 
     Example:
         >>> import jax.numpy as jnp
@@ -43,12 +43,17 @@ class Curvature(eqx.Module):
     turns: tuple
 
     @staticmethod
-    def init(w: Any, start: float, steps: int) -> "Curvature":
-        """Rates that all are `start` and identities, for the floating-point arrays of `w`."""
+    def init(w: Any, start: float, steps: int, turned: Any = True) -> "Curvature":
+        """Rates that all are `start`, and identities, for the floating-point arrays of `w`.
+
+        `turned`, a prefix of the tree `w`, says which arrays have matrices at all.
+        """
         moving = eqx.filter(w, eqx.is_inexact_array)
-        turn = lambda a: tuple(jnp.eye(n, dtype=a.dtype) if n <= LONGEST else None for n in a.shape)
         rates = jax.tree.map(lambda a: jnp.full((steps, *a.shape), start, a.dtype), moving)
-        return Curvature(rates, tuple(turn(a) for a in jax.tree.leaves(moving)))
+        whether = jax.tree.map(lambda t, part: jax.tree.map(lambda _: t, part), turned, moving)
+        turn = lambda a: tuple(jnp.eye(n, dtype=a.dtype) if n <= LONGEST else None for n in a.shape)
+        pairs = zip(jax.tree.leaves(moving), jax.tree.leaves(whether))
+        return Curvature(rates, tuple(turn(a) if t else () for a, t in pairs))
 
     def __call__(self, gradient: Any, step: Int[Array, ""]) -> Any:
         """What to subtract from the weights at this step."""

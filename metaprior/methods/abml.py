@@ -61,7 +61,7 @@ class ABML(AbstractGenerative):
             width, depth: hidden units and layers (40 and 3: as in PLATIPUS here).
             std: initial σ (0.02: a network of 40 units still tells its inputs apart under that noise).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` of mean and log standard deviation that starts as the rate 0.1.
+                `metaprior.infer.descend.Curvature` that starts as the rate 0.1; it does not turn log standard deviations.
             steps: of the descent (5, the paper's number in training).
             samples: draws of φ for each expectation, at least 1.
             inner_kl: weight of KL in the descent (section 4: it has to be below 1; the value is not given, this is ours).
@@ -74,7 +74,7 @@ class ABML(AbstractGenerative):
             raise ValueError(f"ABML needs at least 1 draw of the weights; got samples={samples}.")
         net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = Curvature.init(prior, 0.1, steps) if inner_lr is None else inner_lr
+        rate = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False)) if inner_lr is None else inner_lr
         return cls(prior, spec.head, rate, steps, samples, inner_kl, kl_weight, hyper, clip)
 
     def apply(self, w, x):

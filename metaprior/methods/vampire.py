@@ -58,7 +58,7 @@ class VAMPIRE(AbstractGenerative):
             width, depth: hidden units and layers (40 and 3: as in PLATIPUS here).
             std: initial σ (0.02, as in ABML here).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` of mean and log standard deviation that starts as the rate 0.1.
+                `metaprior.infer.descend.Curvature` that starts as the rate 0.1; it does not turn log standard deviations.
             steps, samples: of the descent, and draws of φ for each expectation (5 and 4: the authors' regression).
             kl_weight: of KL in the descent (the authors' code has 1e-6; 1 would be the evidence bound).
             clip: greatest norm of an inner gradient.
@@ -67,7 +67,7 @@ class VAMPIRE(AbstractGenerative):
             raise ValueError(f"VAMPIRE needs at least 1 draw of the weights; got samples={samples}.")
         net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = Curvature.init(prior, 0.1, steps) if inner_lr is None else inner_lr
+        rate = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False)) if inner_lr is None else inner_lr
         return cls(prior, spec.head, rate, steps, samples, kl_weight, clip)
 
     def apply(self, w, x):
