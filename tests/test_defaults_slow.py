@@ -50,7 +50,7 @@ KINDS = {
     "classes": (Categorical(2), ["contraception"]),
     "only classes": (Categorical(2), ["contraception", *SYNTHETIC]),
 }
-SAME = {"ensemble": "emaml", "ar_cnp": "acnp"}  # trained as another row is, by default
+SAME = {"ensemble", "ar_cnp", "nuts"}  # trained as other rows are, by default: emaml, acnp, alpaca and abml
 # A row that can predict numbers meets the synthetic sources as numbers, one that cannot by their sign.
 CASES = [
     (name, kind)
