@@ -3,7 +3,8 @@
     python benchmarks/oracle.py [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again] [--docs]
 
 Every row of `metaprior.methods.METHODS` that predicts numbers, with its default settings and learning rate, by
-`fit`, for as many steps as the source says; `ensemble` is left out, as its default is `emaml`. After every method benchmarks/oracle.json is written; what is there already is skipped without --again.
+`fit`, for as many steps as the source says; `ensemble` is left out, as its default is `emaml`. After every method
+benchmarks/oracle.json is written; what is there already is skipped without --again.
 
 Figures, all on the same held-out tasks for every method, in raw units (nothing is standardised):
 - nll: minus the log of the mean density over draws of the function, nats a query row;

@@ -5,7 +5,8 @@ self had: by more than 2 standard errors of the paired difference over tasks. Ta
 encoding. To compile once a method instead of once a table, all tables share one shape (constant columns behind, 0 to 5
 support and 4 query rows), are held as groups of rows, and are trained at once as members of one fit; as in the front
 door, the best of the looks at some validation groups counts. A step has 4 tasks (classes: 8) where `fit` itself has 16:
-noisier gradients, from which a fragile method goes astray sooner, in a fraction of the time.
+noisier gradients, from which a fragile method goes astray sooner, in a fraction of the time. Tasks of one group are not
+independent, so that where groups are few the standard error is too small.
 """
 
 import time

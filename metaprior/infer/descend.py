@@ -23,8 +23,8 @@ class Curvature(eqx.Module):
 
     Park & Oliva, "Meta-Curvature", NeurIPS 2019, section 3: the products of the matrices precondition descent without
     a matrix of the size of the network. They start as identities, which leaves a rate for every weight (Li et al.,
-    "Meta-SGD", 2017, equation 1), here for every step as well. On sine waves and lines with 10 rows it took the error of
-    one network from 1.00 to 0.44 nats a row, where the exact posterior has 0.32.
+    "Meta-SGD", 2017, equation 1), here for every step as well. On sine waves and lines with 10 rows, 4,000 training
+    steps and one seed, the matrices took a network with such rates from 0.77 to 0.44 nats a row; exact is about 0.3.
 
     Args:
         rates: like the weights, with a leading axis of steps.

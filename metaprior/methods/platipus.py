@@ -63,7 +63,8 @@ class PLATIPUS(AbstractGenerative):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units and layers (40 and 3: the paper has 100 and 3, which here is no better for its price).
+            width, depth: hidden units and layers (40 and 3; the paper has 100 and 3. 64 trained to a loss 0.04 nats lower,
+                more slowly).
             std: initial σ and v (0.02: a network of 40 units still tells its inputs apart under that noise).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
                 `metaprior.infer.descend.Curvature` that starts as the rate 0.1.
