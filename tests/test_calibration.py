@@ -1,0 +1,133 @@
+"""Calibration figures against scikit-learn, scoringrules and torchmetrics on the same predictions."""
+
+import numpy as np
+import pytest
+import scoringrules
+from scipy import stats
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+
+from metaprior import calibration
+
+CLOSE = 1e-6
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    """Overconfident predictions of 5 classes, as they were given to torchmetrics."""
+    rng = np.random.default_rng(7)
+    logits = 2 * rng.normal(size=(2000, 5))
+    p = np.exp(logits)
+    p /= p.sum(1, keepdims=True)
+    true = np.exp(0.6 * logits) / np.exp(0.6 * logits).sum(1, keepdims=True)
+    y = (rng.random((2000, 1)) > np.cumsum(true, 1)).sum(1).clip(0, 4)
+    return p, y
+
+
+# torchmetrics 1.9.0 (torch 2.13.0), multiclass_calibration_error(p, y, 5, n_bins, norm), p in float64
+TORCHMETRICS = {
+    (10, "l1"): 0.14941561222076416,
+    (10, "max"): 0.21261560916900635,
+    (15, "l1"): 0.14951199293136597,
+    (15, "max"): 0.7474747896194458,
+}
+
+
+@pytest.mark.parametrize(("bins", "kind"), TORCHMETRICS)
+def test_ece_and_mce_are_those_of_torchmetrics(predictions, bins, kind):
+    got = (calibration.ece if kind == "l1" else calibration.mce)(*predictions, bins)
+    assert got == pytest.approx(TORCHMETRICS[bins, kind], abs=CLOSE)
+
+
+def test_mce_leaves_out_bins_of_few_rows_when_told(predictions):
+    table = calibration.equal_width(*calibration.top(*predictions), 15)
+    few = table.count < 10
+    assert few[table.count > 0].any()
+    want = np.abs(table.came - table.stated)[~few].max()
+    assert calibration.mce(*predictions, 15, least=10) == pytest.approx(want, abs=1e-12)
+    assert calibration.mce(*predictions, 15, least=10) < calibration.mce(*predictions, 15)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_bins_are_those_of_scikit_learn(predictions, strategy):
+    stated, came = calibration.top(*predictions)
+    want_came, want_stated = calibration_curve(came, stated, n_bins=10, strategy=strategy)
+    bins = (calibration.equal_width if strategy == "uniform" else calibration.equal_mass)(stated, came, 10)
+    full = bins.count > 0
+    # scikit-learn's quantile bins cut at interpolated quantiles: with 2000 rows in 10 bins the same rows
+    np.testing.assert_allclose(bins.stated[full], want_stated, atol=CLOSE)
+    np.testing.assert_allclose(bins.came[full], want_came, atol=CLOSE)
+
+
+def test_adaptive_errors_are_those_of_the_bins(predictions):
+    p, y = predictions
+    came, stated = calibration_curve(p.argmax(1) == y, p.max(1), n_bins=10, strategy="quantile")
+    assert calibration.adaptive_ece(p, y, 10) == pytest.approx(np.abs(came - stated).mean(), abs=CLOSE)
+    each = [calibration_curve(y == c, p[:, c], n_bins=10, strategy="quantile") for c in range(5)]
+    want = np.mean([np.abs(came - stated).mean() for came, stated in each])
+    assert calibration.class_adaptive_ece(p, y, 10) == pytest.approx(want, abs=CLOSE)
+
+
+def test_scores_of_classes_are_those_of_scikit_learn(predictions):
+    p, y = predictions
+    assert calibration.class_nll(p, y) == pytest.approx(log_loss(y, p), abs=CLOSE)
+    assert calibration.brier(p, y) == pytest.approx(brier_score_loss(y, p, scale_by_half=False), abs=CLOSE)
+    assert calibration.binary_brier(p[:, 1], y == 1) == pytest.approx(brier_score_loss(y == 1, p[:, 1]), abs=CLOSE)
+    np.testing.assert_allclose(calibration.binary_brier(p[:, 1], y == 1),
+                               np.mean(scoringrules.brier_score((y == 1) * 1.0, p[:, 1])), atol=CLOSE)  # fmt: skip
+    np.testing.assert_allclose(calibration.entropy(p), stats.entropy(p, axis=1), atol=CLOSE)
+    assert calibration.entropy([[1.0, 0.0]]) == 0.0
+
+
+def test_auroc_is_scikit_learns_ties_included():
+    rng = np.random.default_rng(0)
+    inside, outside = np.round(rng.normal(size=300), 1), np.round(rng.normal(0.5, 1, 200), 1)
+    label = np.r_[np.zeros(300), np.ones(200)]
+    want = roc_auc_score(label, np.r_[inside, outside])
+    assert calibration.auroc(inside, outside) == pytest.approx(want, abs=CLOSE)
+
+
+def test_temperature_undoes_a_known_one(predictions):
+    p, y = predictions
+    found = calibration.fit_temperature(p, y)  # logits are 1 / 0.6 times too large
+    assert found == pytest.approx(1 / 0.6, abs=0.12)  # 4 standard errors of the fit with 2000 rows
+    assert calibration.class_nll(calibration.tempered(p, found), y) < calibration.class_nll(p, y)
+    np.testing.assert_allclose(calibration.tempered(p, 1.0), p, atol=1e-12)
+
+
+def test_scores_of_numbers_are_those_of_scoringrules():
+    rng = np.random.default_rng(1)
+    samples, y = rng.normal(size=(30, 200)), rng.normal(size=200)
+    for fair, name in ((False, "nrg"), (True, "fair")):
+        want = scoringrules.crps_ensemble(y, samples, m_axis=0, estimator=name)
+        np.testing.assert_allclose(calibration.crps_ensemble(samples, y, fair), want, atol=CLOSE)
+    mean, std = rng.normal(size=200), rng.uniform(0.2, 2, 200)
+    np.testing.assert_allclose(
+        calibration.crps_normal(mean, std, y), scoringrules.crps_normal(y, mean, std), atol=CLOSE
+    )
+    low, high = mean - std, mean + std
+    want = scoringrules.interval_score(y, low, high, 0.1)
+    np.testing.assert_allclose(calibration.interval_score(low, high, y, 0.9), want, atol=CLOSE)
+
+
+def test_quantile_errors_have_their_closed_forms():
+    rows = 100_000
+    pit = (np.arange(rows) + 0.5) / rows  # perfect
+    assert calibration.quantile_error(pit) == pytest.approx(0, abs=1e-5)
+    assert calibration.coverage(pit, 0.9) == pytest.approx(0.9, abs=1e-4)
+    shifted = pit**2  # P(F(y) <= p) = sqrt(p)
+    gap = np.sqrt(calibration.LEVELS) - calibration.LEVELS
+    np.testing.assert_allclose(calibration.reached(shifted), np.sqrt(calibration.LEVELS), atol=1e-4)
+    assert calibration.quantile_error(shifted) == pytest.approx(np.abs(gap).mean(), abs=1e-4)
+    assert calibration.quantile_error(shifted, kind="rms") == pytest.approx(np.sqrt((gap**2).mean()), abs=1e-4)
+    assert calibration.quantile_error(shifted, kind="sum") == pytest.approx((gap**2).sum(), abs=1e-4)
+    inside = np.sqrt((1 + calibration.LEVELS) / 2) - np.sqrt((1 - calibration.LEVELS) / 2)
+    assert calibration.central_error(shifted) == pytest.approx(np.abs(inside - calibration.LEVELS).mean(), abs=1e-4)
+    np.testing.assert_allclose(calibration.pit_histogram(pit, 10), 0.1, atol=1e-4)
+
+
+def test_errors_say_what_came():
+    with pytest.raises(ValueError, match=r"p of shape \(n, c\).*got \(3,\) and \(3,\)"):
+        calibration.ece([0.1, 0.2, 0.3], [0, 1, 0])
+    with pytest.raises(ValueError, match="kind is one of mean, rms, sum; got 'max'"):
+        calibration.quantile_error([0.5], kind="max")
