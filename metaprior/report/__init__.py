@@ -67,8 +67,6 @@ def write_report(
         example: a sentence on a single prediction, shown with the curves.
         seed: decides which rows of the groups are observed.
     """
-    import jinja2
-
     info, parts = prior.info, []
     several = list(getattr(evaluation, "targets", {}))
     for i, target in enumerate(several):
@@ -90,10 +88,18 @@ def write_report(
         "better": tables.BETTER,
         "notes": info.get("notes", []),
     }
-    text = resources.files("metaprior.report").joinpath("report.html.jinja").read_text("utf-8")
+    render(Path(path), "report.html.jinja", page)
+
+
+def render(path: Path, template: str, page: dict[str, Any]) -> None:
+    """Write a page from a template of this folder, the style sheet inside it."""
+    import jinja2
+
+    folder = resources.files("metaprior.report")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    html = environment.from_string(text).render(page)
-    write_atomic(Path(path), lambda part: part.write_text(html, "utf-8"))
+    made = environment.from_string(folder.joinpath(template).read_text("utf-8"))
+    html = made.render(page | {"css": folder.joinpath("report.css").read_text("utf-8")})
+    write_atomic(path, lambda part: part.write_text(html, "utf-8"))
 
 
 def _curves(prior, groups, x, target, units: str, seed: int, ids: str) -> list:

@@ -1,0 +1,38 @@
+"""Evaluation protocols of Bayesian meta-learning, one module each; `metaprior reproduce NAME` runs one.
+
+A new protocol is one module with a constant `PROTOCOL` and one row here.
+"""
+
+import difflib
+from importlib import import_module
+
+from metaprior.errors import InputError
+from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
+
+PROTOCOLS: dict[str, str] = {
+    "ambiguous-regression": "a sine wave or a line: do sampled functions hold both, as often as they should",
+    "ambiguous-classification": "a circle from a few points inside it: sampled boundaries beside the exact posterior",
+    "attributes": "faces that share three attributes, of which a pair is meant: accuracy and coverage",
+    "ambiguous-generation": "one view of an object, draw the others: error, diversity, likelihood",
+    "few-shot-images": "Omniglot 5- and 20-way, Lake's one-shot runs, or your own folder of class folders",
+    "reliability": "whether stated probabilities come true: calibration errors, intervals, unknown classes",
+    "active-learning": "labels chosen by entropy, BALD or variance against random ones",
+    "few-tasks": "how many training tasks it takes, and when a prior overfits them",
+    "properties": "expressive power, consistency and awareness of uncertainty, as numbers",
+    "bandit": "the wheel bandit with Thompson sampling: regret",
+    "oracles": "every method against exact posteriors",
+}
+
+
+def get(name: str) -> Protocol:
+    """The protocol of that name; `InputError` with the nearest name where there is none."""
+    if name not in PROTOCOLS:
+        near = difflib.get_close_matches(str(name).lower(), PROTOCOLS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "`metaprior reproduce --list` names them."
+        raise InputError(f"There is no protocol {name!r}; {hint}")
+    return import_module(f"metaprior.protocols.{name.replace('-', '_')}").PROTOCOL
+
+
+__all__ = [
+    "PROTOCOLS", "Anchor", "Drawn", "Figure", "Metric", "Outcome", "Picture", "Protocol", "able", "get", "trained",
+]  # fmt: skip

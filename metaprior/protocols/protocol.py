@@ -1,0 +1,183 @@
+"""What every evaluation protocol says of itself, what a method's run gives, and how a method is trained for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Tell = Callable[[float, str], None]  # share done in 0 … 1, and what is being done
+
+
+class Metric(NamedTuple):
+    """A figure's label, unit and direction: `better` is `"low"`, `"high"`, a target value, or `None` for neither."""
+
+    label: str
+    unit: str
+    better: str | float | None
+
+
+class Figure(NamedTuple):
+    """One measured number.
+
+    Args:
+        setting: what it was measured at, such as `"K = 2"`; `""` where a protocol has one setting.
+        metric: a key of `Protocol.metrics`.
+        value: the number.
+        error: its standard error over tasks (or over runs, then `count` is theirs); `None` where it has none.
+        count: how many tasks stand behind it.
+    """
+
+    setting: str
+    metric: str
+    value: float
+    error: float | None = None
+    count: int = 0
+
+    @staticmethod
+    def of(setting: str, metric: str, values: Any) -> "Figure":
+        """The mean of one value a task, with its standard error; NaN values are left out and not counted."""
+        values = np.asarray(values, np.float64).ravel()
+        values = values[~np.isnan(values)]
+        n = len(values)
+        if n == 0:
+            return Figure(setting, metric, float("nan"), None, 0)
+        error = float(values.std(ddof=1) / n**0.5) if n > 1 else None
+        return Figure(setting, metric, float(values.mean()), error, n)
+
+
+class Anchor(NamedTuple):
+    """A published or exact number to stand beside the measured ones.
+
+    Args:
+        name: whose it is, such as `"PLATIPUS (Finn et al. 2018)"` or `"exact posterior, 500 tasks"`.
+        setting, metric: where it belongs, as in `Figure`.
+        value: the number.
+        source: where it is printed, and what differs from what is run here.
+    """
+
+    name: str
+    setting: str
+    metric: str
+    value: float
+    source: str
+
+
+@dataclass
+class Outcome:
+    """What one cell (a method, a seed) gave.
+
+    Args:
+        figures: the numbers.
+        predictions: raw predictions, flat columns of equal length, from which the figures can be computed
+            again; written to predictions.parquet with the columns `method` and `seed` in front.
+        drawing: arrays that `Protocol.draw` needs; written beside the cell.
+        note: what a reader must know, such as a run that was cut short.
+        facts: plain JSON values: steps, parameters, seconds of training.
+    """
+
+    figures: list[Figure]
+    predictions: dict[str, np.ndarray]
+    drawing: dict[str, np.ndarray] = field(default_factory=dict)
+    note: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Picture(NamedTuple):
+    """A drawing of the report: a title, a sentence on what to see in it, and inline SVG."""
+
+    title: str
+    caption: str
+    svg: str
+    wide: bool = True
+
+
+class Drawn(NamedTuple):
+    """A finished cell as `Protocol.draw` gets it."""
+
+    method: str
+    seed: int
+    figures: list[Figure]
+    drawing: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One evaluation protocol: everything that is particular to it; running, resuming and reporting are shared.
+
+    Args:
+        name: on the command line.
+        title, lead: the report's headline and the paragraph below it: what is shown, and how to read it.
+        papers: where the protocol comes from.
+        choices: what the paper leaves open and how it is settled here; limits of what is shown.
+        metrics: name -> `Metric`, in the order of the report's tables.
+        methods: rows of THE TABLE that run by default.
+        able: every row that can run, for `--methods all` and to refuse the others.
+        budgets: options of `run`, `"quick"` and `"full"`; plain JSON values.
+        run: `(method, seed, options, data, tell) -> Outcome`, one cell.
+        draw: `(cells, options, data) -> pictures`, from all finished cells.
+        references: names that `run` takes beside the methods and that always run: exact answers, controls.
+        anchors: published and exact numbers.
+        load: `(path or None) -> data` for protocols on files; raises `InputError`. `None` where nothing is read.
+        sentence: `(cells) -> str`, what came out, in plain words; `""` for none.
+    """
+
+    name: str
+    title: str
+    lead: str
+    papers: tuple[str, ...]
+    choices: tuple[str, ...]
+    metrics: dict[str, Metric]
+    methods: tuple[str, ...]
+    able: tuple[str, ...]
+    budgets: dict[str, dict[str, Any]]
+    run: Callable[[str, int, dict[str, Any], Any, Tell], Outcome]
+    draw: Callable[[Sequence[Drawn], dict[str, Any], Any], list[Picture]]
+    references: tuple[str, ...] = ()
+    anchors: tuple[Anchor, ...] = ()
+    load: Callable[[Path | None], Any] | None = None
+    sentence: Callable[[Sequence[Drawn]], str] | None = None
+
+
+def able(*kinds: str, but: Sequence[str] = ()) -> tuple[str, ...]:
+    """Rows of THE TABLE that predict all of these kinds (`"numbers"`, `"classes"`) and can be made by `init`."""
+    from metaprior.methods import METHODS
+
+    fits = lambda row: set(kinds) <= set(row.kinds) and hasattr(row.method, "init")
+    return tuple(name for name, row in METHODS.items() if fits(row) and name not in but)
+
+
+def trained(name: str, spec: Any, source: Any, seed: int, steps: int, tell: Tell, **options: Any) -> tuple[Any, dict]:
+    """A row of THE TABLE with its default settings, trained by `fit`: the learner, and facts for `Outcome`.
+
+    Args:
+        name: of the row; one that `fit` does not train comes back as it starts.
+        spec, source: as in `fit`.
+        seed: of the initial weights and of the tasks.
+        steps: of training.
+        tell: told 0 … 1 over training.
+        options: of `fit`; `hyper` (a dictionary) those of the method's `init`.
+    """
+    import equinox as eqx
+    import jax
+
+    from metaprior.fit import fit
+    from metaprior.methods import METHODS
+
+    row = METHODS[name]
+    keys = jax.random.split(jax.random.key(seed), 2)
+    hyper = options.pop("hyper", {})
+    learner = eqx.filter_jit(lambda key: row.init(spec, key=key, **hyper))(keys[0])
+    arrays = jax.tree.leaves(eqx.filter(learner, eqx.is_inexact_array))
+    facts: dict[str, Any] = {"parameters": int(sum(a.size for a in arrays))}
+    if not row.trainable:
+        return learner, facts | {"steps": 0}
+    rate = options.pop("learning_rate", row.learning_rate)
+    every = options.pop("every", max(1, min(100, steps // 20)))
+    progress = lambda done, of, loss: tell(done / of, f"training, loss {loss:.3f}")
+    fitted = fit(
+        learner, source, key=keys[1], steps=steps, learning_rate=rate, every=every, progress=progress, **options
+    )
+    facts |= {"steps": fitted.steps, "train_seconds": round(fitted.seconds, 1), "training": fitted.outcome}
+    return fitted.method, facts
