@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from metaprior import __version__
+from metaprior.commands import compare, reproduce
 from metaprior.errors import InputError
-from metaprior.protocols.command import reproduce
 from metaprior.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
 
 By = Literal["entropy", "bald", "variance", "random"]
@@ -22,6 +22,7 @@ app = App(
     version=__version__,
 )
 app.command(reproduce)
+app.command(compare)
 
 
 def write_frame(frame: Any, out: Path | None) -> None:

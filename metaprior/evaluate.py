@@ -80,6 +80,8 @@ def _points(learner: AbstractLearner, tasks: Task, units: Units | None, key):
         nll = nll + jnp.log(units.scale)
         target, mean = units.to_y(y), summary(mixture, units, task.support)[0]
         out = {
+            "y": target[:, 0],
+            "mean": mean[:, 0],
             "nll": nll + (jnp.log(target)[:, 0] if units.log else 0.0),
             "error": (mean - target)[:, 0],
             "crps": crps(*outcomes(mixture, units, task.support), target),
@@ -97,7 +99,8 @@ class Evaluation:
 
     Args:
         statistics: `[K][name][metric]` -> sums a task, `(t, k)`; the method is called `"method"`.
-        points: `[K][name]` -> `{"pit"}` or `{"p", "y"}` of all query rows, pooled, for diagrams.
+        points: `[K][name]` -> of all query rows, pooled: `task` (its number), `y`, `nll` and, for numbers, `mean`,
+            `crps`, `pit` in the user's units; for classes the probabilities `p`, `(n, c)`.
         classes: number of classes, 0 for numbers.
     """
 
@@ -237,7 +240,8 @@ def evaluate(
             rows = {k: np.asarray(v, np.float64)[real] for k, v in _points(learner, some, units, key).items()}
             count = metrics.class_statistics if classes else metrics.number_statistics
             statistics[K][name] = count(rows, mask)
-            points[K][name] = {k: rows[k][mask] for k in (("p", "y") if classes else ("pit",))}
+            kept = ("p", "y", "nll") if classes else ("y", "mean", "nll", "crps", "pit")
+            points[K][name] = {"task": np.nonzero(mask)[0]} | {k: rows[k][mask] for k in kept}
             done += 1
             if progress is not None:
                 progress(done / total)

@@ -191,7 +191,7 @@ def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable,
     with ThreadPoolExecutor(1) as beside:
         waiting = beside.submit(learn_baselines, groups, key=key, stage=stage)
         tell.start("training processes and baselines", 0.75)
-        fitted = stage("process", lambda **o: train_members(
+        fitted = stage("bags of processes", lambda **o: train_members(
             Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
             copies=decays, every=50, patience=300, progress=_within(tell), **o).method, trains=True)  # fmt: skip
         base, members = waiting.result()

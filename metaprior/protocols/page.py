@@ -117,13 +117,14 @@ def write_page(path: Path, protocol: Protocol, results: dict[str, Any], pictures
     ]
     notes = [f"{c['method']}, seed {c['seed']}: {c['note']}" for c in cells if c["note"]]
     notes += [f"{f['method']}, seed {f['seed']} failed: {f['error']}" for f in results["failed"]]
-    every = [{"method": c["method"], "seed": c["seed"], "seconds": f"{c['seconds']:.0f}",
-              "steps": fact(c["facts"].get("steps")), "parameters": fact(c["facts"].get("parameters"))} for c in cells]  # fmt: skip
+    runs = [("method", "seed", "seconds", "training steps", "parameters")]
+    runs += [(c["method"], c["seed"], f"{c['seconds']:.0f}", fact(c["facts"].get("steps")),
+              fact(c["facts"].get("parameters"))) for c in cells]  # fmt: skip
     told = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
     page = {
-        "name": protocol.name, "title": protocol.title, "lead": protocol.lead, "sentence": results["sentence"],
+        "kicker": f"metaprior reproduce {protocol.name}", "title": protocol.title, "lead": protocol.lead, "sentence": results["sentence"],
         "facts": facts, "pictures": pictures, "tables": made, "sources": sources, "legend": LEGEND, "notes": notes,
-        "choices": protocol.choices, "papers": protocol.papers, "cells": every,
+        "choices": protocol.choices, "papers": protocol.papers, "runs": runs,
         "footer": f"{told}. Numbers: results.json; raw predictions: predictions.parquet.",
     }  # fmt: skip
     render(path, "protocol.html.jinja", page)

@@ -1,0 +1,309 @@
+"""Every method and baseline on a user's own table: paired intervals, ranks with ties, and which one to use."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metaprior import metrics
+from metaprior.errors import InputError
+from metaprior.evaluate import METHOD, Evaluation
+from metaprior.run import check_writable, digest, naming, versions, write_atomic
+
+FORMAT = "metaprior comparison"
+AUTO = "auto"
+_OURS = {"run.json", "cells", "shared", "results.json", "predictions.parquet", "report.html"}
+
+
+def runnable(classes: bool) -> list[str]:
+    """`auto` and every row of THE TABLE that predicts what the target holds."""
+    from metaprior.methods import METHODS
+
+    kind = "classes" if classes else "numbers"
+    return [AUTO, *(n for n, row in METHODS.items() if kind in row.kinds and n != "stack")]
+
+
+class Comparison:
+    """Methods and baselines on splits of one table, in one folder; finished cells are not run again.
+
+    Args:
+        folder: of the results.
+        table: CSV or Parquet file.
+        settings: `task`, `target`, `features`, `log_target`, `split_by`, `steps`, `shots`, `holdout`; plain values.
+    """
+
+    def __init__(self, folder: Path, table: Path, settings: dict[str, Any]):
+        self.folder, self.table, self.settings = folder, table, settings
+        self.cells = folder / "cells"
+
+    def check(self) -> None:
+        """The folder is new, empty, or of the same comparison."""
+        check_writable(self.folder)
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: --out is a file; give a folder.")
+        names = {entry.name for entry in self.folder.iterdir() if not entry.name.endswith(".part")}
+        if not names:
+            return
+        try:
+            before = json.loads((self.folder / "run.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            before = None
+        if not isinstance(before, dict) or before.get("format") != FORMAT or not names <= _OURS:
+            other = sorted(names - _OURS) or sorted(names)
+            raise InputError(f"{self.folder}: --out holds something else ({other[0]}); choose another folder.")
+        if before["table_sha256"] != digest(self.table):
+            raise InputError(f"{self.table}: is not the table that {self.folder} compares on; choose another folder.")
+        for name, value in self.settings.items():
+            if before["settings"].get(name) != value:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(
+                    f"{self.folder}: was run with {flag} {before['settings'].get(name)}, now {value}; choose another folder."
+                )
+
+    def classes(self) -> bool:
+        """Whether the target holds classes; a bad table ends here, before anything is written."""
+        from metaprior.groups import check_all
+        from metaprior.table import as_frame
+
+        s = self.settings
+        checked = check_all(as_frame(self.table), s["task"], [s["target"]], s["features"], str(self.table), kind="auto",
+                            log=s["log_target"], split_by=s["split_by"], holdout=s["holdout"], seed=0)  # fmt: skip
+        return bool(checked[0].labels)
+
+    def names(self, text: str | None) -> list[str]:
+        """Methods from `a,b`, `all` or nothing (all)."""
+        able = runnable(self.classes())
+        if text is None or text.strip() == "all":
+            return able
+        from metaprior.methods import get
+
+        names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+        if not names:
+            raise InputError("--methods is empty; give names of `metaprior methods` with commas between, or all.")
+        for name in names:
+            if name not in able:
+                get(name)
+                raise InputError(f"{name} does not predict {self.settings['target']!r}; what does: {', '.join(able)}.")
+        return names
+
+    def run(self, methods: Sequence[str], splits: int, tell: Callable[[float, str], None]) -> dict[str, Any]:
+        """Run what is missing; results.json after every cell, the rest at the end."""
+        self.check()
+        self.cells.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "run.json").exists():
+            record = {"format": FORMAT, "table": str(self.table.absolute()), "table_sha256": digest(self.table),
+                      "settings": self.settings, "versions": versions(),
+                      "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}  # fmt: skip
+            write_atomic(self.folder / "run.json", lambda p: p.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
+        wanted = [(name, split) for split in range(splits) for name in methods]
+        todo = [cell for cell in wanted if not self._path(*cell).exists()]
+        failed: list[dict[str, Any]] = []
+        for i, (name, split) in enumerate(todo):
+            share = lambda done, what: tell((i + done) / len(todo), f"{name}, split {split + 1}: {what}")
+            try:
+                self._one(name, split, share)
+            except (InputError, MemoryError):
+                raise
+            except Exception as error:  # one method's failure must not lose the others' hours
+                failed.append({"method": name, "split": split, "error": f"{type(error).__name__}: {error}"[:500]})
+                print(f"metaprior: {name}, split {split + 1} failed: {failed[-1]['error']}", file=sys.stderr)
+            self.write(methods, splits, failed, report=False)
+        tell(1.0, "writing the report")
+        return self.write(methods, splits, failed, report=True)
+
+    def _path(self, name: str, split: int) -> Path:
+        return self.cells / f"{name}-{split}.json"
+
+    def _one(self, name: str, split: int, tell) -> None:
+        """Fit one method on one split and judge it, with the baselines the first time."""
+        import jax
+
+        import metaprior
+
+        jax.clear_caches()  # programs of many fits would exhaust the memory maps of the process
+        s, began = self.settings, time.monotonic()
+        prior = metaprior.Prior(name, log_target=s["log_target"], steps=s["steps"], seed=split, split_by=s["split_by"],
+                                holdout=s["holdout"])  # fmt: skip
+        # boosting and baselines of a split are the same for every method: fitted once, kept in a shared folder
+        shared = self.folder / "shared" / f"split-{split}"
+        with naming(self.table):
+            prior.fit(self.table, task=s["task"], target=s["target"], features=s["features"], checkpoint=shared,
+                      progress=lambda done, what: tell(0.9 * done, what))  # fmt: skip
+            seconds = time.monotonic() - began
+            if (self.cells / f"baselines-{split}.npz").exists() and prior.trained is not None:
+                prior.trained = dataclasses.replace(prior.trained, baselines={})
+            found = prior.evaluate(shots=s["shots"], seed=split)
+        assert isinstance(found, Evaluation)
+        base = [b for b in next(iter(found.statistics.values())) if b != METHOD]
+        if base:
+            self._keep(f"baselines-{split}", found, base)
+        self._keep(f"{name}-{split}", found, [METHOD])
+        entry = {"method": name, "split": split, "seconds": round(seconds, 1), "classes": found.classes,
+                 "groups": prior.info["groups"], "rows": prior.info["rows"], "notes": prior.info["notes"]}  # fmt: skip
+        write_atomic(self._path(name, split), lambda p: p.write_text(json.dumps(entry) + "\n", "utf-8"))
+
+    def _keep(self, stem: str, found: Evaluation, names: list[str]) -> None:
+        arrays = {}
+        for K in found.statistics:
+            for name in names:
+                key = f"{K}|{'' if name == METHOD else name}"
+                arrays |= {f"s|{key}|{m}": v for m, v in found.statistics[K][name].items()}
+                arrays |= {f"p|{key}|{m}": v for m, v in found.points[K][name].items()}
+
+        def save(part: Path) -> None:
+            with part.open("wb") as file:
+                np.savez_compressed(file, **arrays)  # ty: ignore[invalid-argument-type]
+
+        write_atomic(self.cells / f"{stem}.npz", save)
+
+    def collect(self, methods: Sequence[str], splits: int) -> tuple[Evaluation | None, list[dict[str, Any]]]:
+        """Statistics of every learner that all splits have, merged over splits; and the cells."""
+        entries, each = [], []
+        for split in range(splits):
+            done = [m for m in methods if self._path(m, split).exists()]
+            if not done:
+                continue
+            statistics: dict = {}
+            points: dict = {}
+            for name in (*done, "baselines"):
+                with np.load(self.cells / f"{name}-{split}.npz", allow_pickle=False) as file:
+                    for key in file.files:
+                        kind, K, who, what = key.split("|")
+                        into = statistics if kind == "s" else points
+                        into.setdefault(int(K), {}).setdefault(who or name, {})[what] = file[key]
+            entries += [json.loads(self._path(m, split).read_text("utf-8")) for m in done]
+            each.append(Evaluation(statistics, points, entries[-1]["classes"]))
+        if not each:
+            return None, []
+        names = [set(next(iter(e.statistics.values()))) for e in each]
+        shared = set.intersection(*names)
+        for e in each:
+            for part in (e.statistics, e.points):
+                for K in part:
+                    part[K] = {n: v for n, v in part[K].items() if n in shared}
+        return Evaluation.merge(each), entries
+
+    def write(self, methods: Sequence[str], splits: int, failed: list[dict], report: bool) -> dict[str, Any]:
+        """results.json; with `report` also predictions.parquet and report.html."""
+        found, entries = self.collect(methods, splits)
+        if found is None:
+            raise InputError(
+                f"{self.folder}: no method could be run: {failed[0]['error'] if failed else 'none asked for'}."
+            )
+        methods = [m for m in methods if m in next(iter(found.statistics.values()))]
+        ranked = rank(found)
+        results = {
+            "format": FORMAT, "table": str(self.table), "settings": self.settings, "splits": splits,
+            "versions": versions(), "classes": found.classes, "methods": methods,
+            "shots": {str(K): ranked["shots"][K] for K in ranked["shots"]}, "overall": ranked["overall"],
+            "sentence": sentence(ranked, methods), "cells": entries, "failed": failed,
+            "predictions": "predictions.parquet",
+        }  # fmt: skip
+        text = json.dumps(results, indent=1, allow_nan=False, default=float) + "\n"
+        write_atomic(self.folder / "results.json", lambda part: part.write_text(text, "utf-8"))
+        if report:
+            write_atomic(self.folder / "predictions.parquet", frame(found).write_parquet)
+            from metaprior.report.comparison import write_comparison
+
+            write_comparison(self.folder / "report.html", json.loads(text), found)
+        return json.loads(text)
+
+
+def frame(found: Evaluation) -> Any:
+    """Raw predictions: one row a learner, K, task and query row."""
+    import polars as pl
+
+    frames = []
+    for K, learners in found.points.items():
+        for name, columns in learners.items():
+            flat: dict[str, Any] = {}
+            for key, values in columns.items():
+                several = {f"{key}_{c}": values[:, c] for c in range(values.shape[1])} if values.ndim > 1 else {}
+                flat |= several or {key: values}
+            frames.append(pl.DataFrame(flat).select(pl.lit(name).alias("learner"), pl.lit(K).alias("K"), pl.all()))
+    return pl.concat(frames)
+
+
+def rank(found: Evaluation) -> dict[str, Any]:
+    """Figures, 95 % intervals, and ranks by NLL at every K and over all K.
+
+    A learner's rank is one more than the number of learners that are better than it beyond chance: whose paired
+    difference has a 95 % bootstrap interval (over groups) without zero. Learners that no data could tell apart share
+    a rank. Over all K: the mean over K of the NLL, tasks of different K taken as independent.
+    """
+    shots: dict[int, dict[str, Any]] = {}
+    draws: dict[str, list[np.ndarray]] = {}
+    names = list(next(iter(found.statistics.values())))
+    for K, statistics in found.statistics.items():
+        weights = metrics.bootstrap_weights(len(statistics[names[0]]["nll"]), seed=K)
+        nll = {}
+        shots[K] = {}
+        for name in names:
+            row: dict[str, Any] = {"n_tasks": len(statistics[name]["nll"]), "ci": {}}
+            for metric, s in statistics[name].items():
+                finish = metrics.METRICS[metric].finish
+                many = finish(weights @ s)
+                row[metric] = float(finish(s.sum(0)))
+                row["ci"][metric] = [float(v) for v in np.quantile(many, [0.025, 0.975])]
+                if metric == "nll":
+                    nll[name] = many
+            draws.setdefault(name, []).append(nll[name])
+            shots[K][name] = row
+        for name, place in _places(nll, {n: shots[K][n]["nll"] for n in names}).items():
+            shots[K][name] |= place
+    mean = {name: float(np.mean([shots[K][name]["nll"] for K in shots])) for name in names}
+    overall = _places({name: np.mean(d, axis=0) for name, d in draws.items()}, mean)
+    return {"shots": shots, "overall": {n: {"nll": mean[n]} | overall[n] for n in sorted(names, key=lambda n: mean[n])}}
+
+
+def _places(draws: dict[str, np.ndarray], value: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Rank of each learner, and its difference from the best with a 95 % interval."""
+    best = min(value, key=lambda n: value[n])
+    found = {}
+    for name in draws:
+        better = sum(bool(np.quantile(draws[name] - d, 0.025) > 0) for other, d in draws.items() if other != name)
+        low, high = np.quantile(draws[name] - draws[best], [0.025, 0.975])
+        found[name] = {
+            "rank": 1 + better,
+            "behind": {"of": best, "mean": value[name] - value[best], "low": float(low), "high": float(high)},
+        }
+    return found
+
+
+def sentence(ranked: dict[str, Any], methods: Sequence[str]) -> str:
+    """Which learner to use, in plain words."""
+    overall = ranked["overall"]
+    best, *rest = overall
+    tied = [name for name in rest if overall[name]["rank"] == overall[best]["rank"]]
+    text = f"Use {best}: over all numbers of observed rows it has the lowest negative log-likelihood"
+    text += f" ({overall[best]['nll']:.3f} nats a row)."
+    if tied:
+        text += f" {_list(tied)} {'is' if len(tied) == 1 else 'are'} not worse beyond chance."
+    bases = [name for name in overall if name not in methods]
+    simple = [name for name in (best, *tied) if name in bases]
+    if simple and best in bases:
+        text += " It is a baseline: on these data meta-learned functions do not earn their keep."
+    elif simple:
+        text += (
+            f" {_list(simple)} {'is a baseline' if len(simple) == 1 else 'are baselines'}: simpler, and as good here."
+        )
+    elif bases:
+        base = min(bases, key=lambda n: overall[n]["nll"])
+        gap = overall[base]["behind"]
+        text += f" The best baseline, {base}, is {gap['mean']:.3f} nats a row behind (95 % interval {gap['low']:.3f} to {gap['high']:.3f})."  # fmt: skip
+    K0 = min(ranked["shots"])
+    first = min(ranked["shots"][K0], key=lambda n: ranked["shots"][K0][n]["nll"])
+    if ranked["shots"][K0][best]["rank"] > ranked["shots"][K0][first]["rank"]:
+        text += f" With {K0} observed rows {first} is better."
+    return text
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

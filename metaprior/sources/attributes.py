@@ -1,0 +1,174 @@
+"""Images whose positives share three attributes, of which an unnamed pair is meant."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from metaprior.errors import InputError
+from metaprior.task import Data, Task
+
+PAIRS = ((0, 1), (0, 2), (1, 2))  # of the three attributes: the concepts that a support set leaves open
+
+
+class Triples(eqx.Module):
+    """Signed triples of attributes: positives have value `signs` in the columns `columns`.
+
+    Args:
+        columns: three attributes, ascending; `(t, 3)`.
+        signs: whether a positive has the attribute or lacks it; `(t, 3)`.
+    """
+
+    columns: Int[np.ndarray, "t 3"]
+    signs: Bool[np.ndarray, "t 3"]
+
+    def __len__(self):
+        return len(self.columns)
+
+    def take(self, rows) -> "Triples":
+        """Some of the triples."""
+        return Triples(self.columns[rows], self.signs[rows])
+
+
+def triples(values: Bool[np.ndarray, "n a"], shots: int, query: int) -> Triples:
+    """Every signed triple for which `values` hold enough images.
+
+    A support set needs `shots` images with all three and `shots` with none; the query of each pair needs `query`
+    further images that have the pair and `query` that lack one of it or both.
+
+    Args:
+        values: attributes of the images.
+        shots: positives of a support set, and negatives.
+        query: positives of a query set, and negatives.
+
+    Example:
+        >>> import itertools, numpy as np
+        >>> from metaprior.sources.attributes import triples
+        >>> values = np.array(list(itertools.product([False, True], repeat=3)) * 9)
+        >>> len(triples(values, 5, 5)), len(triples(values, 10, 5))
+        (8, 0)
+    """
+    columns, signs = [], []
+    for three in itertools.combinations(range(values.shape[1]), 3):
+        cells = np.bincount(values[:, three] @ np.array([4, 2, 1]), minlength=8).reshape(2, 2, 2)
+        for sign in itertools.product((0, 1), repeat=3):
+            some = cells[:: 1 if sign[0] else -1, :: 1 if sign[1] else -1, :: 1 if sign[2] else -1]
+            have = [some[1, 1].sum(), some[1, :, 1].sum(), some[:, 1, 1].sum()]
+            lack = [cells.sum() - h for h in have]
+            enough = some[1, 1, 1] >= shots and some[0, 0, 0] >= shots
+            if enough and min(have) >= shots + query and min(lack) >= shots + query:
+                columns.append(three)
+                signs.append(sign)
+    return Triples(np.array(columns, np.int32).reshape(-1, 3), np.array(signs, bool).reshape(-1, 3))
+
+
+class Episode(eqx.Module):
+    """One support set, and a query set for each pair of its three attributes.
+
+    Args:
+        support: images and whether they are positives.
+        query: images and labels under each pair; every array has a leading axis of `PAIRS`.
+        held: of every query image, which of the three signed attributes it has; `(3, n, 3)`.
+        triple: row of `Triples`.
+    """
+
+    support: Data
+    query: Data
+    held: Bool[Array, "3 n 3"]
+    triple: Int[Array, ""]
+
+
+class SharedAttributes(eqx.Module):
+    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 6: ambiguous faces.
+
+    The support shows `shots` positives, which have all three attributes of a signed triple, and as many negatives,
+    which have none. The concept is a pair of the three: in the query set, positives have both attributes of the pair,
+    whatever the third; negatives lack one of them or both. Both halves are drawn evenly from all such images that the
+    support does not hold, so that a query set is balanced and no image is in it twice.
+
+    As a source, a task's concept is one of the three pairs, each as likely.
+
+    Args:
+        pixels: images as rows; `(n, d)`, 0 to 255.
+        values: their attributes; `(n, a)`.
+        columns, signs: of the triples, as in `Triples`; each is as likely.
+        shots: positives of a support set, and negatives (5 in the paper).
+        query: positives of a query set, and negatives.
+
+    Example:
+        >>> import itertools, jax, numpy as np
+        >>> from metaprior.sources.attributes import SharedAttributes, triples
+        >>> values = np.array(list(itertools.product([False, True], repeat=3)) * 9)
+        >>> source = SharedAttributes.of(np.zeros((72, 4), np.uint8), values, triples(values, 5, 5), 5, 5)
+        >>> task = source(jax.random.key(0))
+        >>> task.support.x.shape, task.query.y.shape
+        ((10, 4), (10, 1))
+    """
+
+    pixels: Array
+    values: Array
+    columns: Array
+    signs: Array
+    shots: int = eqx.field(static=True)
+    query: int = eqx.field(static=True)
+
+    @staticmethod
+    def of(pixels, values, chosen: Triples, shots: int = 5, query: int = 10) -> "SharedAttributes":
+        """From images `(n, …)` of whole numbers in 0 … 255 and their attributes."""
+        if not len(chosen):
+            raise InputError(
+                f"attributes: no three of the {values.shape[1]} attributes have enough images for {shots} positives and "
+                f"{shots} negatives to show and {query} of each to ask; give more images or attributes."
+            )
+        flat = jnp.asarray(np.asarray(pixels, np.uint8).reshape(len(pixels), -1))
+        return SharedAttributes(
+            flat, jnp.asarray(values, bool), jnp.asarray(chosen.columns), jnp.asarray(chosen.signs), shots, query
+        )
+
+    def _rows(self, index, positive) -> Data:
+        x = self.pixels[index].astype(float) / 255.0
+        return Data(x, positive.astype(x.dtype)[:, None], jnp.ones(len(index), bool))
+
+    def _show(self, key):
+        """The triple, which of its attributes each image has, the support, and which images it took."""
+        which_key, yes_key, no_key = jr.split(key, 3)
+        t = jr.randint(which_key, (), 0, self.columns.shape[0])
+        held = self.values[:, self.columns[t]] == self.signs[t]
+        yes = some(held.all(1), self.shots, yes_key)
+        no = some(~held.any(1), self.shots, no_key)
+        taken = jnp.zeros(held.shape[0], bool).at[yes].set(True).at[no].set(True)
+        support = self._rows(jnp.concatenate([yes, no]), jnp.arange(2 * self.shots) < self.shots)
+        return t, held, support, taken
+
+    def _ask(self, held, taken, pair, key):
+        """The query of a pair, and which attributes its images have."""
+        yes_key, no_key = jr.split(key)
+        both = held[:, pair].all(1)
+        yes = some(both & ~taken, self.query, yes_key)
+        no = some(~both & ~taken, self.query, no_key)
+        index = jnp.concatenate([yes, no])
+        return self._rows(index, jnp.arange(2 * self.query) < self.query), held[index]
+
+    def __call__(self, key) -> Task:
+        show_key, pair_key, ask_key = jr.split(key, 3)
+        _, held, support, taken = self._show(show_key)
+        pair = jnp.asarray(PAIRS)[jr.randint(pair_key, (), 0, len(PAIRS))]
+        return Task(support, self._ask(held, taken, pair, ask_key)[0])
+
+    def episode(self, key) -> Episode:
+        """One support set with the query sets of all three pairs."""
+        show_key, ask_key = jr.split(key)
+        t, held, support, taken = self._show(show_key)
+        ask = lambda pair, k: self._ask(held, taken, pair, k)
+        query, has = jax.vmap(ask)(jnp.asarray(PAIRS), jr.split(ask_key, len(PAIRS)))
+        return Episode(support, query, has, t)
+
+
+def some(mask: Bool[Array, "n"], count: int, key) -> Int[Array, "c"]:
+    """`count` different places where `mask` is true, evenly drawn; it must be true that often."""
+    u: Float[Array, "n"] = jr.uniform(key, mask.shape)
+    return jax.lax.top_k(jnp.where(mask, u, -1.0), count)[1]

@@ -1,0 +1,185 @@
+"""The two simulated families of PACOH, with their exact posteriors."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.scipy.linalg import cho_solve
+from jaxtyping import Array
+
+from metaprior.heads import Gaussian
+from metaprior.nets.kernels import Stationary
+from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.sources.exact import Exact
+from metaprior.sources.shots import shots
+from metaprior.task import Data, Task, concat
+
+_HALF = 0.3  # amplitudes are 1 ± this
+_SPREAD = {"shift": 0.1, "slope": 0.2, "height": 0.1}  # standard deviations
+_CENTRE = {"slope": 0.5, "height": 5.0}
+_NODES = np.polynomial.legendre.leggauss(24)
+_SHIFTS = np.linspace(-4.5, 4.5, 91)  # in standard deviations
+
+
+class SlopedSine(eqx.Module):
+    """Rothfuss, Fortuin, Josifoski & Krause, "PACOH", ICML 2021: y = slope x + A sin(1.5 (x - shift)) + height.
+
+    A is uniform in [0.7, 1.3], shift ~ N(0, 0.1²), slope ~ N(0.5, 0.2²), height ~ N(5, 0.1²), x uniform in [-5, 5] and
+    every row has normal noise of standard deviation 0.1 (the authors' code). They train on 20 tasks of 5 rows and test
+    with 5 rows.
+
+    Args:
+        support, query: rows of a task.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        noise: standard deviation of the noise, units of y.
+
+    Example:
+        >>> import jax
+        >>> from metaprior.sources import SlopedSine
+        >>> source = SlopedSine()
+        >>> task = source(jax.random.key(0))
+        >>> source.exact(task.support).predict(task.query.x, key=None, samples=1).mean().shape
+        (10, 1)
+    """
+
+    support: int = eqx.field(static=True, default=5)
+    query: int = eqx.field(static=True, default=10)
+    fewest: int | None = eqx.field(static=True, default=None)
+    noise: float = eqx.field(static=True, default=0.1)
+
+    def __call__(self, key) -> Task:
+        f_key, x_key, k_key, n_key = jr.split(key, 4)
+        a_key, z_key = jr.split(f_key)
+        amplitude = jr.uniform(a_key, (), minval=1 - _HALF, maxval=1 + _HALF)
+        z = jr.normal(z_key, (3,))
+        slope, height = _CENTRE["slope"] + _SPREAD["slope"] * z[0], _CENTRE["height"] + _SPREAD["height"] * z[1]
+        x = jr.uniform(x_key, (self.support + self.query, 1), minval=-5.0, maxval=5.0)
+        y = slope * x + amplitude * jnp.sin(1.5 * (x - _SPREAD["shift"] * z[2])) + height
+        y = y + self.noise * jr.normal(n_key, y.shape)
+        return shots(Data.of(x, y), self.support, self.fewest, key=k_key)
+
+    def exact(self, support: Data) -> "SlopedSinePosterior":
+        """The posterior that knows the family and the noise."""
+        return SlopedSinePosterior(self.noise, support)
+
+
+def _cells(dtype) -> tuple[Array, Array, Array]:
+    """Amplitude and shift of every node of the quadrature, and its log probability; `(c,)` each."""
+    shift = _SPREAD["shift"] * _SHIFTS
+    log_shift = -0.5 * _SHIFTS**2
+    a, s = np.meshgrid(1 + _HALF * _NODES[0], shift, indexing="ij")
+    log_p = np.log(_NODES[1])[:, None] + log_shift
+    log_p = log_p - np.logaddexp.reduce(log_p.ravel())
+    return tuple(jnp.asarray(v.ravel(), dtype) for v in (a, s, log_p))  # ty: ignore[invalid-return-type]
+
+
+def _waves(x, dtype):
+    """What every cell says of y beside the line, `(c, n)`."""
+    a, s, _ = _cells(dtype)
+    return a[:, None] * jnp.sin(1.5 * (x[:, 0] - s[:, None]))
+
+
+def _line(x):
+    return jnp.concatenate([x, jnp.ones_like(x)], axis=1)
+
+
+class SlopedSinePosterior(AbstractPosterior):
+    """Exact given amplitude and shift (slope and height are a Gaussian regression), summed over a grid of those two.
+
+    24 Gauss–Legendre nodes of the amplitude and 91 even ones of the shift, 0.01 apart: as long as both are known to no
+    better than about 0.01, that is up to some hundred rows at the sources' noise.
+
+    Args:
+        noise: standard deviation of the noise, units of y.
+        support: what was observed.
+    """
+
+    noise: float
+    support: Data
+
+    def _condition(self, data: Data):
+        """log p(cell, y), mean of the line's two numbers in every cell `(c, 2)`, and their covariance `(2, 2)`."""
+        dtype = data.y.dtype
+        phi, mask = _line(data.x), data.mask
+        centre = jnp.asarray([_CENTRE["slope"], _CENTRE["height"]], dtype)
+        prior = jnp.asarray([_SPREAD["slope"] ** -2, _SPREAD["height"] ** -2], dtype)
+        residual = jnp.where(mask, data.y[:, 0] - phi @ centre - _waves(data.x, dtype), 0.0)
+        phi = jnp.where(mask[:, None], phi, 0.0)
+        precision = jnp.diag(prior) + phi.T @ phi / self.noise**2
+        factor = jnp.linalg.cholesky(precision)
+        gain = cho_solve((factor, True), phi.T) / self.noise**2
+        off = residual @ gain.T
+        left = residual - off @ phi.T
+        square = (left**2).sum(1) / self.noise**2 + (prior * off**2).sum(1)  # the smallest of the sum of squares
+        log_det = 2 * jnp.log(jnp.diagonal(factor)).sum() - jnp.log(prior).sum()
+        log_p = -0.5 * (square + log_det + data.count * jnp.log(2 * jnp.pi * self.noise**2))
+        return _cells(dtype)[2] + log_p, centre + off, cho_solve((factor, True), jnp.eye(2, dtype=dtype))
+
+    def predict(self, x, *, key, samples):
+        log_p, line, cov = self._condition(self.support)
+        phi = _line(x)
+        mean = line @ phi.T + _waves(x, x.dtype)
+        inside = jnp.broadcast_to(jnp.einsum("np,pq,nq->n", phi, cov, phi), mean.shape)
+        params = jnp.stack([mean, jnp.sqrt(inside + self.noise**2)], -1)
+        return Mixture((Part(Gaussian(1), params[:, :, None], log_p, inside[..., None]),))
+
+    def sample(self, x, *, key, samples):
+        log_p, line, cov = self._condition(self.support)
+        c_key, w_key = jr.split(key)
+        cell = jr.categorical(c_key, log_p, shape=(samples,))
+        w = line[cell] + jr.normal(w_key, (samples, 2), x.dtype) @ jnp.linalg.cholesky(cov).T
+        f = w @ _line(x).T + _waves(x, x.dtype)[cell]
+        params = jnp.stack([f, jnp.full_like(f, self.noise)], -1)
+        return Mixture((Part(Gaussian(1), params[:, :, None], jnp.zeros(samples, x.dtype)),))
+
+    def joint_log_prob(self, data, *, key, samples):
+        evidence = lambda d: jax.nn.logsumexp(self._condition(d)[0])
+        return evidence(concat(self.support, data)) - evidence(self.support)
+
+
+def _cauchy(x):
+    """The mean function: two bumps shaped like Cauchy densities."""
+    bump = lambda at: 1 / (jnp.pi * (1 + ((x - at) ** 2).sum(-1)))
+    return 6 * bump(-1.0) + 3 * bump(2.0) + 1
+
+
+class Cauchy(eqx.Module):
+    """PACOH's second family: two bumps in the plane plus a draw from a Gaussian process.
+
+    m(x) = 6 / (π (1 + |x + 1|²)) + 3 / (π (1 + |x - 2|²)) + 1, a residual of variance 0.2² and covariance
+    exp(-|x - x'|²), noise 0.05, and each coordinate of x normal with deviation 2.5, cut off at -3 and 2 deviations (the
+    authors' code). They train on 20 tasks of 20 rows and test with 20.
+
+    Args:
+        support, query: rows of a task.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        noise: standard deviation of the noise, units of y.
+
+    Example:
+        >>> import jax
+        >>> from metaprior.sources import Cauchy
+        >>> source = Cauchy()
+        >>> task = source(jax.random.key(0))
+        >>> source.exact(task.support).predict(task.query.x, key=None, samples=1).mean().shape
+        (10, 1)
+    """
+
+    support: int = eqx.field(static=True, default=20)
+    query: int = eqx.field(static=True, default=10)
+    fewest: int | None = eqx.field(static=True, default=None)
+    noise: float = eqx.field(static=True, default=0.05)
+
+    def _kernel(self) -> Stationary:
+        return Stationary(jnp.log(jnp.asarray(0.2)), jnp.log(jnp.full(2, 0.5**0.5)), "eq")
+
+    def __call__(self, key) -> Task:
+        x_key, f_key, k_key = jr.split(key, 3)
+        x = 2.5 * jr.truncated_normal(x_key, -3.0, 2.0, (self.support + self.query, 2))
+        cov = self._kernel()(x, x) + self.noise**2 * jnp.eye(x.shape[0])
+        y = _cauchy(x) + jnp.linalg.cholesky(cov) @ jr.normal(f_key, x.shape[:1])
+        return shots(Data.of(x, y), self.support, self.fewest, key=k_key)
+
+    def exact(self, support: Data) -> Exact:
+        """The posterior that knows mean, kernel and noise."""
+        return Exact(_cauchy, (self._kernel(),), self.noise, support)
