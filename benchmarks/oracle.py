@@ -19,43 +19,12 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+
+from metaprior.protocols.oracles import SLACK, Case, Exact, cases, held_out, score
 
 ROOT = Path(__file__).resolve().parent.parent
-DRAWN = "drawn"  # as many support rows as in training
-SLACK = 2e-3  # nats: jitter of the sources and the width of their grids
-HELD_OUT = 20261124  # key of the tasks that are judged: defaults were chosen on other tasks
+DRAWN = "drawn"
 MARKS = "<!-- oracle: begin -->\n", "<!-- oracle: end -->"
-
-
-class Case(NamedTuple):
-    """Tasks to train and be judged on, and the numbers of support rows at which methods are judged."""
-
-    what: str
-    source: Any
-    steps: int
-    shots: tuple = (0, 1, 2, 5, 10, DRAWN)
-    x_dim: int = 1
-
-    @property
-    def exact(self) -> bool:
-        return hasattr(self.source, "exact")
-
-
-def cases() -> dict[str, Case]:
-    """The sources, by name."""
-    from metaprior.sources import GP, Harmonic, Linear, SineLine, Sinusoid
-
-    return {
-        "linear": Case("Linear functions of two inputs, noise 0.3", Linear.of(2, fewest=0), 2_000, x_dim=2),
-        "gp": Case("Gaussian process, EQ kernel, noise variance 0.05, 0 to 30 rows (Bruinsma et al. 2023)",
-                   GP("eq", noise=0.05**0.5, support=30), 3_000),
-        "sineline": Case("A sine wave or a line, noise 0.3 (Finn, Xu & Levine 2018)", SineLine(fewest=0), 5_000),
-        "sinusoid": Case("Sine waves, noise variance 0.02, 0 to 10 rows (Harrison, Sharma & Pavone 2018)",
-                         Sinusoid(noise=0.02**0.5, fewest=0), 3_000),
-        "harmonic": Case("Sine waves of any frequency, clean query rows; 1 to 20 rows in training (Yoon et al. 2018)",
-                         Harmonic(support=20, query=20, fewest=1), 5_000, (5, 10, 20)),
-    }  # fmt: skip
 
 
 # What must hold with the default settings: source, methods (the best of them where there is a `|`), K, figure, bound.
@@ -76,49 +45,6 @@ BOUNDS = (
 )
 
 
-def held_out(case: Case, tasks: int):
-    """`(tasks x shots, …)` tasks and their keys: each task with every number of support rows."""
-    import equinox as eqx
-    import jax
-    import jax.numpy as jnp
-
-    drawn = jax.jit(jax.vmap(case.source))(jax.random.split(jax.random.key(HELD_OUT), tasks))
-    slots = jnp.arange(drawn.support.mask.shape[1])
-    some = lambda k: eqx.tree_at(lambda t: t.support.mask, drawn, jnp.broadcast_to(slots < k, drawn.support.mask.shape))
-    each = [drawn if k == DRAWN else some(k) for k in case.shots]
-    together = jax.tree.map(lambda *a: jnp.stack(a, 1).reshape(-1, *a[0].shape[1:]), *each)
-    return together, jax.random.split(jax.random.key(3), tasks * len(each))
-
-
-def score(learner, case: Case, judged: Any, minutes: float, samples: int = 256, block: int = 10):
-    """Marginal nll, joint nll and squared error, `(tasks, shots, 3)`, of as many tasks as time allows; and seconds."""
-    import equinox as eqx
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    def one(learner, pair):
-        task, key = pair
-        keys = jax.random.split(key, 3)
-        posterior = learner.posterior(task.support, key=keys[0])
-        predictive = posterior.predict(task.query.x, key=keys[1], samples=samples)
-        joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples) / task.query.count
-        error = (predictive.mean() - task.query.y) ** 2
-        return jnp.stack([-predictive.log_prob(task.query.y).mean(), -joint, error.mean()])
-
-    block = min(block * len(case.shots), len(judged[1]))
-    part = lambda i: jax.tree.map(lambda a: a[i : i + block], judged)
-    run = eqx.filter_jit(lambda learner, pairs: jax.lax.map(lambda p: one(learner, p), pairs, batch_size=10))
-    look = run.lower(learner, part(0)).compile()
-    found, began = [], time.monotonic()
-    for i in range(0, len(judged[1]) - block + 1, block):
-        found.append(np.asarray(look(learner, part(i)), np.float64))
-        if time.monotonic() - began > 60 * minutes:
-            break
-    seconds = time.monotonic() - began
-    return np.concatenate(found).reshape(-1, len(case.shots), 3), seconds
-
-
 def figures(case: Case, own, exact=None) -> dict:
     """Means over tasks with their standard errors, for every K."""
     import numpy as np
@@ -134,16 +60,6 @@ def figures(case: Case, own, exact=None) -> dict:
             entry |= {"marginal": mean(gap[:, i, 0]), "joint": mean(gap[:, i, 1])}
         shots[str(k)] = entry
     return shots
-
-
-class Exact:
-    """The source's own posterior as a learner."""
-
-    def __init__(self, source):
-        self.source = source
-
-    def posterior(self, support, *, key):
-        return self.source.exact(support)
 
 
 def measure(name: str, case: Case, judged, exact, arguments) -> dict:

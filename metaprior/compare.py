@@ -159,7 +159,7 @@ class Comparison:
 
         def save(part: Path) -> None:
             with part.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # ty: ignore[invalid-argument-type]
+                np.savez_compressed(file, **arrays)
 
         write_atomic(self.cells / f"{stem}.npz", save)
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure as Canvas
 from metaprior.heads import Gaussian, MixtureDensity
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods import METHODS
+from metaprior.posterior import Mixture, Part, Particles, Sampled
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
 from metaprior.report.figures import MUTED, POINT, STYLE, colours, to_svg
 from metaprior.sources import SineLine
@@ -46,19 +47,24 @@ def families(x, f):
     return rms.argmin(0), rms.min(0)
 
 
-def functions(posterior, x, key, draws: int):
-    """`draws` functions at `x`, `(draws, n)`: means of coherent draws, and outcomes where there is one component.
+def at_points(mixture: Mixture, points: slice) -> Mixture:
+    """The same components at some of the points."""
+    cut = lambda p: Part(p.head, p.params[:, points], p.log_weight, None if p.inside is None else p.inside[:, points])
+    return Mixture(tuple(cut(part) for part in mixture.parts))
+
+
+def functions(mixture: Mixture, key, draws: int):
+    """`draws` functions, `(draws, n)`: means of coherent draws, and outcomes where there is one component.
 
     A method whose posterior is one density a point has no functions to draw: its mean for a normal head, an
     independent outcome at every point for a mixture head ("version 0").
     """
-    mixture = posterior.sample(x, key=key, samples=draws)
-    (part,) = mixture.parts
-    if isinstance(part.head, Gaussian):
-        f = part.head.mean(part.params)[..., 0]
+    (first, *_) = mixture.parts
+    if isinstance(first.head, Gaussian):
+        f = jnp.concatenate([part.head.mean(part.params)[..., 0] for part in mixture.parts])
     else:
         keys = jr.split(key, draws)
-        f = jax.vmap(lambda k: part.head.sample(part.params[0], key=k))(keys)[..., 0]
+        f = jax.vmap(lambda k: first.head.sample(first.params[0], key=k))(keys)[..., 0]
     return f[jnp.arange(draws) % f.shape[0]]
 
 
@@ -70,13 +76,20 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
         task, key = pair
         keys = jr.split(key, 4)
         posterior = learner.posterior(task.support, key=keys[0])
-        mixture = posterior.predict(task.query.x, key=keys[1], samples=samples)
-        f = functions(posterior, grid, keys[3], draws)
+        n = len(grid)
+        drawn = posterior.sample(jnp.concatenate([grid, task.query.x]), key=keys[1], samples=samples)
+        mixture = at_points(drawn, slice(n, None))
+        if isinstance(posterior, Sampled | Particles):  # nothing but draws is known: the same ones serve everything
+            joint = mixture.joint_log_prob(task.query)
+        else:
+            mixture = posterior.predict(task.query.x, key=keys[2], samples=samples)
+            joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples)
+        f = functions(at_points(drawn, slice(0, n)), keys[3], draws)
         family, distance = families(grid, f)
         return {
             "nll": -mixture.log_prob(task.query.y),
             "mean": mixture.mean()[:, 0],
-            "joint": -posterior.joint_log_prob(task.query, key=keys[2], samples=samples) / task.query.count,
+            "joint": -joint / task.query.count,
             "family": jnp.where(distance <= jnp.maximum(2 * source.noise, 0.45 * f.std(1)), family, 2),
             "f": f,
             "p": source.exact(task.support).family()[0],
@@ -267,7 +280,7 @@ PROTOCOL = Protocol(
     methods=("maml", "platipus", "np"),
     able=able("numbers", but=("ensemble", "stack")) if METHODS else (),
     budgets={
-        "quick": {"steps": 3_000, "tasks": 300, "slow_tasks": 20, "shots": [1, 2, 3, 5], "draws": 50, "samples": 128},
+        "quick": {"steps": 3_000, "tasks": 200, "slow_tasks": 20, "shots": [1, 2, 3, 5], "draws": 50, "samples": 64},
         "full": {"steps": 20_000, "tasks": 1_000, "slow_tasks": 50, "shots": [1, 2, 3, 5], "draws": 50, "samples": 256},
     },
     run=run,

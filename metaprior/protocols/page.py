@@ -41,7 +41,8 @@ def _best(cells: dict[str, dict[str, Any]], metric: Metric) -> set[str]:
 def tables(protocol: Protocol, results: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """The tables of a page, and the sources of its anchors in the order of their numbers.
 
-    Several settings: a table a metric, settings as columns. One setting: one table, metrics as columns.
+    Several settings: a table a metric, settings as columns; of settings `"part: setting"` a table a part as well. One
+    setting: one table, metrics as columns.
     """
     cells = {(r["method"], r["setting"], r["metric"]): r for r in results["table"]}
     settings = list(dict.fromkeys(r["setting"] for r in results["table"]))
@@ -85,10 +86,16 @@ def tables(protocol: Protocol, results: dict[str, Any]) -> tuple[list[dict[str, 
     if len(settings) == 1:
         caption = "; ".join(f"{k}: {label(k)}" for k in used)
         return [build(caption, "method", [(k, settings[0], k) for k in used])], sources
-    made = []
+    made, known = [], {(r["setting"], r["metric"]) for r in results["table"]}
+    parts = list(dict.fromkeys(s.split(": ")[0] if ": " in s else "" for s in settings))
     for k in used:
-        columns = [(s, s, k) for s in settings if any(r["metric"] == k and r["setting"] == s for r in results["table"])]
-        made.append(build(label(k) + direction(protocol.metrics[k]), "method", columns))
+        for part in parts:
+            mine = [s for s in settings if (s.split(": ")[0] if ": " in s else "") == part and (s, k) in known]
+            if mine:
+                columns = [(s.split(": ")[-1], s, k) for s in mine]
+                made.append(
+                    build(f"{part}: {label(k)}".removeprefix(": ") + direction(protocol.metrics[k]), "method", columns)
+                )
     return made, sources
 
 

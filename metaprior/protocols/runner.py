@@ -235,7 +235,7 @@ class _Lazy(dict):
 
 def _savez(part: Path, arrays: dict[str, np.ndarray]) -> None:
     with part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # ty: ignore[invalid-argument-type]
 
 
 def _plain(value: Any) -> Any:

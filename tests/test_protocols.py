@@ -1,0 +1,97 @@
+"""Protocols with exact answers: the answers themselves in the default run, trained methods in the slow one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+from metaprior.protocols import ambiguous_regression as ambiguous
+from metaprior.protocols import oracles
+from metaprior.protocols.runner import Study
+
+
+def figures(outcome):
+    return {(f.setting, f.metric): f for f in outcome.figures}
+
+
+def silent(done, what):
+    pass
+
+
+def test_functions_are_told_apart():
+    """Sine waves, lines and noise on the grid: 0, 1, and far from both."""
+    x = jnp.linspace(-5, 5, 64)[:, None]
+    f = jnp.stack([2 * jnp.sin(x[:, 0] - 1), 1.5 * x[:, 0] - 2, jax.random.normal(jax.random.key(0), (64,))])
+    family, distance = ambiguous.families(x, f)
+    assert family[:2].tolist() == [0, 1]
+    assert float(distance[:2].max()) < 1e-4 and float(distance[2]) > 0.45 * float(f[2].std())
+
+
+@pytest.fixture(scope="module")
+def small():
+    return {"steps": 20, "tasks": 60, "slow_tasks": 8, "shots": [1, 2], "draws": 40, "samples": 40}
+
+
+def test_exact_functions_come_as_often_as_they_should(small):
+    """Every draw of the exact posterior is a sine wave or a line, both families where both are probable, and the share
+    of sine waves is off by what 40 draws are: a standard deviation of at most sqrt(1/4 / 40) = 0.08."""
+    outcome = ambiguous.run(ambiguous.EXACT, 0, small, None, silent)
+    found = figures(outcome)
+    for k in (1, 2):
+        assert found[f"K = {k}", "coverage"].value == 1.0
+        assert found[f"K = {k}", "incoherent"].value == 0.0
+        assert found[f"K = {k}", "frequency"].value < 0.08
+    # the other tasks' published average, 1.845 and 1.004, within three standard errors of both (500 tasks there)
+    for k, value in ((1, 1.845), (2, 1.004)):
+        figure = found[f"K = {k}", "nll"]
+        assert abs(figure.value - value) < 3 * figure.error * (1 + figure.count / 500) ** 0.5
+
+
+def test_figures_follow_from_the_predictions(tmp_path, small):
+    """NLL, MSE and mode coverage computed again from the file."""
+    import dataclasses
+
+    protocol = dataclasses.replace(ambiguous.PROTOCOL, budgets={"quick": small, "full": small})
+    results = Study(protocol, tmp_path / "out").run(["maml"], 1)
+    assert results["failed"] == []
+    table = {(r["method"], r["setting"], r["metric"]): r["value"] for r in results["table"]}
+    rows = pl.read_parquet(tmp_path / "out" / "predictions.parquet").filter(method="maml", setting="K = 1")
+    tasks = rows.group_by("task").agg(
+        pl.col("nll").mean(), ((pl.col("mean") - pl.col("y")) ** 2).mean().alias("mse"), pl.col("p_sine").first(),
+        ((pl.col("sampled_sine") > 0) & (pl.col("sampled_line") > 0)).first().alias("both"),
+    )  # fmt: skip
+    assert table["maml", "K = 1", "nll"] == pytest.approx(tasks["nll"].mean(), rel=1e-6)
+    assert table["maml", "K = 1", "mse"] == pytest.approx(tasks["mse"].mean(), rel=1e-5)
+    open_ = tasks.filter((pl.col("p_sine") > 0.1) & (pl.col("p_sine") < 0.9))
+    assert table["maml", "K = 1", "coverage"] == open_["both"].mean() == 0.0
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert page.count("<svg") == 3 and "cnp with a mixture head" in page
+
+
+@pytest.mark.slow
+def test_a_sampling_method_covers_both_explanations():
+    """Both families in at least 70 % of the ambiguous tasks with 1 and with 2 rows; MAML has one function, hence none."""
+    options = ambiguous.PROTOCOL.budgets["quick"] | {"shots": [1, 2]}
+    found = figures(ambiguous.run("np", 0, options, None, silent))
+    for k in (1, 2):
+        coverage = found[f"K = {k}", "coverage"]
+        print(
+            f"\nnp, K = {k}: coverage {coverage.value:.2f}, frequency {found[f'K = {k}', 'frequency'].value:.3f}"
+        )
+        assert coverage.value >= 0.7
+
+
+def test_the_closed_form_of_a_mean(monkeypatch):
+    """VERSA's toy problem, variances 1: 1.49601 and 1.46244 nats a row after 5 and 10 rows (closed form)."""
+    options = {"sources": ["mean"], "steps_share": 0.01, "tasks": 300, "samples": 8, "minutes": 1.0}
+    outcome = oracles.run(oracles.EXACT, 0, options, None, silent)
+    found = figures(outcome)
+    for k, value in ((5, 1.49601), (10, 1.46244)):
+        figure = found[f"mean: K = {k}", "nll"]
+        assert abs(figure.value - value) < 3 * figure.error
+    rows = {k: np.asarray(v) for k, v in outcome.predictions.items()}
+    assert len({len(v) for v in rows.values()}) == 1
+    assert np.array_equal(rows["nll"], rows["exact_nll"])
+    trained = figures(oracles.run("alpaca", 0, options, None, silent))
+    assert trained["mean: K = 5", "gap"].value > 0

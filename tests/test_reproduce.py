@@ -1,0 +1,165 @@
+"""What all protocols share: cells that are kept, results that can be recomputed, errors that say what to do."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from metaprior.commands import compare, reproduce
+from metaprior.errors import InputError
+from metaprior.protocols import PROTOCOLS, get
+from metaprior.protocols.page import number, tables
+from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol
+from metaprior.protocols.runner import Study, aggregate, find_data
+
+RAN = []
+
+
+def run(method, seed, options, data, tell):
+    tell(0.5, "halfway")
+    RAN.append((method, seed))
+    if method == "np" and seed == 1:
+        raise FloatingPointError("planted")
+    y = np.arange(4.0) + seed + len(method)
+    figures = [Figure.of(f"K = {k}", "error", y + k) for k in options["shots"]]
+    return Outcome(figures, {"task": np.arange(4), "y": y}, {"y": y}, facts={"steps": 3})
+
+
+def draw(cells, options, data):
+    assert all(isinstance(c, Drawn) and c.drawing["y"].shape == (4,) for c in cells)
+    return [Picture("One", "A picture.", "<svg></svg>")]
+
+
+TOY = Protocol(
+    name="toy", title="A toy", lead="Nothing.", papers=("None",), choices=("No <b>choice</b>.",),
+    metrics={"error": Metric("error", "units", "low")}, methods=("maml", "np"), able=("maml", "np", "cnp"),
+    budgets={"quick": {"shots": [1, 2]}, "full": {"shots": [1, 2, 5]}}, run=run, draw=draw, references=("exact",),
+    anchors=(Anchor("paper", "K = 1", "error", 1.25, "Table 1"),),
+    sentence=lambda cells: f"{len(cells)} cells.",
+)  # fmt: skip
+
+
+def test_finished_cells_are_kept(tmp_path):
+    """A second call runs what is missing only, and what failed; a third runs nothing."""
+    RAN.clear()
+    study = Study(TOY, tmp_path / "out")
+    first = study.run(["maml"], 1)
+    assert RAN == [("exact", 0), ("maml", 0)] and first["failed"] == []
+    RAN.clear()
+    second = Study(TOY, tmp_path / "out").run(["maml", "np"], 2)
+    assert RAN == [("np", 0), ("exact", 1), ("maml", 1), ("np", 1)]
+    assert [f["method"] for f in second["failed"]] == ["np"] and "planted" in second["failed"][0]["error"]
+    RAN.clear()
+    Study(TOY, tmp_path / "out").run(["maml", "np"], 2)
+    assert RAN == [("np", 1)]
+
+
+def test_results_can_be_recomputed(tmp_path):
+    """The table is the mean over seeds of the means over the rows of predictions.parquet."""
+    Study(TOY, tmp_path / "out").run(["maml"], 2)
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    rows = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
+    for entry in results["table"]:
+        y = rows.filter(pl.col("method") == entry["method"])["y"].to_numpy()
+        k = int(entry["setting"].removeprefix("K = "))
+        assert entry["value"] == pytest.approx((y + k).mean(), abs=1e-12)
+        within = np.sqrt(2 * (y[:4].std(ddof=1) / 2) ** 2) / 2
+        assert entry["error"] == pytest.approx(max(within, 0.5), abs=1e-12)  # seeds differ by 1: 0.5 is theirs
+        assert entry["count"] == 8 and entry["seeds"] == 2
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "Table 1" in page and "1.250" in page and "No &lt;b&gt;choice" in page and "<svg>" in page
+
+
+def test_aggregate_of_one_seed_keeps_the_error_over_tasks():
+    rows = aggregate([{"method": "m", "figures": [Figure("", "error", 2.0, 0.25, 9)]}])
+    assert rows == [
+        {"method": "m", "setting": "", "metric": "error", "value": 2.0, "error": 0.25, "count": 9, "seeds": 1}
+    ]
+
+
+def test_figures_of_values():
+    """NaN is left out, one value has no error, none is NaN."""
+    assert Figure.of("", "m", [1.0, 3.0, np.nan]) == Figure("", "m", 2.0, 1.0, 2)
+    assert Figure.of("", "m", [1.0]) == Figure("", "m", 1.0, None, 1)
+    assert np.isnan(Figure.of("", "m", []).value)
+
+
+def test_the_best_and_what_is_not_told_apart_are_marked(tmp_path):
+    results = {"table": [
+        {"method": m, "setting": "", "metric": "error", "value": v, "error": 0.1, "count": 9, "seeds": 1}
+        for m, v in (("exact", 0.0), ("maml", 1.0), ("np", 1.2), ("cnp", 2.0))
+    ]}  # fmt: skip
+    made, sources = tables(TOY, results)
+    marks = {row["name"]: row["cells"][0][2] for row in made[0]["rows"]}
+    assert marks == {"exact": False, "maml": True, "np": True, "cnp": False} and sources == []
+    assert [number(v) for v in (0.0, 1e-5, 0.5, 123.4, None)] == ["0.000", "1.0e-05", "0.500", "123.4", "–"]
+
+
+BAD = [
+    (lambda p: Study(TOY, p, "slow"), "--budget is one of quick, full; got 'slow'"),
+    (lambda p: Study(TOY, p).methods("mamel"), "did you mean 'maml'?"),
+    (lambda p: Study(TOY, p).methods("snail"), "toy does not run snail; it runs maml, np, cnp."),
+    (lambda p: Study(TOY, p).methods(" , "), "--methods is empty"),
+    (lambda p: get("oracle"), "did you mean 'oracles'?"),
+    (lambda p: reproduce("oraclez"), "did you mean 'oracles'?"),
+    (lambda p: reproduce(), "Which protocol?"),
+    (lambda p: reproduce("oracles", list_=True), "--list takes nothing beside it"),
+    (lambda p: reproduce("oracles", seeds=0), "--seeds must be at least 1; got 0"),
+    (lambda p: compare(p / "no.csv", task="g", target="y"), "no.csv: no such file."),
+    (lambda p: compare(p, task="g", target="y"), "is a folder; give a CSV or Parquet file"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BAD)))
+def test_bad_input(tmp_path, number):
+    call, words = BAD[number]
+    with pytest.raises(InputError) as error:
+        call(tmp_path)
+    assert words in str(error.value)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    """Other files, another budget, another protocol: refused, and nothing is written."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match=r"holds something else \(thesis.tex\)"):
+        Study(TOY, tmp_path / "mine").run(["maml"], 1)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    Study(TOY, tmp_path / "out").run(["maml"], 1)
+    with pytest.raises(InputError, match="was run with --budget quick, now full"):
+        Study(TOY, tmp_path / "out", "full").run(["maml"], 1)
+    import dataclasses
+
+    other = dataclasses.replace(TOY, name="tox")
+    with pytest.raises(InputError, match="holds results of toy"):
+        Study(other, tmp_path / "out").run(["maml"], 1)
+
+
+def test_where_data_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_data(None, {}.get) is None
+    (tmp_path / "data").mkdir()
+    assert str(find_data(None, {}.get)) == "data"
+    assert str(find_data(None, {"METAPRIOR_DATA": "x"}.get)) == "x"
+    assert find_data(tmp_path, {}.get) == tmp_path
+
+
+def test_every_protocol_is_complete():
+    """Names, settings and metrics of anchors agree; default methods can run; both budgets have the same options."""
+    for name in PROTOCOLS:
+        protocol = get(name)
+        assert protocol.name == name
+        assert set(protocol.methods) <= set(protocol.able)
+        assert set(protocol.budgets) == {"quick", "full"}
+        assert set(protocol.budgets["quick"]) == set(protocol.budgets["full"])
+        assert {a.metric for a in protocol.anchors} <= set(protocol.metrics)
+        json.dumps(protocol.budgets)
+
+
+def test_list_and_help_need_no_jax():
+    code = "import sys; from metaprior.cli import main\ntry: main(['reproduce', '--list'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "ambiguous-regression" in said and said.strip().endswith("False")
