@@ -53,10 +53,28 @@ class Fitted(eqx.Module):
     seconds: float
 
 
-def _mean_loss(method, tasks, key):
+def _mean_loss(method, tasks, key, at_once=None):
     keys = jr.split(key, jax.tree.leaves(tasks)[0].shape[0])
-    losses = jax.vmap(lambda task, k: method.loss(task, key=k))(tasks, keys)
-    return losses.mean()
+    one = lambda task, k: method.loss(task, key=k)
+    if at_once is None:
+        return jax.vmap(one)(tasks, keys).mean()
+    return jax.lax.map(lambda pair: one(*pair), (tasks, keys), batch_size=at_once).mean()
+
+
+def _gradient(params, rest, tasks, key, at_once):
+    """Mean loss over tasks and its gradient; `at_once` tasks after another, so that only theirs are in memory."""
+    if at_once is None:
+        return jax.value_and_grad(lambda p: _mean_loss(eqx.combine(p, rest), tasks, key))(params)
+    count = jax.tree.leaves(tasks)[0].shape[0]
+    parts = jax.tree.map(lambda a: a.reshape(-1, at_once, *a.shape[1:]), (tasks, jr.split(key, count)))
+
+    def step(total, part):
+        loss = lambda p: jax.vmap(lambda task, k: eqx.combine(p, rest).loss(task, key=k))(*part).mean()
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params)), None
+
+    shape = jax.eval_shape(lambda part: step((0.0, params), part)[0], jax.tree.map(lambda a: a[0], parts))
+    total, _ = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape), parts)
+    return jax.tree.map(lambda a: a * (at_once / count), total)
 
 
 @eqx.filter_jit
@@ -75,7 +93,7 @@ def _begin(method, key, optimiser):
     return State(method, optimiser.init(arrays), jr.key_data(key), zero, method, worst, zero, jnp.array(False))
 
 
-def _chunk(state, source, validation, optimiser, steps, batch):
+def _chunk(state, source, validation, optimiser, steps, batch, at_once=None):
     """`steps` (traced: one program for any number) optimiser steps and one look at the validation tasks."""
     validate_key = jr.key(0)  # the same noise at every look, so that looks can be compared
     params, rest = eqx.partition(state.method, eqx.is_inexact_array)
@@ -84,8 +102,7 @@ def _chunk(state, source, validation, optimiser, steps, batch):
         params, opt_state, key, failed, total, count = carry
         key, task_key, loss_key = jr.split(key, 3)
         tasks = jax.vmap(source)(jr.split(task_key, batch))
-        objective = lambda p: _mean_loss(eqx.combine(p, rest), tasks, loss_key)
-        loss, grads = jax.value_and_grad(objective)(params)
+        loss, grads = _gradient(params, rest, tasks, loss_key, at_once)
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & ~failed
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes in clipping and adam
             updates, new_opt = optimiser.update(grads, opt_state, params)
@@ -103,7 +120,7 @@ def _chunk(state, source, validation, optimiser, steps, batch):
     if validation is None:
         best, best_loss, best_step, loss = method, state.best_loss, done, jnp.nan
     else:
-        loss = _mean_loss(method, validation, validate_key)
+        loss = _mean_loss(method, validation, validate_key, at_once)
         better = loss < state.best_loss
         pick = lambda new, old: jnp.where(better, new, old) if eqx.is_array(new) else new
         best = jax.tree.map(pick, method, state.best)
@@ -114,11 +131,11 @@ def _chunk(state, source, validation, optimiser, steps, batch):
 
 
 @eqx.filter_jit
-def _run(state, source, validation, axes, optimiser, steps, batch):
+def _run(state, source, validation, axes, optimiser, steps, batch, at_once=None):
     if axes is None:
-        return _chunk(state, source, validation, optimiser, steps, batch)
+        return _chunk(state, source, validation, optimiser, steps, batch, at_once)
     leaf = eqx.if_array(0)
-    call = lambda s, src, val: _chunk(s, src, val, optimiser, steps, batch)
+    call = lambda s, src, val: _chunk(s, src, val, optimiser, steps, batch, at_once)
     return eqx.filter_vmap(call, in_axes=(leaf, axes, leaf))(state, source, validation)
 
 
@@ -145,6 +162,7 @@ def fit(
     state: State | None = None,
     progress: Callable[[int, int, float], None] | None = None,
     save: Callable[[State], None] | None = None,
+    at_once: int | None = None,
 ) -> Fitted:
     """Meta-train a method: minimise its loss averaged over tasks from `source`.
 
@@ -164,6 +182,8 @@ def fit(
         state: continue from here (`Fitted.state`), to the same bits as an uninterrupted run.
         progress: called with `(step, steps, loss)` after each chunk.
         save: called with the state after each chunk.
+        at_once: tasks computed side by side, `None` for all; a divisor of `batch`. One or two are quickest where a task
+            fills the machine by itself, as images do, and need the least memory.
 
     Returns:
         a `Fitted`. A non-finite loss ends the run and is reported in `outcome`, not raised.
@@ -179,18 +199,20 @@ def fit(
     """
     if steps < 1 or batch < 1 or every < 1:
         raise ValueError(f"fit takes steps, batch and every of at least 1; got {steps}, {batch} and {every}.")
+    if at_once is not None and (at_once < 1 or batch % at_once):
+        raise ValueError(f"fit takes at_once that divides batch = {batch}; got {at_once}.")
     begin = time.perf_counter()
     optimiser = adam(learning_rate, steps) if optimiser is None else optimiser
     if state is None:
         members = 0 if axes is None else jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
         state = _start(method, key, optimiser, members)
         if validation is not None:  # the untrained method competes too
-            state = _run(state, source, validation, axes, optimiser, jnp.int32(0), batch)[0]
+            state = _run(state, source, validation, axes, optimiser, jnp.int32(0), batch, at_once)[0]
     losses, looks, outcome = [], [], "done"
     done = int(jnp.max(state.step))
     while done < steps:
         size = min(every, steps - done)
-        state, loss, look = _run(state, source, validation, axes, optimiser, jnp.int32(size), batch)
+        state, loss, look = _run(state, source, validation, axes, optimiser, jnp.int32(size), batch, at_once)
         done += size
         losses.append(jax.device_get(loss))
         if validation is not None:

@@ -1,6 +1,7 @@
 """What every learner and every method offers; the only interface `fit` and `evaluate` know."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -19,11 +20,23 @@ class Spec(eqx.Module):
         pooled: how many of the last input columns are a pooled model's out-of-fold prediction: 0 for
             none, 1 for numbers (the predicted outcome itself), `C` for classes (log probabilities).
             Methods may use them as a mean function; to all others they are inputs like any.
+        net: makes the network of x in the place of a fully connected one: `(outputs, *, key) -> network of one
+            row`, such as `functools.partial(Conv4.init, size=28)` for images. `None`: each method's own.
+
+    Example:
+        >>> import functools, jax
+        >>> from metaprior import Spec, methods
+        >>> from metaprior.heads import Categorical
+        >>> from metaprior.nets.conv import Conv4
+        >>> spec = Spec(784, Categorical(5), net=functools.partial(Conv4.init, filters=8))
+        >>> type(methods.ProtoNet.init(spec, key=jax.random.key(0)).net).__name__
+        'Conv4'
     """
 
     x_dim: int = eqx.field(static=True)
     head: AbstractHead
     pooled: int = eqx.field(static=True, default=0)
+    net: Callable[..., Callable] | None = eqx.field(static=True, default=None)
 
 
 class AbstractLearner(eqx.Module):

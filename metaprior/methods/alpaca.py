@@ -68,6 +68,7 @@ class ALPaCA(AbstractGenerative):
         if phi is None:
             tanh = jnp.tanh
             phi = eqx.nn.MLP(spec.x_dim, size, width, 2, activation=tanh, final_activation=tanh, key=net_key)
+            phi = phi if spec.net is None else spec.net(size, key=net_key)
         q, p = size if features == "network" else 1 + phi * spec.x_dim, spec.head.y_dim
         noise = jnp.asarray(0.1) if noise_variance is None else noise_variance
         log_noise = jnp.broadcast_to(jnp.log(noise), (p,)) if eqx.is_array(noise) else math.log(noise)

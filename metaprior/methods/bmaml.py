@@ -10,7 +10,7 @@ import jax.random as jr
 from metaprior.infer.descend import Curvature
 from metaprior.infer.svgd import svgd
 from metaprior.method import AbstractMethod
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Particles
 
 OBJECTIVES, SUBSETS = ("nll", "chaser"), ("all", "last_layer")
@@ -92,10 +92,11 @@ class BMAML(AbstractMethod):
             raise ValueError(f"BMAML has particles of 'all' weights or of the 'last_layer'; got {subset!r}.")
         if particles < 1:
             raise ValueError(f"BMAML takes at least 1 particle; got {particles}.")
-        make = lambda k: mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=k)
+        make = lambda k: network(spec, spec.head.raw_dim, width, depth, key=k)
         nets = eqx.filter_vmap(make)(jr.split(key, particles))
         last = jax.tree.map(lambda _: False, nets)
-        which = eqx.tree_at(lambda n: (n.layers[-1].weight, n.layers[-1].bias), last, (True, True))
+        linear = lambda n: n.layers[-1] if hasattr(n, "layers") else n.last
+        which = eqx.tree_at(lambda n: (linear(n).weight, linear(n).bias), last, (True, True))
         which = eqx.is_inexact_array if subset == "all" else which
         moving, rest = eqx.partition(nets, which)
         rest = jax.tree.map(lambda a: a[0] if eqx.is_inexact_array(a) else a, rest)

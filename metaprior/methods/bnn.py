@@ -9,7 +9,7 @@ import optax
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractLearner
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
@@ -63,7 +63,7 @@ class BNN(AbstractLearner):
             kl_weight: 1 is the evidence bound. 0.3 predicts better: with 10 units and 20 rows 0.49 nats a row instead
                 of 1.05 (exact 0.26), with 2 rows 1.54 instead of 1.58 (exact 0.95).
         """
-        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
+        net = network(spec, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
         zero = jax.tree.map(lambda a: jnp.zeros_like(a) if eqx.is_inexact_array(a) else a, net)
         scale = lambda a: jnp.full_like(a, jnp.log(std) - 0.5 * jnp.log(float(a.shape[1] if a.ndim == 2 else 1)))
         return cls(Diagonal(zero, jax.tree.map(scale, eqx.filter(net, eqx.is_inexact_array))), spec.head, steps,

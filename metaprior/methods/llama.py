@@ -11,7 +11,7 @@ from metaprior.infer.descend import descend
 from metaprior.infer.laplace import STRUCTURES, laplace, log_det
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractMethod
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
@@ -70,7 +70,7 @@ class LLAMA(AbstractMethod):
             raise ValueError(f"LLAMA has the structures {', '.join(map(repr, STRUCTURES))}; got {structure!r}.")
         if not spec.head.density:
             raise TypeError(f"LLAMA takes the curvature of a density; {type(spec.head).__name__} has none.")
-        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
+        net = network(spec, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
         return cls(net, spec.head, inner_lr, precision, steps, eta, structure, clip)
 
     def adapt(self, support, key):

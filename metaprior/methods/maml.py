@@ -7,7 +7,7 @@ import jax.random as jr
 
 from metaprior.infer.descend import descend
 from metaprior.method import AbstractMethod
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Particles
 
 
@@ -46,7 +46,7 @@ class MAML(AbstractMethod):
             steps: inner steps, in training and after it.
             first_order: leave out second derivatives (section 5.2).
         """
-        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
+        net = network(spec, spec.head.raw_dim, width, depth, key=key)
         return cls(net, spec.head, inner_lr, steps, first_order)
 
     def risk(self, net, data, key):

@@ -1,8 +1,8 @@
 """Matching networks."""
 
 import math
+from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from metaprior.heads import Categorical
 from metaprior.method import AbstractMethod
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, network
 from metaprior.posterior import Particles
 
 ABSENT = -1e9  # logit of a class without rows
@@ -56,7 +56,7 @@ class MatchingNet(AbstractMethod):
         (4, 3)
     """
 
-    net: eqx.nn.MLP
+    net: Callable
     log_scale: Array | float
     head: Categorical
     prior: Float[Array, "c e"] | None
@@ -67,7 +67,7 @@ class MatchingNet(AbstractMethod):
         cls, spec, *, key, width=64, depth=2, embedding=32, scale: float | None = None,
         pseudo_count: float | None = None,
     ):  # fmt: skip
-        """A fully connected embedding; for images pass one's own network with `equinox.tree_at`.
+        """A fully connected embedding, or `spec.net`'s.
 
         Args:
             spec: shape of the tasks; its head must be `Categorical`.
@@ -86,7 +86,7 @@ class MatchingNet(AbstractMethod):
         if pseudo_count is not None and pseudo_count < 0:
             raise ValueError(f"MatchingNet takes a pseudo_count of 0 or more rows; got {pseudo_count}.")
         net_key, prior_key = jr.split(key)
-        net = mlp(spec.x_dim, embedding, width, depth, key=net_key)
+        net = network(spec, embedding, width, depth, key=net_key)
         log_scale = jnp.log(jnp.asarray(10.0)) if scale is None else math.log(scale)
         if pseudo_count == 0:
             return cls(net, log_scale, spec.head, None, None)

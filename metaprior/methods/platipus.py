@@ -11,7 +11,7 @@ from jaxtyping import Array
 from metaprior.infer.descend import Curvature, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.method import AbstractGenerative
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
@@ -76,7 +76,7 @@ class PLATIPUS(AbstractGenerative):
         """
         if samples < 1:
             raise ValueError(f"PLATIPUS needs at least 1 draw of the weights; got samples={samples}.")
-        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
+        net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
         rate: Any = Curvature.init(net, 0.1, steps) if inner_lr is None else inner_lr
         gamma = jnp.asarray(gamma)

@@ -12,7 +12,7 @@ from metaprior.infer.gp import cholesky, laplace, sequential_log_prob, whiten
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.kernels import Constant, Deep, Dot, Kernels, RandomEffects, Spectral, Stationary, diagonal, gram
 from metaprior.nets.means import Mean, Scale
-from metaprior.nets.mlp import mlp
+from metaprior.nets.mlp import network
 
 # Kernels of the plain process on d features, each starting where two unit normal points are neither alike nor unrelated.
 PLAIN = {
@@ -109,7 +109,7 @@ class Process(AbstractMethod):
         mean = Mean.init(spec, degree=0, width=0, key=net_key)
         noise = None if spec.head.classes else Scale.init(spec.x_dim, 0.3, width=0, key=net_key)
         if width:
-            base = Deep(mlp(spec.x_dim, features, width, 2, key=net_key), base)
+            base = Deep(network(spec, features, width, 2, key=net_key), base)
         return cls(mean, (base,), noise, spec.head, None, decay)
 
     def gram(self, a, b):

@@ -1,8 +1,8 @@
 """Prototypical networks."""
 
 import math
+from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from metaprior.heads import Categorical
 from metaprior.method import AbstractMethod
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, network
 from metaprior.posterior import Particles
 
 ABSENT = -1e9  # logit of a class without a prototype
@@ -49,14 +49,14 @@ class ProtoNet(AbstractMethod):
         (4, 3)
     """
 
-    net: eqx.nn.MLP
+    net: Callable
     head: Categorical
     prior: Float[Array, "c e"] | None
     log_count: Array | float | None
 
     @classmethod
     def init(cls, spec, *, key, width=64, depth=2, embedding=32, pseudo_count: float | None = None):
-        """A fully connected embedding; for images pass one's own network with `equinox.tree_at`.
+        """A fully connected embedding, or `spec.net`'s.
 
         Args:
             spec: shape of the tasks; its head must be `Categorical`.
@@ -71,7 +71,7 @@ class ProtoNet(AbstractMethod):
         if pseudo_count is not None and pseudo_count < 0:
             raise ValueError(f"ProtoNet takes a pseudo_count of 0 or more rows; got {pseudo_count}.")
         net_key, prior_key = jr.split(key)
-        net = mlp(spec.x_dim, embedding, width, depth, key=net_key)
+        net = network(spec, embedding, width, depth, key=net_key)
         if pseudo_count == 0:
             return cls(net, spec.head, None, None)
         log_count = jnp.zeros(()) if pseudo_count is None else math.log(pseudo_count)

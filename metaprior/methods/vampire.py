@@ -10,7 +10,7 @@ from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
 from metaprior.method import AbstractGenerative
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
@@ -65,7 +65,7 @@ class VAMPIRE(AbstractGenerative):
         """
         if samples < 1:
             raise ValueError(f"VAMPIRE needs at least 1 draw of the weights; got samples={samples}.")
-        net = mlp(spec.x_dim, spec.head.raw_dim, width, depth, key=key)
+        net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
         rate = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False)) if inner_lr is None else inner_lr
         return cls(prior, spec.head, rate, steps, samples, kl_weight, clip)

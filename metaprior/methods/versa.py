@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractMethod
-from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.mlp import apply, mlp, network
 from metaprior.nets.sets import DeepSet
 from metaprior.posterior import AbstractHead, Sampled
 
@@ -67,7 +67,7 @@ class VERSA(AbstractMethod):
             raise ValueError(f"VERSA needs at least 1 draw of the last layer; got samples={samples}.")
         classes, rows = spec.head.classes, spec.head.raw_dim
         keys = jr.split(key, 4)
-        net = mlp(spec.x_dim, features, width, depth, key=keys[0])
+        net = network(spec, features, width, depth, key=keys[0])
         encoder = None if classes else DeepSet.init(spec, width=width, depth=depth, key=keys[1])
         null = 0.1 * jr.normal(keys[2], (classes, features)) if classes else None
         shape = (features + 1, 2 * (features + 1)) if classes else (width, 2 * rows * (features + 1))

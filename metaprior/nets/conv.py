@@ -18,11 +18,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 GROUPS = 8  # at most; fewer where the channels do not divide by it
 
 
-def patches(image: Float[Array, "h w c"]) -> Float[Array, "h w 9*c"]:
+def patches(image: Float[Array, "h w c"], stride: int = 1) -> Float[Array, "h/stride w/stride 9*c"]:
     """The 3 x 3 neighbourhood of every pixel, zeros outside; ordered as a kernel `(3, 3, c)` flattened."""
     h, w, _ = image.shape
     wide = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-    return jnp.concatenate([wide[i : i + h, j : j + w] for i in range(3) for j in range(3)], axis=-1)
+    return jnp.concatenate([wide[i : i + h : stride, j : j + w : stride] for i in range(3) for j in range(3)], axis=-1)
 
 
 def pool(image: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
@@ -38,20 +38,24 @@ class Conv(eqx.Module):
     Args:
         kernel: `(9 * c, f)` or, for 1 x 1, `(c, f)`; start from He's normal.
         bias: `(f,)`, zero at first; `None` where a normalisation follows, which has its own.
+        stride: every pixel, or every second one (rounded up).
     """
 
     kernel: Float[Array, "k f"]
     bias: Float[Array, "f"] | None
+    stride: int = eqx.field(static=True, default=1)
 
     @classmethod
-    def init(cls, inputs: int, outputs: int, *, key: PRNGKeyArray, window: int = 3, bias: bool = False) -> "Conv":
+    def init(
+        cls, inputs: int, outputs: int, *, key: PRNGKeyArray, window: int = 3, bias: bool = False, stride: int = 1
+    ) -> "Conv":
         """Weights for `inputs` and `outputs` channels; `window` is 3 or 1."""
         fan = window * window * inputs
         kernel = jr.normal(key, (fan, outputs)) * (2 / fan) ** 0.5
-        return cls(kernel, jnp.zeros(outputs) if bias else None)
+        return cls(kernel, jnp.zeros(outputs) if bias else None, stride)
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "h w f"]:
-        wide = image if self.kernel.shape[0] == image.shape[-1] else patches(image)
+        wide = image if self.kernel.shape[0] == image.shape[-1] else patches(image, self.stride)
         out = wide @ self.kernel
         return out if self.bias is None else out + self.bias
 
@@ -122,7 +126,7 @@ class Conv4(eqx.Module):
     @classmethod
     def init(
         cls, outputs: int, *, key: PRNGKeyArray, size: int = 28, channels: int = 1, filters: int = 64, blocks: int = 4,
-        groups: int = GROUPS,
+        groups: int = GROUPS, pooled: bool = True,
     ) -> "Conv4":  # fmt: skip
         """Random weights.
 
@@ -133,6 +137,8 @@ class Conv4(eqx.Module):
             filters: channels of every block (64 in the papers, 32 for MAML's miniImageNet).
             blocks: four; five for VERSA's miniImageNet.
             groups: most groups of the normalisation.
+            pooled: `False` halves the image by a stride of 2 in the place of the max-pool (MAML's Omniglot network),
+                a quarter of the work.
         """
         if size < 2**blocks:
             raise ValueError(
@@ -140,16 +146,18 @@ class Conv4(eqx.Module):
             )
         keys = jr.split(key, blocks + 1)
         widths = (channels, *[filters] * blocks)
-        convs = tuple(Conv.init(a, b, key=k) for a, b, k in zip(widths, widths[1:], keys))
+        stride = 1 if pooled else 2
+        convs = tuple(Conv.init(a, b, stride=stride, key=k) for a, b, k in zip(widths, widths[1:], keys))
         norms = tuple(GroupNorm.init(filters, groups) for _ in convs)
-        left = (size // 2**blocks) ** 2 * filters
+        left = (size // 2**blocks if pooled else -(-size // 2**blocks)) ** 2 * filters
         return cls(convs, norms, eqx.nn.Linear(left, outputs, key=keys[-1]), size, channels)
 
     def __call__(self, row: Float[Array, "d"]) -> Float[Array, "r"]:
         image = _image(row, self.size, self.channels)
         for conv, norm in zip(self.convs, self.norms):
             # The pool before the ReLU gives the same numbers, of which a quarter need the ReLU.
-            image = jax.nn.relu(pool(norm(conv(image))))
+            image = norm(conv(image))
+            image = jax.nn.relu(pool(image) if conv.stride == 1 else image)
         return self.last(image.reshape(-1))
 
 

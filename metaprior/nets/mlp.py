@@ -1,10 +1,13 @@
 """Fully connected networks: equinox's, called with one row a point."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from metaprior.method import Spec
 
 
 def mlp(
@@ -12,6 +15,15 @@ def mlp(
 ) -> eqx.nn.MLP:
     """`depth` hidden layers of `width` units; weights and biases start uniform in ±1/sqrt(fan-in)."""
     return eqx.nn.MLP(inputs, outputs, width, depth, activation, key=key)
+
+
+def network(
+    spec: Spec, outputs: int, width: int, depth: int, *, key: PRNGKeyArray, activation: Callable = jax.nn.relu
+) -> Any:
+    """The network of x: what `spec.net` makes (an image network), else an `mlp` of this size."""
+    if spec.net is not None:
+        return spec.net(outputs, key=key)
+    return mlp(spec.x_dim, outputs, width, depth, key=key, activation=activation)
 
 
 def apply(net: Callable, x: Float[Array, "n d"]) -> Float[Array, "n r"]:

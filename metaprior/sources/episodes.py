@@ -1,0 +1,149 @@
+"""Episodes of a set of labelled images: a few classes, a few images of each."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+
+from metaprior.task import Data, Task
+
+
+class Episodes(eqx.Module):
+    """Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot Learning", NeurIPS 2016,
+    section 2.2: `way` classes at random, `shot` + `query` different images of each.
+
+    The images stay on the device as bytes; a task is a draw of indices, so that episodes are drawn inside the compiled
+    step of `fit`. Inputs are pixels in 0 … 1, flattened; support and query hold the classes one after the other.
+
+    Args:
+        pixels: all images, `(m, h, w, c)`.
+        members: the images of every class, `(C, most)`, padded.
+        count: how many a class has, `(C,)`.
+        group: of every class, `(C,)`, such as its alphabet.
+        way, shot, query: classes of a task, and images of each.
+        slots: classes that the head knows; labels are `way` of them at random. Equal to `way` unless given.
+        rotations: each class turned by 90, 180 and 270 degrees is another class (Santoro et al. 2016). Images are square.
+        within: share of tasks whose classes are all of one group (all turned alike).
+        affine: strength of a random affine map of every image; 1.0 is Koch, Zemel & Salakhutdinov, "Siamese Neural
+            Networks for One-shot Image Recognition", 2015, section 3.3: turned by up to 10 degrees, sheared by up to 0.3,
+            scaled by 0.8 to 1.2, moved by up to 2 pixels of 28. 0.0 (default) leaves images as they are.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> from metaprior.sources import Episodes
+        >>> pixels = np.random.default_rng(0).integers(0, 255, (60, 8, 8, 1), np.uint8)
+        >>> source = Episodes.of(pixels, np.repeat(np.arange(10), 6), way=5, shot=1, query=3)
+        >>> task = source(jax.random.key(0))
+        >>> task.support.x.shape, task.query.y.shape
+        ((5, 64), (15, 1))
+    """
+
+    pixels: UInt8[Array, "m h w c"]
+    members: Int[Array, "C most"]
+    count: Int[Array, "C"]
+    group: Int[Array, "C"]
+    large: Int[Array, "g"]
+    way: int = eqx.field(static=True)
+    shot: int = eqx.field(static=True)
+    query: int = eqx.field(static=True)
+    slots: int = eqx.field(static=True)
+    rotations: bool = eqx.field(static=True)
+    within: float = eqx.field(static=True)
+    affine: float = eqx.field(static=True)
+
+    @classmethod
+    def of(
+        cls, pixels, label, *, way: int, shot: int = 1, query: int = 5, group=None, slots: int | None = None,
+        rotations: bool = False, within: float = 0.0, affine: float = 0.0,
+    ) -> "Episodes":  # fmt: skip
+        """From images and labels; classes with fewer than `shot + query` images are left out.
+
+        Args:
+            pixels: `(m, h, w, c)` bytes.
+            label: class of every image, `(m,)` whole numbers; images with a negative label are left out.
+            way, shot, query, slots, rotations, within, affine: as above.
+            group: of every image, `(m,)`; all alike unless given.
+        """
+        pixels, label = np.asarray(pixels), np.asarray(label)
+        group = np.zeros_like(label) if group is None else np.asarray(group)
+        if pixels.ndim != 4 or pixels.dtype != np.uint8 or label.shape != pixels.shape[:1]:
+            raise ValueError(f"Episodes takes bytes (m, h, w, c) and labels (m,); got {pixels.shape} {pixels.dtype} and {label.shape}.")  # fmt: skip
+        if rotations and pixels.shape[1] != pixels.shape[2]:
+            raise ValueError(f"Turned images must be square; got {pixels.shape[1]} x {pixels.shape[2]}.")
+        found = [np.flatnonzero(label == c) for c in np.unique(label[label >= 0])]
+        found = [rows for rows in found if len(rows) >= shot + query]
+        turned = 4 if rotations else 1
+        if len(found) * turned < way:
+            raise ValueError(f"{way}-way tasks need {way} classes of at least {shot + query} images; there are {len(found)}.")  # fmt: skip
+        most = max(len(rows) for rows in found)
+        members = np.stack([np.pad(rows, (0, most - len(rows))) for rows in found])
+        of_class = np.array([group[rows[0]] for rows in found])
+        names, sizes = np.unique(of_class, return_counts=True)
+        large = names[sizes >= way]
+        if within > 0 and not len(large):
+            raise ValueError(f"No group has {way} classes, which tasks within a group need; the largest has {sizes.max()}.")  # fmt: skip
+        integers = [jnp.asarray(a, jnp.int32) for a in (members, [len(r) for r in found], of_class, large)]
+        return cls(jnp.asarray(pixels), *integers, way, shot, query, slots or way, rotations, within, affine)
+
+    def classes(self, key: PRNGKeyArray) -> tuple[Int[Array, "way"], Int[Array, "way"]]:
+        """Classes of a task and how often each is turned by 90 degrees."""
+        u_key, kind_key, group_key, turn_key = jr.split(key, 4)
+        turned = 4 if self.rotations else 1
+        u = jr.uniform(u_key, (len(self.count), turned))
+        if self.within > 0:
+            group = self.large[jr.randint(group_key, (), 0, len(self.large))]
+            turn = jr.randint(turn_key, (), 0, turned)
+            inside = (self.group == group)[:, None] & (jnp.arange(turned) == turn)
+            u = jnp.where(jr.bernoulli(kind_key, self.within) & ~inside, -1.0, u)
+        _, chosen = jax.lax.top_k(u.ravel(), self.way)
+        return chosen // turned, chosen % turned
+
+    def images(self, key: PRNGKeyArray, index: Array, turn: Array) -> Float[Array, "k d"]:
+        """Images as rows: in 0 … 1, turned, and moved where `affine` says so."""
+        x = self.pixels[index].astype(jnp.float32) / 255.0
+        if self.rotations:
+            size = x.shape[1]
+            order = np.stack([np.rot90(np.arange(size * size).reshape(size, size), k).ravel() for k in range(4)])
+            flat = x.reshape(len(x), size * size, -1)
+            x = jnp.take_along_axis(flat, jnp.asarray(order)[turn][..., None], axis=1).reshape(x.shape)
+        if self.affine > 0:
+            x = jax.vmap(lambda image, k: warp(image, self.affine, key=k))(x, jr.split(key, len(x)))
+        return x.reshape(len(x), -1)
+
+    def __call__(self, key: PRNGKeyArray) -> Task:
+        class_key, image_key, slot_key, warp_key = jr.split(key, 4)
+        classes, turn = self.classes(class_key)
+        each = self.shot + self.query
+        u = jr.uniform(image_key, (self.way, self.members.shape[1]))
+        u = jnp.where(jnp.arange(u.shape[1]) < self.count[classes][:, None], u, -1.0)
+        _, place = jax.lax.top_k(u, each)
+        index = jnp.take_along_axis(self.members[classes], place, axis=1)
+        x = self.images(warp_key, index.ravel(), jnp.repeat(turn, each)).reshape(self.way, each, -1)
+        name = jnp.arange(self.way) if self.slots == self.way else jr.permutation(slot_key, self.slots)[: self.way]
+        y = jnp.broadcast_to(name.astype(x.dtype)[:, None, None], (self.way, each, 1))
+        rows = lambda a, b: Data(
+            x[:, a:b].reshape(-1, x.shape[-1]), y[:, a:b].reshape(-1, 1), jnp.ones(self.way * (b - a), bool)
+        )
+        return Task(rows(0, self.shot), rows(self.shot, each))
+
+
+def warp(image: Float[Array, "h w c"], strength: float, *, key: PRNGKeyArray) -> Float[Array, "h w c"]:
+    """A random affine map about the middle, interpolated linearly; pixels from outside are those of the edge."""
+    h, w, _ = image.shape
+    u = strength * jr.uniform(key, (7,), minval=-1.0, maxval=1.0)
+    angle, shear = u[0] * (np.pi / 18), u[1:3] * 0.3
+    turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+    matrix = turn @ jnp.array([[1.0, shear[0]], [shear[1], 1.0]]) @ jnp.diag(1.0 + 0.2 * u[3:5])
+    middle = jnp.array([(h - 1) / 2, (w - 1) / 2])
+    move = u[5:7] * jnp.array([h, w]) / 14
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(h), jnp.arange(w), indexing="ij"), -1).reshape(-1, 2)
+    place = (grid - middle) @ matrix.T + middle + move
+    place = jnp.clip(place, 0.0, jnp.array([h - 1.0, w - 1.0]))
+    low = jnp.minimum(jnp.floor(place).astype(int), jnp.array([h - 2, w - 2]))
+    share = place - low
+    flat, at = image.reshape(h * w, -1), low[:, 0] * w + low[:, 1]
+    top = flat[at] * (1 - share[:, 1:]) + flat[at + 1] * share[:, 1:]
+    bottom = flat[at + w] * (1 - share[:, 1:]) + flat[at + w + 1] * share[:, 1:]
+    return (top * (1 - share[:, :1]) + bottom * share[:, :1]).reshape(image.shape)
