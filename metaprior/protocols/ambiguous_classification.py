@@ -126,7 +126,7 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         if method != "exact":
             found = judge(learner, tasks(source, shots, count), source.box, options["samples"], jr.key(seed))
         found = {name: np.asarray(value) for name, value in found.items()}
-        add = lambda metric, values: figures.append(Figure.of(setting, metric, values))  # noqa: B023
+        add = lambda metric, values: figures.append(Figure.of(setting, metric, values))
         add("nll", found["nll"].mean(1))
         add("gap", (found["nll"] - true["nll"]).mean(1))
         add("joint", found["joint"])

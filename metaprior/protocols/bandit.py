@@ -1,6 +1,5 @@
 """The wheel bandit: Thompson sampling with functions drawn from each method's posterior."""
 
-import functools
 import time
 from collections.abc import Sequence
 from typing import Any

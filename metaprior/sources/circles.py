@@ -119,7 +119,8 @@ class CirclePosterior(AbstractPosterior):
         place, width = self._centers()
         r = jnp.geomspace(low, high, RADII + 1, dtype=data.x.dtype)
         sides = [jnp.minimum(d[..., None], r) for d in (place, self.source.box - place)]  # two of (2, g, r)
-        area = sum(quarter(one[0], two[1], r) for one in sides for two in sides).reshape(-1, RADII + 1)
+        quarters = jnp.stack([quarter(one[0], two[1], r) for one in sides for two in sides])
+        area = quarters.sum(0).reshape(-1, RADII + 1)
         center = jnp.stack([jnp.repeat(place[0], SIDE), jnp.tile(place[1], SIDE)], 1)
         log_cell = jnp.log(width[0][:, None] * width[1][None]).ravel()
         square = ((center[:, None] - data.x[None]) ** 2).sum(-1)
@@ -178,7 +179,6 @@ class CirclePosterior(AbstractPosterior):
         c_key, r_key = jr.split(key)
         i = jr.categorical(c_key, jnp.log(self._weights(table)), shape=(samples,))
         mine = tuple(a[i] for a in table)
-        low, high = self.source.radius
         left = jr.uniform(r_key, (samples,)) * self._beyond(mine, mine[2][:, None])[:, 0]
 
         def halve(_, ends):
@@ -186,7 +186,7 @@ class CirclePosterior(AbstractPosterior):
             more = self._beyond(mine, middle[:, None])[:, 0] > left
             return jnp.where(more, middle, ends[0]), jnp.where(more, ends[1], middle)
 
-        ends = jax.lax.fori_loop(0, 25, halve, (mine[2], jnp.full_like(left, high)))
+        ends = jax.lax.fori_loop(0, 25, halve, (mine[2], jnp.full_like(left, self.source.radius[1])))
         return mine[0], 0.5 * (ends[0] + ends[1])
 
     def sample(self, x, *, key, samples):

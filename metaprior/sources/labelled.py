@@ -1,0 +1,92 @@
+"""Two classes: whether a noisy function is positive."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax.scipy import stats
+from jaxtyping import Array, Float
+
+from metaprior.heads import Categorical
+from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.sources.ambiguous import SineLine
+from metaprior.sources.grid import Family
+from metaprior.task import Data, Task, concat
+
+
+class Labelled(eqx.Module):
+    """Tasks of `waves` whose outcome is 1 where it is positive, noise included, and 0 elsewhere.
+
+    Args:
+        waves: sine waves and lines; their noise must not be zero.
+
+    Example:
+        >>> import jax
+        >>> from metaprior.sources import SineLine
+        >>> from metaprior.sources.labelled import Labelled
+        >>> source = Labelled(SineLine(support=5))
+        >>> task = source(jax.random.key(0))
+        >>> source.exact(task.support).predict(task.query.x, key=None, samples=1).mean().shape
+        (10, 2)
+    """
+
+    waves: SineLine
+
+    def __call__(self, key) -> Task:
+        label = lambda data: Data(data.x, (data.y > 0).astype(data.y.dtype), data.mask)
+        task = self.waves(key)
+        return Task(label(task.support), label(task.query))
+
+    def exact(self, support: Data) -> "Cells":
+        """Bayes' rule over a grid of sine waves and lines."""
+        grid = self.waves.exact(support)
+        coarse = lambda f: dataclasses.replace(f, blocks=tuple(b // 2 for b in f.blocks))
+        return Cells(tuple(coarse(f) for f in grid.families), self.waves.noise, support)
+
+
+class Cells(AbstractPosterior):
+    """The posterior over the cells of families' grids given labels, p(1 | x, f) = Φ(f(x) / noise).
+
+    Labels say little, so that half the cells along a side that outcomes need are enough; draws are cells.
+
+    Args:
+        families: where the function may come from, equally likely at first.
+        noise: standard deviation of the noise, units of f.
+        support: what was observed.
+    """
+
+    families: tuple[Family, ...]
+    noise: float
+    support: Data
+
+    def _values(self, x) -> Float[Array, "c n"]:
+        """Every cell's function over the noise."""
+        flat = [(f.grid(x.dtype), f.features(x)) for f in self.families]
+        return jnp.concatenate([w.reshape(w.shape[0], -1).T @ phi.T for w, phi in flat]) / self.noise
+
+    def _log_weights(self, data: Data) -> Float[Array, "c"]:
+        """log p(cell, labels of `data`)."""
+        sizes = [f.grid(data.x.dtype)[0].size for f in self.families]
+        prior = jnp.concatenate([jnp.full(n, -jnp.log(1.0 * n * len(sizes)), data.x.dtype) for n in sizes])
+        each = stats.norm.logcdf(self._values(data.x) * (2 * data.y[:, 0] - 1))
+        return prior + jnp.where(data.mask, each, 0.0).sum(1)
+
+    @staticmethod
+    def _mixture(p: Float[Array, "s n"]) -> Mixture:
+        p = jnp.clip(p, 1e-6, 1 - 1e-6)
+        params = jnp.log(jnp.stack([1 - p, p], -1))
+        return Mixture((Part(Categorical(2), params, jnp.zeros(p.shape[0], p.dtype)),))
+
+    def predict(self, x, *, key, samples):
+        weight = jax.nn.softmax(self._log_weights(self.support))
+        return self._mixture((weight @ stats.norm.cdf(self._values(x)))[None])
+
+    def sample(self, x, *, key, samples):
+        cell = jr.categorical(key, self._log_weights(self.support), shape=(samples,))
+        return self._mixture(stats.norm.cdf(self._values(x)[cell]))
+
+    def joint_log_prob(self, data, *, key, samples):
+        both = jax.nn.logsumexp(self._log_weights(concat(self.support, data)))
+        return both - jax.nn.logsumexp(self._log_weights(self.support))
