@@ -71,7 +71,7 @@ def _cells(dtype) -> tuple[Array, Array, Array]:
     a, s = np.meshgrid(1 + _HALF * _NODES[0], shift, indexing="ij")
     log_p = np.log(_NODES[1])[:, None] + log_shift
     log_p = log_p - np.logaddexp.reduce(log_p.ravel())
-    return tuple(jnp.asarray(v.ravel(), dtype) for v in (a, s, log_p))  # ty: ignore[invalid-return-type]
+    return tuple(jnp.asarray(v.ravel(), dtype) for v in (a, s, log_p))  # ty: ignore[invalid-explicit-return]
 
 
 def _waves(x, dtype):

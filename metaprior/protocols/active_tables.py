@@ -1,0 +1,137 @@
+"""The tables of `active-learning`: which hour, which compound, which configuration."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+
+from metaprior.groups import check, runs
+from metaprior.sources import Table
+from metaprior.table import Features, need_columns, read
+
+WIDTH, ROWS, GROUPS, LONGEST = 16, 27_000, 1_100, 400  # tables are padded to these, so that one program serves all
+POOL, QUERY = 40, 24
+
+
+class Subject(NamedTuple):
+    """One table and what is asked of it.
+
+    Args:
+        file, task, target: where it is, the column of the groups, and what is predicted.
+        features: columns to predict from.
+        split_by: groups that share a value of this column stay on one side of every split.
+        log: predict the logarithm.
+        pool: rows of a group that may be labelled, at most `POOL`; of the others at most `QUERY` are judged.
+        seeks: what the best row has: `"high"`, `"low"`, or `None` where no row is sought.
+        cost: column with what a label costs; the rules do not see it.
+    """
+
+    file: str
+    task: str
+    target: str
+    features: tuple[str, ...]
+    split_by: str | None = None
+    log: bool = False
+    pool: int = POOL
+    seeks: str | None = None
+    cost: str | None = None
+
+
+SUBJECTS = {
+    "weather": Subject(
+        "weather_airport_days.csv", "group", "temp",
+        ("origin", "day_of_year", "hour", "wind_speed", "pressure"), split_by="day_of_year", pool=14,
+    ),
+    "molecules": Subject(
+        "molecules_30_assays.csv", "assay", "p_activity",
+        ("mol_wt", "logp", "tpsa", "hbd", "hba", "rot_bonds", "rings", "arom_rings", "frac_csp3", "heavy_atoms",
+         "hetero_atoms", "charge"), seeks="high",
+    ),
+    "configurations": Subject(
+        "hpo_deepar.csv", "task", "crps",
+        ("hp_num_layers", "hp_num_cells", "hp_dropout_rate_log", "hp_learning_rate_log",
+         "hp_num_batches_per_epoch_log", "hp_context_length_ratio_log"), log=True, seeks="low", cost="train_seconds",
+    ),
+}  # fmt: skip
+
+
+class Rows(NamedTuple):
+    """A table in the order of its groups.
+
+    Args:
+        frame: the feature columns.
+        z: outcomes, on the log scale where asked.
+        group: of each row; `start`, `count`: of each group.
+        fold: of each group, 0 … 4.
+        split: of each group: those that share it are no independent evidence.
+        cost: of each row, 1 where there is no such column.
+    """
+
+    frame: pl.DataFrame
+    z: np.ndarray
+    group: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+    fold: np.ndarray
+    split: np.ndarray
+    cost: np.ndarray
+
+
+def read_rows(folder: Path, subject: Subject) -> Rows:
+    """Read and check one table; `InputError` names the file, column and row that cannot be used."""
+    path = folder / subject.file
+    frame, where = read(path), str(path)
+    extra = [c for c in (subject.split_by, subject.cost) if c]
+    need_columns(frame, [subject.task, subject.target, *subject.features, *extra], where)
+    checked = check(frame, subject.task, subject.target, list(subject.features), where, kind="numbers", log=subject.log,
+                    split_by=subject.split_by, holdout=0.0, seed=0)  # fmt: skip
+    units = checked.units
+    z = checked.z if units is None else units.center + units.scale * checked.z
+    start, count = runs(checked.group)
+    shared = checked.frame[subject.split_by or subject.task].cast(pl.String).to_numpy().astype(str)[start]
+    split = np.unique(shared, return_inverse=True)[1]
+    cost = checked.frame[subject.cost].cast(pl.Float64).to_numpy() if subject.cost else np.ones(len(z))
+    return Rows(checked.frame, z, checked.group, start, count, checked.fold, split, cost)
+
+
+class Fold(NamedTuple):
+    """One split: sources of training and of judged tasks, the judged groups, and their units.
+
+    Args:
+        train: deals training tasks; `pools` a group's pool (support) and judged rows (query).
+        held: groups that are judged.
+        scale: the training outcomes' standard deviation: what one unit of y is.
+        expected_cost: of each row, from a regression on the training rows.
+    """
+
+    train: Table
+    pools: Table
+    held: np.ndarray
+    scale: float
+    expected_cost: np.ndarray
+
+
+def fold_of(rows: Rows, subject: Subject, fold: int, labels: int) -> Fold:
+    """Columns and outcomes in units of the training rows, and tasks with at most `labels` support rows."""
+    inside = rows.fold[rows.group] != fold
+    features = Features.learn(rows.frame.filter(pl.Series(inside)), list(subject.features), rows.group[inside])
+    encoded, _ = features.encode(rows.frame, subject.file)
+    centre, scale = float(rows.z[inside].mean()), float(rows.z[inside].std())
+    design = np.c_[np.ones(len(encoded)), encoded, encoded**2]
+    ridge = design[inside].T @ design[inside] + np.eye(design.shape[1])
+    weights = np.linalg.solve(ridge, design[inside].T @ np.log(rows.cost[inside]))
+    pad = lambda a, least: np.pad(a, [(0, max(0, least - len(a)))] + [(0, 0)] * (a.ndim - 1))
+    x = pad(np.pad(encoded, ((0, 0), (0, max(0, WIDTH - encoded.shape[1])))).astype(np.float32), ROWS)
+    y = pad(((rows.z - centre) / scale).astype(np.float32)[:, None], ROWS)
+    start, count = (pad(a.astype(np.int32), GROUPS) for a in (rows.start, rows.count))
+    inside_groups = np.flatnonzero(rows.fold != fold).astype(np.int32)
+    train = np.resize(inside_groups, max(GROUPS, len(inside_groups)))
+    arrays = [jnp.asarray(a) for a in (x, y, start, count, train)]
+    longest = max(LONGEST, int(rows.count.max()))
+    return Fold(
+        Table(*arrays, labels, QUERY, longest),
+        Table(*arrays, POOL, QUERY, longest),
+        np.flatnonzero(rows.fold == fold), scale, np.exp(design @ weights),
+    )  # fmt: skip

@@ -1,0 +1,117 @@
+"""Labelling a pool one row at a time, every rule on the same tasks, in one compiled program."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array
+
+from metaprior import acquire
+from metaprior.method import AbstractLearner
+from metaprior.posterior import AbstractPosterior, Mixture
+from metaprior.sources import SineLine
+from metaprior.task import Data, Task
+
+RULES = ("random", "entropy", "bald", "variance")
+SEEKING = ("improvement", "improvement a second")  # where the best row is sought; the second where labels cost seconds
+
+
+class Goal(eqx.Module):
+    """What is sought besides knowledge: the sign of y that is good, and what each row of the pool is thought to cost."""
+
+    sign: Array
+    cost: Array
+
+
+def improvement(mixture: Mixture, labelled: Data, goal: Goal) -> Array:
+    """Expected improvement on the best label so far (Jones, Schonlau & Welch 1998); on the pool's mean without one."""
+    values, weights = mixture.atoms(16)
+    none = (goal.sign * mixture.mean()[:, 0]).mean()
+    best = jnp.where(labelled.mask, goal.sign * labelled.y[:, 0], -jnp.inf).max()
+    best = jnp.where(labelled.mask.any(), best, none)
+    return jnp.tensordot(weights, jnp.maximum(goal.sign * values[..., 0] - best, 0.0), axes=1)
+
+
+def _scores(mixture: Mixture, labelled: Data, goal: Goal, key, rule) -> Array:
+    """The rule's score of every row of the pool; `rule` indexes `RULES + SEEKING`."""
+    known: list[Any] = [lambda by=by: acquire.score(mixture, by, key=key) for by in RULES]
+    if not mixture.parts[0].head.classes:
+        known.append(lambda: improvement(mixture, labelled, goal))
+        known.append(lambda: improvement(mixture, labelled, goal) / goal.cost)
+    return jax.lax.switch(rule, known)
+
+
+def _judged(mixture: Mixture, query: Data) -> tuple[Array, Array]:
+    """NLL, and squared error of the mean or the share of wrong classes, over the query rows."""
+    nll = query.mean(-mixture.log_prob(query.y))
+    mean = mixture.mean()
+    if mixture.parts[0].head.classes:
+        return nll, query.mean((mean.argmax(-1) != query.y[:, 0]) * jnp.ones_like(nll))
+    return nll, query.mean(((mean - query.y) ** 2)[:, 0])
+
+
+def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple[int, int]):
+    """Label one task's pool (its support) one row at a time: errors after 0 … `labels` labels, and the rows chosen."""
+    pool, query = task.support, task.query
+    empty = Data(jnp.zeros((labels, pool.x.shape[1]), pool.x.dtype), jnp.zeros((labels, 1), pool.y.dtype),
+                 jnp.zeros(labels, bool))  # fmt: skip
+
+    def step(carry, t):
+        labelled, left = carry
+        post_key, judge_key, pool_key, rule_key = jr.split(jr.fold_in(key, t), 4)
+        posterior = learner.posterior(labelled, key=post_key)
+        errors = _judged(posterior.predict(query.x, key=judge_key, samples=samples[0]), query)
+        mixture = posterior.predict(pool.x, key=pool_key, samples=samples[1])
+        score = _scores(mixture, labelled, goal, rule_key, rule)
+        pick = jnp.argmax(jnp.where(left, jnp.nan_to_num(score, nan=-1e30, neginf=-1e30), -jnp.inf))
+        put = lambda a, v: a.at[t].set(v, mode="drop")  # the last look labels nothing
+        labelled = Data(put(labelled.x, pool.x[pick]), put(labelled.y, pool.y[pick]), put(labelled.mask, True))
+        return (labelled, left.at[pick].set(False)), (*errors, pick)
+
+    _, (nll, error, picks) = jax.lax.scan(step, (empty, pool.mask), jnp.arange(labels + 1))
+    return nll, error, picks[:labels]
+
+
+@eqx.filter_jit
+def label(learner: AbstractLearner, tasks: Task, goals: Goal, rules, keys, labels: int, samples: tuple[int, int]):
+    """Every rule on every task, one compiled program: NLL and error `(r, t, labels + 1)`, picks `(r, t, labels)`.
+
+    Args:
+        learner: judged as it is.
+        tasks: stacked; the support is the pool, of which nothing is known at first.
+        goals: stacked.
+        rules: indices into `RULES + SEEKING`, `(r,)`.
+        keys: one a task, the same for every rule, so that rules are paired.
+        labels: how many rows are labelled.
+        samples: functions drawn to judge, and to choose.
+    """
+
+    def of(rule):  # rules one after the other, so that each computes its own score alone
+        each = lambda a: _one(learner, a[0], a[1], rule, a[2], labels, samples)
+        return jax.lax.map(each, (tasks, goals, keys), batch_size=25)
+
+    return jax.lax.map(of, rules)
+
+
+class Drawn(AbstractPosterior):
+    """A posterior known by drawn functions alone: what it says of y is a mixture over them."""
+
+    of: AbstractPosterior
+
+    def sample(self, x, *, key, samples):
+        return self.of.sample(x, key=key, samples=samples)
+
+    def predict(self, x, *, key, samples):
+        return self.of.sample(x, key=key, samples=samples)
+
+    def joint_log_prob(self, data, *, key, samples):
+        return self.of.joint_log_prob(data, key=key, samples=samples)
+
+
+class OfLines(AbstractLearner):
+    """The exact posterior over sine waves and lines, by drawn functions: its mixture of thousands is too large here."""
+
+    source: SineLine
+
+    def posterior(self, support, *, key):
+        return Drawn(self.source.exact(support))
