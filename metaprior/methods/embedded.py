@@ -1,0 +1,95 @@
+"""Any row method on learned features of its inputs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.random as jr
+
+from metaprior.method import AbstractMethod, Spec
+from metaprior.nets.mlp import apply, network
+from metaprior.posterior import AbstractPosterior
+from metaprior.task import Data, Task
+
+
+class EmbeddedPosterior(AbstractPosterior):
+    """A posterior over functions of features, as one over functions of what the features are of."""
+
+    net: Callable
+    base: AbstractPosterior
+
+    def sample(self, x, *, key, samples):
+        return self.base.sample(apply(self.net, x), key=key, samples=samples)
+
+    def predict(self, x, *, key, samples):
+        return self.base.predict(apply(self.net, x), key=key, samples=samples)
+
+    def joint_log_prob(self, data, *, key, samples):
+        return self.base.joint_log_prob(mapped(self.net, data), key=key, samples=samples)
+
+
+def mapped(net: Callable, data: Data) -> Data:
+    """The rows with features in the place of x."""
+    return Data(apply(net, data.x), data.y, data.mask)
+
+
+class Embedded(AbstractMethod):
+    """Features f(x) that all tasks share, then any method on them: how black boxes see images.
+
+    Support and query go through one network, which the base's own objective trains with the base. Santoro et al.,
+    "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016, and Mishra et al., "A Simple Neural Attentive
+    Meta-Learner", ICLR 2018, section 5.1, put a convolutional network before their black boxes in this way.
+
+    Args:
+        net: f, a network of one row.
+        base: the method, for tasks whose x are features.
+
+    Example:
+        >>> import functools, jax, metaprior
+        >>> from metaprior.heads import Categorical
+        >>> from metaprior.methods.embedded import Embedded
+        >>> from metaprior.nets.conv import Conv4
+        >>> spec = metaprior.Spec(256, Categorical(3), net=functools.partial(Conv4.init, size=16, filters=8))
+        >>> method = Embedded.init(spec, base="cnp", features=8, width=8, key=jax.random.key(0))
+        >>> posterior = method.posterior(metaprior.Data.of(jax.numpy.zeros((2, 256)), [0, 2]), key=jax.random.key(1))
+        >>> posterior.predict(jax.numpy.zeros((4, 256)), key=jax.random.key(2), samples=2).mean().shape
+        (4, 3)
+    """
+
+    net: Callable
+    base: AbstractMethod
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Arrays that the base's loss need not depend on."""
+        return tuple(f"base.{name}" for name in getattr(self.base, "untrained", ()))
+
+    @classmethod
+    def init(
+        cls, spec: Spec, *, key, base: str | type[AbstractMethod] = "cnp", features=64, width=64, depth=2, **hyper: Any
+    ):
+        """A fresh network (`spec.net`'s, else fully connected) and base.
+
+        Args:
+            spec: shape of the tasks; without pooled columns.
+            key: initial weights.
+            base: name of a row that `fit` trains, or a class.
+            features: numbers in f(x).
+            width, depth: of a fully connected network, and the width of the base.
+            hyper: further options of the base's `init`.
+        """
+        if spec.pooled:
+            raise ValueError("Embedded makes features of all columns; a pooled prediction among them would be lost.")
+        net_key, base_key = jr.split(key)
+        inner = Spec(features, spec.head)
+        if isinstance(base, str):
+            from metaprior.methods import get
+
+            base = get(base)  # ty: ignore[invalid-assignment]
+        method = base.init(inner, key=base_key, width=width, **hyper)  # ty: ignore[unresolved-attribute]
+        return cls(network(spec, features, width, depth, key=net_key), method)
+
+    def loss(self, task, *, key):
+        return self.base.loss(Task(mapped(self.net, task.support), mapped(self.net, task.query)), key=key)
+
+    def posterior(self, support, *, key):
+        return EmbeddedPosterior(self.net, self.base.posterior(mapped(self.net, support), key=key))
