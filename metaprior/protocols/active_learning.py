@@ -78,9 +78,9 @@ def _label(learner, tasks: Task, options, key, *, unit, sign=0, cost=None, expec
     goals = Goal(
         jnp.full(t, float(sign or 1)), jnp.asarray(np.ones((t, n)) if expected is None else expected, jnp.float32)
     )
-    indices = jnp.asarray([(RULES + SEEKING).index(r) for r in rules])
-    found = label(learner, tasks, goals, indices, jr.split(key, t), options["labels"], tuple(options["samples"]))
-    nll, error, picks = (np.asarray(a) for a in found)
+    keys, one = jr.split(key, t), (options["labels"], tuple(options["samples"]))
+    each = [label(learner, tasks, goals, jnp.asarray((RULES + SEEKING).index(r)), keys, *one) for r in rules]
+    nll, error, picks = (np.stack([np.asarray(a) for a in some]) for some in zip(*each))
     arrays = (tasks.support.x, tasks.support.y[..., 0], tasks.support.mask)
     return Found(rules, nll, error, picks, *(np.asarray(a) for a in arrays), np.asarray(unit), sign, cost)
 

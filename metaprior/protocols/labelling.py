@@ -73,24 +73,22 @@ def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple
 
 
 @eqx.filter_jit
-def label(learner: AbstractLearner, tasks: Task, goals: Goal, rules, keys, labels: int, samples: tuple[int, int]):
-    """Every rule on every task, one compiled program: NLL and error `(r, t, labels + 1)`, picks `(r, t, labels)`.
+def label(learner: AbstractLearner, tasks: Task, goals: Goal, rule, keys, labels: int, samples: tuple[int, int]):
+    """One rule on every task: NLL and error `(t, labels + 1)`, rows chosen `(t, labels)`.
+
+    One compiled program serves every rule and every number of labels up to `labels`.
 
     Args:
         learner: judged as it is.
         tasks: stacked; the support is the pool, of which nothing is known at first.
         goals: stacked.
-        rules: indices into `RULES + SEEKING`, `(r,)`.
-        keys: one a task, the same for every rule, so that rules are paired.
+        rule: index into `RULES + SEEKING`, an array.
+        keys: one a task; give every rule the same, so that rules are paired.
         labels: how many rows are labelled.
         samples: functions drawn to judge, and to choose.
     """
-
-    def of(rule):  # rules one after the other, so that each computes its own score alone
-        each = lambda a: _one(learner, a[0], a[1], rule, a[2], labels, samples)
-        return jax.lax.map(each, (tasks, goals, keys), batch_size=25)
-
-    return jax.lax.map(of, rules)
+    each = lambda a: _one(learner, a[0], a[1], rule, a[2], labels, samples)
+    return jax.lax.map(each, (tasks, goals, keys), batch_size=25)
 
 
 class Drawn(AbstractPosterior):

@@ -316,7 +316,7 @@ PROTOCOL = Protocol(
     },
     methods=("maml", "platipus", "np"),
     able=able("numbers", "classes", but=("ensemble", "stack", "nuts", "bnn")),
-    budgets={"quick": _QUICK, "full": _FULL, "full, temperature": _FULL | {"temperature": True}},
+    budgets={"quick": _QUICK, "full": _FULL},
     run=run,
     draw=draw,
     references=(EXACT,),
