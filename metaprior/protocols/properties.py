@@ -66,7 +66,7 @@ def tasks(where: str, classes: bool, shots: int, count: int) -> tuple[Task, jax.
     """Held-out tasks, and at each query row the function without noise: its value, or the probability of label 1."""
     source = source_of(where, classes, slots(shots))
     keys = jr.split(jr.fold_in(jr.key(HELD_OUT), list(RANGES).index(where)), count)
-    waves = dataclasses.replace(source.waves if classes else source, noise=0.0)  # the same functions and inputs
+    waves = dataclasses.replace(source.waves if isinstance(source, Labelled) else source, noise=0.0)  # the same functions and inputs
     clean = jax.vmap(waves)(keys).query.y[..., 0]
     each = jax.vmap(source)(keys)
     mask = jnp.broadcast_to(jnp.arange(slots(shots)) < shots, each.support.mask.shape)

@@ -1,0 +1,133 @@
+"""Circles: their exact posterior against samples of the process, and the protocol on them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaprior.protocols import ambiguous_classification as protocol
+from metaprior.protocols.protocol import Drawn
+from metaprior.sources.circles import Circles, quarter
+from metaprior.task import Data
+
+SOURCE = Circles(support=5, query=12)
+
+
+def quiet(share, what):
+    pass
+
+
+def shown(key, shots: int):
+    """A task, and its support with the first rows alone."""
+    task = SOURCE(jax.random.key(key))
+    return task, eqx.tree_at(lambda d: d.mask, task.support, jnp.arange(5) < shots)
+
+
+def area(center, radius, strips: int = 100):
+    """Of the part of a disc in the box, by strips."""
+    total = np.zeros(len(radius))
+    for u in (np.arange(strips) + 0.5) / strips:
+        off = radius * (2 * u - 1)
+        half = np.sqrt(radius**2 - off**2)
+        x = center[:, 0] + off
+        height = np.clip(center[:, 1] + half, 0, 5) - np.clip(center[:, 1] - half, 0, 5)
+        total += height * ((x >= 0) & (x <= 5))
+    return total * 2 * radius / strips
+
+
+def importance(support, query, shots: int, draws: int = 400_000):
+    """p(label 1) of every query row, and log p(all labels), by weighing draws of the prior near the first point."""
+    rng = np.random.default_rng(0)
+    points, x = np.asarray(support.x, float)[:shots], np.asarray(query.x, float)
+    center, radius = rng.uniform(0, 5, (draws, 2)), rng.uniform(0.1, 2, draws)
+    inside = (((center[:, None] - points[None]) ** 2).sum(-1) <= radius[:, None] ** 2).all(1)
+    center, radius = center[inside], radius[inside]
+    weight = area(center, radius) ** -float(shots)
+    weight = weight / weight.sum()
+    inside = ((center[:, None] - x[None]) ** 2).sum(-1) <= radius[:, None] ** 2
+    y = np.asarray(query.y)[:, 0] > 0.5
+    joint = np.log(weight @ np.prod(np.where(inside == y, 0.99, 0.01), axis=1))
+    return 0.01 + 0.98 * weight @ inside, joint, 1 / (weight**2).sum()
+
+
+@pytest.mark.parametrize(("key", "shots"), [(1, 1), (2, 2), (3, 5)])
+def test_posterior_agrees_with_importance_sampling(key, shots):
+    task, support = shown(key, shots)
+    p, joint, size = importance(support, task.query, shots)
+    posterior = SOURCE.exact(support)
+    found = posterior.predict(task.query.x, key=None, samples=1).mean()[:, 1]
+    bound = 4 * 0.5 / size**0.5 + 2e-3  # four standard errors of the samples, and the width of the grid
+    assert np.abs(np.asarray(found) - p).max() < bound
+    exact = float(posterior.joint_log_prob(task.query, key=None, samples=1))
+    assert abs(exact - joint) < 12 * 0.004 + 4 / size**0.5  # nats, twelve rows
+    draws = posterior.sample(task.query.x, key=jax.random.key(0), samples=4000).mean()[:, 1]
+    assert np.abs(np.asarray(draws) - p).max() < 4 * 0.5 / 4000**0.5 + bound
+
+
+def test_quarter_of_a_disc_in_a_rectangle():
+    rng = np.random.default_rng(0)
+    points, r = rng.uniform(0, 1, (400_000, 2)), jnp.asarray([1.0])
+    for h, w in [(1.0, 1.0), (0.3, 0.4), (0.9, 0.7), (1.0, 0.2), (0.0, 1.0)]:
+        inside = ((points**2).sum(1) <= 1) & (points[:, 0] <= w) & (points[:, 1] <= h)
+        found = quarter(jnp.asarray([[h]]), jnp.asarray([[w]]), r)[0, 0, 0]
+        assert abs(float(found) - inside.mean()) < 4 * 0.5 / 400_000**0.5
+
+
+def test_posterior_of_one_label_is_the_marginal_one_and_padding_counts_for_nothing():
+    task, support = shown(4, 2)
+    posterior = SOURCE.exact(support)
+    mixture = posterior.predict(task.query.x, key=None, samples=1)
+    one = eqx.tree_at(lambda d: d.mask, task.query, jnp.arange(12) == 3)
+    joint = posterior.joint_log_prob(one, key=None, samples=1)
+    np.testing.assert_allclose(joint, mixture.log_prob(task.query.y)[3], atol=1e-4)
+    bare = Data(support.x[:2], support.y[:2], support.mask[:2])
+    again = SOURCE.exact(bare).predict(task.query.x, key=None, samples=1).mean()
+    np.testing.assert_allclose(again, mixture.mean(), atol=1e-5)
+
+
+def test_prior_is_the_share_of_the_box_inside():
+    empty = Data(jnp.zeros((1, 2)), jnp.zeros((1, 1)), jnp.zeros(1, bool))
+    x = jax.random.uniform(jax.random.key(1), (500, 2), maxval=5.0)
+    found = SOURCE.exact(empty).predict(x, key=None, samples=1).mean()[:, 1]
+    keys = jax.random.split(jax.random.key(2), 4000)
+    share = jax.vmap(lambda k: SOURCE(k).query.y.mean())(keys)
+    # four standard errors of the mean label, and of the mean over 500 places
+    assert abs(float(found.mean()) - float(share.mean())) < 4 * float(share.std()) / 4000**0.5 + 4 * 0.1 / 500**0.5
+
+
+def test_support_lies_inside_the_circle_and_the_box():
+    keys = jax.random.split(jax.random.key(0), 500)
+    task, (center, radius) = jax.vmap(SOURCE)(keys), jax.vmap(SOURCE.circle)(keys)
+    far = jnp.sqrt(((task.support.x - center[:, None]) ** 2).sum(-1))
+    assert bool((far <= radius[:, None] + 1e-5).all())
+    assert bool(((task.support.x >= 0) & (task.support.x <= 5)).all())
+    wrong = (((task.query.x - center[:, None]) ** 2).sum(-1) <= radius[:, None] ** 2) != (task.query.y[..., 0] > 0.5)
+    assert abs(float(wrong.mean()) - 0.01) < 4 * (0.01 / 6000) ** 0.5
+
+
+def test_protocol_runs_draws_and_its_figures_follow_from_the_predictions(monkeypatch):
+    monkeypatch.setattr(protocol, "SIDE", 12)
+    options = {"steps": {"": 2}, "batch": 2, "tasks": 3, "samples": 3}
+    cells = []
+    for method in ("exact", "maml"):
+        out = protocol.run(method, 0, options, None, quiet)
+        cells.append(Drawn(method, 0, out.figures, out.drawing))
+        rows = out.predictions
+        mine = rows["setting"] == "K = 2"
+        nll = {f.setting: f.value for f in out.figures if f.metric == "nll"}
+        np.testing.assert_allclose(rows["nll"][mine].mean(), nll["K = 2"], rtol=1e-5)
+        p = np.where(rows["y"] > 0.5, rows["p"], 1 - rows["p"])
+        np.testing.assert_allclose(-np.log(p), rows["nll"], atol=1e-3)
+    exact = {(f.setting, f.metric): f.value for f in cells[0].figures}
+    assert exact["K = 1", "gap"] == 0 and exact["K = 1", "spread"] == 1
+    pictures = protocol.PROTOCOL.draw(cells, options, None)
+    assert all("<svg" in p.svg for p in pictures) and "maml" in protocol.PROTOCOL.sentence(cells)
+
+
+@pytest.mark.slow
+def test_best_method_is_within_a_tenth_of_a_nat_of_the_exact_posterior():
+    options = protocol.PROTOCOL.budgets["quick"] | {"steps": {"": 1500}}
+    out = protocol.run("np", 0, options, None, quiet)
+    gaps = [f.value for f in out.figures if f.metric == "gap"]
+    assert max(gaps) < 0.1 and min(gaps) > -0.01  # nats a row at every number of points; none beats the exact answer
