@@ -20,6 +20,7 @@ def reproduce(
     budget: Literal["quick", "full"] = "quick",
     seeds: int | None = None,
     data: Path | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     out: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -42,6 +43,9 @@ def reproduce(
         Repeat with seeds 0, 1, …; 1 by default for quick, 3 for full.
     data
         File or folder, for protocols on images and tables; METAPRIOR_DATA or a folder `data` by default.
+    set_
+        Change an option of the budget, NAME=VALUE, such as steps=500; the report's settings name them. Repeat
+        it for several.
     out
         Folder for the results; metaprior-NAME by default.
     as_json
@@ -74,7 +78,7 @@ def reproduce(
     path = find_data(data, os.environ.get) if protocol.load is not None else None
     if data is not None and not data.exists():
         raise InputError(f"{data}: no such file or folder.")
-    study = Study(protocol, folder, budget, path)
+    study = Study(protocol, folder, budget, path, set_)
     names = study.methods(methods)
     with Progress() as progress:
         results = study.run(names, seeds or (1 if budget == "quick" else 3), progress)

@@ -103,6 +103,8 @@ BAD = [
     (lambda p: Study(TOY, p).methods("mamel"), "did you mean 'maml'?"),
     (lambda p: Study(TOY, p).methods("snail"), "toy does not run snail; it runs maml, np, cnp."),
     (lambda p: Study(TOY, p).methods(" , "), "--methods is empty"),
+    (lambda p: Study(TOY, p, changes=["shot=[1]"]), "--set takes NAME=VALUE with a NAME of shots; got 'shot=[1]'"),
+    (lambda p: Study(TOY, p, changes=["shots=1"]), "--set shots takes a value such as [1, 2]; got '1'"),
     (lambda p: get("oracle"), "did you mean 'oracles'?"),
     (lambda p: reproduce("oraclez"), "did you mean 'oracles'?"),
     (lambda p: reproduce(), "Which protocol?"),
@@ -131,6 +133,8 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     Study(TOY, tmp_path / "out").run(["maml"], 1)
     with pytest.raises(InputError, match="was run with --budget quick, now full"):
         Study(TOY, tmp_path / "out", "full").run(["maml"], 1)
+    with pytest.raises(InputError, match=r"was run with other settings \(shots\)"):
+        Study(TOY, tmp_path / "out", changes=["shots=[1]"]).run(["maml"], 1)
     import dataclasses
 
     other = dataclasses.replace(TOY, name="tox")

@@ -1,5 +1,6 @@
 """A protocol's results as one self-contained page, and as tables on a terminal."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,7 @@ def write_page(path: Path, protocol: Protocol, results: dict[str, Any], pictures
         ("time", minutes(results["seconds"])),
         *([("data", results["data"])] if results["data"] else []),
     ]
+    settings = ", ".join(f"{k}={json.dumps(v)}" for k, v in results["options"].items())
     notes = [f"{c['method']}, seed {c['seed']}: {c['note']}" for c in cells if c["note"]]
     notes += [f"{f['method']}, seed {f['seed']} failed: {f['error']}" for f in results["failed"]]
     runs = [("method", "seed", "seconds", "training steps", "parameters")]
@@ -131,7 +133,7 @@ def write_page(path: Path, protocol: Protocol, results: dict[str, Any], pictures
     page = {
         "kicker": f"metaprior reproduce {protocol.name}", "title": protocol.title, "lead": protocol.lead, "sentence": results["sentence"],
         "facts": facts, "pictures": pictures, "tables": made, "sources": sources, "legend": LEGEND, "notes": notes,
-        "choices": protocol.choices, "papers": protocol.papers, "runs": runs,
+        "choices": (*protocol.choices, f"Settings: {settings}."), "papers": protocol.papers, "runs": runs,
         "footer": f"{told}. Numbers: results.json; raw predictions: predictions.parquet.",
     }  # fmt: skip
     render(path, "protocol.html.jinja", page)

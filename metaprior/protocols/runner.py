@@ -37,13 +37,17 @@ class Study:
         folder: of the results; made when it is not there.
         budget: `"quick"` or `"full"`.
         data: file or folder that the protocol reads, where it reads any.
+        changes: options of the budget to change, as `"name=value"` with the value in JSON.
     """
 
-    def __init__(self, protocol: Protocol, folder: str | Path, budget: str = "quick", data: Path | None = None):
+    def __init__(
+        self, protocol: Protocol, folder: str | Path, budget: str = "quick", data: Path | None = None,
+        changes: Sequence[str] = (),
+    ):  # fmt: skip
         if budget not in protocol.budgets:
             raise InputError(f"--budget is one of {', '.join(protocol.budgets)}; got {budget!r}.")
         self.protocol, self.folder, self.budget = protocol, Path(folder), budget
-        self.options = protocol.budgets[budget]
+        self.options = changed(protocol.budgets[budget], changes)
         self.path = data if protocol.load is not None else None
         self.cells = self.folder / "cells"
         self._data: Any = None
@@ -109,7 +113,8 @@ class Study:
         if before.get("data_sha256") != now["data_sha256"]:
             raise InputError(f"{self.path}: is not the data that {self.folder} was run on; choose another folder.")
         if before.get("options") != now["options"]:
-            raise InputError(f"{self.folder}: was run by a version with other settings; choose another folder.")
+            names = [k for k, v in now["options"].items() if before.get("options", {}).get(k) != v]
+            raise InputError(f"{self.folder}: was run with other settings ({', '.join(names)}); choose another folder.")
 
     def run(self, methods: Sequence[str], seeds: int, tell: Tell | None = None) -> dict[str, Any]:
         """Run every cell that is missing, write everything, and give what results.json holds."""
@@ -247,6 +252,25 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
+
+
+def changed(options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """The options of a budget with some of them changed; a value must be of the kind that is there."""
+    options = dict(options)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals or name not in options:
+            raise InputError(f"--set takes NAME=VALUE with a NAME of {', '.join(options)}; got {change!r}.")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        was = options[name]
+        number = isinstance(was, (int, float)) and isinstance(value, (int, float))
+        if isinstance(was, bool) != isinstance(value, bool) or not (number or isinstance(value, type(was))):
+            raise InputError(f"--set {name} takes a value such as {json.dumps(was)}; got {text!r}.")
+        options[name] = {**was, **value} if isinstance(was, dict) else value
+    return options
 
 
 def aggregate(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
