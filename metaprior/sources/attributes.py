@@ -29,8 +29,13 @@ class Triples(eqx.Module):
     def __len__(self):
         return len(self.columns)
 
+    def __iter__(self):
+        """Columns and signs of each, as tuples."""
+        return zip(map(tuple, self.columns.tolist()), map(tuple, self.signs.tolist()))
+
     def take(self, rows) -> "Triples":
-        """Some of the triples."""
+        """Some of the triples: their places, or one bool a triple."""
+        rows = np.asarray(rows, bool if len(rows) and isinstance(rows[0], bool | np.bool_) else int)
         return Triples(self.columns[rows], self.signs[rows])
 
 
@@ -66,6 +71,29 @@ def triples(values: Bool[np.ndarray, "n a"], shots: int, query: int) -> Triples:
     return Triples(np.array(columns, np.int32).reshape(-1, 3), np.array(signs, bool).reshape(-1, 3))
 
 
+def split_triples(every: Triples, most: int, seed: int) -> tuple[Triples, Triples, Triples] | None:
+    """Triples for training (5 in 8), validation (1 in 8) and test (2 in 8), at random; `None` where there are too few.
+
+    A triple and the one of opposite signs ask the same with positives and negatives exchanged: they stay together.
+
+    Args:
+        every: the triples to split.
+        most: how many to keep at most, at random.
+        seed: of the choice.
+    """
+    twins: dict[tuple, list[int]] = {}
+    for i, (columns, signs) in enumerate(every):
+        twins.setdefault((columns, signs if signs[0] else tuple(not s for s in signs)), []).append(i)
+    groups = list(twins.values())
+    if len(groups) < 3:
+        return None
+    order = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[: max(3, most // 2)]]
+    test, validation = max(1, len(order) // 4), max(1, len(order) // 8)
+    parts = order[test + validation :], order[test : test + validation], order[:test]
+    train, check, judged = (every.take(sorted(i for group in part for i in group)) for part in parts)
+    return train, check, judged
+
+
 class Episode(eqx.Module):
     """One support set, and a query set for each pair of its three attributes.
 
@@ -74,12 +102,15 @@ class Episode(eqx.Module):
         query: images and labels under each pair; every array has a leading axis of `PAIRS`.
         held: of every query image, which of the three signed attributes it has; `(3, n, 3)`.
         triple: row of `Triples`.
+        shown, asked: which images they are; `(2 shots,)` and `(3, n)`.
     """
 
     support: Data
     query: Data
     held: Bool[Array, "3 n 3"]
     triple: Int[Array, ""]
+    shown: Int[Array, "m"]
+    asked: Int[Array, "3 n"]
 
 
 class SharedAttributes(eqx.Module):
@@ -93,7 +124,7 @@ class SharedAttributes(eqx.Module):
     As a source, a task's concept is one of the three pairs, each as likely.
 
     Args:
-        pixels: images as rows; `(n, d)`, 0 to 255.
+        images: as rows, `(n, d)`: bytes, which a task divides by 255, or features.
         values: their attributes; `(n, a)`.
         columns, signs: of the triples, as in `Triples`; each is as likely.
         shots: positives of a support set, and negatives (5 in the paper).
@@ -109,7 +140,7 @@ class SharedAttributes(eqx.Module):
         ((10, 4), (10, 1))
     """
 
-    pixels: Array
+    images: Array
     values: Array
     columns: Array
     signs: Array
@@ -117,55 +148,56 @@ class SharedAttributes(eqx.Module):
     query: int = eqx.field(static=True)
 
     @staticmethod
-    def of(pixels, values, chosen: Triples, shots: int = 5, query: int = 10) -> "SharedAttributes":
-        """From images `(n, …)` of whole numbers in 0 … 255 and their attributes."""
+    def of(images, values, chosen: Triples, shots: int = 5, query: int = 10) -> "SharedAttributes":
+        """From images `(n, …)`, bytes or features, and their attributes `(n, a)`."""
         if not len(chosen):
             raise InputError(
                 f"attributes: no three of the {values.shape[1]} attributes have enough images for {shots} positives and "
                 f"{shots} negatives to show and {query} of each to ask; give more images or attributes."
             )
-        flat = jnp.asarray(np.asarray(pixels, np.uint8).reshape(len(pixels), -1))
+        flat = jnp.asarray(np.asarray(images).reshape(len(images), -1))
         return SharedAttributes(
             flat, jnp.asarray(values, bool), jnp.asarray(chosen.columns), jnp.asarray(chosen.signs), shots, query
         )
 
     def _rows(self, index, positive) -> Data:
-        x = self.pixels[index].astype(float) / 255.0
+        x = self.images[index]
+        x = x.astype(float) / 255.0 if x.dtype == jnp.uint8 else x
         return Data(x, positive.astype(x.dtype)[:, None], jnp.ones(len(index), bool))
 
     def _show(self, key):
-        """The triple, which of its attributes each image has, the support, and which images it took."""
+        """The triple, which of its attributes each image has, the support, and its images as a mask and as places."""
         which_key, yes_key, no_key = jr.split(key, 3)
         t = jr.randint(which_key, (), 0, self.columns.shape[0])
         held = self.values[:, self.columns[t]] == self.signs[t]
         yes = some(held.all(1), self.shots, yes_key)
         no = some(~held.any(1), self.shots, no_key)
         taken = jnp.zeros(held.shape[0], bool).at[yes].set(True).at[no].set(True)
-        support = self._rows(jnp.concatenate([yes, no]), jnp.arange(2 * self.shots) < self.shots)
-        return t, held, support, taken
+        shown = jnp.concatenate([yes, no])
+        return t, held, self._rows(shown, jnp.arange(2 * self.shots) < self.shots), taken, shown
 
     def _ask(self, held, taken, pair, key):
-        """The query of a pair, and which attributes its images have."""
+        """The query of a pair, and its images."""
         yes_key, no_key = jr.split(key)
         both = held[:, pair].all(1)
         yes = some(both & ~taken, self.query, yes_key)
         no = some(~both & ~taken, self.query, no_key)
         index = jnp.concatenate([yes, no])
-        return self._rows(index, jnp.arange(2 * self.query) < self.query), held[index]
+        return self._rows(index, jnp.arange(2 * self.query) < self.query), index
 
     def __call__(self, key) -> Task:
         show_key, pair_key, ask_key = jr.split(key, 3)
-        _, held, support, taken = self._show(show_key)
+        _, held, support, taken, _ = self._show(show_key)
         pair = jnp.asarray(PAIRS)[jr.randint(pair_key, (), 0, len(PAIRS))]
         return Task(support, self._ask(held, taken, pair, ask_key)[0])
 
     def episode(self, key) -> Episode:
         """One support set with the query sets of all three pairs."""
         show_key, ask_key = jr.split(key)
-        t, held, support, taken = self._show(show_key)
+        t, held, support, taken, shown = self._show(show_key)
         ask = lambda pair, k: self._ask(held, taken, pair, k)
-        query, has = jax.vmap(ask)(jnp.asarray(PAIRS), jr.split(ask_key, len(PAIRS)))
-        return Episode(support, query, has, t)
+        query, asked = jax.vmap(ask)(jnp.asarray(PAIRS), jr.split(ask_key, len(PAIRS)))
+        return Episode(support, query, held[asked], t, shown, asked)
 
 
 def some(mask: Bool[Array, "n"], count: int, key) -> Int[Array, "c"]:
