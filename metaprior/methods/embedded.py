@@ -81,11 +81,10 @@ class Embedded(AbstractMethod):
             raise ValueError("Embedded makes features of all columns; a pooled prediction among them would be lost.")
         net_key, base_key = jr.split(key)
         inner = Spec(features, spec.head)
-        if isinstance(base, str):
-            from metaprior.methods import get
+        from metaprior.methods import get
 
-            base = get(base)  # ty: ignore[invalid-assignment]
-        method = base.init(inner, key=base_key, width=width, **hyper)  # ty: ignore[unresolved-attribute]
+        kind: Any = get(base) if isinstance(base, str) else base
+        method = kind.init(inner, key=base_key, **{"width": width} | hyper)
         return cls(network(spec, features, width, depth, key=net_key), method)
 
     def loss(self, task, *, key):

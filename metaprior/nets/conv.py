@@ -125,7 +125,7 @@ class Conv4(eqx.Module):
 
     @classmethod
     def init(
-        cls, outputs: int, *, key: PRNGKeyArray, size: int = 28, channels: int = 1, filters: int = 64, blocks: int = 4,
+        cls, outputs: int, *, key: PRNGKeyArray, size: int = 28, channels: int = 1, filters: int | tuple[int, ...] = 64, blocks: int = 4,
         groups: int = GROUPS, pooled: bool = True,
     ) -> "Conv4":  # fmt: skip
         """Random weights.
@@ -134,22 +134,24 @@ class Conv4(eqx.Module):
             outputs: numbers an image.
             key: initial weights.
             size, channels: of the image; `size` is its height and width, at least `2**blocks`.
-            filters: channels of every block (64 in the papers, 32 for MAML's miniImageNet).
-            blocks: four; five for VERSA's miniImageNet.
+            filters: channels of every block (64 in the papers, 32 for MAML's miniImageNet), or of each.
+            blocks: four; five for VERSA's miniImageNet. Read only where `filters` is one number.
             groups: most groups of the normalisation.
             pooled: `False` halves the image by a stride of 2 in the place of the max-pool (MAML's Omniglot network),
                 a quarter of the work.
         """
+        each = (filters,) * blocks if isinstance(filters, int) else tuple(filters)
+        blocks = len(each)
         if size < 2**blocks:
             raise ValueError(
                 f"{blocks} blocks halve an image {blocks} times: size is at least {2**blocks}; got {size}."
             )
         keys = jr.split(key, blocks + 1)
-        widths = (channels, *[filters] * blocks)
+        widths = (channels, *each)
         stride = 1 if pooled else 2
         convs = tuple(Conv.init(a, b, stride=stride, key=k) for a, b, k in zip(widths, widths[1:], keys))
-        norms = tuple(GroupNorm.init(filters, groups) for _ in convs)
-        left = (size // 2**blocks if pooled else -(-size // 2**blocks)) ** 2 * filters
+        norms = tuple(GroupNorm.init(width, groups) for width in each)
+        left = (size // 2**blocks if pooled else -(-size // 2**blocks)) ** 2 * each[-1]
         return cls(convs, norms, eqx.nn.Linear(left, outputs, key=keys[-1]), size, channels)
 
     def __call__(self, row: Float[Array, "d"]) -> Float[Array, "r"]:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from metaprior.task import Data, Task
 
@@ -20,8 +20,9 @@ class Episodes(eqx.Module):
     Args:
         pixels: all images, `(m, h, w, c)`.
         members: the images of every class, `(C, most)`, padded.
-        count: how many a class has, `(C,)`.
+        count: how many a class has, `(C,)`; 0 for one that is not drawn.
         group: of every class, `(C,)`, such as its alphabet.
+        large: groups of at least `way` classes, `(groups,)` bool.
         way, shot, query: classes of a task, and images of each.
         slots: classes that the head knows; labels are `way` of them at random. Equal to `way` unless given.
         rotations: each class turned by 90, 180 and 270 degrees is another class (Santoro et al. 2016). Images are square.
@@ -44,19 +45,19 @@ class Episodes(eqx.Module):
     members: Int[Array, "C most"]
     count: Int[Array, "C"]
     group: Int[Array, "C"]
-    large: Int[Array, "g"]
+    large: Bool[Array, "g"]
     way: int = eqx.field(static=True)
     shot: int = eqx.field(static=True)
     query: int = eqx.field(static=True)
     slots: int = eqx.field(static=True)
     rotations: bool = eqx.field(static=True)
-    within: float = eqx.field(static=True)
-    affine: float = eqx.field(static=True)
+    within: Array | float
+    affine: Array | float
 
     @classmethod
     def of(
         cls, pixels, label, *, way: int, shot: int = 1, query: int = 5, group=None, slots: int | None = None,
-        rotations: bool = False, within: float = 0.0, affine: float = 0.0,
+        rotations: bool = False, within: Array | float = 0.0, affine: Array | float = 0.0, padded: int = 0,
     ) -> "Episodes":  # fmt: skip
         """From images and labels; classes with fewer than `shot + query` images are left out.
 
@@ -64,7 +65,8 @@ class Episodes(eqx.Module):
             pixels: `(m, h, w, c)` bytes.
             label: class of every image, `(m,)` whole numbers; images with a negative label are left out.
             way, shot, query, slots, rotations, within, affine: as above.
-            group: of every image, `(m,)`; all alike unless given.
+            group: of every image, `(m,)`, whole numbers from 0; all alike unless given.
+            padded: places for classes and groups, so that sources of few and of many share one compiled program.
         """
         pixels, label = np.asarray(pixels), np.asarray(label)
         group = np.zeros_like(label) if group is None else np.asarray(group)
@@ -77,26 +79,29 @@ class Episodes(eqx.Module):
         turned = 4 if rotations else 1
         if len(found) * turned < way:
             raise ValueError(f"{way}-way tasks need {way} classes of at least {shot + query} images; there are {len(found)}.")  # fmt: skip
-        most = max(len(rows) for rows in found)
-        members = np.stack([np.pad(rows, (0, most - len(rows))) for rows in found])
-        of_class = np.array([group[rows[0]] for rows in found])
-        names, sizes = np.unique(of_class, return_counts=True)
-        large = names[sizes >= way]
-        if within > 0 and not len(large):
-            raise ValueError(f"No group has {way} classes, which tasks within a group need; the largest has {sizes.max()}.")  # fmt: skip
-        integers = [jnp.asarray(a, jnp.int32) for a in (members, [len(r) for r in found], of_class, large)]
-        return cls(jnp.asarray(pixels), *integers, way, shot, query, slots or way, rotations, within, affine)
+        classes, most = max(padded, len(found)), max(padded and np.bincount(label[label >= 0]).max(), *map(len, found))
+        members, count, of_class = (np.zeros(s, np.int32) for s in ((classes, most), classes, classes))
+        for i, rows in enumerate(found):
+            members[i, : len(rows)], count[i], of_class[i] = rows, len(rows), group[rows[0]]
+        sizes = np.bincount(of_class[: len(found)], minlength=padded)
+        large = sizes >= way
+        if eqx.is_array(within) or within > 0:
+            if not large.any():
+                raise ValueError(f"No group has {way} classes, which tasks within a group need; the largest has {sizes.max()}.")  # fmt: skip
+        arrays = [jnp.asarray(a) for a in (pixels, members, count, of_class, large)]
+        return cls(*arrays, way, shot, query, slots or way, rotations, within, affine)
 
     def classes(self, key: PRNGKeyArray) -> tuple[Int[Array, "way"], Int[Array, "way"]]:
         """Classes of a task and how often each is turned by 90 degrees."""
         u_key, kind_key, group_key, turn_key = jr.split(key, 4)
         turned = 4 if self.rotations else 1
         u = jr.uniform(u_key, (len(self.count), turned))
-        if self.within > 0:
-            group = self.large[jr.randint(group_key, (), 0, len(self.large))]
+        if eqx.is_array(self.within) or self.within > 0:
+            group = jnp.argmax(jnp.where(self.large, jr.uniform(group_key, self.large.shape), -1.0))
             turn = jr.randint(turn_key, (), 0, turned)
             inside = (self.group == group)[:, None] & (jnp.arange(turned) == turn)
             u = jnp.where(jr.bernoulli(kind_key, self.within) & ~inside, -1.0, u)
+        u = jnp.where((self.count > 0)[:, None], u, -2.0)
         _, chosen = jax.lax.top_k(u.ravel(), self.way)
         return chosen // turned, chosen % turned
 
@@ -108,7 +113,7 @@ class Episodes(eqx.Module):
             order = np.stack([np.rot90(np.arange(size * size).reshape(size, size), k).ravel() for k in range(4)])
             flat = x.reshape(len(x), size * size, -1)
             x = jnp.take_along_axis(flat, jnp.asarray(order)[turn][..., None], axis=1).reshape(x.shape)
-        if self.affine > 0:
+        if eqx.is_array(self.affine) or self.affine > 0:
             x = jax.vmap(lambda image, k: warp(image, self.affine, key=k))(x, jr.split(key, len(x)))
         return x.reshape(len(x), -1)
 
@@ -129,7 +134,7 @@ class Episodes(eqx.Module):
         return Task(rows(0, self.shot), rows(self.shot, each))
 
 
-def warp(image: Float[Array, "h w c"], strength: float, *, key: PRNGKeyArray) -> Float[Array, "h w c"]:
+def warp(image: Float[Array, "h w c"], strength: Array | float, *, key: PRNGKeyArray) -> Float[Array, "h w c"]:
     """A random affine map about the middle; beyond the edge lies more of the edge.
 
     Output pixel (i, j) is read at (c j + d i, a j + b i) of the image, first along rows, then along columns (Catmull &
