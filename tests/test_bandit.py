@@ -11,7 +11,8 @@ from metaprior.sources.wheel import ARMS, Wheel, actions, contexts, rewards, uni
 from metaprior.task import Data
 
 OPTIONS = {
-    "steps": {"": 2}, "batch": 2, "horizon": 200, "repeats": 2, "refresh": 20, "late": 100, "draws": {"": 4}, "memory": {"": 32}
+    "steps": {"": 2}, "batch": 2, "horizon": 200, "repeats": 2, "refresh": 20, "late": 100,
+    "draws": {"": 4}, "memory": {"": 32},
 }  # fmt: skip
 
 

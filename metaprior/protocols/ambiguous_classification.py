@@ -23,7 +23,7 @@ HELD_OUT = 20261124  # key of the tasks that are judged; training draws its own 
 SHOTS = (1, 2, 3, 5)
 SETS = 20  # sampled sets {x: p(inside) > 1/2} for coverage and spread
 SIDE = 40  # grid of the box on which sets are compared
-SHOWN = 3  # tasks in the picture
+SHOWN, DRAWS, FINE = 3, 14, 72  # of the pictures: tasks, functions, and the grid's side
 
 
 class Known(AbstractLearner):
@@ -93,11 +93,12 @@ def judge(learner: AbstractLearner, some: tuple, box: float, samples: int, key) 
 
 @eqx.filter_jit
 def boundaries(learner: AbstractLearner, some: Task, box: float, key) -> jax.Array:
-    """p(inside) of `SETS` functions on the grid, for pictures: `(t, s, SIDE, SIDE)`."""
+    """p(inside) of up to `DRAWS` functions on a grid, for pictures, in 255ths: `(t, s, FINE, FINE)`."""
     post, draw = jr.split(key)
-    each = lambda t: functions(learner.posterior(t.support, key=post), lattice(box, SIDE), key=draw, samples=SETS)
-    found = jax.lax.map(each, some)
-    return found.reshape(*found.shape[:2], SIDE, SIDE)
+    x = lattice(box, FINE)
+    each = lambda t: functions(learner.posterior(t.support, key=post), x, key=draw, samples=DRAWS)
+    found = jnp.round(255 * jax.lax.map(each, some)[:, :DRAWS]).astype(jnp.uint8)
+    return found.reshape(*found.shape[:2], FINE, FINE)
 
 
 @functools.lru_cache
@@ -154,8 +155,8 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
 
 def _panel(axes, drawing: dict[str, np.ndarray], shots: int, task: int, box: float) -> None:
     """Sampled boundaries, the true circle and the points of one task."""
-    place = (np.arange(SIDE) + 0.5) * box / SIDE
-    for p in drawing[f"p_{shots}"][task]:
+    place = (np.arange(FINE) + 0.5) * box / FINE
+    for p in drawing[f"p_{shots}"][task].astype(float) / 255:
         if p.min() < 0.5 < p.max():
             axes.contour(place, place, p, levels=[0.5], colors=[METHOD], linewidths=0.8, alpha=0.55)
     angle = np.linspace(0, 2 * np.pi, 100)
@@ -187,9 +188,9 @@ def draw(cells: Sequence[Drawn], options: dict, data: None) -> list[Picture]:
             points = "one point" if shots == 1 else f"{shots} points"
             pictures.append(Picture(
                 f"Where could the circle be, given {points} inside it?",
-                f"Three tasks (rows). Green: boundaries of up to {SETS} functions drawn from each posterior; red: the points "
-                "shown; dashed: the true circle. A posterior that knows what it does not know draws circles of many "
-                "sizes and places through the points, as the exact one does.",
+                f"Three tasks (rows). Green: boundaries of up to {DRAWS} functions drawn from each posterior; red: "
+                "the points shown; dashed: the true circle. A posterior that knows what it does not know draws "
+                "circles of many sizes and places through the points, as the exact one does.",
                 to_svg(figure, f"circles-{shots}", f"Sampled decision boundaries, {points}"),
             ))  # fmt: skip
         pictures.append(_against_shots(first))
@@ -211,8 +212,8 @@ def _against_shots(first: dict[str, Drawn]) -> Picture:
     panels[1].legend()
     return Picture(
         "Distance from the exact posterior",
-        "Negative log-likelihood less that of the exact posterior (dashed line) on the same tasks. A method with the right "
-        "marginals and incoherent functions is near the line on the left and far from it on the right.",
+        "Negative log-likelihood less that of the exact posterior (dashed line) on the same tasks. A method with the "
+        "right marginals and incoherent functions is near the line on the left and far from it on the right.",
         to_svg(figure, "circles-gap", "NLL above the exact posterior"),
     )
 
@@ -243,22 +244,26 @@ def _hyper(method: str) -> dict:
 PROTOCOL = Protocol(
     name="ambiguous-classification",
     title="Which circle? Classification from a few points of one class",
-    lead="Points of the plane are inside or outside of an unknown circle; a task shows one to five points inside it and "
-    "nothing else. Many circles explain them. Each method draws functions from its posterior; their decision boundaries "
-    "stand beside those of the exact posterior over centre and radius, and its likelihoods are the yardstick.",
+    lead="Points of the plane are inside or outside of an unknown circle; a task shows one to five points inside it "
+    "and nothing else. Many circles explain them. Each method draws functions from its posterior; their decision "
+    "boundaries stand beside those of the exact posterior over centre and radius, and its likelihoods are the "
+    "yardstick.",
     papers=("Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 5",),
     choices=(
-        "The paper prints no ranges. Here: centre uniform in the box [0, 5]², radius uniform in [0.1, 2], support points "
-        "uniform in the part of the disc inside the box, all labelled 1; query points uniform in the box.",
-        "One query label in a hundred is wrong, in training and test, so that the exact posterior's likelihoods are finite.",
+        "The paper prints no ranges. Here: centre uniform in the box [0, 5]², radius uniform in [0.1, 2], support "
+        "points uniform in the part of the disc inside the box, all labelled 1; query points uniform in the box.",
+        "One query label in a hundred is wrong, in training and test, so that the exact posterior's likelihoods are "
+        "finite.",
         "Training shows 1 to 5 points; each number is judged on tasks of its own, the same for all methods and seeds.",
-        "NLL: minus the log of the mean probability over draws of the function (100 in quick, 256 in full), each label by itself; joint: of all "
-        "20 labels of a task together, per label. With finitely many draws the joint one is overstated a little.",
-        f"MAML (and EMAML) take {MAML_STEPS} inner steps of a learned rate from {MAML_RATE}; all else are the table's defaults.",
-        f"Coverage: share of tasks in which at least one of {SETS} sampled sets {{p > 1/2}} overlaps the true disc with an "
-        "intersection over union of 0.5 or more, on a 40 x 40 grid. Methods of one function have one set.",
-        "Spread: area on which two sampled sets disagree, mean over pairs and tasks, over that of the exact posterior; 1 is "
-        "right, 0 is one function.",
+        "NLL: minus the log of the mean probability over draws of the function (100 in quick, 256 in full), each "
+        "label by itself; joint: of all 20 labels of a task together, per label. With finitely many draws the joint "
+        "one is overstated a little.",
+        f"MAML (and EMAML) take {MAML_STEPS} inner steps of a learned rate from {MAML_RATE}; all else are the table's "
+        "defaults.",
+        f"Coverage: share of tasks in which at least one of {SETS} sampled sets {{p > 1/2}} overlaps the true disc "
+        "with an intersection over union of 0.5 or more, on a 40 x 40 grid. Methods of one function have one set.",
+        "Spread: area on which two sampled sets disagree, mean over pairs and tasks, over that of the exact "
+        "posterior; 1 is right, 0 is one function.",
     ),
     metrics={
         "nll": Metric("NLL", "nats a row", "low"),

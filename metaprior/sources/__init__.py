@@ -1,12 +1,28 @@
 """Sources of tasks: callables from a random key to a `Task`."""
 
 from metaprior.sources.ambiguous import SineLine
+from metaprior.sources.circles import Circles
 from metaprior.sources.episodes import Episodes
 from metaprior.sources.gaussian_process import GP
 from metaprior.sources.harmonic import Harmonic
+from metaprior.sources.labelled import Labelled
 from metaprior.sources.linear import Linear
 from metaprior.sources.pacoh import Cauchy, SlopedSine
 from metaprior.sources.sinusoid import Sinusoid
 from metaprior.sources.table import Table
+from metaprior.sources.wheel import Wheel
 
-__all__ = ["GP", "Cauchy", "Episodes", "Harmonic", "Linear", "SineLine", "Sinusoid", "SlopedSine", "Table"]
+__all__ = [
+    "GP",
+    "Cauchy",
+    "Circles",
+    "Episodes",
+    "Harmonic",
+    "Labelled",
+    "Linear",
+    "SineLine",
+    "Sinusoid",
+    "SlopedSine",
+    "Table",
+    "Wheel",
+]
