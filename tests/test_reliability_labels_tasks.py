@@ -158,6 +158,16 @@ def test_each_rule_labels_each_row_of_the_pool_once_and_no_other(rule):
         assert float(nll[t, -1]) == pytest.approx(float(-exact.log_prob(task.query.y).mean()), abs=1e-4)
 
 
+def test_uneven_tasks_show_each_row_of_the_pool_at_most_once():
+    source = Linear.of(1, support=12, query=3)
+    tasks = jax.vmap(labelling.Uneven(source, 4))(jr.split(jr.key(0), 300))
+    x, mask = np.asarray(tasks.support.x)[..., 0], np.asarray(tasks.support.mask)
+    assert set(mask.sum(1)) == set(range(5))
+    assert all(len(np.unique(row[m])) == m.sum() for row, m in zip(x, mask))
+    spread = x[mask.sum(1) == 4].std(1)
+    assert spread.min() < 0.25 and spread.max() > 1.6  # close together, and at both ends
+
+
 def test_variance_and_entropy_label_where_the_exact_predictive_is_widest():
     for rule in ("variance", "entropy", "bald"):
         tasks, (_, _, picks) = _labelled(rule)
@@ -213,13 +223,13 @@ def test_a_split_of_a_table_leaves_judged_groups_out(tmp_path):
     (tmp_path / "weather_airport_days.csv").write_text("\n".join(lines))
     subject = SUBJECTS["weather"]
     rows = read_rows(tmp_path, subject)
-    fold = fold_of(rows, subject, 2, labels=4)
-    inside = np.unique(np.asarray(fold.train.groups))
+    fold = fold_of(rows, subject, 2)
+    inside = np.unique(np.asarray(fold.table.groups))
     assert not set(rows.split[inside]) & set(rows.split[fold.held]) and len(inside) + len(fold.held) == 40
     mine = np.isin(rows.group, inside)
-    y = np.asarray(fold.train.y)[: len(mine), 0][mine]
+    y = np.asarray(fold.table.y)[: len(mine), 0][mine]
     assert y.mean() == pytest.approx(0, abs=1e-4) and y.std() == pytest.approx(1, abs=1e-4)
-    task = fold.pools.task(int(fold.held[0]), 14, key=jr.key(0))
+    task = fold.table.task(int(fold.held[0]), 14, key=jr.key(0))
     assert int(task.support.mask.sum()) == 14 and int(task.query.mask.sum()) == 10
     with pytest.raises(InputError, match=r"weather_airport_days\.csv: no column 'temp'"):
         (tmp_path / "weather_airport_days.csv").write_text("group,origin\na,b\n")

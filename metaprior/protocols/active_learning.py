@@ -16,8 +16,8 @@ from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.protocols import characters
 from metaprior.protocols.active_pictures import draw, sentence
-from metaprior.protocols.active_tables import SUBJECTS, fold_of, read_rows
-from metaprior.protocols.labelling import RULES, SEEKING, Goal, OfLines, label
+from metaprior.protocols.active_tables import POOL, SUBJECTS, Pools, fold_of, read_rows
+from metaprior.protocols.labelling import RULES, SEEKING, Goal, OfLines, Uneven, label
 from metaprior.protocols.protocol import Figure, Metric, Outcome, Protocol, Tell, able, trained
 from metaprior.sources import SineLine
 from metaprior.task import Task
@@ -157,7 +157,7 @@ def _simulated(setting: str, method: str, seed: int, options: dict[str, Any], da
     train: Any
     test: Any
     if setting == LINES:
-        train, test, spec = SineLine(labels, 20, 0), SineLine(30, 30), Spec(1, Gaussian(1))
+        train, test, spec = SineLine(30, 20), SineLine(30, 30), Spec(1, Gaussian(1))
         exact: Any = OfLines(test)
     else:
         blobs = characters.Blobs()
@@ -165,12 +165,14 @@ def _simulated(setting: str, method: str, seed: int, options: dict[str, Any], da
         domains: list[Any] = [blobs, blobs]
         if setting == CHARACTERS:
             domains = [characters.Drawings(jnp.asarray(data["characters"][k])) for k in ("train", "test")]
-        train, test = characters.Pooled(domains[0], WAY, labels, 20, 0), characters.Pooled(domains[1], WAY, 30, 30)
+        train, test = characters.Pooled(domains[0], WAY, 30, 20), characters.Pooled(domains[1], WAY, 30, 30)
         spec = Spec(blobs.dim if setting == BLOBS else characters.FEATURES, Categorical(WAY))
     learner = exact
     if method != EXACT:
         steps = options["steps"]["lines" if setting == LINES else "classes"]
-        learner, facts = trained(method, spec, train, 2000 + seed, steps, lambda done, what: tell(0.7 * done, what))
+        learner, facts = trained(
+            method, spec, Uneven(train, labels), 2000 + seed, steps, lambda done, what: tell(0.7 * done, what)
+        )
     tell(0.7, "labelling")
     tasks = _stacked(test, jr.split(jr.fold_in(jr.key(60_001), seed), options["tasks"]))
     return [_label(learner, tasks, options, jr.key(60_002 + seed), unit=np.arange(options["tasks"]))], facts
@@ -182,9 +184,9 @@ def _table(setting: str, method: str, seed: int, options: dict[str, Any], data: 
     folds, found, facts = options["folds"][setting], [], {}
     for i in range(folds):
         share = lambda done, what: tell((i + done) / folds, f"split {i + 1} of {folds}: {what}")
-        fold = fold_of(rows, subject, (i + seed) % 5, options["labels"])
-        spec = Spec(fold.train.x.shape[1], StudentT(1))
-        learner, fact = trained(method, spec, fold.train, 3000 + 10 * seed + i, options["steps"]["tables"],
+        fold = fold_of(rows, subject, (i + seed) % 5)
+        spec = Spec(fold.table.x.shape[1], StudentT(1))
+        learner, fact = trained(method, spec, Uneven(Pools(fold.table, POOL), options["labels"]), 3000 + 10 * seed + i, options["steps"]["tables"],
                                 lambda done, what: share(0.6 * done, what))  # fmt: skip
         facts[f"split {i + 1}"] = fact
         share(0.6, "labelling")
@@ -193,18 +195,18 @@ def _table(setting: str, method: str, seed: int, options: dict[str, Any], data: 
         pools = np.minimum(subject.pool, rows.count[groups] * 2 // 3)
         key = jr.fold_in(jr.key(60_003), 10 * seed + i)
         draw_tasks = lambda table: eqx.filter_jit(table.tasks)(jnp.asarray(groups), jnp.asarray(pools), key=key)
-        beside = np.zeros((fold.pools.y.shape[0], 1), np.float32)
+        beside = np.zeros((fold.table.y.shape[0], 1), np.float32)
         also = {}
         for name, values in (("cost", rows.cost), ("expected", fold.expected_cost)):
             beside[: len(values), 0] = values  # the same draws, of another column
             also[name] = np.asarray(
-                draw_tasks(eqx.tree_at(lambda t: t.y, fold.pools, jnp.asarray(beside))).support.y[..., 0]
+                draw_tasks(eqx.tree_at(lambda t: t.y, fold.table, jnp.asarray(beside))).support.y[..., 0]
             )
         rules = RULES + (SEEKING[: 1 + (subject.cost is not None)] if subject.seeks else ())
         sign = {"high": 1, "low": -1, None: 0}[subject.seeks]
         if not subject.cost:
             also = {}
-        found.append(_label(learner, draw_tasks(fold.pools), options, jr.fold_in(key, 1), unit=rows.split[groups],
+        found.append(_label(learner, draw_tasks(fold.table), options, jr.fold_in(key, 1), unit=rows.split[groups],
                             sign=sign, rules=rules, **also))  # fmt: skip
     return found, facts
 
@@ -289,7 +291,9 @@ PROTOCOL = Protocol(
         "predictive variance that observations can remove. Ties and rows already labelled are left out; nothing is labelled twice.",
         "Areas are means over 1 to 8 labels; gains are random's area less the rule's, task by task. Tasks that share a unit (a "
         "date, an assay, a data set) are averaged before standard errors are taken, and the errors are over units.",
-        "Sine or line: a pool of 30 and 30 judged rows, noise 0.3; trained on 0 to 8 rows. The exact posterior is represented by "
+        "Training tasks show 0 to 8 rows of a pool, half of them rows that a random score of x prefers: rules do not choose "
+        "evenly, and methods trained on even choices alone are sure of themselves with uneven ones.",
+        "Sine or line: a pool of 30 and 30 judged rows, noise 0.3. The exact posterior is represented by "
         "drawn functions.",
         "Omniglot: five classes of which any drawing may be labelled (none at first), Lake's background alphabets for training "
         "and his evaluation alphabets for judging; images as 48 principal components. Error: the share of wrong classes.",

@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import polars as pl
 
 from metaprior.groups import check, runs
 from metaprior.sources import Table
 from metaprior.table import Features, need_columns, read
+from metaprior.task import Task
 
 WIDTH, ROWS, GROUPS, LONGEST = 16, 27_000, 1_100, 400  # tables are padded to these, so that one program serves all
 POOL, QUERY = 40, 24
@@ -96,25 +99,39 @@ def read_rows(folder: Path, subject: Subject) -> Rows:
     return Rows(checked.frame, z, checked.group, start, count, checked.fold, split, cost)
 
 
-class Fold(NamedTuple):
-    """One split: sources of training and of judged tasks, the judged groups, and their units.
+class Pools(eqx.Module):
+    """Training tasks as they are judged: a group's pool as support, the rest as query.
 
     Args:
-        train: deals training tasks; `pools` a group's pool (support) and judged rows (query).
+        table: with `POOL` support and `QUERY` query rows.
+        most: rows of a pool, at most two thirds of the group's.
+    """
+
+    table: Table
+    most: int = eqx.field(static=True)
+
+    def __call__(self, key) -> Task:
+        g_key, key = jr.split(key)
+        group = self.table.groups[jr.randint(g_key, (), 0, self.table.groups.shape[-1])]
+        return self.table.task(group, jnp.minimum(self.most, self.table.count[group] * 2 // 3), key=key)
+
+
+class Fold(NamedTuple):
+    """One split.
+
+    Args:
+        table: its `groups` are those to train on; a task has a pool (support) and judged rows (query).
         held: groups that are judged.
-        scale: the training outcomes' standard deviation: what one unit of y is.
         expected_cost: of each row, from a regression on the training rows.
     """
 
-    train: Table
-    pools: Table
+    table: Table
     held: np.ndarray
-    scale: float
     expected_cost: np.ndarray
 
 
-def fold_of(rows: Rows, subject: Subject, fold: int, labels: int) -> Fold:
-    """Columns and outcomes in units of the training rows, and tasks with at most `labels` support rows."""
+def fold_of(rows: Rows, subject: Subject, fold: int) -> Fold:
+    """Columns and outcomes in units of the training rows."""
     inside = rows.fold[rows.group] != fold
     features = Features.learn(rows.frame.filter(pl.Series(inside)), list(subject.features), rows.group[inside])
     encoded, _ = features.encode(rows.frame, subject.file)
@@ -130,8 +147,5 @@ def fold_of(rows: Rows, subject: Subject, fold: int, labels: int) -> Fold:
     train = np.resize(inside_groups, max(GROUPS, len(inside_groups)))
     arrays = [jnp.asarray(a) for a in (x, y, start, count, train)]
     longest = max(LONGEST, int(rows.count.max()))
-    return Fold(
-        Table(*arrays, labels, QUERY, longest),
-        Table(*arrays, POOL, QUERY, longest),
-        np.flatnonzero(rows.fold == fold), scale, np.exp(design @ weights),
-    )  # fmt: skip
+    table = Table(*arrays, POOL, QUERY, longest)
+    return Fold(table, np.flatnonzero(rows.fold == fold), np.exp(design @ weights))

@@ -1,5 +1,7 @@
 """Labelling a pool one row at a time, every rule on the same tasks, in one compiled program."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -89,6 +91,36 @@ def label(learner: AbstractLearner, tasks: Task, goals: Goal, rule, keys, labels
     """
     each = lambda a: _one(learner, a[0], a[1], rule, a[2], labels, samples)
     return jax.lax.map(each, (tasks, goals, keys), batch_size=25)
+
+
+class Uneven(eqx.Module):
+    """Training tasks whose support rows are chosen from a pool, half of the time unevenly.
+
+    Rules do not choose evenly: a method trained on rows at random alone meets sets of rows that it has never seen, and is
+    sure where it should not be. Uneven sets are those with the highest random linear and quadratic scores of x, softened
+    by noise. The number of rows is uniform in 0 … `labels`.
+
+    Args:
+        source: deals tasks with the pool as their support.
+        labels: support rows of a task.
+    """
+
+    source: Any
+    labels: int = eqx.field(static=True)
+
+    def __call__(self, key) -> Task:
+        task_key, w_key, t_key, u_key, g_key, k_key = jr.split(key, 6)
+        task = self.source(task_key)
+        pool = task.support
+        weight = pool.mask[:, None] / jnp.maximum(pool.count, 1)
+        off = pool.x - (weight * pool.x).sum(0)
+        off = off / jnp.sqrt((weight * off**2).sum(0) + 1e-6)
+        w = jr.normal(w_key, (2, pool.x.shape[1])) / pool.x.shape[1] ** 0.5
+        strength = jnp.where(jr.bernoulli(u_key), jnp.exp(jr.uniform(t_key, maxval=3.0)), 0.0)
+        score = strength * (off @ w[0] + off**2 @ w[1]) + jr.gumbel(g_key, pool.mask.shape)
+        score, rows = jax.lax.top_k(jnp.where(pool.mask, score, -jnp.inf), self.labels)
+        shown = (jnp.arange(self.labels) < jr.randint(k_key, (), 0, self.labels + 1)) & (score > -jnp.inf)
+        return Task(Data(pool.x[rows], pool.y[rows], shown), task.query)
 
 
 class Drawn(AbstractPosterior):
