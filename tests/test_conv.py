@@ -1,5 +1,7 @@
 """Image networks against a second formulation, and that no image sees another."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -25,14 +27,27 @@ def reference(net: Conv4, row):
     return net.last(image.reshape(-1))
 
 
+def test_strides_halve_without_a_pool():
+    """Every second output of the whole convolution, rounded up."""
+    conv = Conv.init(2, 3, key=jr.key(0))
+    image = jr.normal(jr.key(1), (7, 6, 2))
+    strided = Conv(conv.kernel, None, 2)(image)
+    np.testing.assert_allclose(strided, conv(image)[::2, ::2], atol=1e-5)
+    net = Conv4.init(5, size=28, filters=8, pooled=False, key=jr.key(2))
+    assert net.last.weight.shape == (5, 32) and net(jnp.zeros(784)).shape == (5,)
+
+
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (33, 3)])
 def test_conv4_is_the_convolution_of_xla(size, channels, x64):
-    net = Conv4.init(5, size=size, channels=channels, filters=8, key=jr.key(0))
+    net = Conv4.init(5, size=size, channels=channels, filters=(4, 8), key=jr.key(0))
     net = jax.tree.map(lambda a: a.astype(float) + 0.05 if hasattr(a, "dtype") else a, net)
     row = jr.normal(jr.key(1), (size * size * channels,))
-    np.testing.assert_allclose(net(row), reference(net, row), atol=1e-9)
-    ours, theirs = jax.grad(lambda r: net(r).sum())(row), jax.grad(lambda r: reference(net, r).sum())(row)
+    both = jax.jit(
+        lambda r: [jax.value_and_grad(lambda r: f(r).sum())(r) for f in (net, functools.partial(reference, net))]
+    )
+    (ours, our_slope), (theirs, their_slope) = both(row)
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    np.testing.assert_allclose(our_slope, their_slope, atol=1e-9)
 
 
 def test_a_window_of_one_is_a_matrix_product_a_pixel():
@@ -45,9 +60,10 @@ def test_no_image_sees_another():
     """The answer for an image is the same alone and in any company: nothing leaks between query points."""
     net = Conv4.init(5, size=16, filters=8, key=jr.key(0))
     rows = jr.normal(jr.key(1), (6, 256))
-    alone = jnp.stack([net(row) for row in rows[:2]])
-    np.testing.assert_allclose(apply(net, rows)[:2], alone, atol=1e-5)
-    np.testing.assert_allclose(apply(net, rows.at[2:].set(100.0))[:2], alone, atol=1e-5)
+    many = jax.jit(lambda rows: apply(net, rows))
+    alone = jnp.concatenate([many(row[None]) for row in rows[:2]])
+    np.testing.assert_allclose(many(rows)[:2], alone, atol=1e-5)
+    np.testing.assert_allclose(many(rows.at[2:].set(100.0))[:2], alone, atol=1e-5)
 
 
 def test_group_norm_is_normal_in_every_group():

@@ -1,7 +1,7 @@
 """What `few-shot-images` reads: Omniglot with Lake's one-shot runs, or a user's own folders of classes."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -162,6 +162,12 @@ def read_runs(path: Path, size: int = 28) -> Runs:
 def _own(path: Path) -> Pictures:
     """Class folders: splits as the data say, else 60 % of the classes for training, 20 % each for validation and test."""
     images = read_classes(path, _size(path))
+    h, w = images.pixels.shape[1:3]
+    side = max(16, min(84, h, w))
+    if (h, w) != (side, side):  # arrays come as they are
+        pixels = np.stack([resize(image, side) for image in images.pixels])
+        remark = f"images of {h} x {w} were made {side} x {side}"
+        images = replace(images, pixels=pixels, remarks=(*images.remarks, remark))
     count = np.bincount(images.label, minlength=len(images.names))
     rich = np.flatnonzero(count >= 1 + QUERY)
     remarks = list(images.remarks)

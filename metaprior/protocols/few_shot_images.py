@@ -1,6 +1,7 @@
 """Classes from one or a few images: Omniglot's episodes, Lake's one-shot runs, or a user's own folders."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -61,8 +62,7 @@ def sized(data: Pictures, side: int) -> Pictures:
     if data.images.pixels.shape[1] <= side:
         return data
     pixels = np.stack([resize(image, side) for image in data.images.pixels])
-    images = data.images.__class__(pixels, *[getattr(data.images, k) for k in ("label", "names", "group", "split")])
-    return Pictures(data.name, images, data.parts, data.settings, data.rotations, data.runs, data.remarks)
+    return replace(data, images=replace(data.images, pixels=pixels))
 
 
 def episodes(data: Pictures, part: np.ndarray, way: int, shot: int, query: int, **more: Any) -> Episodes:

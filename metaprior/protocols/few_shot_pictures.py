@@ -77,7 +77,8 @@ def _reliability(cells: Sequence[Drawn], setting: str) -> Picture:
         axes = canvas.add_subplot()
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
         for name in names:
-            found = [np.nan_to_num(c.drawing[f"bins {setting}"]) for c in cells if c.method == name]
+            mine = [c.drawing for c in cells if c.method == name and f"bins {setting}" in c.drawing]
+            found = [np.nan_to_num(drawing[f"bins {setting}"]) for drawing in mine]
             count = sum(f[0] for f in found)
             stated, came = (sum(f[0] * f[i] for f in found) / np.maximum(count, 1) for i in (1, 2))
             some = count >= 5

@@ -1,0 +1,303 @@
+"""Episodes of images, methods on images, the Hausdorff distance, and the protocol on them."""
+
+import functools
+import zipfile
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import affine_transform
+
+from metaprior import Spec, fit
+from metaprior.baselines.hausdorff import distances
+from metaprior.errors import InputError
+from metaprior.heads import Categorical, Gaussian
+from metaprior.methods import MAML, METHODS, ProtoNet
+from metaprior.methods.embedded import Embedded
+from metaprior.nets.conv import Conv4
+from metaprior.nets.mlp import mlp, network
+from metaprior.protocols import get
+from metaprior.protocols.few_shot_data import Runs, load
+from metaprior.protocols.few_shot_images import compact, judge, measure, run_tasks
+from metaprior.protocols.protocol import Drawn
+from metaprior.sources import Episodes, Sinusoid
+from metaprior.sources.episodes import warp
+from metaprior.testing import check_method
+
+NET = functools.partial(Conv4.init, size=16, filters=8)
+
+
+def stamped(classes: int = 12, images: int = 6, size: int = 8):
+    """Images whose first pixel is their class and whose second is their number."""
+    pixels = np.zeros((classes * images, size, size, 1), np.uint8)
+    label = np.repeat(np.arange(classes), images)
+    pixels[:, 0, 0, 0], pixels[:, 0, 1, 0] = label, np.tile(np.arange(images), classes)
+    return pixels, label
+
+
+def stamps(data):
+    return np.rint(np.asarray(data.x)[:, :2] * 255).astype(int)
+
+
+def test_episodes_hold_different_images_of_the_classes_they_say():
+    pixels, label = stamped()
+    source = Episodes.of(pixels, label, way=5, shot=2, query=3)
+    seen = set()
+    for task in map(jax.jit(lambda k: source(k)), jr.split(jr.key(0), 20)):
+        rows = np.concatenate([stamps(task.support), stamps(task.query)])
+        y = np.concatenate([task.support.y, task.query.y])[:, 0]
+        assert len({tuple(row) for row in rows}) == 25  # no image twice
+        for c in range(5):
+            assert len(set(rows[y == c, 0])) == 1 and (y == c).sum() == 5
+        assert len(set(rows[:, 0])) == 5
+        seen |= set(rows[:, 0])
+    assert seen == set(range(12))
+
+
+def test_classes_with_too_few_images_and_those_left_out_are_never_drawn():
+    pixels, label = stamped()
+    label = np.where(label == 3, -1, label)
+    label[label == 4] = [4, 4, -1, -1, -1, -1]
+    source = Episodes.of(pixels, label, way=5, shot=1, query=2, padded=20)
+    assert int((source.count > 0).sum()) == 10 and source.count.shape == (20,)
+    tasks = jax.jit(jax.vmap(source))(jr.split(jr.key(0), 60))
+    drawn = np.rint(np.asarray(tasks.support.x)[..., 0] * 255)
+    assert set(drawn.ravel()) == set(range(12)) - {3, 4}
+    with pytest.raises(ValueError, match="5-way tasks need 5 classes of at least 7 images; there are 0"):
+        Episodes.of(pixels, label, way=5, shot=1, query=6)
+
+
+def test_turned_classes_are_classes_of_their_own():
+    pixels, label = stamped(classes=3)
+    source = Episodes.of(pixels, label, way=8, shot=1, query=2, rotations=True)
+    task = source(jr.key(1))
+    images = np.asarray(task.support.x).reshape(8, 8, 8)
+    corners = [[np.rot90(image, -k)[0, 1] >= 0 for k in range(4)] for image in images]
+    assert np.array(corners).all()
+    _, turn = source.classes(jr.split(jr.key(1), 4)[0])
+    upright = [np.rot90(image, -int(k)) for image, k in zip(images, turn)]
+    classes, _ = source.classes(jr.split(jr.key(1), 4)[0])
+    np.testing.assert_array_equal(np.rint(np.array(upright)[:, 0, 0] * 255), classes)
+
+
+def test_tasks_within_a_group():
+    pixels, label = stamped()
+    group = label // 4  # three groups of four
+    one = Episodes.of(pixels, label, way=4, shot=1, query=1, group=group, within=1.0)
+    tasks = jax.jit(jax.vmap(one))(jr.split(jr.key(0), 30))
+    groups = np.rint(np.asarray(tasks.support.x)[..., 0] * 255).astype(int) // 4
+    assert (groups == groups[:, :1]).all() and len(set(groups[:, 0])) == 3
+    with pytest.raises(ValueError, match=r"No group has 5 classes.*the largest has 4"):
+        Episodes.of(pixels, label, way=5, group=group, within=0.5)
+
+
+def test_slots_are_more_labels_than_classes():
+    pixels, label = stamped()
+    source = Episodes.of(pixels, label, way=3, shot=2, query=2, slots=9)
+    tasks = jax.jit(jax.vmap(source))(jr.split(jr.key(0), 40))
+    y = np.asarray(tasks.support.y)[..., 0].astype(int)
+    assert set(y.ravel()) == set(range(9)) and all(len(set(row)) == 3 for row in y)
+    p = np.eye(9)[np.asarray(tasks.query.y)[..., 0].astype(int)]
+    small, true, names = compact(p, np.asarray(tasks.query.y)[..., 0].astype(int), y)
+    assert small.shape == (40, 6, 3) and (small.argmax(-1) == true).all() and names.shape == (40, 3)
+
+
+def test_warping_is_the_affine_map_of_scipy():
+    """The two passes are the affine map up to interpolation; a smooth image, so that this is small."""
+    i, j = np.mgrid[:28, :28]
+    image = np.exp(-((i - 11.0) ** 2 + 0.5 * (j - 15.0) ** 2) / 40)
+    np.testing.assert_allclose(warp(jnp.asarray(image)[..., None], 0.0, key=jr.key(0))[..., 0], image, atol=1e-6)
+    for seed in range(4):
+        ours = warp(jnp.asarray(image)[..., None], 1.0, key=jr.key(seed))[..., 0]
+        u = np.asarray(jr.uniform(jr.key(seed), (7,), minval=-1.0, maxval=1.0))
+        cos, sin = np.cos(u[0] * np.pi / 18), np.sin(u[0] * np.pi / 18)
+        m = np.array([[cos, -sin], [sin, cos]]) @ [[1, 0.3 * u[1]], [0.3 * u[2], 1]] @ np.diag(1 + 0.2 * u[3:5])
+        (a, b), (c, d) = m  # column j is read at a j + b i, row i at c j + d i
+        linear = np.array([[d, c], [b, a]])
+        # along rows first: a shift across is that of the row read, the shift down comes before it
+        across, down = u[5] * 2, u[6] * 2
+        shift = np.array([down, across + b / d * down])
+        middle = np.array([13.5, 13.5])
+        theirs = affine_transform(image, linear, middle + shift - linear @ middle, order=1, mode="nearest")
+        assert np.abs(ours - theirs).max() < 0.03
+
+
+def test_a_spec_names_the_network_and_without_it_nothing_changes():
+    spec = Spec(256, Categorical(3), net=NET)
+    plain = Spec(3, Categorical(3))
+    same = network(plain, 4, 8, 2, key=jr.key(0))
+    jax.tree.map(
+        np.testing.assert_array_equal, *(eqx.filter(n, eqx.is_array) for n in (same, mlp(3, 4, 8, 2, key=jr.key(0))))
+    )
+    for name in (
+        "maml",
+        "protonet",
+        "matching",
+        "versa",
+        "platipus",
+        "abml",
+        "vampire",
+        "llama",
+        "bmaml",
+        "dkt",
+        "bnn",
+    ):
+        learner = eqx.filter_eval_shape(lambda key, n=name: METHODS[n].init(spec, key=key), jr.key(0))
+        kinds = [type(m) for m in jax.tree.leaves(learner, is_leaf=lambda m: isinstance(m, Conv4))]
+        assert Conv4 in kinds, name
+    alpaca = METHODS["alpaca"].init(Spec(256, Gaussian(1), net=NET), key=jr.key(0))
+    assert isinstance(alpaca.features, Conv4)
+
+
+def test_contract_of_methods_on_images():
+    image = lambda spec, *, key, **hyper: Embedded.init(spec, key=key, base="cnp", features=4, width=8, depth=1)
+    check_method(image, head=Categorical(3))
+
+
+def test_embedded_refuses_a_pooled_column():
+    with pytest.raises(ValueError, match="a pooled prediction among them would be lost"):
+        Embedded.init(Spec(3, Gaussian(1), 1), key=jr.key(0))
+
+
+def test_tasks_one_after_another_train_as_all_at_once():
+    maml = MAML.init(Spec(1, Gaussian(1)), key=jr.key(0), width=8)
+    run = lambda at_once: fit(maml, Sinusoid(), key=jr.key(1), steps=4, batch=6, every=2, at_once=at_once)
+    whole, parts = run(None), run(2)
+    np.testing.assert_allclose(whole.losses, parts.losses, rtol=1e-4)
+    left, right = (jax.tree.leaves(eqx.filter(f.method, eqx.is_array)) for f in (whole, parts))
+    for a, b in zip(left, right):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    with pytest.raises(ValueError, match="at_once that divides batch = 6; got 4"):
+        run(4)
+
+
+def test_hausdorff_by_hand():
+    dot, bar, none = np.zeros((3, 1, 5, 5), bool)
+    dot[0, 0, 0], bar[0, 2, 1:4] = True, True  # seen from their means, where they are does not matter
+    np.testing.assert_allclose(distances(dot, bar), [[2 / 3]])
+    np.testing.assert_allclose(distances(bar, np.concatenate([dot, bar])), [[2 / 3, 0]])
+    assert distances(none, bar)[0, 0] > 1e6
+
+
+def test_hausdorff_errs_in_38_75_per_cent_of_lakes_runs(data):
+    """The figure of Lake et al.'s demo_classification.py, exactly."""
+    protocol = get("few-shot-images")
+    outcome = protocol.run("hausdorff", 0, {}, load(data), lambda done, what: None)
+    (figure,) = outcome.figures
+    assert figure.value == 0.3875 and figure.count == 20
+    assert (outcome.predictions["predicted"] != outcome.predictions["y"]).mean() == 0.3875
+
+
+def test_figures_come_from_the_rows():
+    p = np.array([[[0.7, 0.3], [0.2, 0.8]], [[0.6, 0.4], [0.5, 0.5]]])
+    y = np.array([[0, 1], [1, 0]])
+    figures, rows = measure("s", p, y)
+    found = {f.metric: f.value for f in figures}
+    assert found["accuracy"] == 0.75
+    np.testing.assert_allclose(found["nll"], -np.log([0.7, 0.8, 0.4, 0.5]).mean())
+    np.testing.assert_allclose(found["nll"], rows["nll"].mean())
+    assert len(rows["setting"]) == 4 and {"p_0", "p_1", "predicted", "y", "task", "row"} <= set(rows)
+
+
+def test_padding_does_not_change_what_is_judged():
+    """Support and query are padded so that all settings share a program."""
+    pixels, label = stamped(size=16)
+    learner = ProtoNet.init(Spec(256, Categorical(6), net=NET), key=jr.key(0), pseudo_count=0.0)
+    source = Episodes.of(pixels, label, way=3, shot=1, query=2, slots=6)
+    tasks = jax.vmap(source)(jr.split(jr.key(0), 5))
+    tight, loose = (judge(learner, tasks, 0, 1, 6, rows) for rows in ((3, 6), (10, 9)))
+    np.testing.assert_allclose(tight, loose, atol=1e-5)
+    np.testing.assert_allclose(tight.sum(-1), 1.0, atol=1e-5)
+
+
+def test_runs_become_tasks():
+    blank = np.zeros((2, 20, 28, 28), np.uint8)
+    answer = np.tile(np.arange(20), (2, 1))
+    task = run_tasks(Runs(blank, blank, answer, (blank > 0, blank > 0)))
+    assert task.support.x.shape == (2, 20, 784) and task.query.y.shape == (2, 20, 1)
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """Class folders of one's own: bars and boxes at several places."""
+    rng = np.random.default_rng(0)
+    for c in range(10):
+        folder = tmp_path / "mine" / f"kind{c}"
+        folder.mkdir(parents=True)
+        for i in range(8 if c else 1):
+            image = np.zeros((20, 20), np.uint8)
+            top, left = rng.integers(0, 3, 2)
+            image[2 + c + top // 2, 2 + left : 18] = 255
+            image[2:18, 2 + c] = 255
+            Image.fromarray(image).save(folder / f"{i}.png")
+    return tmp_path / "mine"
+
+
+def test_own_folders_from_end_to_end(shapes):
+    protocol = get("few-shot-images")
+    data = load(shapes)
+    assert data.images.pixels.shape[1:] == (20, 20, 1) and data.runs is None
+    assert data.remarks[0] == "1 class with a single image left out"
+    parts = data.parts
+    assert not set(parts["train"]) & set(parts["test"]) and data.settings
+    options = protocol.budgets["quick"] | {"steps": 20, "filters": [8, 8, 8, 8], "tasks": 4, "validation": 2}
+    told = []
+    outcome = protocol.run("protonet", 0, options, data, lambda done, what: told.append(done))
+    assert told == sorted(told) and told[-1] <= 1
+    assert {f.metric for f in outcome.figures} == {"accuracy", "nll", "ece"} <= set(protocol.metrics)
+    columns = outcome.predictions
+    assert len({len(v) for v in columns.values()}) == 1
+    first = outcome.figures[0]
+    mine = columns["setting"] == first.setting
+    assert first.value == pytest.approx((columns["predicted"] == columns["y"])[mine].mean())
+    cells = [Drawn("protonet", 0, outcome.figures, outcome.drawing)]
+    pictures = protocol.draw(cells, options, data)
+    assert len(pictures) >= 2 and all("<svg" in p.svg for p in pictures)
+    assert "protonet classifies" in protocol.sentence(cells)
+    assert protocol.run("hausdorff", 0, options, data, lambda done, what: None).figures == []
+
+
+def test_data_that_cannot_be_used(tmp_path, shapes):
+    with pytest.raises(InputError, match="give --data FOLDER"):
+        load(None)
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        load(tmp_path / "nowhere")
+    for c in range(3, 10):
+        for file in (shapes / f"kind{c}").iterdir():
+            file.unlink()
+    with pytest.raises(InputError, match=r"mine: 2 of 3 classes have 2 images or more; too few"):
+        load(shapes)
+
+
+def test_bad_runs_and_splits_are_named(tmp_path, data):
+    (tmp_path / "omniglot28.npz").symlink_to(data / "omniglot28.npz")
+    found = load(tmp_path)
+    assert found.runs is None and len(found.remarks) == 2
+    (tmp_path / "omniglot_split_vinyals.json").write_text(
+        '{"train": ["images_background/Klingon/character01"], "val": [], "test": []}'
+    )
+    with pytest.raises(InputError, match=r"omniglot_split_vinyals.json: names 'images_background/Klingon/character01'"):
+        load(tmp_path)
+    (tmp_path / "omniglot_split_vinyals.json").write_text("[]")
+    with pytest.raises(InputError, match=r"omniglot_split_vinyals.json: should hold lists train, val and test"):
+        load(tmp_path)
+    (tmp_path / "omniglot_split_vinyals.json").unlink()
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    with zipfile.ZipFile(tmp_path / "all_runs.zip", "w") as file:
+        file.write(tmp_path / "a.png", "run01/training/a.png")
+    with pytest.raises(InputError, match=r"all_runs.zip: holds no class_labels.txt"):
+        load(tmp_path)
+
+
+@pytest.mark.slow
+def test_protonet_learns_characters_from_five_alphabets(data):
+    """Lake's small1: 200 steps of the small network are under 45 % error (chance 95 %, Hausdorff 38.75 %)."""
+    protocol = get("few-shot-images")
+    options = protocol.budgets["quick"] | {"steps": 20, "lake_steps": 200, "tasks": 20, "backgrounds": ["small1"]}
+    outcome = protocol.run("protonet", 0, options, load(data), lambda done, what: None)
+    error = {f.setting: f.value for f in outcome.figures if f.metric == "error"}
+    assert error["20 runs, small1"] < 0.45
