@@ -336,3 +336,49 @@ def test_the_heaviest_components_are_kept():
     kept = reliability.thinned(mixture, 3)
     assert sorted(np.asarray(kept.parts[0].params[:, 0, 0, 0]).tolist()) == [0.0, 2.0, 4.0]
     assert reliability.thinned(mixture, 6) is mixture
+
+
+# --- figures that must be reached ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_exact_posteriors_of_pacohs_families_have_the_known_errors():
+    # computed elsewhere on 200 tasks of 200 judged rows; 0.008 is 4 standard errors of the means over tasks
+    for name, rmse, calibration_error in (("PACOH sinusoid", 0.161, 0.100), ("PACOH Cauchy", 0.172, 0.045)):
+        options = few_tasks.PROTOCOL.budgets["quick"] | {"sizes": [20], "families": [name], "tasks": 200, "query": 200}
+        outcome = few_tasks.run(few_tasks.EXACT, 0, options, None, QUIET)
+        assert _by(outcome, f"{name}, 20 tasks", "rmse") == pytest.approx(rmse, abs=0.008)
+        assert _by(outcome, f"{name}, 20 tasks", "calibration") == pytest.approx(calibration_error, abs=0.012)
+
+
+@pytest.mark.slow
+def test_exact_posteriors_are_calibrated():
+    options = reliability.PROTOCOL.budgets["quick"] | {"tasks": 300}
+    outcome = reliability.run(reliability.EXACT, 0, options, None, QUIET)
+    for setting in (reliability.LINES, reliability.GAUSSIAN):
+        found = {f.metric: f for f in outcome.figures if f.setting == setting}
+        assert found["calibration"].value < 3 * found["calibration"].error + 0.01
+        assert abs(found["coverage90"].value - 0.9) < 3 * found["coverage90"].error
+    assert _by(outcome, reliability.BLOBS, "ece15") < 0.03  # 7500 rows in 15 bins leave about 0.015
+
+
+@pytest.mark.slow
+def test_entropy_and_bald_beat_random_labels_on_lines_and_weather(data, monkeypatch):
+    monkeypatch.setattr(active_learning, "settings_of", lambda method, data: [active_learning.LINES, "weather"])
+    rows = {"weather": read_rows(data, SUBJECTS["weather"])}
+    outcome = active_learning.run("process", 0, active_learning.PROTOCOL.budgets["quick"], rows, QUIET)
+    for figure in outcome.figures:
+        if figure.metric in ("nll_gain_entropy", "nll_gain_bald"):
+            assert figure.value - 1.96 * figure.error > 0.05, figure  # nats a row, paired over tasks and dates
+
+
+@pytest.mark.slow
+def test_more_training_tasks_close_the_gap_to_new_ones():
+    options = few_tasks.PROTOCOL.budgets["quick"] | {"sizes": [1, 20, 1000], "families": ["PACOH Cauchy"]}
+    outcome = few_tasks.run("process", 0, options, None, QUIET)
+    test, train = (
+        [_by(outcome, few_tasks.setting_of("PACOH Cauchy", n), k) for n in options["sizes"]]
+        for k in ("test_nll", "train_nll")
+    )
+    assert test[0] - train[0] > 1 > test[2] - train[2] + 0.5
+    assert test[2] < test[1] + 0.05 < test[0]

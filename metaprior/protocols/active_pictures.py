@@ -14,6 +14,7 @@ EXACT = "exact posterior"
 SETTINGS = ("sine or line", "Omniglot", "normal classes", "weather", "molecules", "configurations")
 NAMES = ("random", "entropy", "bald", "variance", "improvement", "improvement a second")
 SHADES = dict(zip(NAMES, (MUTED, METHOD, POINT, OTHERS[0], OTHERS[1], OTHERS[2])))
+MOST = 6  # methods side by side; the tables have all
 LABELS = {"nll": "NLL", "error": "error", "regret": "regret"}
 
 
@@ -34,6 +35,7 @@ def _curves(cells: Sequence[Drawn], kind: str, title: str, caption: str) -> list
     if not found:
         return []
     settings, methods = (list(dict.fromkeys(k[i] for k in found)) for i in (0, 1))
+    methods = methods[:MOST]
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=(3.1 * len(methods), 2.5 * len(settings)), layout="constrained")
         grid = canvas.subplots(len(settings), len(methods), squeeze=False)
@@ -103,7 +105,7 @@ def _forest(cells: Sequence[Drawn]) -> list[Picture]:
 
 def _order(cells: Sequence[Drawn]) -> list[Picture]:
     """One task: which x were labelled, in which order, by each rule and method."""
-    shown = [c for c in cells if "lines x" in c.drawing and c.seed == min(d.seed for d in cells)]
+    shown = [c for c in cells if "lines x" in c.drawing and c.seed == min(d.seed for d in cells)][:MOST]
     if not shown:
         return []
     task = 1

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.report.figures import INK, METHOD, MUTED, POINT, RULE, STYLE, to_svg
 
+MOST = 6  # methods side by side; the tables have all
 SETTINGS = ("sine or line", "Gaussian process", "Omniglot", "normal classes")
 
 
@@ -21,7 +22,13 @@ def _found(cells: Sequence[Drawn], kind: str) -> dict[tuple[str, str], np.ndarra
             for cell in cells:
                 if f"{kind} {name}" in cell.drawing:
                     found.setdefault((name, cell.method), []).append(cell.drawing[f"{kind} {name}"])
-    return {k: np.mean(v, 0) for k, v in found.items()}
+    return _some({k: np.mean(v, 0) for k, v in found.items()})
+
+
+def _some(found: dict[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
+    """Those of the first methods."""
+    methods = list(dict.fromkeys(method for _, method in found))[:MOST]
+    return {k: v for k, v in found.items() if k[1] in methods}
 
 
 def _grid(found: dict[tuple[str, str], np.ndarray], width: float, height: float) -> tuple[Canvas, dict]:
@@ -53,7 +60,7 @@ def _merged(cells: Sequence[Drawn]) -> dict[tuple[str, str], np.ndarray]:
 
 
 def _diagrams(cells: Sequence[Drawn]) -> list[Picture]:
-    found = _merged(cells)
+    found = _some(_merged(cells))
     if not found:
         return []
     with matplotlib.rc_context(STYLE):
