@@ -12,8 +12,8 @@ from metaprior.task import Data, Task
 class ObjectViews(eqx.Module):
     """Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019, section 5.3: view reconstruction.
 
-    A task is an object: x is the side it is seen from, the sine and cosine of the azimuth, and y the image, its pixels
-    in 0 … 1. The support is `shown` views at random, the query `query` of the others.
+    A task is an object: x is the side it is seen from, the sines and cosines of the azimuth and of its first multiples (a
+    box repeats itself after a quarter turn), and y the image, its pixels in 0 … 1. The support is `shown` views at random, the query `query` of the others.
 
     Args:
         pixels: bytes, `(m, v, d)`: objects, views, pixels.
@@ -23,6 +23,7 @@ class ObjectViews(eqx.Module):
         mirrored: whether half of the objects are replaced by their mirror images: pixels reversed from left to right,
             angles of the opposite sign.
         size: height and width of the image.
+        multiples: of the azimuth whose sine and cosine x has.
 
     Example:
         >>> import jax, numpy as np
@@ -30,7 +31,7 @@ class ObjectViews(eqx.Module):
         >>> source = ObjectViews.of(np.zeros((3, 8, 4, 4), np.uint8), np.arange(8) * 45.0)
         >>> task = source(jax.random.key(0))
         >>> task.support.y.shape, task.query.x.shape
-        ((1, 16), (7, 2))
+        ((1, 16), (7, 8))
     """
 
     pixels: Array
@@ -39,6 +40,7 @@ class ObjectViews(eqx.Module):
     query: int | None = eqx.field(static=True, default=None)
     mirrored: bool = eqx.field(static=True, default=False)
     size: int = eqx.field(static=True, default=32)
+    multiples: int = eqx.field(static=True, default=4)
 
     @staticmethod
     def of(views, azimuth, shown: int = 1, query: int | None = None, mirrored: bool = False) -> "ObjectViews":
@@ -54,7 +56,9 @@ class ObjectViews(eqx.Module):
         image = y.reshape(len(views), self.size, -1)
         y = jnp.where(turn, image[:, :, ::-1], image).reshape(y.shape)
         angle = jnp.where(turn, -angle, angle)
-        return Data(jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=1), y, jnp.ones(len(views), bool))
+        turns = angle[:, None] * jnp.arange(1.0, self.multiples + 1)
+        x = jnp.concatenate([jnp.sin(turns), jnp.cos(turns)], axis=1)
+        return Data(x, y, jnp.ones(len(views), bool))
 
     def __call__(self, key) -> Task:
         item_key, view_key, turn_key = jr.split(key, 3)

@@ -1,0 +1,152 @@
+"""Controls for drawing unseen views: a conditional variational autoencoder, the mean view; and how images are compared."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float
+
+from metaprior.heads import Gaussian
+from metaprior.method import AbstractLearner, AbstractMethod
+from metaprior.methods.neural_process import NP
+from metaprior.nets.mlp import apply, mlp
+from metaprior.nets.sets import DeepSet
+from metaprior.posterior import AbstractHead, Particles, Sampled
+from metaprior.task import Task
+
+
+def ssim(a: Float[Array, "h w"], b: Float[Array, "h w"]) -> Float[Array, ""]:
+    """Structural similarity of two grey images in 0 … 1; 1 where they are the same.
+
+    Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
+    Transactions on Image Processing 2004, equation 13 with K = 0.01 and 0.03, averaged over all 11 x 11 windows inside the
+    image, weighted by a Gaussian of standard deviation 1.5. Images smaller than a window have one of their own size.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from metaprior.protocols.generation_controls import ssim
+        >>> float(ssim(jnp.eye(16), jnp.eye(16)))
+        1.0
+    """
+    across = [window(n, min(11, n)) for n in a.shape]
+    mean = lambda image: across[0] @ image @ across[1].T
+    c1, c2 = 0.01**2, 0.03**2
+    ma, mb = mean(a), mean(b)
+    va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
+    return ((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean()
+
+
+def window(n: int, width: int, std: float = 1.5) -> Float[Array, "m n"]:
+    """Weighted means over windows of a row of `n` pixels, as a matrix."""
+    place = jnp.arange(n)[None] - jnp.arange(n - width + 1)[:, None]
+    weight = jnp.exp(-0.5 * ((place - (width - 1) / 2) / std) ** 2) * ((place >= 0) & (place < width))
+    return weight / weight.sum(1, keepdims=True)
+
+
+class MeanView(AbstractLearner):
+    """What all training objects look like on average from that side, whatever is shown.
+
+    Args:
+        angle: radians, `(v,)`.
+        mean: `(v, d)`.
+        head: with the standard deviation of all pixels about them.
+    """
+
+    angle: Float[Array, "v"]
+    mean: Float[Array, "v d"]
+    head: Gaussian
+
+    def posterior(self, support, *, key):
+        def look(mean, x):
+            """The mean view whose angle is nearest: the first multiple's sine and cosine decide."""
+            half = x.shape[1] // 2
+            near = x[:, :1] * jnp.sin(self.angle) + x[:, half : half + 1] * jnp.cos(self.angle)
+            return mean[near.argmax(1)]
+
+        return Particles.single(self.mean, look, self.head)
+
+
+def _decode(method, summary, w, x):
+    z_key = jr.wrap_key_data(w)
+    inputs = jnp.concatenate([x, jnp.broadcast_to(summary, (len(x), *summary.shape))], axis=1)
+    z = method.latent.sample(method.latent.params(apply(method.prior, inputs)), key=z_key)
+    return apply(method.decoder, jnp.concatenate([inputs, z], axis=1))
+
+
+class CVAE(AbstractMethod):
+    """Sohn, Lee & Yan, "Learning Structured Output Representation using Deep Conditional Generative Models", NIPS 2015.
+
+    p(y | x, support) = ∫ p(y | x, r, z) p(z | x, r) dz with a summary r of the support and a latent z of every *view*:
+    two views of one draw have nothing in common but what was shown. Trained on equation 4, the evidence bound.
+
+    Args:
+        encoder: r.
+        prior, posterior_net: to the numbers of p(z | x, r) and of q(z | x, r, y).
+        decoder: from x, r and z to the image.
+        latent: reads the numbers as a normal.
+        head: of the pixels.
+    """
+
+    encoder: DeepSet
+    prior: eqx.nn.MLP
+    posterior_net: eqx.nn.MLP
+    decoder: eqx.nn.MLP
+    latent: Gaussian
+    head: AbstractHead
+
+    @classmethod
+    def init(cls, spec, *, key, width=256, depth=2, latent=32):
+        """Networks of equal width; `latent` numbers in z."""
+        keys = jr.split(key, 4)
+        density, inputs = Gaussian(latent), spec.x_dim + width
+        return cls(
+            DeepSet.init(spec, width=width, depth=depth, key=keys[0]),
+            mlp(inputs, density.raw_dim, width, 1, key=keys[1]),
+            mlp(inputs + spec.head.y_dim, density.raw_dim, width, 1, key=keys[2]),
+            mlp(inputs + latent, spec.head.raw_dim, width, depth, key=keys[3]),
+            density,
+            spec.head,
+        )
+
+    def weigh(self, task: Task, key) -> tuple[Array, Array]:
+        """For a draw of q, of every query row: log p(y | x, z), and log q(z) - log p(z)."""
+        summary, query = self.encoder.summary(task.support), task.query
+        inputs = jnp.concatenate([query.x, jnp.broadcast_to(summary, (len(query.x), *summary.shape))], axis=1)
+        prior = self.latent.params(apply(self.prior, inputs))
+        q = self.latent.params(apply(self.posterior_net, jnp.concatenate([inputs, query.y], axis=1)))
+        z = self.latent.sample(q, key=key)
+        params = self.head.params(apply(self.decoder, jnp.concatenate([inputs, z], axis=1)))
+        return self.head.log_prob(params, query.y), self.latent.log_prob(q, z) - self.latent.log_prob(prior, z)
+
+    def loss(self, task, *, key):
+        fit, gap = self.weigh(task, key)
+        return task.query.mean(gap - fit)
+
+    def posterior(self, support, *, key):
+        return Sampled(jr.key_data, eqx.Partial(_decode, self, self.encoder.summary(support)), self.head)
+
+
+def evidence(learner: Any, task: Task, key, samples: int) -> Array | None:
+    """A lower bound (in expectation) on log p(query | support), nats, by importance weighting; `None` without a proposal.
+
+    Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, equation 8: log 1/L sum_l p(query | z_l)
+    p(z_l | support) / q(z_l), z_l from the network that has seen the query. It grows to the exact value with L.
+    """
+    keys = jr.split(key, samples)
+    if isinstance(learner, CVAE):  # views are independent given the support: a bound for each
+        fit, gap = jax.vmap(lambda k: learner.weigh(task, k))(keys)
+        each = jax.nn.logsumexp(fit - gap, axis=0) - jnp.log(1.0 * samples)
+        return jnp.where(task.query.mask, each, 0.0).sum()
+    if not isinstance(learner, NP):
+        return None
+    prior, q = learner.q(task.support), learner.q(task.union)
+
+    def weight(k):
+        z = learner.latent.sample(q, key=k)
+        params = learner.head.params(learner.raw(task.support, task.query.x, z))
+        fit = jnp.where(task.query.mask, learner.head.log_prob(params, task.query.y), 0.0).sum()
+        return fit + learner.latent.log_prob(prior, z) - learner.latent.log_prob(q, z)
+
+    return jax.nn.logsumexp(jax.vmap(weight)(keys)) - jnp.log(1.0 * samples)
