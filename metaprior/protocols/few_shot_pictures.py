@@ -21,7 +21,8 @@ PUBLISHED = {
 def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
     """An example a method, reliability, Lake's runs."""
     first = [c for c in cells if c.seed == min(c.seed for c in cells)]
-    pictures = [_example(c) for c in first if "example p" in c.drawing][:3]
+    ink = data is None or data.rotations  # drawings, ink high
+    pictures = [_example(c, "gray_r" if ink else "gray") for c in first if "example p" in c.drawing][:3]
     settings = [f.setting for c in cells for f in c.figures if f.metric == "ece"]
     for setting in list(dict.fromkeys(settings)):
         if setting.endswith(("5-way 1-shot", "small1")) or len(set(settings)) < 3:
@@ -31,9 +32,9 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
     return pictures
 
 
-def _show(axes: Any, image: np.ndarray) -> None:
+def _show(axes: Any, image: np.ndarray, shades: str) -> None:
     if image.shape[-1] == 1:
-        axes.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(image[..., 0], cmap=shades, vmin=0, vmax=1, interpolation="nearest")
     else:
         axes.imshow(np.clip(image, 0, 1), interpolation="nearest")
     axes.set_xticks([])
@@ -41,7 +42,7 @@ def _show(axes: Any, image: np.ndarray) -> None:
     axes.grid(False)
 
 
-def _example(cell: Drawn) -> Picture:
+def _example(cell: Drawn, shades: str) -> Picture:
     support, query = cell.drawing["example support"], cell.drawing["example query"]
     p, y = cell.drawing["example p"], cell.drawing["example y"]
     with matplotlib.rc_context(STYLE):
@@ -49,9 +50,9 @@ def _example(cell: Drawn) -> Picture:
         grid = canvas.subplots(len(query) + 1, len(support) + 1, squeeze=False)
         grid[0, 0].set_axis_off()
         for j, image in enumerate(support):
-            _show(grid[0, j + 1], image)
+            _show(grid[0, j + 1], image, shades)
         for i, image in enumerate(query):
-            _show(grid[i + 1, 0], image)
+            _show(grid[i + 1, 0], image, shades)
             for j in range(len(support)):
                 axes = grid[i + 1, j + 1]
                 axes.set_axis_off()
