@@ -343,12 +343,16 @@ def test_the_heaviest_components_are_kept():
 
 @pytest.mark.slow
 def test_the_exact_posteriors_of_pacohs_families_have_the_known_errors():
-    # computed elsewhere on 200 tasks of 200 judged rows; 0.008 is 4 standard errors of the means over tasks
+    # computed elsewhere on 200 tasks of 200 judged rows, rows of all tasks pooled for the RMSE; the bounds are about 3
+    # standard errors of the difference of two such estimates
     for name, rmse, calibration_error in (("PACOH sinusoid", 0.161, 0.100), ("PACOH Cauchy", 0.172, 0.045)):
         options = few_tasks.PROTOCOL.budgets["quick"] | {"sizes": [20], "families": [name], "tasks": 200, "query": 200}
         outcome = few_tasks.run(few_tasks.EXACT, 0, options, None, QUIET)
-        assert _by(outcome, f"{name}, 20 tasks", "rmse") == pytest.approx(rmse, abs=0.008)
-        assert _by(outcome, f"{name}, 20 tasks", "calibration") == pytest.approx(calibration_error, abs=0.012)
+        rows = outcome.predictions
+        new = rows["part"] == "new"
+        pooled = np.sqrt(np.mean((rows["mean"] - rows["y"])[new] ** 2))
+        assert pooled == pytest.approx(rmse, abs=0.012)
+        assert _by(outcome, f"{name}, 20 tasks", "calibration") == pytest.approx(calibration_error, abs=0.015)
 
 
 @pytest.mark.slow

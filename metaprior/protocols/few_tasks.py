@@ -251,7 +251,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
 _RECALLED = "Table of the paper as recalled, not checked against print; real-data rows left out. 20 tasks of 20 rows, 20 context rows."
 _PACOH = {"vanilla GP": (0.275, 0.087), "MAML": (0.219, None), "BMAML": (0.225, 0.061), "neural process": (0.224, 0.057),
           "PACOH-GP": (0.209, 0.056), "PACOH-NN": (0.195, 0.046)}  # fmt: skip
-_ORACLE = "The family's exact posterior, computed elsewhere on 200 other tasks with 200 judged rows each."
+_ORACLE = "The family's exact posterior, computed elsewhere on 200 other tasks with 200 judged rows each; RMSE of all rows together."
 PROTOCOL = Protocol(
     name="few-tasks",
     title="How many tasks make a prior",
