@@ -38,14 +38,14 @@ def test_rewards_of_each_quadrant_inside_and_outside():
 
 
 def test_tasks_show_one_arm_a_context_and_ask_for_all():
-    task = Wheel(support=300, every_size=False)(jax.random.key(0))
+    task = jax.jit(Wheel(support=300, every_size=False))(jax.random.key(0))
     delta = Wheel().radius(jax.random.key(0))
     for data in (task.support, task.query):
         arm = jnp.argmax(data.x[:, 2:], axis=1)
         mean = jnp.take_along_axis(rewards(data.x[:, :2], delta), arm[:, None], axis=1)
         np.testing.assert_allclose(jnp.exp(data.y), mean, atol=5 * 0.01)  # five standard deviations of the noise
     assert np.bincount(np.asarray(jnp.argmax(task.support.x[:, 2:], 1)), minlength=ARMS).min() > 30
-    counts = jax.vmap(lambda k: Wheel(support=100)(k).support.count)(jax.random.split(jax.random.key(1), 400))
+    counts = jax.jit(jax.vmap(lambda k: Wheel(support=100)(k).support.count))(jax.random.split(jax.random.key(1), 400))
     assert int(counts.min()) == 0 and int(counts.max()) > 90 and 5 < float(jnp.median(counts)) < 16
 
 

@@ -20,8 +20,18 @@ def quiet(share, what):
 
 def shown(key, shots: int):
     """A task, and its support with the first rows alone."""
-    task = SOURCE(jax.random.key(key))
+    task = jax.jit(SOURCE)(jax.random.key(key))
     return task, eqx.tree_at(lambda d: d.mask, task.support, jnp.arange(5) < shots)
+
+
+@jax.jit
+def exact(support, query):
+    """Probabilities of label 1, exact and from 4000 draws, log probabilities of single labels and of all of them."""
+    posterior = SOURCE.exact(support)
+    mixture = posterior.predict(query.x, key=None, samples=1)
+    draws = posterior.sample(query.x, key=jax.random.key(0), samples=4000)
+    joint = posterior.joint_log_prob(query, key=None, samples=1)
+    return mixture.mean()[:, 1], draws.mean()[:, 1], mixture.log_prob(query.y), joint
 
 
 def area(center, radius, strips: int = 100):
@@ -55,13 +65,10 @@ def importance(support, query, shots: int, draws: int = 400_000):
 def test_posterior_agrees_with_importance_sampling(key, shots):
     task, support = shown(key, shots)
     p, joint, size = importance(support, task.query, shots)
-    posterior = SOURCE.exact(support)
-    found = posterior.predict(task.query.x, key=None, samples=1).mean()[:, 1]
+    found, draws, _, log_p = exact(support, task.query)
     bound = 4 * 0.5 / size**0.5 + 2e-3  # four standard errors of the samples, and the width of the grid
     assert np.abs(np.asarray(found) - p).max() < bound
-    exact = float(posterior.joint_log_prob(task.query, key=None, samples=1))
-    assert abs(exact - joint) < 12 * 0.004 + 4 / size**0.5  # nats, twelve rows
-    draws = posterior.sample(task.query.x, key=jax.random.key(0), samples=4000).mean()[:, 1]
+    assert abs(float(log_p) - joint) < 12 * 0.004 + 4 / size**0.5  # nats, twelve rows
     assert np.abs(np.asarray(draws) - p).max() < 4 * 0.5 / 4000**0.5 + bound
 
 
@@ -76,29 +83,26 @@ def test_quarter_of_a_disc_in_a_rectangle():
 
 def test_posterior_of_one_label_is_the_marginal_one_and_padding_counts_for_nothing():
     task, support = shown(4, 2)
-    posterior = SOURCE.exact(support)
-    mixture = posterior.predict(task.query.x, key=None, samples=1)
+    p, _, each, _ = exact(support, task.query)
     one = eqx.tree_at(lambda d: d.mask, task.query, jnp.arange(12) == 3)
-    joint = posterior.joint_log_prob(one, key=None, samples=1)
-    np.testing.assert_allclose(joint, mixture.log_prob(task.query.y)[3], atol=1e-4)
-    bare = Data(support.x[:2], support.y[:2], support.mask[:2])
-    again = SOURCE.exact(bare).predict(task.query.x, key=None, samples=1).mean()
-    np.testing.assert_allclose(again, mixture.mean(), atol=1e-5)
+    np.testing.assert_allclose(exact(support, one)[3], each[3], atol=1e-4)
+    moved = eqx.tree_at(lambda d: d.x, support, support.x.at[2:].set(9.0))
+    np.testing.assert_allclose(exact(moved, task.query)[0], p, atol=1e-5)
 
 
 def test_prior_is_the_share_of_the_box_inside():
-    empty = Data(jnp.zeros((1, 2)), jnp.zeros((1, 1)), jnp.zeros(1, bool))
+    _, empty = shown(0, 0)
     x = jax.random.uniform(jax.random.key(1), (500, 2), maxval=5.0)
-    found = SOURCE.exact(empty).predict(x, key=None, samples=1).mean()[:, 1]
+    found = exact(empty, Data.of(x))[0]
     keys = jax.random.split(jax.random.key(2), 4000)
-    share = jax.vmap(lambda k: SOURCE(k).query.y.mean())(keys)
+    share = jax.jit(jax.vmap(lambda k: SOURCE(k).query.y.mean()))(keys)
     # four standard errors of the mean label, and of the mean over 500 places
     assert abs(float(found.mean()) - float(share.mean())) < 4 * float(share.std()) / 4000**0.5 + 4 * 0.1 / 500**0.5
 
 
 def test_support_lies_inside_the_circle_and_the_box():
     keys = jax.random.split(jax.random.key(0), 500)
-    task, (center, radius) = jax.vmap(SOURCE)(keys), jax.vmap(SOURCE.circle)(keys)
+    task, (center, radius) = jax.jit(jax.vmap(lambda k: (SOURCE(k), SOURCE.circle(k))))(keys)
     far = jnp.sqrt(((task.support.x - center[:, None]) ** 2).sum(-1))
     assert bool((far <= radius[:, None] + 1e-5).all())
     assert bool(((task.support.x >= 0) & (task.support.x <= 5)).all())

@@ -33,9 +33,9 @@ def small(monkeypatch):
 
 def test_posterior_of_labels_agrees_with_importance_sampling():
     source = Labelled(SineLine(support=4, query=6))
-    task = source(jax.random.key(3))
+    task = jax.jit(source)(jax.random.key(3))
     assert set(np.unique(task.support.y)) <= {0.0, 1.0}
-    rng, n = np.random.default_rng(0), 100_000
+    rng, n = np.random.default_rng(0), 50_000
     amplitude, phase = rng.uniform(0.1, 5, (n, 1)), rng.uniform(0, np.pi, (n, 1))
     slope, intercept = rng.uniform(-3, 3, (2, n, 1))
     x = np.concatenate([task.support.x, task.query.x])[:, 0].astype(float)
@@ -44,14 +44,19 @@ def test_posterior_of_labels_agrees_with_importance_sampling():
     weight = np.exp(stats.norm.logcdf(f[:, :4] * sign).sum(1))
     weight = weight / weight.sum()
     p, size = weight @ stats.norm.cdf(f[:, 4:]), 1 / (weight**2).sum()
-    posterior = source.exact(task.support)
-    mixture = posterior.predict(task.query.x, key=None, samples=1)
-    assert np.abs(np.asarray(mixture.mean()[:, 1]) - p).max() < 4 * 0.5 / size**0.5 + 2e-3  # samples, grid
+
+    @jax.jit
+    def exact(task):
+        posterior = source.exact(task.support)
+        mean = posterior.predict(task.query.x, key=None, samples=1).mean()[:, 1]
+        draws = posterior.sample(task.query.x, key=jax.random.key(0), samples=2000).mean()[:, 1]
+        return mean, draws, posterior.joint_log_prob(task.query, key=None, samples=1)
+
+    mean, draws, log_p = exact(task)
+    assert np.abs(np.asarray(mean) - p).max() < 4 * 0.5 / size**0.5 + 2e-3  # samples, grid
     own = np.asarray(task.query.y)[:, 0] > 0.5
     joint = np.log(weight @ np.prod(np.where(own, stats.norm.cdf(f[:, 4:]), stats.norm.cdf(-f[:, 4:])), axis=1))
-    exact = posterior.joint_log_prob(task.query, key=None, samples=1)
-    assert abs(float(exact) - joint) < 0.05
-    draws = posterior.sample(task.query.x, key=jax.random.key(0), samples=2000).mean()[:, 1]
+    assert abs(float(log_p) - joint) < 0.05
     assert np.abs(np.asarray(draws) - p).max() < 4 * 0.5 / 2000**0.5 + 5e-3
 
 
@@ -108,7 +113,8 @@ def test_protocol_runs_numbers_and_classes(small):
         mine = rows["setting"] == label
         value = {(f.setting, f.metric): f.value for f in out.figures}
         np.testing.assert_allclose(rows["nll"][mine].mean(), value[label, "nll"], rtol=1e-5)
-        error = np.sqrt(((rows["mean"] - rows["truth"])[mine] ** 2).mean())
+        square = ((rows["mean"] - rows["truth"])[mine] ** 2).reshape(-1, 20).mean(1)
+        error = np.median(np.sqrt(square))
         np.testing.assert_allclose(error, value[label, "rmse"], rtol=1e-5)
         if method.startswith("exact"):
             assert value[label, "gap"] == 0 and value[label.split(":")[0], "expressive"] == 1

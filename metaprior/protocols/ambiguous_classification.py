@@ -278,7 +278,7 @@ PROTOCOL = Protocol(
     methods=("maml", "platipus", "np"),
     able=able("classes"),
     budgets={
-        "quick": {"steps": {"": 3000}, "batch": 16, "tasks": 150, "samples": 100},
+        "quick": {"steps": {"": 1500, "maml": 3000, "platipus": 1000}, "batch": 16, "tasks": 150, "samples": 100},
         "full": {"steps": {"": 30000}, "batch": 25, "tasks": 1000, "samples": 256},
     },
     run=run,

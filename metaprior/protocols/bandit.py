@@ -164,7 +164,7 @@ def draw(cells: Sequence[Drawn], options: dict, data: None) -> list[Picture]:
     names = {"thompson": "exact posterior", "uniform": "uniform"}
     with matplotlib.rc_context(STYLE):
         figure = Canvas(figsize=(11.0, 3.2), layout="constrained")
-        panels = figure.subplots(1, len(DELTAS), sharey=True)
+        panels = figure.subplots(1, len(DELTAS), sharey=True, squeeze=False)[0]
         for i, (axes, delta) in enumerate(zip(panels, DELTAS)):
             for name, each in curves.items():
                 style: Any = styles.get(name, {})
