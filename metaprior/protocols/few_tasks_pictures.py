@@ -99,5 +99,5 @@ def sentence(cells: Sequence[Drawn]) -> str:
         if test is None or train is None:
             continue
         gap = test[1] - train[1]
-        parts.append(f"{method} {gap[0]:.1f} with {test[0][0]} and {gap[-1]:.2f} with {test[0][-1]}")
+        parts.append(f"{method} {gap[0]:.1f} with {test[0][0]} training task(s) and {gap[-1]:.2f} with {test[0][-1]}")
     return f"Nats a row lost on new tasks against those trained on ({name}): {'; '.join(parts)}." if parts else ""
