@@ -80,7 +80,8 @@ def split(
         said.append(f"{MOST_IMAGES} of {len(first)} distinct images taken at random")
         first = np.sort(rng.choice(first, MOST_IMAGES, replace=False))
     order = rng.permutation(len(first))
-    parts = np.split(order, [int(0.6 * len(first)), int(0.75 * len(first))])
+    first_cut, second_cut = int(0.6 * len(first)), int(0.75 * len(first))
+    train, validation, test = parts = order[:first_cut], order[first_cut:second_cut], order[second_cut:]
     pixels, values = pixels[first], values[first]
     good = [{(*c, *s) for c, s in triples(values[p], SHOTS, QUERY)} for p in parts]
     every = triples(values[parts[0]], SHOTS, QUERY)
@@ -90,7 +91,7 @@ def split(
             f"{path}: too few images for their {values.shape[1]} attributes: fewer than 3 triples of attributes have, in each "
             f"of training, validation and test images, {SHOTS} positives and {SHOTS} negatives to show and {QUERY} of each to ask."
         )
-    return Faces(pixels, values, names, *parts, chosen, "; ".join(said))
+    return Faces(pixels, values, names, train, validation, test, chosen, "; ".join(said))
 
 
 class Namer(eqx.Module):

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
 
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, POINT, STYLE, to_svg
@@ -72,7 +73,7 @@ def episode(cell: Drawn, data: Any, number: int) -> Canvas:
             if y < 3:
                 bottom.plot(x, y, "o", ms=4.5, mfc=INK if value else "none", mec=MUTED, mew=0.7)
             else:
-                bottom.add_patch(matplotlib.patches.Rectangle(
+                bottom.add_patch(Rectangle(
                     (x - 0.45, y - 0.42), 0.9, 0.84, fc=METHOD, ec=MUTED, lw=0.3, alpha=0.06 + 0.94 * float(value)))  # fmt: skip
     labels = [*words, *(f"classifier {i + 1}" for i in range(len(rows)))]
     bottom.set(yticks=range(len(labels)), yticklabels=labels, xticks=[], xlim=(-0.5, len(order) - 0.5), ylim=(len(labels) - 0.4, -0.6))  # fmt: skip

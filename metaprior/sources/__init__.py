@@ -1,6 +1,7 @@
 """Sources of tasks: callables from a random key to a `Task`."""
 
 from metaprior.sources.ambiguous import SineLine
+from metaprior.sources.attributes import SharedAttributes
 from metaprior.sources.circles import Circles
 from metaprior.sources.episodes import Episodes
 from metaprior.sources.gaussian_process import GP
@@ -10,6 +11,7 @@ from metaprior.sources.linear import Linear
 from metaprior.sources.pacoh import Cauchy, SlopedSine
 from metaprior.sources.sinusoid import Sinusoid
 from metaprior.sources.table import Table
+from metaprior.sources.views import ObjectViews
 from metaprior.sources.wheel import Wheel
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "Harmonic",
     "Labelled",
     "Linear",
+    "ObjectViews",
+    "SharedAttributes",
     "SineLine",
     "Sinusoid",
     "SlopedSine",

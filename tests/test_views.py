@@ -1,0 +1,168 @@
+"""Drawing unseen views: tasks, splits, likelihoods and similarities against truth, bad data."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from metaprior.errors import InputError
+from metaprior.heads import Gaussian
+from metaprior.method import Spec
+from metaprior.methods import NP
+from metaprior.protocols import ambiguous_generation as generation
+from metaprior.protocols import get
+from metaprior.protocols.generation_controls import CVAE, MeanView, evidence, ssim
+from metaprior.protocols.protocol import Drawn
+from metaprior.sources.views import ObjectViews
+from metaprior.task import Data, Task
+
+
+def objects(count: int = 14, sides: int = 6, seed: int = 0):
+    """Noise that has nothing in common between objects."""
+    views = np.random.default_rng(seed).integers(0, 256, (count, sides, 32, 32, 1), np.uint8)
+    return views, 360.0 * np.arange(sides) / sides, tuple(f"object {i}" for i in range(count))
+
+
+def test_tasks_hold_one_object_from_different_sides():
+    views, azimuth, _ = objects()
+    source = ObjectViews.of(views[..., 0], azimuth, query=3)
+    tasks = jax.jit(jax.vmap(source))(jr.split(jr.key(0), 30))
+    flat = views.reshape(14, 6, -1) / 255.0
+    for task in range(30):
+        both = np.concatenate([tasks.support.y[task], tasks.query.y[task]])
+        x = np.concatenate([tasks.support.x[task], tasks.query.x[task]])
+        item, side = np.nonzero((np.abs(flat[:, :, None] - both[None, None]) < 1e-6).all(-1).any(2))
+        assert len(set(item)) == 1 and len(side) == 4
+        angle = np.rad2deg(np.arctan2(x[:, 0], x[:, 4])) % 360
+        assert np.allclose(np.sort(angle), azimuth[np.sort(side)], atol=1e-3)
+        assert np.allclose(x[:, 1], np.sin(2 * np.deg2rad(angle)), atol=1e-4)
+
+
+def test_mirror_images_turn_pixels_and_angles():
+    views, azimuth, _ = objects(1)
+    source = ObjectViews.of(views[..., 0], azimuth)
+    plain, turned = (source.rows(jnp.asarray(0), jnp.arange(6), turn) for turn in (False, True))
+    assert np.allclose(turned.y.reshape(6, 32, 32), plain.y.reshape(6, 32, 32)[:, :, ::-1])
+    assert np.allclose(turned.x[:, :4], -plain.x[:, :4]) and np.allclose(turned.x[:, 4:], plain.x[:, 4:])
+
+
+def test_a_judged_task_asks_all_other_sides_in_order():
+    views, azimuth, _ = objects()
+    task = ObjectViews.of(views[..., 0], azimuth).task(jnp.asarray(3), jnp.asarray(4))
+    assert np.allclose(task.support.y[0] * 255, views[3, 4].ravel(), atol=1e-3)
+    assert np.allclose(task.query.y * 255, views[3, [5, 0, 1, 2, 3]].reshape(5, -1), atol=1e-3)
+
+
+def brute_ssim(a, b):
+    """Window by window, from the paper's words."""
+    at = np.arange(11) - 5
+    weight = np.exp(-(at[:, None] ** 2 + at[None] ** 2) / (2 * 1.5**2))
+    weight /= weight.sum()
+    found = []
+    for i in range(a.shape[0] - 10):
+        for j in range(a.shape[1] - 10):
+            p, q = a[i : i + 11, j : j + 11], b[i : i + 11, j : j + 11]
+            mp, mq = (weight * p).sum(), (weight * q).sum()
+            vp, vq = (weight * (p - mp) ** 2).sum(), (weight * (q - mq) ** 2).sum()
+            cov = (weight * (p - mp) * (q - mq)).sum()
+            top = (2 * mp * mq + 1e-4) * (2 * cov + 9e-4)
+            found.append(top / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
+    return np.mean(found)
+
+
+def test_ssim_is_that_of_the_paper(x64):
+    rng = np.random.default_rng(0)
+    a = rng.uniform(size=(16, 20))
+    for b in (a, 1 - a, 0.5 * a + 0.2, rng.uniform(size=(16, 20))):
+        assert float(ssim(jnp.asarray(a), jnp.asarray(b))) == pytest.approx(brute_ssim(a, b), abs=1e-10)
+
+
+def linear(seed: int = 0) -> tuple[NP, Task]:
+    """A neural process whose decoder is y = b + A z + noise, so that p(query | support) is known exactly."""
+    spec = Spec(2, Gaussian(3, scale=0.5))
+    method = NP.init(spec, key=jr.key(seed), width=8, depth=0, latent=2, encoder="deep set", objective="elbo")
+    keys = jr.split(jr.key(seed + 1), 4)
+    support = Data.of(jr.normal(keys[0], (1, 2)), jr.normal(keys[1], (1, 3)))
+    return method, Task(support, Data.of(jr.normal(keys[2], (2, 2)), jr.normal(keys[3], (2, 3))))
+
+
+def test_importance_weighting_gives_the_exact_likelihood_of_a_linear_model(x64):
+    """p(query | support) is normal where the decoder is linear in z: 20,000 draws agree within 0.02 nats."""
+    method, task = linear()
+    prior = method.q(task.support)
+    flat = lambda z: method.raw(task.support, task.query.x, z).ravel()
+    slope, offset = jax.jacobian(flat)(jnp.zeros(2)), flat(jnp.zeros(2))
+    assert np.allclose(flat(jnp.ones(2)), offset + slope.sum(1))  # it is linear
+    mean = offset + slope @ prior[:, 0]
+    cov = slope @ jnp.diag(prior[:, 1] ** 2) @ slope.T + 0.25 * jnp.eye(6)
+    exact = multivariate_normal(mean, cov).logpdf(np.asarray(task.query.y).ravel())
+    bound = jax.jit(lambda k: evidence(method, task, k, 20_000))(jr.key(5))
+    assert float(bound) == pytest.approx(exact, abs=0.02)
+
+
+def test_the_control_with_a_latent_a_view_has_independent_views(x64):
+    """Its evidence of two views is the sum of those of each, and agrees with plain draws from the prior."""
+    spec = Spec(2, Gaussian(3, scale=0.5))
+    method = CVAE.init(spec, key=jr.key(0), width=8, depth=1, latent=2)
+    _, task = linear()
+    cut = lambda i: Task(task.support, Data(task.query.x[i : i + 1], task.query.y[i : i + 1], task.query.mask[:1]))
+    bound = lambda t: float(jax.jit(lambda k: evidence(method, t, k, 100_000))(jr.key(3)))
+    assert bound(task) == pytest.approx(bound(cut(0)) + bound(cut(1)), abs=0.05)
+    mixture = method.posterior(task.support, key=jr.key(1)).sample(task.query.x, key=jr.key(2), samples=4000)
+    assert float(mixture.log_prob(task.query.y)[0]) == pytest.approx(bound(cut(0)), abs=0.1)
+
+
+def test_learners_without_a_proposal_have_no_bound():
+    _, task = linear()
+    mean = MeanView(jnp.zeros(1), jnp.zeros((1, 3)), Gaussian(3, scale=1.0))
+    assert evidence(mean, task, jr.key(0), 4) is None
+
+
+def test_objects_of_one_name_or_look_stay_together():
+    views, azimuth, names = objects(20)
+    views[7] = views[3]
+    names = (*names[:19], "object 5")
+    data = generation.split(views, azimuth, names, "here")
+    assert "20 models in 18 groups" in data.remark
+    parts = [set(part.tolist()) for part in (data.train, data.validation, data.test)]
+    assert sum(map(len, parts)) == 20 == len(set.union(*parts))
+    for pair in ({3, 7}, {5, 19}):
+        assert any(pair <= part for part in parts)
+
+
+def test_bad_data_ends_in_a_message(tmp_path):
+    with pytest.raises(InputError, match=r"ambiguous-generation: needs views of objects; give --data"):
+        generation.load(None)
+    with pytest.raises(InputError, match=r"here: holds 4 different objects; at least 10"):
+        generation.split(*objects(4), "here")
+    with pytest.raises(InputError, match="no such file"):
+        generation.load(tmp_path / "nothing.npz")
+
+
+def test_a_cell_and_its_pictures(data):
+    """The real models with hardly any training: figures follow from the predictions, and pictures are drawn."""
+    protocol = get("ambiguous-generation")
+    held = protocol.load(data)
+    keep = lambda rows: rows[:6]
+    held = generation.dataclasses.replace(held, test=keep(held.test), validation=keep(held.validation))
+    options = protocol.budgets["quick"] | {"steps": {"": 3}, "batch": 4, "validation": 4}
+    cells = []
+    for method in (generation.MEAN, "cnp", "np"):
+        outcome = protocol.run(method, 0, options, held, lambda done, what: None)
+        columns = outcome.predictions
+        assert len({len(v) for v in columns.values()}) == 1 and len(columns["task"]) == 6 * 35
+        value = {f.metric: f.value for f in outcome.figures}
+        log_p = np.stack([v for k, v in columns.items() if k.startswith("log_p_")], 1).astype(float).reshape(6, 35, -1)
+        mixture = -(np.logaddexp.reduce(log_p.sum(1), 1) - np.log(log_p.shape[2])) / (35 * 256)
+        marginal = -(np.logaddexp.reduce(log_p, 2) - np.log(log_p.shape[2])) / 256
+        assert value["mixture"] == pytest.approx(mixture.mean(), abs=1e-4)
+        assert value["marginal"] == pytest.approx(marginal.mean(), abs=1e-4)
+        assert value["mse"] == pytest.approx(columns["mse"].mean(), abs=1e-6)
+        assert (value["far"] > 0) == (method == "np")
+        drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
+        cells.append(Drawn(method, 0, outcome.figures, drawing))
+    pictures = protocol.draw(cells, options, held)
+    assert len(pictures) == 3 and all(p.svg.startswith("<svg") and len(p.svg) < 3e5 for p in pictures)
+    assert protocol.sentence is not None and protocol.sentence(cells).startswith("np: mean squared error")
