@@ -354,8 +354,8 @@ PROTOCOL = Protocol(
             "query": 2, "samples": 10,
         },
         "full": {
-            "steps": 3000, "affine": 0.0, "lake_steps": 2000, "every_way": True, "backgrounds": ["original", "small1", "small2"],
-            "filters": [32, 64, 64, 64], "pooled": True, "side": 84, "batch": 1, "learning_rate": 1e-3, "train_query": 4, "validation": 40,
+            "steps": 3000, "affine": 0.0, "lake_steps": 3000, "every_way": True, "backgrounds": ["original", "small1", "small2"],
+            "filters": [32, 64, 64, 64], "pooled": True, "side": 84, "batch": 1, "learning_rate": 2e-3, "train_query": 4, "validation": 40,
             "tasks": 600, "query": 5, "samples": 32,
         },
     },
