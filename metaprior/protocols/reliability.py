@@ -314,7 +314,7 @@ PROTOCOL = Protocol(
         "interval90": Metric("interval score, 90 %", "units of y", "low"),
         "crps": Metric("CRPS", "units of y", "low"),
     },
-    methods=("maml", "platipus", "np"),
+    methods=("versa", "platipus", "np"),
     able=able("numbers", "classes", but=("ensemble", "stack", "nuts", "bnn")),
     budgets={"quick": _QUICK, "full": _FULL},
     run=run,
