@@ -28,7 +28,7 @@ SHOTS, QUERY, SIZE = 5, 10, 32
 DRAWS = 10  # sampled classifiers an episode
 HELD_OUT = 20261125  # key of the judged episodes, and seed of both splits
 MOST_IMAGES, MOST_TRIPLES = 20_000, 400
-FEATURES, FILTERS, SHIFT = 32, 16, 2
+FEATURES, FILTERS = 32, 16
 TINY = 1e-4  # probability the reference gives to what it knows to be wrong
 
 
@@ -116,22 +116,12 @@ def features(data: Faces, seed: int, steps: int, batch: int = 64) -> np.ndarray:
     optimiser = adam(3e-3, steps)
     images, values = jnp.asarray(data.pixels[data.train]), jnp.asarray(data.values[data.train], float)
 
-    def image(i, key):
-        """A training image, moved by up to `SHIFT` pixels and perhaps mirrored."""
-        move_key, turn_key = jr.split(key)
-        wide = jnp.pad(images[i], ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
-        y, x = jr.randint(move_key, (2,), 0, 2 * SHIFT + 1)
-        moved = jax.lax.dynamic_slice(wide, (y, x, 0), (size, size, channels))
-        moved = jnp.where(jr.bernoulli(turn_key), moved[:, ::-1], moved)
-        return moved.reshape(-1).astype(float) / 255.0
-
     @jax.jit
     def train(arrays, state, key):
         def step(i, carry):
             arrays, state = carry
-            pick, look = jr.split(jr.fold_in(key, i))
-            rows = jr.randint(pick, (batch,), 0, len(images))
-            x = jax.vmap(image)(rows, jr.split(look, batch))
+            rows = jr.randint(jr.fold_in(key, i), (batch,), 0, len(images))
+            x = images[rows].reshape(batch, -1).astype(float) / 255.0
 
             def loss(arrays):
                 raw = jax.vmap(eqx.combine(arrays, rest))(x)
