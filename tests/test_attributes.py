@@ -173,12 +173,12 @@ def test_a_sampling_method_covers_the_concepts(data):
     protocol = get("attributes")
     held = protocol.load(data)
     found = {}
-    for method in ("maml", "np"):
+    for method in ("maml", "platipus"):
         outcome = protocol.run(method, 0, protocol.budgets["quick"], held, lambda done, what: None)
         found[method] = {f.metric: f.value for f in outcome.figures}
     assert found["maml"]["coverage"] == 1.0
-    assert found["np"]["coverage"] >= 1.9
-    assert found["np"]["accuracy"] >= found["maml"]["accuracy"] - 2.0
+    assert found["platipus"]["coverage"] >= 1.9
+    assert found["platipus"]["accuracy"] >= found["maml"]["accuracy"] - 2.0
 
 
 def test_features_are_of_training_images_only():
