@@ -326,7 +326,7 @@ PROTOCOL = Protocol(
     choices=(
         "Episodes: characters of all alphabets together, split 1028, 172 and 423 (Vinyals), turned by 90, 180 and 270 degrees "
         "as further classes, in training and in the test; 28 x 28 pixels by averages over boxes.",
-        "Network: Conv4 with group normalisation over each image by itself: no statistics of a batch, so that query "
+        "Network: Conv4 with 32, 64, 64 and 64 filters and group normalisation over each image by itself: no statistics of a batch, so that query "
         "images do not see one another. quick halves images by strides, full by max-pools.",
         "quick trains one network on 20-way 1-shot tasks and uses it for every setting, full one for each number of classes; five shots "
         "are given to the network that was trained with one. Labels are then some of the network's classes, and "
@@ -354,7 +354,7 @@ PROTOCOL = Protocol(
             "query": 2, "samples": 10,
         },
         "full": {
-            "steps": 3000, "affine": 0.0, "lake_steps": 3000, "every_way": True, "backgrounds": ["original", "small1", "small2"],
+            "steps": 10_000, "affine": 0.0, "lake_steps": 4000, "every_way": True, "backgrounds": ["original", "small1", "small2"],
             "filters": [32, 64, 64, 64], "pooled": True, "side": 84, "batch": 1, "learning_rate": 2e-3, "train_query": 4, "validation": 40,
             "tasks": 600, "query": 5, "samples": 32,
         },
