@@ -161,7 +161,8 @@ def print_tables(protocol: Protocol, results: dict[str, Any], most: int = 4) -> 
         for column in t["columns"]:
             shown.add_column(column, justify="right")
         for row in t["rows"]:
-            texts = [f"{v} ±{e}" if e else v for v, e, _ in row["cells"]]
+            roomy = len(t["columns"]) <= 5  # errors of many columns would break every line
+            texts = [f"{v} ±{e}" if e and roomy else v for v, e, _ in row["cells"]]
             texts = [f"[bold]{text}[/]" if best else text for text, (*_, best) in zip(texts, row["cells"])]
             style = {"reference": "italic", "anchor": "dim"}.get(row["kind"])
             shown.add_row(row["name"], *texts, style=style)
