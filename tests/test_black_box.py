@@ -63,13 +63,21 @@ def test_snail_needs_a_length():
         (dict(samples=0), "at least 1 draw"),
         (dict(objective="map"), "objective 'ml' or 'elbo'; got 'map'"),
         (dict(q="cauchy"), "q 'normal' or 'flow'"),
-        (dict(encoder="deep set", deterministic=True), "reads by attention"),
         (dict(width=12), "no multiple of 8"),
     ],
 )
 def test_neural_process_options(options, message, key):
     with pytest.raises(ValueError, match=message):
         METHODS["np"].init(Spec(2, Gaussian(1)), key=key, **options)
+
+
+def test_deterministic_path_of_a_deep_set(key):
+    """What the support says reaches the query also where z does not: two supports, the same z."""
+    options = dict(width=8, depth=1, latent=2, encoder="deep set", deterministic=True)
+    method = METHODS["np"].init(Spec(2, Gaussian(1)), key=key, **options)
+    one, other = (example_task(jax.random.key(i), Gaussian(1), 2, 4).support for i in (1, 2))
+    x, z = jax.numpy.zeros((3, 2)), jax.numpy.zeros(2)
+    assert not jax.numpy.allclose(method.raw(one, x, z), method.raw(other, x, z))
 
 
 @pytest.mark.parametrize("objective", ["ml", "elbo"])
