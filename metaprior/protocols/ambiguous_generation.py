@@ -126,9 +126,16 @@ def spec_of(data: Objects) -> Spec:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "np": {"objective": "elbo", "encoder": "deep set", "samples": 1, "width": 256, "latent": 64},
+    "np": {"objective": "elbo", "encoder": "deep set", "deterministic": True, "samples": 1, "width": 256, "latent": 16},
     "anp": {"objective": "elbo", "samples": 1, "width": 128, "latent": 16},
-    "flow_np": {"objective": "elbo", "encoder": "deep set", "samples": 1, "width": 256, "latent": 64},
+    "flow_np": {
+        "objective": "elbo",
+        "encoder": "deep set",
+        "deterministic": True,
+        "samples": 1,
+        "width": 256,
+        "latent": 16,
+    },
     "cnp": {"width": 256},
     "acnp": {"width": 128},
     "versa": {"samples": 4},
