@@ -14,7 +14,18 @@ from matplotlib.figure import Figure as Canvas
 from metaprior.heads import Categorical
 from metaprior.method import AbstractLearner, Spec
 from metaprior.posterior import Particles, Sampled
-from metaprior.protocols.protocol import Drawn, Figure, Metric, Outcome, Picture, Protocol, Tell, able, trained
+from metaprior.protocols.protocol import (
+    Drawn,
+    Figure,
+    Metric,
+    Outcome,
+    Picture,
+    Protocol,
+    Tell,
+    able,
+    cut_short,
+    trained,
+)
 from metaprior.report.figures import INK, METHOD, MUTED, POINT, STYLE, to_svg
 from metaprior.sources.circles import Circles
 from metaprior.task import Task
@@ -150,7 +161,9 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         x = jnp.where(some.support.mask[..., None], some.support.x, jnp.nan)
         named = {"p": p, "x": x, "center": center, "radius": radius}
         drawing |= {f"{name}_{shots}": np.asarray(value) for name, value in named.items()}
-    return Outcome(figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, facts=facts)
+    return Outcome(
+        figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, note=cut_short(facts), facts=facts
+    )
 
 
 def _panel(axes, drawing: dict[str, np.ndarray], shots: int, task: int, box: float) -> None:

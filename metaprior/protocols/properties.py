@@ -18,7 +18,18 @@ from metaprior.heads import Categorical, Gaussian
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods import METHODS
 from metaprior.methods.stack import Stack, fit_weights
-from metaprior.protocols.protocol import Drawn, Figure, Metric, Outcome, Picture, Protocol, Tell, able, trained
+from metaprior.protocols.protocol import (
+    Drawn,
+    Figure,
+    Metric,
+    Outcome,
+    Picture,
+    Protocol,
+    Tell,
+    able,
+    cut_short,
+    trained,
+)
 from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, STYLE, to_svg
 from metaprior.sources import SineLine
 from metaprior.sources.labelled import Labelled
@@ -204,7 +215,9 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         drawing[where] = np.array(
             [[f.value, f.error] for f in figures if f.setting.startswith(label + ":") and f.metric == "rmse"]
         )
-    return Outcome(figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, facts=facts)
+    return Outcome(
+        figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, note=cut_short(facts), facts=facts
+    )
 
 
 def draw(cells: Sequence[Drawn], options: dict, data: None) -> list[Picture]:

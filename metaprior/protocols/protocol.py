@@ -181,3 +181,10 @@ def trained(name: str, spec: Any, source: Any, seed: int, steps: int, tell: Tell
     )
     facts |= {"steps": fitted.steps, "train_seconds": round(fitted.seconds, 1), "training": fitted.outcome}
     return fitted.method, facts
+
+
+def cut_short(facts: dict[str, Any]) -> str:
+    """The note of a cell whose training ended early; `""` where it did not."""
+    if facts.get("training", "done") != "non-finite loss":
+        return ""
+    return f"training ended at step {facts['steps']} with a non-finite loss; the last good method is judged"
