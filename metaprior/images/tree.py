@@ -99,7 +99,7 @@ class Tree:
         except InputError:
             raise
         except Exception as error:  # Pillow's decoders raise many kinds
-            raise InputError(f"{self.where(name)}: is no readable image ({type(error).__name__}: {error}).") from None
+            raise InputError(f"{self.where(name)}: is no readable image ({type(error).__name__}).") from None
 
 
 def _plain(image: Image.Image) -> np.ndarray:
