@@ -160,7 +160,7 @@ def test_a_cell_and_its_pictures(data):
         assert value["mixture"] == pytest.approx(mixture.mean(), abs=1e-4)
         assert value["marginal"] == pytest.approx(marginal.mean(), abs=1e-4)
         assert value["mse"] == pytest.approx(columns["mse"].mean(), abs=1e-6)
-        assert (value["far"] > 0) == (method == "np")
+        assert (value["side"] > 0) == (method == "np")
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
         cells.append(Drawn(method, 0, outcome.figures, drawing))
     pictures = protocol.draw(cells, options, held)

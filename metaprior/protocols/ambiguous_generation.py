@@ -28,7 +28,7 @@ SPLIT = 20261126  # seed of the split, and key of the sides that are shown
 MOST = 5000
 ALIKE = 0.0015  # mean squared difference of all pixels of all views, below which two models are one object
 SCALE = 0.2  # of a pixel, at the start; learned
-NEAR, FAR = 30.0, 120.0  # degrees from the view shown
+NEAR, SIDE = 30.0, (60.0, 120.0)  # degrees from the view shown
 DRAWS = 32
 SHOWN = 4  # objects kept for the picture
 
@@ -144,7 +144,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def trained(method: str, seed: int, options: dict, data: Objects, tell: Tell) -> tuple[AbstractLearner, dict]:
-    """A row or the control, trained on mirrored training objects; the best on validation objects is kept."""
+    """A row or the control, trained on the training objects; the best on validation objects is kept."""
     if method == MEAN:
         views = data.views[data.train].reshape(len(data.train), len(data.azimuth), -1) / 255.0
         mean = views.mean(0)
@@ -154,7 +154,7 @@ def trained(method: str, seed: int, options: dict, data: Objects, tell: Tell) ->
     init = CVAE.init if method == CONTROL else METHODS[method].init
     learner = eqx.filter_jit(lambda key: init(spec_of(data), key=key, **SETTINGS.get(method, {})))(keys[0])
     asked = min(ASKED, len(data.azimuth) - 1)
-    tasks = ObjectViews.of(data.views[data.train], data.azimuth, query=asked, mirrored=True)
+    tasks = ObjectViews.of(data.views[data.train], data.azimuth, query=asked)
     check = ObjectViews.of(data.views[data.validation], data.azimuth, query=asked)
     validation = jax.jit(jax.vmap(check))(jr.split(keys[2], options["validation"]))
     steps = options["steps"].get(method, options["steps"][""])
@@ -216,10 +216,11 @@ def run(method: str, seed: int, options: dict, data: Objects, tell: Tell, which:
     away = np.abs((data.azimuth[other] - data.azimuth[shown][:, None] + 180) % 360 - 180)
     marginal = -(np.logaddexp.reduce(log_p, 1) - np.log(log_p.shape[1])) / pixels
     some = lambda values, mask: np.where(mask, values, np.nan)
-    near, far = (np.nanmean(some(found["spread"], mask), 1) for mask in (away <= NEAR, away >= FAR))
+    aside = (away >= SIDE[0]) & (away <= SIDE[1])
+    near, side = (np.nanmean(some(found["spread"], mask), 1) for mask in (away <= NEAR, aside))
     measured = {
         "mse": found["mse"].mean(1), "ssim": found["ssim"].mean(1), "joint": found["bound"], "mixture": found["mixture"],
-        "marginal": marginal.mean(1), "best": found["best"], "near": near, "far": far,
+        "marginal": marginal.mean(1), "best": found["best"], "near": near, "side": side,
     }  # fmt: skip
     figures = [Figure.of("", name, values) for name, values in measured.items()]
     t, n = found["mse"].shape
@@ -245,7 +246,7 @@ def sentence(cells: Sequence[Drawn]) -> str:
         for f in cell.figures:
             found.setdefault(cell.method, {}).setdefault(f.metric, []).append(f.value)
     mean = {name: {k: float(np.mean(v)) for k, v in values.items()} for name, values in found.items()}
-    samplers = [name for name in mean if name not in (MEAN, CONTROL) and mean[name]["far"] > 0]
+    samplers = [name for name in mean if name not in (MEAN, CONTROL) and mean[name]["side"] > 0]
     if not samplers:
         return ""
     best = min(samplers, key=lambda name: mean[name]["joint"])
@@ -254,7 +255,7 @@ def sentence(cells: Sequence[Drawn]) -> str:
     said += "".join(f"; {name}: {mean[name]['mse']:.4f}, {mean[name]['joint']:.3f}" for name in beside)
     return (
         said
-        + f". Its draws differ {mean[best]['far'] / max(mean[best]['near'], 1e-9):.1f} times as much on the far side."
+        + f". Its draws differ {mean[best]['side'] / max(mean[best]['near'], 1e-9):.2f} times as much from the side."
     )
 
 
@@ -264,8 +265,8 @@ PROTOCOL = Protocol(
     name="ambiguous-generation",
     title="The side of an object that is not seen",
     lead="One view of an object that training never met is shown; the 35 others are to be drawn. Views from nearly the same side "
-    "are all but determined, the far side is not: draws from a posterior over objects should agree near the view shown and "
-    "differ far from it, and each draw should be one object from all sides. A deterministic method draws their average.",
+    "are all but determined; those from a quarter turn away are not, since they show depth and parts that were hidden. Draws from a "
+    "posterior over objects should differ there more than near the view shown, and each draw should be one object from all sides. A deterministic method draws their average.",
     papers=(
         "Gordon, Bronskill, Bauer, Nowozin & Turner, “Meta-Learning Probabilistic Inference for Prediction”, ICLR 2019, 5.3",
         "Sohn, Lee & Yan, “Learning Structured Output Representation using Deep Conditional Generative Models”, NIPS 2015",
@@ -273,7 +274,7 @@ PROTOCOL = Protocol(
     ),
     choices=(
         "Objects are split 70 : 10 : 20 for training, validation and test; those of one name, or that look alike from all sides, "
-        "stay together. Training sees mirror images too. The step that is best on validation objects is kept, for every method.",
+        "stay together. The step that is best on validation objects is kept, for every method.",
         "x: sines and cosines of the azimuth and its multiples to 4; y: grey pixels in 0 … 1, 16 x 16 in quick and 32 x 32 in full, normal with one learned "
         "standard deviation a method. Fully connected networks, 256 wide, the same sizes for method and control.",
         f"Each test object once (quick) or several times (full), its shown side at random. {DRAWS} draws; MSE and SSIM (11 x 11 "
@@ -282,7 +283,8 @@ PROTOCOL = Protocol(
         f"processes, C-VAE) it is an importance-weighted bound of {DRAWS} draws, never better than the truth in expectation; else the "
         "mixture of draws, which is stated for all beside it. Marginal NLL: view by view, under the mixture of draws.",
         f"Diversity: root mean squared difference between two draws of a view within {NEAR:.0f}° of the shown one (near), or "
-        f"{FAR:.0f}° and more away (far); 0 for a deterministic method.",
+        f"{SIDE[0]:.0f}° to {SIDE[1]:.0f}° away (aside), where depth and hidden parts show; the back of most objects has the outline "
+        "of their front. 0 for a deterministic method.",
         "cnp is the deterministic control: the same encoder and decoder without a latent. “C-VAE” has a latent a view, not an "
         "object: its draws are incoherent. “mean view” ignores what is shown.",
     ),
@@ -294,7 +296,7 @@ PROTOCOL = Protocol(
         "marginal": Metric("marginal NLL", "nats a pixel", "low"),
         "best": Metric("best draw's MSE", "squared grey level", "low"),
         "near": Metric("diversity near", "grey level", None),
-        "far": Metric("diversity far", "grey level", None),
+        "side": Metric("diversity aside", "grey level", None),
     },
     methods=("cnp", "np"),
     able=("cnp", "acnp", "np", "anp", "flow_np", "maml", "versa", "alpaca", "ensemble"),

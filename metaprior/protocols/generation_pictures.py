@@ -72,8 +72,8 @@ def draw(cells: Sequence[Drawn], options: dict, data: Any) -> list[Picture]:
     with matplotlib.rc_context(STYLE):
         pictures.append(Picture(
             "Near and far from the view shown",
-            "Left: error of the mean. Right: root mean squared difference between two draws, which should grow with the angle "
-            "as the view shown says less; objects with a back like their front make it fall again at 180°.",
+            "Left: error of the mean. Right: root mean squared difference between two draws, which should be largest "
+            "about a quarter turn away, where depth and hidden parts show; the back has the outline of the front again.",
             to_svg(against_angle(first), "generation-angle", "Error and diversity against angle"),
         ))  # fmt: skip
         for i, (name, cell) in enumerate(first.items()):
