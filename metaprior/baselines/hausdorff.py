@@ -1,7 +1,7 @@
 """The distance between drawings that needs no learning."""
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 FAR = 1e9  # from a drawing without ink
 
@@ -23,7 +23,7 @@ def _directed(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     for j, points in enumerate(second):
         if len(points):
-            nearest = cKDTree(points).query(every)[0]
+            nearest = KDTree(points).query(every)[0]
             out[some, j] = np.add.reduceat(nearest, starts) / counts
     return out
 
