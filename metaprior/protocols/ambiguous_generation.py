@@ -280,8 +280,8 @@ PROTOCOL = Protocol(
         f"Each test object once (quick) or several times (full), its shown side at random. {DRAWS} draws; MSE and SSIM (11 x 11 "
         "Gaussian window) are of their mean; best: MSE of the draw nearest to the truth.",
         "Joint NLL: of all views of an object together, per pixel. Where the method has a proposal that sees the answer (neural "
-        f"processes, C-VAE) it is an importance-weighted bound of {DRAWS} draws, never better than the truth in expectation; else the "
-        "mixture of draws, which is stated for all beside it. Marginal NLL: view by view, under the mixture of draws.",
+        f"processes, C-VAE) it is an importance-weighted bound of {DRAWS} draws of each, proposal and prior, never better than the truth in "
+        "expectation; else the mixture of draws, which is stated for all beside it. Marginal NLL: view by view, under the mixture of draws.",
         f"Diversity: root mean squared difference between two draws of a view within {NEAR:.0f}° of the shown one (near), or "
         f"{SIDE[0]:.0f}° to {SIDE[1]:.0f}° away (aside), where depth and hidden parts show; the back of most objects has the outline "
         "of their front. 0 for a deterministic method.",
@@ -301,7 +301,7 @@ PROTOCOL = Protocol(
     methods=("cnp", "np"),
     able=("cnp", "acnp", "np", "anp", "flow_np", "maml", "versa", "alpaca", "ensemble"),
     budgets={
-        "quick": {"steps": {"": 2000}, "batch": 16, "rate": 2e-3, "validation": 64, "shown": 1, "pool": 2},
+        "quick": {"steps": {"": 6000}, "batch": 16, "rate": 2e-3, "validation": 64, "shown": 1, "pool": 2},
         "full": {"steps": {"": 30000}, "batch": 24, "rate": 1e-3, "validation": 256, "shown": 4, "pool": 1},
     },
     run=run,
