@@ -185,7 +185,7 @@ def draw(cells: Sequence[Drawn], options: dict, data: None) -> list[Picture]:
             axes.yaxis.set_major_formatter(ScalarFormatter())
             axes.yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("cumulative regret, % of uniform")
-        panels[-1].legend(loc="best")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(curves))
         svg = to_svg(figure, "bandit-curves", "Cumulative regret against steps at five radii")
     caption = (
         "Regret so far as a percentage of that of uniform arms at the same contexts, mean over runs, logarithmic "
