@@ -13,7 +13,7 @@ import numpy as np
 from metaprior import metrics
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation
-from metaprior.run import check_writable, digest, naming, versions, write_atomic
+from metaprior.run import continued, digest, naming, versions, write_atomic
 
 FORMAT = "metaprior comparison"
 AUTO = "auto"
@@ -43,21 +43,9 @@ class Comparison:
 
     def check(self) -> None:
         """The folder is new, empty, or of the same comparison."""
-        check_writable(self.folder)
-        if not self.folder.exists():
+        before = continued(self.folder, FORMAT, _OURS)
+        if before is None:
             return
-        if not self.folder.is_dir():
-            raise InputError(f"{self.folder}: --out is a file; give a folder.")
-        names = {entry.name for entry in self.folder.iterdir() if not entry.name.endswith(".part")}
-        if not names:
-            return
-        try:
-            before = json.loads((self.folder / "run.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict) or before.get("format") != FORMAT or not names <= _OURS:
-            other = sorted(names - _OURS) or sorted(names)
-            raise InputError(f"{self.folder}: --out holds something else ({other[0]}); choose another folder.")
         if before["table_sha256"] != digest(self.table):
             raise InputError(f"{self.table}: is not the table that {self.folder} compares on; choose another folder.")
         for name, value in self.settings.items():

@@ -73,6 +73,32 @@ def check_output(path: Path, header: str | None = None) -> None:
         raise InputError(f"{path}: exists and holds something else; choose another --out or remove it.")
 
 
+def continued(folder: Path, form: str, ours: set[str]) -> dict[str, Any] | None:
+    """The record of an earlier run in an output folder; `None` where it is new or empty.
+
+    Args:
+        folder: the output folder.
+        form: what `run.json` must say it is.
+        ours: names that such a run makes; anything else in the folder is an `InputError`.
+    """
+    check_writable(folder)
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise InputError(f"{folder}: --out is a file; give a folder.")
+    names = {entry.name for entry in folder.iterdir() if not entry.name.endswith(_PART)}
+    if not names:
+        return None
+    try:
+        before = json.loads((folder / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if not isinstance(before, dict) or before.get("format") != form or not names <= ours:
+        other = sorted(names - ours) or sorted(names)
+        raise InputError(f"{folder}: --out holds something else ({other[0]}); choose another folder.")
+    return before
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:

@@ -12,7 +12,7 @@ import numpy as np
 
 from metaprior.errors import InputError
 from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell
-from metaprior.run import check_writable, digest, versions, write_atomic
+from metaprior.run import continued, digest, versions, write_atomic
 
 FORMAT = "metaprior protocol"
 _OURS = {"run.json", "cells", "results.json", "predictions.parquet", "report.html"}
@@ -89,21 +89,9 @@ class Study:
 
     def check(self) -> None:
         """The folder is new, empty, or of the same protocol, budget and data."""
-        check_writable(self.folder)
-        if not self.folder.exists():
+        before = continued(self.folder, FORMAT, _OURS)
+        if before is None:
             return
-        if not self.folder.is_dir():
-            raise InputError(f"{self.folder}: --out is a file; give a folder.")
-        names = {entry.name for entry in self.folder.iterdir() if not entry.name.endswith(".part")}
-        if not names:
-            return
-        try:
-            before = json.loads((self.folder / "run.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict) or before.get("format") != FORMAT or not names <= _OURS:
-            other = sorted(names - _OURS) or sorted(names)
-            raise InputError(f"{self.folder}: --out holds something else ({other[0]}); choose another folder.")
         now = self.record()
         if before.get("name") != now["name"]:
             raise InputError(f"{self.folder}: holds results of {before.get('name')}; choose another folder.")
