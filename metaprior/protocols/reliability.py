@@ -231,7 +231,7 @@ def load(path: Path | None) -> dict[str, np.ndarray] | None:
 
 
 def sentence(cells: Sequence[Any]) -> str:
-    """Whose probabilities come true most nearly, beside the exact posterior's."""
+    """Who predicts best, and how far its stated probabilities are off: one that knows nothing is calibrated, too."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for cell in cells:
         for f in cell.figures:
@@ -245,10 +245,11 @@ def sentence(cells: Sequence[Any]) -> str:
         own = {m: float(np.mean(v)) for (s, k, m), v in found.items() if (s, k) == (setting, metric)}
         exact = own.pop(EXACT, None)
         if own:
-            best = min(own, key=lambda m: own[m])
+            nll = {m: float(np.mean(v)) for (s, k, m), v in found.items() if (s, k) == (setting, "nll") and m in own}
+            best = min(nll, key=lambda m: nll[m])
             beside = "" if exact is None else f" (exact posterior {exact:.3f})"
             parts.append(f"{setting}: {what} of {best} {own[best]:.3f}{beside}")
-    return "Smallest calibration errors. " + "; ".join(parts) + "." if parts else ""
+    return "Calibration error of the best predictions. " + "; ".join(parts) + "." if parts else ""
 
 
 _QUICK = {
