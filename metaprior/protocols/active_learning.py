@@ -308,7 +308,7 @@ PROTOCOL = Protocol(
         "seconds of half as many average configurations as there are labels are spent; measured seconds, which no rule sees.",
     ),
     metrics=METRICS,
-    methods=("np", "platipus", "process"),
+    methods=("np", "dkt", "process"),
     able=tuple(dict.fromkeys(
         n for k in ("numbers", "classes") for n in able(k, but=("ensemble", "stack", "nuts", "bnn", "ar_cnp"))
     )),
