@@ -20,7 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-from metaprior.protocols.oracles import SLACK, Case, Exact, cases, held_out, score
+from metaprior.protocols.oracles import SLACK, Case, cases, held_out, score
+from metaprior.sources.exact import Known
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWN = "drawn"
@@ -201,7 +202,7 @@ def main(argv=None) -> None:
         if source not in judged:
             judged[source] = held_out(case, arguments.tasks)
         if case.exact and source not in exact:
-            exact[source], _ = score(Exact(case.source), case, judged[source], 60.0)
+            exact[source], _ = score(Known(case.source), case, judged[source], 60.0)
             keep(arguments.out, source, "exact", {"tasks": arguments.tasks, "shots": figures(case, exact[source])})
         result = measure(name, case, judged[source], exact.get(source), arguments)
         keep(arguments.out, source, name, result)

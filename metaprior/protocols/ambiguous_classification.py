@@ -28,6 +28,7 @@ from metaprior.protocols.protocol import (
 )
 from metaprior.report.figures import INK, METHOD, MUTED, POINT, STYLE, to_svg
 from metaprior.sources.circles import Circles
+from metaprior.sources.exact import Known
 from metaprior.task import Task
 
 HELD_OUT = 20261124  # key of the tasks that are judged; training draws its own from the seed
@@ -35,15 +36,6 @@ SHOTS = (1, 2, 3, 5)
 SETS = 20  # sampled sets {x: p(inside) > 1/2} for coverage and spread
 SIDE = 40  # grid of the box on which sets are compared
 SHOWN, DRAWS, FINE = 3, 14, 72  # of the pictures: tasks, functions, and the grid's side
-
-
-class Known(AbstractLearner):
-    """The learner that knows how the tasks are made."""
-
-    source: Circles
-
-    def posterior(self, support, *, key):
-        return self.source.exact(support)
 
 
 def lattice(box: float, side: int) -> jax.Array:

@@ -12,12 +12,13 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from metaprior.heads import Gaussian, MixtureDensity
-from metaprior.method import AbstractLearner, Spec
+from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.posterior import Mixture, Part, Particles, Sampled
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
 from metaprior.report.figures import MUTED, POINT, STYLE, colours, to_svg
 from metaprior.sources import SineLine
+from metaprior.sources.exact import Known
 
 EXACT, POINTWISE = "exact", "cnp with a mixture head"
 NOISE = 0.3
@@ -25,15 +26,6 @@ TEST_KEY = 90210  # tasks that no default was chosen on
 FAMILIES = ("sine", "line")
 COLOURS = {0: "#0b6e72", 1: "#e09f3e", 2: "#b8bfca"}
 SHOWN = 3  # tasks of the report's pictures
-
-
-class Oracle(AbstractLearner):
-    """The exact posterior as a learner."""
-
-    source: SineLine
-
-    def posterior(self, support, *, key):
-        return self.source.exact(support)
 
 
 def families(x, f):
@@ -103,7 +95,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Out
     facts: dict[str, Any] = {}
     training = SineLine(support=5, query=10, fewest=1)
     if method == EXACT:
-        learner = Oracle(training)
+        learner = Known(training)
     elif method == POINTWISE:
         learner, facts = trained("cnp", Spec(1, MixtureDensity(5)), training, seed, options["steps"], tell)
     else:

@@ -29,6 +29,7 @@ from metaprior.protocols.protocol import (
     trained,
 )
 from metaprior.report.figures import MUTED, STYLE, to_svg
+from metaprior.sources.exact import Known
 from metaprior.sources.wheel import ARMS, SURE, Wheel, actions, contexts, rewards, uniform_regret
 from metaprior.task import Data
 
@@ -36,15 +37,6 @@ HELD_OUT = 20261124  # key of the contexts that are judged; training draws its o
 DELTAS = (0.5, 0.7, 0.9, 0.95, 0.99)
 BLOCK = 20  # steps in one row of the predictions
 AT_ONCE = 25  # runs that advance together
-
-
-class Known(AbstractLearner):
-    """The learner that knows what a wheel is and keeps the exact posterior of its radius."""
-
-    source: Wheel
-
-    def posterior(self, support, *, key):
-        return self.source.exact(support)
 
 
 def remember(rows: Data, memory: int, *, key) -> Data:

@@ -12,10 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from metaprior.heads import Gaussian
-from metaprior.method import AbstractLearner, Spec
+from metaprior.method import Spec
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
 from metaprior.report.figures import STYLE, colours, to_svg
 from metaprior.sources import GP, Harmonic, Linear, SineLine, Sinusoid
+from metaprior.sources.exact import Known
 
 DRAWN = "drawn"  # as many support rows as in training
 HELD_OUT = 20261124  # key of the tasks that are judged: defaults were chosen on other tasks
@@ -51,15 +52,6 @@ def cases() -> dict[str, Case]:
         "harmonic": Case("Sine waves of any frequency, clean query rows; 1 to 20 rows in training (Yoon et al. 2018)",
                          Harmonic(support=20, query=20, fewest=1), 5_000, (5, 10, 20)),
     }  # fmt: skip
-
-
-class Exact(AbstractLearner):
-    """The source's own posterior as a learner."""
-
-    source: Any
-
-    def posterior(self, support, *, key):
-        return self.source.exact(support)
 
 
 def held_out(case: Case, tasks: int):
@@ -108,7 +100,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Out
         case = cases()[name]
         part = lambda done, what: tell((i + done) / len(names), f"{name}: {what}")
         judged = held_out(case, options["tasks"])
-        exact, _ = score(Exact(case.source), case, judged, 60.0, options["samples"])
+        exact, _ = score(Known(case.source), case, judged, 60.0, options["samples"])
         if method == EXACT:
             own = exact
         else:

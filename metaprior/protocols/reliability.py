@@ -19,6 +19,7 @@ from metaprior.protocols.characters import BlobLearner, Blobs, Drawings, FewShot
 from metaprior.protocols.protocol import Figure, Metric, Outcome, Protocol, Tell, able, trained
 from metaprior.protocols.reliability_pictures import draw
 from metaprior.sources import GP, SineLine
+from metaprior.sources.exact import Known
 
 EXACT = "exact posterior"
 LINES, GAUSSIAN, CHARACTERS, BLOBS = "sine or line", "Gaussian process", "Omniglot", "normal classes"
@@ -26,15 +27,6 @@ WAY, SHOT, QUERY = 5, 5, 5
 QUANTILES = (0.05, 0.5, 0.95)
 ATOMS = 20  # quantiles of a component for the CRPS, within 1e-3 of its scale
 KEPT = 256  # components of an exact mixture of thousands
-
-
-class OfSource(AbstractLearner):
-    """A source's own posterior as a learner."""
-
-    source: Any
-
-    def posterior(self, support, *, key):
-        return self.source.exact(support)
 
 
 def thinned(mixture: Mixture, most: int) -> Mixture:
@@ -178,7 +170,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
     for i, (setting, (source, test, validation, spec)) in enumerate(settings.items()):
         share = lambda done, what: tell((i + done) / len(settings), f"{setting}: {what}")
         if method == EXACT:
-            learner: Any = BlobLearner(WAY, Blobs().spread) if setting == BLOBS else OfSource(test)
+            learner: Any = BlobLearner(WAY, Blobs().spread) if setting == BLOBS else Known(test)
         else:
             training = lambda done, what: share(0.7 * done, what)
             steps = options["steps"]["classes" if spec.head.classes else "numbers"]

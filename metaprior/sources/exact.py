@@ -1,6 +1,7 @@
 """The exact posterior of a Gaussian process with known mean, kernel and noise."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float
 
 from metaprior.heads import Gaussian
 from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
+from metaprior.method import AbstractLearner
 from metaprior.nets.kernels import Kernels, diagonal, gram
 from metaprior.posterior import AbstractPosterior, Mixture, Part
 from metaprior.task import Data
@@ -60,3 +62,16 @@ class Exact(AbstractPosterior):
         cov = gram(self.kernels, data.x, data.x) - v.T @ v
         factor = cholesky(cov + self.noise**2 * jnp.eye(mean.shape[0], dtype=mean.dtype), data.mask)
         return sequential_log_prob(factor, whiten(factor, data.y[:, 0] - mean, data.mask), data.mask).sum()
+
+
+class Known(AbstractLearner):
+    """The learner that knows how tasks are made: the exact posterior of any source that has one.
+
+    Args:
+        source: has `exact(support) -> AbstractPosterior`.
+    """
+
+    source: Any
+
+    def posterior(self, support, *, key):
+        return self.source.exact(support)
