@@ -1,6 +1,7 @@
 """One trainer for every method: draw tasks, average their losses, step; all of it compiled."""
 
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +10,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from metaprior import devices
 from metaprior.method import AbstractMethod
 from metaprior.task import Task
 
@@ -53,28 +57,36 @@ class Fitted(eqx.Module):
     seconds: float
 
 
-def _mean_loss(method, tasks, key, at_once=None):
-    keys = jr.split(key, jax.tree.leaves(tasks)[0].shape[0])
+def _mean_loss(method, tasks, keys, at_once=None):
     one = lambda task, k: method.loss(task, key=k)
     if at_once is None:
         return jax.vmap(one)(tasks, keys).mean()
     return jax.lax.map(lambda pair: one(*pair), (tasks, keys), batch_size=at_once).mean()
 
 
-def _gradient(params, rest, tasks, key, at_once):
-    """Mean loss over tasks and its gradient; `at_once` tasks after another, so that only theirs are in memory."""
-    if at_once is None:
-        return jax.value_and_grad(lambda p: _mean_loss(eqx.combine(p, rest), tasks, key))(params)
-    count = jax.tree.leaves(tasks)[0].shape[0]
-    parts = jax.tree.map(lambda a: a.reshape(-1, at_once, *a.shape[1:]), (tasks, jr.split(key, count)))
+def _gradient(params, rest, source, keys, at_once, mesh):
+    """Mean loss over new tasks and its gradient; `at_once` tasks after another, so that only theirs are in memory."""
+    arrays, static = eqx.partition((rest, source), eqx.is_array)
 
-    def step(total, part):
-        loss = lambda p: jax.vmap(lambda task, k: eqx.combine(p, rest).loss(task, key=k))(*part).mean()
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params)), None
+    def mean(whole, task_keys, loss_keys):
+        params, arrays = whole
+        rest, source = eqx.combine(arrays, static)
+        count = loss_keys.shape[0]
+        tasks = jax.vmap(source)(task_keys)
+        size = count if at_once is None else math.gcd(at_once, count)
+        parts = jax.tree.map(lambda a: a.reshape(count // size, size, *a.shape[1:]), (tasks, loss_keys))
 
-    shape = jax.eval_shape(lambda part: step((0.0, params), part)[0], jax.tree.map(lambda a: a[0], parts))
-    total, _ = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape), parts)
-    return jax.tree.map(lambda a: a * (at_once / count), total)
+        def step(total, part):
+            loss = lambda p: jax.vmap(lambda task, k: eqx.combine(p, rest).loss(task, key=k))(*part).mean()
+            return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params)), None
+
+        if size == count:
+            return jax.value_and_grad(lambda p: _mean_loss(eqx.combine(p, rest), tasks, loss_keys))(params)
+        shape = jax.eval_shape(lambda part: step((0.0, params), part)[0], jax.tree.map(lambda a: a[0], parts))
+        total, _ = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape), parts)
+        return jax.tree.map(lambda a: a * (size / count), total)
+
+    return devices.spread(mean, mesh)((params, arrays), *keys)
 
 
 @eqx.filter_jit
@@ -93,7 +105,7 @@ def _begin(method, key, optimiser):
     return State(method, optimiser.init(arrays), jr.key_data(key), zero, method, worst, zero, jnp.array(False))
 
 
-def _chunk(state, source, validation, optimiser, steps, batch, at_once=None):
+def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
     """`steps` (traced: one program for any number) optimiser steps and one look at the validation tasks."""
     validate_key = jr.key(0)  # the same noise at every look, so that looks can be compared
     params, rest = eqx.partition(state.method, eqx.is_inexact_array)
@@ -101,8 +113,8 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once=None):
     def step(_, carry):
         params, opt_state, key, failed, total, count = carry
         key, task_key, loss_key = jr.split(key, 3)
-        tasks = jax.vmap(source)(jr.split(task_key, batch))
-        loss, grads = _gradient(params, rest, tasks, loss_key, at_once)
+        keys = jr.split(task_key, batch), jr.split(loss_key, batch)
+        loss, grads = _gradient(params, rest, source, keys, at_once, mesh)
         good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & ~failed
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes in clipping and adam
             updates, new_opt = optimiser.update(grads, opt_state, params)
@@ -120,7 +132,8 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once=None):
     if validation is None:
         best, best_loss, best_step, loss = method, state.best_loss, done, jnp.nan
     else:
-        loss = _mean_loss(method, validation, validate_key, at_once)
+        keys = jr.split(validate_key, jax.tree.leaves(validation)[0].shape[0])
+        loss = _mean_loss(method, validation, keys, at_once)
         better = loss < state.best_loss
         pick = lambda new, old: jnp.where(better, new, old) if eqx.is_array(new) else new
         best = jax.tree.map(pick, method, state.best)
@@ -131,12 +144,12 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once=None):
 
 
 @eqx.filter_jit
-def _run(state, source, validation, axes, optimiser, steps, batch, at_once=None):
-    if axes is None:
-        return _chunk(state, source, validation, optimiser, steps, batch, at_once)
-    leaf = eqx.if_array(0)
-    call = lambda s, src, val: _chunk(s, src, val, optimiser, steps, batch, at_once)
-    return eqx.filter_vmap(call, in_axes=(leaf, axes, leaf))(state, source, validation)
+def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh):
+    call = lambda s, src, val: _chunk(s, src, val, optimiser, steps, batch, at_once, mesh)
+    if axes is not None:
+        leaf = eqx.if_array(0)
+        call = eqx.filter_vmap(call, in_axes=(leaf, axes, leaf))
+    return devices.whole(call(state, source, validation), mesh)
 
 
 @functools.lru_cache  # the same object for the same numbers: one compiled program
@@ -163,6 +176,7 @@ def fit(
     progress: Callable[[int, int, float], None] | None = None,
     save: Callable[[State], None] | None = None,
     at_once: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Fitted:
     """Meta-train a method: minimise its loss averaged over tasks from `source`.
 
@@ -184,6 +198,8 @@ def fit(
         save: called with the state after each chunk.
         at_once: tasks computed side by side, `None` for all; a divisor of `batch`. One or two are quickest where a task
             fills the machine by itself, as images do, and need the least memory.
+        mesh: from `metaprior.devices.mesh_of`: the tasks of a step are computed on all its devices, with the results of
+            one device up to the order of sums. A state from any number of devices continues on any other.
 
     Returns:
         a `Fitted`. A non-finite loss ends the run and is reported in `outcome`, not raised.
@@ -207,18 +223,19 @@ def fit(
         members = 0 if axes is None else jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
         state = _start(method, key, optimiser, members)
         if validation is not None:  # the untrained method competes too
-            state = _run(state, source, validation, axes, optimiser, jnp.int32(0), batch, at_once)[0]
+            state = _run(state, source, validation, axes, optimiser, np.int32(0), batch, at_once, None)[0]
+    state, source, validation = devices.replicate((state, source, validation), mesh)
     losses, looks, outcome = [], [], "done"
     done = int(jnp.max(state.step))
     while done < steps:
         size = min(every, steps - done)
-        state, loss, look = _run(state, source, validation, axes, optimiser, jnp.int32(size), batch, at_once)
+        state, loss, look = _run(state, source, validation, axes, optimiser, np.int32(size), batch, at_once, mesh)
         done += size
         losses.append(jax.device_get(loss))
         if validation is not None:
             looks.append(jax.device_get(look))
         if save is not None:
-            save(state)
+            save(devices.local(state, mesh))
         if progress is not None:
             progress(done, steps, float(jnp.nanmean(loss)))
         if bool(jnp.all(state.failed)):
@@ -227,5 +244,6 @@ def fit(
         if patience is not None and done - int(jnp.max(state.best_step)) >= patience:
             outcome = "early stop"
             break
+    state = devices.local(state, mesh)
     method = state.method if validation is None else state.best
     return Fitted(method, state, done, losses, looks, outcome, time.perf_counter() - begin)

@@ -122,5 +122,7 @@ def descend(
         gradient = jax.lax.stop_gradient(gradient) if first_order else gradient
         return jax.tree.map(jnp.subtract, moving, move(gradient, i)), None
 
-    moving, _ = jax.lax.scan(step, moving, jnp.arange(steps))
+    moving, _ = jax.lax.scan(
+        step, moving, jnp.arange(steps), unroll=steps == 1
+    )  # a loop of one step costs more than the step's own calls
     return eqx.combine(moving, fixed)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from metaprior.devices import over_particles
 from metaprior.infer.descend import shorten, step_of
 
 
@@ -81,6 +82,7 @@ def svgd(
     score = jax.vmap(gradient if clip is None else lambda v: shorten(gradient(v), clip))
 
     def step(w, i):
+        w = over_particles(w)
         along = direction(w, score(w), bandwidth(w) if h is None else jnp.asarray(h, w.dtype))
         return w + flatten(jax.vmap(lambda v: move(unravel(v), i))(along)), None
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.devices import over_particles
 from metaprior.infer.descend import descend
 from metaprior.infer.gaussian import Diagonal
 
@@ -50,6 +51,6 @@ def bayes_by_backprop(
     def bound(q):
         each = lambda k: risk(draw(q, k), jr.fold_in(k, 1))
         kl = q.kl(prior) / jnp.maximum(count, 1)
-        return jax.vmap(each)(jr.split(key, samples)).mean() + kl_weight * kl
+        return jax.vmap(each)(over_particles(jr.split(key, samples))).mean() + kl_weight * kl
 
     return descend(bound, prior, rate, steps, clip=clip)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
+from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
@@ -97,7 +98,7 @@ class ABML(AbstractGenerative):
         q, rows = self.q(task.support, inner), task.union
         risk = lambda k: self.head.risk(apply(draw(q, k), rows.x), rows, key=head_key)
         rest = self.kl_weight * q.kl(self.prior) + self.hyper * self.neg_log_hyperprior()
-        return jax.vmap(risk)(jr.split(outer, self.samples)).mean() + rest / jnp.maximum(rows.count, 1)
+        return jax.vmap(risk)(over_particles(jr.split(outer, self.samples))).mean() + rest / jnp.maximum(rows.count, 1)
 
     def posterior(self, support, *, key):
         return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
+from metaprior.devices import over_particles
 from metaprior.method import AbstractMethod
 from metaprior.posterior import Stacked
 
@@ -58,7 +59,7 @@ class Ensemble(AbstractMethod):
     def _each(self, call, key):
         """`call(member, key)` for every member, results stacked."""
         size = next(leaf for leaf in jax.tree.leaves(self.members) if eqx.is_array(leaf)).shape[0]
-        return eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))(self.members, jr.split(key, size))
+        return eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))(over_particles(self.members), jr.split(key, size))
 
     def loss(self, task, *, key):
         return self._each(lambda member, k: member.loss(task, key=k), key).mean()

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array
 
+from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.method import AbstractGenerative
@@ -109,7 +110,7 @@ class PLATIPUS(AbstractGenerative):
         p = self.shifted(task.support, self.gamma_p, self.prior.log_std, p_key)
         each = lambda k: self.risk(self.adapt(q, task.support, k), task.query, head_key)
         kl = self.kl_weight * q.kl(p) / jnp.maximum(task.query.count, 1)
-        return jax.vmap(each)(jr.split(draw_key, self.samples)).mean() + kl
+        return jax.vmap(each)(over_particles(jr.split(draw_key, self.samples))).mean() + kl
 
     def posterior(self, support, *, key):
         p = self.shifted(support, self.gamma_p, self.prior.log_std, key)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
+from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
@@ -84,7 +85,7 @@ class VAMPIRE(AbstractGenerative):
         inner, outer, head_key = jr.split(key, 3)
         q, query = self.q(task.support, inner), task.query
         risk = lambda k: self.head.risk(apply(draw(q, k), query.x), query, key=head_key)
-        return jax.vmap(risk)(jr.split(outer, self.samples)).mean()
+        return jax.vmap(risk)(over_particles(jr.split(outer, self.samples))).mean()
 
     def posterior(self, support, *, key):
         return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)

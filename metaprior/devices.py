@@ -1,0 +1,132 @@
+"""Several devices and several processes: JAX's own runtime, with the tasks of a step spread over a mesh."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from metaprior.errors import InputError
+
+TASKS, PARTICLES = "tasks", "particles"
+
+
+def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
+    """Make this process one of several that run the same program; without arguments as Slurm and others say."""
+    if jax.distributed.is_initialized():
+        return
+    try:
+        jax.distributed.initialize(coordinator, processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"The processes did not find each other ({str(error).splitlines()[0]}).") from None
+
+
+def first() -> bool:
+    """This process writes files and speaks; there is exactly one that does."""
+    return jax.process_index() == 0
+
+
+def agree(facts: list[str], message: str) -> None:
+    """Every process holds the same facts; otherwise an `InputError` in all of them."""
+    if jax.process_count() > 1:
+        mark = np.frombuffer(hashlib.sha256(json.dumps(facts).encode()).digest(), np.int32)
+        if (multihost_utils.process_allgather(mark) != mark).any():
+            raise InputError(message)
+
+
+def by_first(call: Callable[[], None]) -> None:
+    """`call()` in the first process alone; where it fails, all of them stop."""
+    failed = None
+    try:
+        if first():
+            call()
+    except Exception as error:
+        failed = error
+    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(failed is not None)) and not failed:
+        raise InputError("stopped, as the first process did.")
+    if failed is not None:
+        raise failed
+
+
+def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
+    """A mesh of so many devices (`"all"`: of all processes) for `batch` tasks a step; `None` for one device.
+
+    The first axis has as many devices as divide the tasks evenly, the second what remains, for the particles.
+    """
+    found = jax.devices()
+    if devices is None or (devices == 1 and jax.process_count() == 1):
+        return None
+    count = len(found) if devices == "all" else devices
+    if not isinstance(count, int) or not 1 <= count <= len(found):
+        raise InputError(f"devices is 'all' or a number from 1 to {len(found)}, which JAX sees here; got {devices!r}.")
+    if count < len(found) and jax.process_count() > 1:
+        raise InputError("Several processes use all their devices: give devices='all'.")
+    if count == 1:
+        return None
+    tasks = math.gcd(count, batch)
+    shape = np.array(found[:count]).reshape(tasks, count // tasks)
+    return Mesh(shape, (TASKS, PARTICLES), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """The arrays of a tree on every device of the mesh."""
+    if mesh is None:
+        return tree
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    if jax.process_count() > 1:  # an array of one process alone cannot become one of all
+        arrays = jax.tree.map(np.asarray, arrays)
+    return eqx.combine(jax.device_put(arrays, NamedSharding(mesh, PartitionSpec())), rest)
+
+
+def whole(tree: Any, mesh: Mesh | None) -> Any:
+    """Inside a compiled program: results that every device has, as particles may have been spread."""
+    if mesh is None:
+        return tree
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.lax.with_sharding_constraint(arrays, NamedSharding(mesh, PartitionSpec())), rest)
+
+
+def local(tree: Any, mesh: Mesh | None) -> Any:
+    """This process's copy of replicated arrays, on its first device."""
+    if mesh is None:
+        return tree
+    return jax.tree.map(lambda a: jnp.asarray(a.addressable_data(0)) if isinstance(a, jax.Array) else a, tree)
+
+
+def over_particles(tree: Any) -> Any:
+    """Spread the leading axis of a tree's arrays over the devices that tasks leave free, where there are any."""
+    mesh = jax.sharding.get_abstract_mesh()
+    size = dict(mesh.shape).get(PARTICLES, 1) if mesh is not None and mesh.axis_names else 1
+    if size == 1:
+        return tree
+
+    def spread(leaf):
+        if not eqx.is_array(leaf) or leaf.ndim == 0 or leaf.shape[0] % size:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, PartitionSpec(PARTICLES, *[None] * (leaf.ndim - 1)))
+
+    return jax.tree.map(spread, tree)
+
+
+def spread(call: Any, mesh: Mesh | None) -> Any:
+    """`call(whole, *parts) -> mean` with the leading axis of `parts` split over the tasks axis, and its results averaged."""
+    if mesh is None:
+        return call
+
+    def each(whole, *parts):
+        return jax.lax.pmean(call(whole, *parts), TASKS)
+
+    def run(whole, *parts):
+        rows = PartitionSpec(TASKS)
+        specs = (PartitionSpec(), *[rows] * len(parts))
+        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), axis_names={TASKS},
+                             check_vma=False)(whole, *parts)  # fmt: skip
+
+    return run
