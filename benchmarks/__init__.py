@@ -1,0 +1,1 @@
+"""What metaprior costs, beside peers written in PyTorch: `python -m benchmarks`. See docs/performance.md."""

@@ -1,0 +1,158 @@
+"""Time metaprior beside its peers.
+
+    python -m benchmarks [--only NAMES] [--repeats 5] [--seconds 0.5] [--out FILE.json] [--against FILE.json] [--docs]
+
+Figures on standard output, progress with the time left on standard error. docs/performance.md says what they mean.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure, tabulate
+from benchmarks.cases import CASES, COMPILED
+
+PAGE = measure.ROOT / "docs" / "performance.md"
+RESULTS = measure.ROOT / "benchmarks" / "performance.json"
+MARKS = "<!-- performance: begin -->\n", "<!-- performance: end -->"
+SINGLE = ("table", "first")  # times without a peer
+OTHER = ("scale",)  # curves, only when asked for
+MINUTES = {"table": 2.0, "first": 2.5, "scale": 6.0}  # about what each takes
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", help=f"some of {', '.join((*CASES, *SINGLE, *OTHER))}, separated by commas")
+    parser.add_argument("--repeats", type=int, default=5, help="slices of everyone, of which the median counts")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of training in a slice")
+    parser.add_argument("--out", type=Path, help="write everything measured to this file")
+    parser.add_argument("--against", type=Path, help="compare with this file; exit 1 where something got slower")
+    parser.add_argument("--tolerance", type=float, default=0.15, help="slowdown of a median that --against lets pass")
+    parser.add_argument("--report", type=Path, help="write the curves of `scale` to this HTML file")
+    parser.add_argument(
+        "--docs", action="store_true", help=f"only write {PAGE.name}'s table from --out or {RESULTS.name}"
+    )
+    arguments = parser.parse_args(argv)
+    names = [*CASES, *SINGLE] if arguments.only is None else arguments.only.split(",")
+    unknown = sorted(set(names) - {*CASES, *SINGLE, *OTHER})
+    if unknown:
+        parser.error(f"--only knows {', '.join((*CASES, *SINGLE, *OTHER))}; not {', '.join(unknown)}")
+    if arguments.repeats < 1:
+        parser.error("--repeats is at least 1")
+    return argparse.Namespace(**vars(arguments) | {"names": names})
+
+
+class Progress:
+    """What is being done and how long the rest takes, on standard error."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.left = {name: MINUTES.get(name, 0.8 if name in CASES and CASES[name].peers else 0.5) for name in names}
+        self.began, self.done, self.total = time.monotonic(), 0.0, sum(self.left.values())
+
+    def __call__(self, text: str) -> None:
+        spent = (time.monotonic() - self.began) / 60
+        # What was guessed, corrected by how right the guesses have been.
+        rate = spent / self.done if self.done > 1 else 1.0
+        minutes = rate * sum(self.left.values())
+        print(f"{text}; about {max(minutes, 0.5):.0f} min left", file=sys.stderr, flush=True)
+
+    def finished(self, name: str) -> None:
+        self.done += self.left.pop(name)
+
+
+def collect(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure what was asked for."""
+    from importlib.util import find_spec
+
+    torch = find_spec("torch") is not None
+    compiler = False
+    if torch:
+        from benchmarks.peers import compiler as has_compiler
+
+        compiler = has_compiler()
+    say = Progress(arguments.names)
+    results: dict[str, Any] = {"machine": measure.machine(), "notes": [], "cases": {}, "single": {}}
+    results["settings"] = {"repeats": arguments.repeats, "seconds": arguments.seconds}
+    chosen = [CASES[name] for name in arguments.names if name in CASES]
+    if chosen and not torch:
+        results["notes"].append(tabulate.TORCH)
+    if torch and not compiler and any(COMPILED in case.peers for case in chosen):
+        results["notes"].append(tabulate.CXX)
+    for name in arguments.names:
+        if name in CASES:
+            case = CASES[name]
+            lines = measure.run(case, case.lines(torch, compiler), arguments.repeats, arguments.seconds, say)
+            results["cases"][name] = tabulate.entry(case, lines)
+        elif name == "scale":
+            from benchmarks.scale import measure as scale
+
+            results["scale"] = scale(say)
+        else:
+            from benchmarks import first
+
+            results["single"] |= {"table": first.table, "first": first.first}[name](arguments.repeats, say)
+        say.finished(name)
+        keep(arguments.out, results)
+    return results
+
+
+def keep(path: Path | None, results: dict[str, Any]) -> None:
+    """Write what there is so far, so that an interrupted run is not lost."""
+    if path is not None:
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+        part.replace(path)
+
+
+def into_docs(text: str) -> None:
+    begin, end = MARKS
+    head, rest = PAGE.read_text("utf-8").split(begin)
+    PAGE.write_text(head + begin + text + end + rest.split(end, 1)[1], "utf-8")
+
+
+def disagreeing(results: dict[str, Any], limit: float = 1e-3) -> list[str]:
+    """Peers that compute something else: their figures would compare unequal work."""
+    found = []
+    for name, case in results["cases"].items():
+        for line in case["lines"]:
+            apart = line["agrees"] or {}
+            found += [
+                f"{name}, {line['who']}: {what} {d:.1e} away from ours" for what, d in apart.items() if not d < limit
+            ]
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    if arguments.docs:
+        into_docs(tabulate.markdown(json.loads((arguments.out or RESULTS).read_text("utf-8"))))
+        return 0
+    old = json.loads(arguments.against.read_text("utf-8")) if arguments.against else None
+    try:
+        results = collect(arguments)
+    except KeyboardInterrupt:
+        print("Stopped; its processes are ended.", file=sys.stderr)
+        return 130
+    if arguments.report and "scale" in results:
+        from benchmarks.report import write
+
+        write(arguments.report, results)
+    print(tabulate.plain(results), end="")
+    wrong = disagreeing(results)
+    for line in wrong:
+        print("UNEQUAL WORK:", line)
+    if old is None:
+        return 1 if wrong else 0
+    lines, slower = tabulate.against(results, old, arguments.tolerance)
+    print("\nAgainst", arguments.against)
+    print("\n".join(lines))
+    for line in slower:
+        print("SLOWER:", line)
+    return 1 if slower or wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What is timed: the jobs, who does them, and what is asked of the ratios. Imports neither JAX nor PyTorch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+OURS, DEFAULTS = "metaprior", "metaprior, its defaults"
+HIGHER, FUNC, COMPILED, EAGER = "higher", "torch.func", "torch.compile(torch.func)", "eager PyTorch"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job, the same for all who do it.
+
+    Args:
+        name: on the command line and in the file.
+        what: for the reader.
+        kind: of tasks: `"sinusoid"`, `"gp"` or `"images"`.
+        row: of `metaprior.methods.METHODS`.
+        batch: tasks a meta-step.
+        plain: options of the method that make it the same mathematics as its peers'.
+        defaults: options of a second line without a peer, the method as it comes; `None` for none.
+        peers: who else does it.
+        targets: least ratio of tasks a second to a peer's, or to the `"best"` of them.
+        at_once: of `metaprior.fit`.
+        random: the loss draws noise of its own, so that two libraries' losses differ.
+    """
+
+    name: str
+    what: str
+    kind: str
+    row: str
+    batch: int
+    plain: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] | None = None
+    peers: tuple[str, ...] = (EAGER,)
+    targets: dict[str, float] = field(default_factory=dict)
+    at_once: int | None = None
+    random: bool = False
+
+    def lines(self, torch: bool = True, compiler: bool = True) -> list[tuple[str, int]]:
+        """Who does it on how many cores, of what this machine has."""
+        able = [peer for peer in self.peers if torch and (compiler or peer != COMPILED)]
+        found = [(who, cores) for who in (OURS, *able) for cores in (1, 2)]
+        return [*found, (DEFAULTS, 2)] if self.defaults is not None else found
+
+
+SINE = {"width": 40, "depth": 2, "inner_lr": 0.01}
+SHOTS = {"sinusoid": (10, 10), "gp": (25, 50), "images": (5, 5)}  # rows of support and of query
+
+
+def _maml(steps: int) -> Case:
+    what = f"MAML, sinusoids, MLP 1-40-40-1, 10 + 10 rows, 25 tasks a step, second order, inner steps: {steps}"
+    return Case(f"maml-{steps}", what, "sinusoid", "maml", 25, SINE | {"steps": steps},
+                peers=(HIGHER, FUNC, COMPILED), targets={HIGHER: 100.0, COMPILED: 3.0})  # fmt: skip
+
+
+def _bayes(name: str, row: str, n: int, what: str, options: dict, many: str, **rest: Any) -> Case:
+    text = f"{what}, {n} {many}, sinusoids, 25 tasks a step, 1 inner step"
+    defaults = None if row == "emaml" else {many_of(row): n} | {k: v for k, v in options.items() if k == "objective"}
+    return Case(f"{name}-{n}", text, "sinusoid", row, 25, SINE | {"steps": 1, many_of(row): n} | options, defaults,
+                targets={EAGER: 40.0}, **rest)  # fmt: skip
+
+
+def many_of(row: str) -> str:
+    """The option that says how many networks a method has."""
+    return {"emaml": "members", "bmaml": "particles"}.get(row, "samples")
+
+
+def _cases() -> list[Case]:
+    found = [_maml(1), _maml(5)]
+    for n in (5, 10):
+        found += [
+            _bayes("emaml", "emaml", n, "Ensemble of MAML", {}, "members"),
+            _bayes("bmaml", "bmaml", n, "BMAML, nll", {"clip": None}, "particles"),
+            _bayes("bmaml-chaser", "bmaml", n, "BMAML, chaser", {"clip": None, "objective": "chaser"}, "particles"),
+            _bayes("platipus", "platipus", n, "PLATIPUS", {"clip": None}, "draws", random=True),
+            _bayes("abml", "abml", n, "ABML", {"clip": None}, "draws", random=True),
+        ]
+    gp = "Gaussian-process tasks, 25 + 50 rows, width 256, 16 tasks a step"
+    two = {EAGER: 2.0}
+    image = "Conv4 (64 filters), 5-way 1-shot, 28 x 28, one query image a class, 8 tasks a step"
+    return [
+        *found,
+        Case("cnp", f"CNP, {gp}", "gp", "cnp", 16, {"width": 256}, targets=two),
+        Case("acnp", f"Attentive CNP, {gp}", "gp", "acnp", 16, {"width": 256}, targets=two),
+        Case("anp", f"ANP, evidence bound with one draw, {gp}", "gp", "anp", 16,
+             {"width": 256, "samples": 1, "objective": "elbo"}, random=True),
+        Case("protonet-conv4", f"ProtoNet, {image}, max-pool", "images", "protonet", 8,
+             {"embedding": 64, "pseudo_count": 0.0}, targets={"best": 1.7}, at_once=1),
+        Case("maml-conv4", f"MAML, {image}, strides, second order, 1 inner step", "images", "maml", 8,
+             {"inner_lr": 0.4, "steps": 1}, peers=(HIGHER, FUNC, EAGER), targets={"best": 1.7}, at_once=1),
+    ]  # fmt: skip
+
+
+CASES = {case.name: case for case in _cases()}
