@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from metaprior import __version__
-from metaprior.commands import compare, reproduce
+from metaprior.commands import compare, reproduce, rerun
 from metaprior.errors import InputError
 from metaprior.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
 
@@ -23,6 +23,7 @@ app = App(
 )
 app.command(reproduce)
 app.command(compare)
+app.command(rerun)
 
 
 def write_frame(frame: Any, out: Path | None) -> None:

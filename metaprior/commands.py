@@ -92,6 +92,27 @@ def reproduce(
         raise InputError(f"{which} failed; the reasons are in {folder / 'results.json'}. The same command tries again.")
 
 
+def rerun(folder: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+    """Repeat a recorded run in a temporary folder and say whether it gives the same bits: status 0, or 1 if not.
+
+    Parameters
+    ----------
+    folder
+        What `fit`, `reproduce` or `compare` made; it is not changed.
+    as_json
+        Print one JSON object and nothing else.
+    """
+    use_cache()
+    from metaprior.rerun import rerun as repeat
+    from metaprior.rerun import said
+
+    with Progress() as progress:
+        result = repeat(folder, progress)
+    print(json.dumps(result) if as_json else said(result))
+    if not result["agree"]:
+        raise SystemExit(1)
+
+
 def compare(
     table: Path,
     *,

@@ -13,7 +13,7 @@ import numpy as np
 from metaprior import metrics
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation
-from metaprior.run import continued, digest, naming, versions, write_atomic
+from metaprior.run import continued, digest, machine, naming, versions, write_atomic
 
 FORMAT = "metaprior comparison"
 AUTO = "auto"
@@ -87,7 +87,7 @@ class Comparison:
         self.cells.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "run.json").exists():
             record = {"format": FORMAT, "table": str(self.table.absolute()), "table_sha256": digest(self.table),
-                      "settings": self.settings, "versions": versions(),
+                      "settings": self.settings, "versions": versions(), "machine": machine(),
                       "command": [Path(sys.argv[0]).name, *sys.argv[1:]]}  # fmt: skip
             write_atomic(self.folder / "run.json", lambda p: p.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
         wanted = [(name, split) for split in range(splits) for name in methods]

@@ -108,12 +108,28 @@ def digest(path: Path) -> str:
 def versions() -> dict[str, str]:
     """What a run depended on."""
     found = {"python": platform.python_version()}
-    for name in ("metaprior", "jax", "equinox", "optax", "numpy", "polars", "scikit-learn"):
+    for name in ("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "polars", "scikit-learn"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             pass
     return found
+
+
+def machine() -> dict[str, Any]:
+    """What else the bits of a run may depend on: the platform, the processor, the accelerators, XLA's settings."""
+    import jax
+
+    processor = platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
+    except OSError:
+        pass
+    found = jax.devices()
+    return {"platform": platform.platform(), "processor": processor or platform.machine(), "cpus": os.cpu_count(),
+            "backend": found[0].platform, "device": found[0].device_kind, "device_count": len(found),
+            "xla_flags": os.environ.get("XLA_FLAGS", "")}  # fmt: skip
 
 
 class Run:
@@ -201,7 +217,7 @@ class Run:
 
         def tell(done: float, what: str) -> None:  # called first when the table has been read and checked
             if not self.record.exists():
-                self.start(table, options)
+                self.start(table, options, devices)
             if progress is not None:
                 progress(done, what)
 
@@ -218,7 +234,7 @@ class Run:
         self.clean()
         return prior
 
-    def start(self, table: Path, options: dict[str, Any]) -> None:
+    def start(self, table: Path, options: dict[str, Any], devices: int | str = 1) -> None:
         """Write the record of a run that begins."""
         record = {
             "format": FORMAT,
@@ -226,6 +242,8 @@ class Run:
             "table": str(table.absolute()),
             "table_sha256": digest(table),
             "versions": versions(),
+            "machine": machine(),
+            "devices": devices,
             "seed": options["seed"],
             "options": options,
         }

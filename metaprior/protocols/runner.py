@@ -12,7 +12,7 @@ import numpy as np
 
 from metaprior.errors import InputError
 from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell
-from metaprior.run import continued, digest, versions, write_atomic
+from metaprior.run import continued, digest, machine, versions, write_atomic
 
 FORMAT = "metaprior protocol"
 _OURS = {"run.json", "cells", "results.json", "predictions.parquet", "report.html"}
@@ -111,7 +111,8 @@ class Study:
         self.data()  # bad data ends here, before anything is written
         self.cells.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "run.json").exists():
-            record = self.record() | {"command": [Path(sys.argv[0]).name, *sys.argv[1:]], "versions": versions()}
+            record = self.record() | {"command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+                                      "versions": versions(), "machine": machine()}  # fmt: skip
             write_atomic(self.folder / "run.json", lambda p: p.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
         wanted = [(name, seed) for seed in range(seeds) for name in (*self.protocol.references, *methods)]
         todo = [cell for cell in wanted if not self.cell(*cell).exists()]
