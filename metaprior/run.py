@@ -203,7 +203,7 @@ class Run:
         if record["table_sha256"] != digest(table):
             raise InputError(f"{table}: has changed since the run in {self.folder} was started.")
 
-    def fit(self, table: Path, options: dict[str, Any], progress: Callable | None) -> Any:
+    def fit(self, table: Path, options: dict[str, Any], progress: Callable | None, devices: int | str = 1) -> Any:
         """Start or continue the run and finish it; nothing is written before the table has been found good."""
         import metaprior
 
