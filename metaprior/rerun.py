@@ -48,8 +48,11 @@ def _fit(folder: Path, record: dict, again: Path, progress: Tell) -> tuple[list,
     if not before.finished:
         raise InputError(f"{folder}: this fit has not finished; continue it with `fit --resume`.")
     table, facts = _table(record)
+    devices, there = record.get("devices", 1), run.machine()["device_count"]
+    if isinstance(devices, int) and devices > there:
+        devices = "all"  # fewer than then, which the facts say
     new = run.Run(again)
-    new.fit(table, record["options"], progress, record.get("devices", 1))
+    new.fit(table, record["options"], progress, devices)
     same = before.prior.read_bytes() == new.prior.read_bytes()
     return ["prior"], [] if same else ["prior"], facts
 
