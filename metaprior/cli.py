@@ -12,8 +12,14 @@ from cyclopts import App, CycloptsError, Parameter
 from metaprior import __version__
 from metaprior.commands import compare, reproduce, rerun
 from metaprior.errors import InputError
+from metaprior.faults import STOPPED, Stopped, alone, stoppable
 from metaprior.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
 
+CONTINUED = {
+    "fit": "; continue with the same command and --resume",
+    "reproduce": "; the same command continues",
+    "compare": "; the same command continues",
+}
 By = Literal["entropy", "bald", "variance", "random"]
 
 app = App(
@@ -65,7 +71,7 @@ def demo(*, out: Path = Path("metaprior-demo")) -> None:
     use_cache()
     from metaprior.demo import run_demo
 
-    with Progress() as progress:
+    with alone(out), Progress() as progress:
         said = run_demo(out, progress)
     print(said)
 
@@ -84,6 +90,7 @@ def fit(
     steps: int | None = None,
     seed: int = 0,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Learn a prior from a table of many small groups; keep a fifth of the groups for `evaluate`.
 
@@ -112,6 +119,8 @@ def fit(
         Decides the split and all random numbers.
     resume
         Continue an unfinished run in OUT.
+    skip_bad_tasks
+        Leave groups out that nothing can be learned from, and say which; otherwise they end the fit.
     """
     from metaprior.run import HOLDOUT, Run
 
@@ -121,21 +130,24 @@ def fit(
     if names is not None and not names:
         raise InputError("--features is empty; give column names with commas between, or leave it out.")
     options = {"task": task, "target": target, "features": names, "method": method, "log_target": log_target,
-               "split_by": split_by, "steps": steps, "seed": seed, "kind": "auto", "holdout": HOLDOUT}  # fmt: skip
+               "split_by": split_by, "steps": steps, "seed": seed, "kind": "auto", "holdout": HOLDOUT,
+               "skip_bad_tasks": skip_bad_tasks}  # fmt: skip
     run = Run(out)
-    run.check_new(resume)
-    if not table.is_file():
-        raise InputError(f"{table}: {'is a folder; give a CSV or Parquet file' if table.is_dir() else 'no such file'}.")
-    if run.record.exists():
-        run.check_same(options, table)
-        if run.finished:
-            run.clean()
-            print(f"{out}: this run has finished; nothing to continue.")
-            return
-    use_cache()
-    began = time.monotonic()
-    with Progress() as progress:
-        prior = run.fit(table, options, progress)
+    with alone(out):
+        run.check_new(resume)
+        if not table.is_file():
+            wrong = "is a folder; give a CSV or Parquet file" if table.is_dir() else "no such file"
+            raise InputError(f"{table}: {wrong}.")
+        if run.record.exists():
+            run.check_same(options, table)
+            if run.finished:
+                run.clean()
+                print(f"{out}: this run has finished; nothing to continue.")
+                return
+        use_cache()
+        began = time.monotonic()
+        with Progress() as progress:
+            prior = run.fit(table, options, progress)
     groups = prior.info["groups"]
     for note in prior.info["notes"]:
         print(f"note: {note}", file=sys.stderr)
@@ -300,12 +312,18 @@ def complain(message: str) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: a clear line on stderr and status 2 for anything the user can put right."""
     status = 0
+    command = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+    stopped = f"metaprior: stopped{CONTINUED.get(command, '')}.\n"
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with stoppable(stopped, patient=command == "fit"):
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (InputError, CycloptsError) as error:
         status = complain(str(error))
+    except Stopped:
+        print(stopped, end="", file=sys.stderr)
+        status = STOPPED
     except KeyboardInterrupt:
-        print("metaprior: stopped.", file=sys.stderr)
+        print(stopped, end="", file=sys.stderr)
         status = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

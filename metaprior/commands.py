@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from metaprior.errors import InputError
+from metaprior.faults import alone
 from metaprior.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
 
 
@@ -80,7 +81,7 @@ def reproduce(
         raise InputError(f"{data}: no such file or folder.")
     study = Study(protocol, folder, budget, path, set_)
     names = study.methods(methods)
-    with Progress() as progress:
+    with alone(folder), Progress() as progress:
         results = study.run(names, seeds or (1 if budget == "quick" else 3), progress)
     if as_json:
         print(json.dumps(results, allow_nan=False))
@@ -126,6 +127,7 @@ def compare(
     splits: int = 1,
     steps: int | None = None,
     out: Path | None = None,
+    skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Compare methods and baselines on your own table, paired over held-out groups, and say which to use.
@@ -157,6 +159,8 @@ def compare(
         Most training steps of each learner; chosen by the method by default.
     out
         Folder for the results; metaprior-compare by default.
+    skip_bad_tasks
+        Leave groups out that nothing can be learned from, and say which; otherwise they end the comparison.
     as_json
         Print what results.json holds and nothing else.
     """
@@ -174,12 +178,12 @@ def compare(
     from metaprior.compare import Comparison
 
     settings = {"task": task, "target": target, "features": names, "log_target": log_target, "split_by": split_by,
-                "steps": steps, "shots": list(counts), "holdout": HOLDOUT}  # fmt: skip
+                "steps": steps, "shots": list(counts), "holdout": HOLDOUT, "skip_bad_tasks": skip_bad_tasks}  # fmt: skip
     folder = out or Path("metaprior-compare")
     comparison = Comparison(folder, table, settings)
     comparison.check()
     wanted = comparison.names(methods)
-    with Progress() as progress:
+    with alone(folder), Progress() as progress:
         results = comparison.run(wanted, splits, progress)
     if as_json:
         print(json.dumps(results, allow_nan=False))

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from metaprior import metrics
+from metaprior.culprits import BadTask
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation
-from metaprior.run import continued, digest, machine, naming, versions, write_atomic
+from metaprior.run import continued, digest, machine, naming, versions, write_atomic, write_parquet
 
 FORMAT = "metaprior comparison"
 AUTO = "auto"
@@ -34,7 +35,8 @@ class Comparison:
     Args:
         folder: of the results.
         table: CSV or Parquet file.
-        settings: `task`, `target`, `features`, `log_target`, `split_by`, `steps`, `shots`, `holdout`; plain values.
+        settings: `task`, `target`, `features`, `log_target`, `split_by`, `steps`, `shots`, `holdout`,
+            `skip_bad_tasks`; plain values.
     """
 
     def __init__(self, folder: Path, table: Path, settings: dict[str, Any]):
@@ -49,7 +51,7 @@ class Comparison:
         if before["table_sha256"] != digest(self.table):
             raise InputError(f"{self.table}: is not the table that {self.folder} compares on; choose another folder.")
         for name, value in self.settings.items():
-            if before["settings"].get(name) != value:
+            if before["settings"].get(name, False) != value:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(
                     f"{self.folder}: was run with {flag} {before['settings'].get(name)}, now {value}; choose another folder."
@@ -62,7 +64,8 @@ class Comparison:
 
         s = self.settings
         checked = check_all(as_frame(self.table), s["task"], [s["target"]], s["features"], str(self.table), kind="auto",
-                            log=s["log_target"], split_by=s["split_by"], holdout=s["holdout"], seed=0)  # fmt: skip
+                            log=s["log_target"], split_by=s["split_by"], holdout=s["holdout"], seed=0,
+                            skip={} if s.get("skip_bad_tasks") else None)  # fmt: skip
         return bool(checked[0].labels)
 
     def names(self, text: str | None) -> list[str]:
@@ -97,9 +100,9 @@ class Comparison:
             share = lambda done, what: tell((i + done) / len(todo), f"{name}, split {split + 1}: {what}")
             try:
                 self._one(name, split, share)
-            except (InputError, MemoryError):
-                raise
             except Exception as error:  # one method's failure must not lose the others' hours
+                if isinstance(error, (InputError, MemoryError, OSError)) and not isinstance(error, BadTask):
+                    raise
                 failed.append({"method": name, "split": split, "error": f"{type(error).__name__}: {error}"[:500]})
                 print(f"metaprior: {name}, split {split + 1} failed: {failed[-1]['error']}", file=sys.stderr)
             self.write(methods, splits, failed, report=False)
@@ -118,7 +121,7 @@ class Comparison:
         jax.clear_caches()  # programs of many fits would exhaust the memory maps of the process
         s, began = self.settings, time.monotonic()
         prior = metaprior.Prior(name, log_target=s["log_target"], steps=s["steps"], seed=split, split_by=s["split_by"],
-                                holdout=s["holdout"])  # fmt: skip
+                                holdout=s["holdout"], skip_bad_tasks=s.get("skip_bad_tasks", False))  # fmt: skip
         # boosting and baselines of a split are the same for every method: fitted once, kept in a shared folder
         shared = self.folder / "shared" / f"split-{split}"
         with naming(self.table):
@@ -197,7 +200,7 @@ class Comparison:
         text = json.dumps(results, indent=1, allow_nan=False, default=float) + "\n"
         write_atomic(self.folder / "results.json", lambda part: part.write_text(text, "utf-8"))
         if report:
-            write_atomic(self.folder / "predictions.parquet", frame(found).write_parquet)
+            write_parquet(self.folder / "predictions.parquet", frame(found))
             from metaprior.report.comparison import write_comparison
 
             write_comparison(self.folder / "report.html", json.loads(text), found)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metaprior.errors import InputError
-from metaprior.run import check_writable, write_atomic
+from metaprior.run import PART, check_writable, write_atomic
 
 TABLE = "weather_airport_days.parquet"
 NEW_DAYS = {"Kennedy, 30 May": "JFK_05-30", "LaGuardia, 20 October": "LGA_10-20", "Newark, 16 January": "EWR_01-16"}
@@ -28,7 +28,7 @@ def check_out(out: Path) -> None:
     check_writable(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: --out is a file; give a folder.")
-    other = sorted({entry.name for entry in out.iterdir()} - set(FILES)) if out.exists() else []
+    other = sorted({e.name for e in out.iterdir() if not e.name.endswith(PART)} - set(FILES)) if out.exists() else []
     if other:
         raise InputError(f"{out}: --out holds something else ({other[0]}); choose another folder.")
 

@@ -11,6 +11,9 @@ from metaprior.evaluate import Units
 from metaprior.table import is_text, need_columns, numbers, numeric_text
 
 FOLDS = 5
+SKIP = "--skip-bad-tasks (in Python skip_bad_tasks=True)"
+FAR = 1e7  # single precision holds seven digits: beyond so many typical deviations the others are all one number
+HUGE = 1e100  # whose square is still a number
 Arrays = Sequence[tuple[Any, Any]]
 
 
@@ -25,33 +28,56 @@ def feature_columns(frame, task, target, features, split_by, where) -> list[str]
     return list(features) if features else [c for c in frame.columns if c not in (task, target)]
 
 
-def target_values(series: pl.Series, where: str, target: str, kind: str, log: bool) -> tuple[np.ndarray, list | None]:
-    """Numbers, or class indices with the classes' labels."""
-    empty = series.is_null().arg_true()
-    if len(empty):
-        raise InputError(f"{where}: column {target!r}, row {int(empty[0]) + 1}: no value.")
-    text, labels = is_text(series), series.unique().sort()
-    as_classes = kind == "classes"
-    if kind == "auto":
-        if text:
-            parsed = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
-            as_classes = parsed.is_not_null().mean() < 0.5 and len(labels) <= 20  # ty: ignore[unsupported-operator]
-        else:
-            as_classes = series.dtype == pl.Boolean or len(labels) == 2
-    if as_classes:
+def holds_classes(series: pl.Series, kind: str) -> bool:
+    """Whether a target is classes: as `kind` says, else text, booleans, or exactly two values."""
+    if kind != "auto":
+        return kind == "classes"
+    series = series.drop_nulls()
+    labels = series.unique()
+    if is_text(series):
+        parsed = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+        return len(labels) > 0 and parsed.is_not_null().mean() < 0.5 and len(labels) <= 20  # ty: ignore[unsupported-operator]
+    return series.dtype == pl.Boolean or len(labels) == 2
+
+
+def bad_groups(frame: pl.DataFrame, task: str, target: str, where: str, kind: str, log: bool) -> dict[str, str]:
+    """Groups with a target that nothing can be learned from, and the first row that says why."""
+    series, empty = frame[target], frame[target].is_null().to_numpy()
+    group = frame[task].cast(pl.String).fill_null("").to_numpy().astype(str)
+    wrong = [(empty, "no value")]
+    if not holds_classes(series, kind):
+        y = numeric_text(series, where, target) if is_text(series) else numbers(series)
+        finite = np.isfinite(y)
+        wrong.append((~finite & ~empty, "{} is not a finite number"))
+        if log:
+            wrong.append((finite & (y <= 0), "{} has no logarithm"))
+            finite &= y > 0
+        z = np.log(y, where=finite, out=np.zeros(len(y))) if log else np.where(finite, y, 0.0)
+        far = np.where(finite, np.abs(z - np.median(z[finite])), 0.0) if finite.any() else np.zeros(len(y))
+        most = np.zeros(len(np.unique(group)))
+        np.maximum.at(most, np.unique(group, return_inverse=True)[1], far)
+        typical = np.median(most)
+        huge = (far > FAR * typical) & (typical > 0) | (far > HUGE)
+        wrong.append((huge, "{} is so far from the values of other groups that nothing can be learned from those"))
+    found: dict[str, str] = {}
+    for mask, words in wrong:
+        for row in np.flatnonzero(mask):
+            name = str(group[row])
+            found.setdefault(name, f"row {row + 1} (group {name!r}): {words.format(series[int(row)])}")
+    return found
+
+
+def target_values(series: pl.Series, where: str, target: str, kind: str) -> tuple[np.ndarray, list | None]:
+    """Numbers, or class indices with the classes' labels; of a target without bad groups."""
+    labels = series.unique().sort()
+    if holds_classes(series, kind):
         if len(labels) < 2:
             raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
         if len(labels) > 100:
             raise InputError(f"{where}: column {target!r} has {len(labels)} classes; at most 100.")
         index = {label: i for i, label in enumerate(labels.to_list())}
         return np.array([index[v] for v in series.to_list()], float), [str(v) for v in labels.to_list()]
-    y = numeric_text(series, where, target) if text else numbers(series)
-    bad = np.flatnonzero(~np.isfinite(y))
-    if len(bad):
-        raise InputError(f"{where}: column {target!r}, row {bad[0] + 1}: {y[bad[0]]} is not a finite number.")
-    if log and (y <= 0).any():
-        row = int(np.flatnonzero(y <= 0)[0])
-        raise InputError(f"{where}: column {target!r}, row {row + 1}: {y[row]} has no logarithm.")
+    y = numeric_text(series, where, target) if is_text(series) else numbers(series)
     if y.min() == y.max():
         raise InputError(f"{where}: column {target!r} is constant ({y[0]}); there is nothing to learn.")
     return y, None
@@ -142,12 +168,17 @@ class Checked(NamedTuple):
     z: np.ndarray  # the target in the model's units, or class indices
     labels: list[str] | None
     values: list | None  # of the classes, as a feature column holds them
+    notes: tuple[str, ...] = ()  # groups left out
 
 
 def check_all(
-    frame: pl.DataFrame, task: str, targets: list[str], features: Sequence[str] | None, where: str, **settings
-) -> list[Checked]:
-    """Every target found good, before anything is learned; those before it are features of a later one."""
+    frame: pl.DataFrame, task: str, targets: list[str], features: Sequence[str] | None, where: str, *,
+    skip: dict[str, str] | None = None, **settings,
+) -> list[Checked]:  # fmt: skip
+    """Every target found good, before anything is learned; those before it are features of a later one.
+
+    With `skip`, groups that are no good are left out and noted, and so are those that it names (with the reason).
+    """
     if not targets:
         raise InputError(f"{where}: target is empty; give the name of a column, or several.")
     for i, name in enumerate(targets):
@@ -155,13 +186,31 @@ def check_all(
             raise InputError(f"{where}: the target {name!r} is given twice.")
         names = feature_columns(frame, task, name, features, settings["split_by"], where)
     names = [name for name in names if name not in targets]
+    frame, notes = without_bad(frame, task, targets, where, skip, settings["kind"], settings["log"])
     checked = []
     for name in targets:
-        checked.append(check(frame, task, name, names, where, **settings))
+        checked.append(check(frame, task, name, names, where, **settings)._replace(notes=notes))
         if is_text(frame[name]) and checked[-1].labels is None:  # written as text, and so would be a text feature
             frame = frame.with_columns(pl.Series(name, numeric_text(frame[name], where, name)))
         names = [*names, name]
     return checked
+
+
+def without_bad(
+    frame: pl.DataFrame, task: str, targets: list[str], where: str, skip: dict[str, str] | None, kind: str, log: bool
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The table without its bad groups and what to say of them; without `skip` a bad group is an error."""
+    left = dict(skip or {})
+    for name in targets:
+        for group, why in bad_groups(frame, task, name, where, kind, log).items():
+            if skip is None:
+                raise InputError(f"{where}: column {name!r}, {why}. Correct it, or leave such groups out with {SKIP}.")
+            left.setdefault(group, f"column {name!r}, {why}")
+    bad = pl.col(task).cast(pl.String).is_in(list(left)).fill_null(False)
+    kept = frame.filter(~bad)
+    if left and not kept.height:
+        raise InputError(f"{where}: no group is left; the first was left out as {next(iter(left.values()))}.")
+    return kept, tuple(f"{task} {group}: left out, {why}." for group, why in left.items())
 
 
 def check(
@@ -169,7 +218,7 @@ def check(
     kind: str, log: bool, split_by: str | None, holdout: float, seed: int,
 ) -> Checked:  # fmt: skip
     """Groups, their split, and one target in the model's units."""
-    y, labels = target_values(frame[target], where, target, kind, log)
+    y, labels = target_values(frame[target], where, target, kind)
     values = None
     if labels is not None:
         levels = frame[target].unique().sort()

@@ -1,5 +1,6 @@
 """From encoded groups to learners: folds, pooled boosting, trained members, stacked weights."""
 
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from metaprior import baselines
+from metaprior import baselines, culprits
 from metaprior.errors import InputError
 from metaprior.fit import fit
 from metaprior.method import AbstractLearner, Spec
@@ -78,11 +79,21 @@ def _draw(source: Table, groups, shots, keys):
 
 
 def train_members(
-    make: Callable, groups: Groups, *, key, steps: int, rate: float, held: bool, copies: tuple = (None,), **options
+    what: str,
+    make: Callable,
+    groups: Groups,
+    *,
+    key,
+    steps: int,
+    rate: float,
+    held: bool,
+    copies: tuple = (None,),
+    **options,
 ):
     """One member a fold (times `copies` of decays), all at once; without `held` also one on all groups.
 
-    With `held`, each member stops where the groups of its own fold say so.
+    With `held`, each member stops where the groups of its own fold say so. Gives the members, stacked, and what to say
+    of them if their losses did not stay finite.
     """
     inside, outside = groups.folds(everything=not held)
     rows = int(min(ROWS // 2 if groups.spec.head.classes else ROWS, groups.count.max()))  # Laplace costs more
@@ -97,8 +108,9 @@ def train_members(
         validation = _draw(source, np.repeat(outside, looks, axis=1), np.zeros((members, looks * outside.shape[1]), int),
                            jr.split(keys[-1], members))  # fmt: skip
     start = _initial(make, groups.spec, keys[:-1], decay)
-    return fit(start, source, key=keys[-1], steps=steps, batch=16, learning_rate=rate,
-               validation=validation, axes=_axes(source), **options)  # fmt: skip
+    fitted = fit(start, source, key=keys[-1], steps=steps, batch=16, learning_rate=rate,
+                 validation=validation, axes=_axes(source), **options)  # fmt: skip
+    return fitted.method, culprits.trouble(fitted, source, what, members=True)
 
 
 @eqx.filter_jit
@@ -137,6 +149,7 @@ class Learned(eqx.Module):
 
     learner: AbstractLearner
     baselines: dict[str, AbstractLearner]
+    notes: tuple[str, ...] = ()
 
 
 def check_kind(name: str, target: str, classes: int) -> None:
@@ -163,11 +176,11 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     row = get(name)
     key = jr.key(seed)
     tell.start("fitting the baselines", 0.2)
-    base, _ = learn_baselines(groups, key=key, stage=stage)
+    base, _, notes = learn_baselines(groups, key=key, stage=stage)
     tell.start(f"training {name}", 0.65)
     method = row.init(groups.spec, key=key)
     if not row.trainable:
-        return Learned(method, base)
+        return Learned(method, base, notes)
     whole = row.method is Process  # trained on all rows of a group in order; others on support and query
     rows = int(min(ROWS, groups.count.max()))
     half = int(max(1, min(16, groups.count.max() - 1)))
@@ -177,10 +190,15 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     most = np.maximum(np.minimum(groups.count[held] - 1, half), 0)
     shots = np.minimum(np.resize(SHOTS, 64), most)
     validation = source.tasks(held, np.zeros(64, int) if whole else shots, key=jr.fold_in(key, 1))
-    run = lambda **o: fit(method, source, key=jr.fold_in(key, 2), steps=steps or 4000, batch=16,
-                          learning_rate=row.learning_rate, validation=validation, every=100,
-                          patience=1000, progress=_within(tell), **o).method  # fmt: skip
-    return Learned(stage(name, run, trains=True), base)
+
+    def run(**o):
+        fitted = fit(method, source, key=jr.fold_in(key, 2), steps=steps or 4000, batch=16,
+                     learning_rate=row.learning_rate, validation=validation, every=100,
+                     patience=1000, progress=_within(tell), **o)  # fmt: skip
+        return fitted.method, culprits.trouble(fitted, source, name, members=False)
+
+    learner, note = stage(name, run, trains=True)
+    return Learned(learner, base, (*notes, *([note] if note else [])))
 
 
 def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell) -> Learned:
@@ -191,12 +209,14 @@ def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable,
     with ThreadPoolExecutor(1) as beside:
         waiting = beside.submit(learn_baselines, groups, key=key, stage=stage)
         tell.start("training processes and baselines", 0.75)
-        fitted = stage("bags of processes", lambda **o: train_members(
-            Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
-            copies=decays, every=50, patience=300, progress=_within(tell), **o).method, trains=True)  # fmt: skip
-        base, members = waiting.result()
+        fitted, note = stage("bags of processes", lambda **o: train_members(
+            "bags of processes", Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
+            copies=decays, every=50, patience=300, progress=_within(tell), **o),
+            trains=True)  # fmt: skip
+        base, members, notes = waiting.result()
     tell.start("weighing the learners", 0.1)
-    return stage("stack", lambda: _stacked(groups, base, members, fitted, len(decays), key))
+    learned = stage("stack", lambda: _stacked(groups, base, members, fitted, len(decays), key))
+    return dataclasses.replace(learned, notes=(*notes, *([note] if note else [])))
 
 
 def _stacked(groups: Groups, base: dict, members: dict, fitted, copies: int, key) -> Learned:
@@ -221,16 +241,17 @@ def _stacked(groups: Groups, base: dict, members: dict, fitted, copies: int, key
 
 
 def learn_baselines(groups: Groups, *, key, stage: Callable):
-    """Every baseline, and the fold members of the trained ones."""
+    """Every baseline, the fold members of the trained ones, and what to say of them."""
     spec = groups.spec
     y = jnp.asarray(groups.y[:, 0])
     base = {"marginal": baselines.marginal(spec, y)}
     base["boosting"] = baselines.boosting(spec, y, jnp.asarray(groups.x[:, groups.x.shape[1] - spec.pooled :]))
-    members = {}
+    members, notes = {}, []
     for name, make in baselines.TRAINED.items():
-        run = lambda make=make, **o: (
-            train_members(make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, **o).method
+        run = lambda name=name, make=make, **o: train_members(
+            name, make, groups, key=key, steps=300, rate=3e-2, held=False, every=100, **o
         )
-        members[name] = stage(name, run, trains=True)
+        members[name], note = stage(name, run, trains=True)
+        notes += [note] if note else []
         base[name] = take(members[name], -1)
-    return base, members
+    return base, members, tuple(notes)

@@ -16,9 +16,10 @@ import metaprior
 from metaprior import chain, files, learn
 from metaprior.adapted import Posterior
 from metaprior.baselines import Boosting, cross_fit
+from metaprior.culprits import BadTask, BadTasks
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation, JointEvaluation, Units, evaluate
-from metaprior.groups import Arrays, Checked, check_all, frame_of, runs, sorted_groups
+from metaprior.groups import SKIP, Arrays, Checked, check_all, frame_of, runs, sorted_groups
 from metaprior.heads import Categorical, StudentT
 from metaprior.method import AbstractLearner, Spec
 from metaprior.stages import Progress, Stages
@@ -62,6 +63,8 @@ class Prior:
             exactly two values.
         holdout: share of the groups to keep for `evaluate`, 0 to 0.5.
         split_by: column; groups that share a value of it stay on one side of every split.
+        skip_bad_tasks: leave groups out whose target is missing, infinite or so large that nothing can be learned
+            beside it, or whose loss is not finite in training; `info["notes"]` names them. Otherwise they are errors.
 
     Example:
         >>> import numpy as np, metaprior
@@ -75,6 +78,7 @@ class Prior:
     def __init__(
         self, method: str = AUTO, *, log_target: bool = False, steps: int | None = None, seed: int = 0,
         kind: str = "auto", holdout: float = 0.0, split_by: str | None = None,
+        skip_bad_tasks: bool = False,
     ):  # fmt: skip
         if method not in (AUTO, "stack"):
             from metaprior import methods
@@ -88,6 +92,7 @@ class Prior:
             raise InputError(f"steps is at least 1; got {steps}.")
         self.method, self.log_target, self.steps, self.seed = method, log_target, steps, seed
         self.kind, self.holdout, self.split_by = kind, holdout, split_by
+        self.skip_bad_tasks = skip_bad_tasks
         self.trained: Trained | None = None
         self.parts: tuple[Prior, ...] = ()  # several targets: a prior each, the targets before it among its features
         self.joint: dict | None = None
@@ -122,13 +127,30 @@ class Prior:
         targets = [target] if isinstance(target, str) else list(target)
         where = str(table) if isinstance(table, (str, Path)) else "table"
         frame = as_frame(table)
-        checked = check_all(frame, task, targets, features, where, kind=self.kind, log=self.log_target,
-                            split_by=self.split_by, holdout=self.holdout, seed=self.seed)  # fmt: skip
-        for some in checked if self.method not in (AUTO, "stack") else ():
-            learn.check_kind(self.method, some.target, len(some.labels or ()))
+        skip: dict[str, str] | None = {} if self.skip_bad_tasks else None
+        while True:
+            checked = check_all(frame, task, targets, features, where, kind=self.kind, log=self.log_target,
+                                split_by=self.split_by, holdout=self.holdout, seed=self.seed, skip=skip)  # fmt: skip
+            for some in checked if self.method not in (AUTO, "stack") else ():
+                learn.check_kind(self.method, some.target, len(some.labels or ()))
+            folder = None if checkpoint is None else Path(checkpoint, *([f"without {len(skip)}"] if skip else []))
+            try:
+                return self._learn_all(checked, targets, folder, progress, tasks is not None, begin)
+            except BadTasks as bad:
+                names = bad.groups
+                if skip is None:
+                    kept = "" if folder is None else f" The last good state is in {folder}: add --resume and"
+                    raise BadTask(
+                        f"{where}: column {task!r}: with {', '.join(map(repr, names))} the loss in training is not "
+                        f"finite. Correct the rows and fit anew, or leave such groups out:{kept} {SKIP}."
+                    ) from None
+                skip |= {name: "its loss in training is not finite" for name in names}
+
+    def _learn_all(self, checked: list[Checked], targets, checkpoint, progress, arrays: bool, begin: float) -> "Prior":
+        """Everything after the checks."""
         if len(targets) == 1:
             self.parts, self.joint = (), None
-            self._learn(checked[0], checkpoint, progress, arrays=tasks is not None, begin=begin)
+            self._learn(checked[0], checkpoint, progress, arrays=arrays, begin=begin)
             return self
         parts = []
         for i, some in enumerate(checked):
@@ -146,7 +168,7 @@ class Prior:
     def _learn(self, checked: Checked, checkpoint, progress, *, arrays=False, begin=None) -> None:
         """Everything after the checks, for one target."""
         begin = time.perf_counter() if begin is None else begin
-        frame, task, target, names, where, group, held, fold, units, z, labels, _ = checked
+        frame, task, target, names, where, group, held, fold, units, z, labels, _, left_out = checked
         train_rows, classes = ~held[group], len(labels or ())
         learned = Features.learn(frame.filter(pl.Series(train_rows)), names, group[train_rows])
         encoded, raw = learned.encode(frame, where)
@@ -168,11 +190,16 @@ class Prior:
         part = lambda keep: (x[keep[group]], y32[keep[group]], *runs(group[keep[group]]))
         groups = learn.Groups(*part(~held), fold[~held], spec)
         run = learn.learn_auto if self.method in (AUTO, "stack") else functools.partial(learn.learn_one, self.method)
-        result = run(groups, seed=self.seed, steps=self.steps, stage=stage, tell=tell)
+        try:
+            result = run(groups, seed=self.seed, steps=self.steps, stage=stage, tell=tell)
+        except BadTasks as bad:
+            called = frame[task].cast(pl.String).to_list()
+            first = runs(group)[0][~held]
+            raise BadTasks([called[first[i]] for i in bad.groups]) from None
         info = {
             "method": self.method, "task": task, "target": target, "features": [c.name for c in learned.columns],
             "classes": labels, "groups": {"train": int((~held).sum()), "test": int(held.sum())},
-            "rows": len(z), "notes": list(learned.notes), "log_target": self.log_target, "seed": self.seed,
+            "rows": len(z), "notes": [*left_out, *learned.notes, *result.notes], "log_target": self.log_target, "seed": self.seed,
             "split_by": self.split_by, "arrays": arrays, "version": metaprior.__version__,
             "seconds": round(time.perf_counter() - begin, 1),
         }  # fmt: skip

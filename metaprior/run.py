@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ FORMAT = "metaprior run"
 HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
 ROOM = 16 * 2**20  # bytes that must be free before a fit starts
 _OURS = {"prior", "run.json", "checkpoint"}
-_PART = ".part"
+PART = ".part"
 _KIND = re.compile("^(table|support|query|pool): ")
 
 
@@ -37,13 +38,20 @@ def naming(path: str | Path | None) -> Generator[None]:
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """`write(part)` to a file beside `path`, which then takes its place: never half a file under the real name."""
-    part = path.with_name(path.name + _PART)
+    part = path.with_name(path.name + PART)
     try:
         write(part)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_parquet(path: Path, frame: Any) -> None:
+    """A frame as a file, made in memory first: polars itself says a full disk in words that nobody can look for."""
+    whole = io.BytesIO()
+    frame.write_parquet(whole)
+    write_atomic(path, lambda part: part.write_bytes(whole.getbuffer()))
 
 
 def check_writable(path: Path) -> None:
@@ -86,7 +94,7 @@ def continued(folder: Path, form: str, ours: set[str]) -> dict[str, Any] | None:
         return None
     if not folder.is_dir():
         raise InputError(f"{folder}: --out is a file; give a folder.")
-    names = {entry.name for entry in folder.iterdir() if not entry.name.endswith(_PART)}
+    names = {entry.name for entry in folder.iterdir() if not entry.name.endswith(PART)}
     if not names:
         return None
     try:
@@ -181,7 +189,7 @@ class Run:
             return
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: --out is a file; give a folder.")
-        names = {entry.name for entry in self.folder.iterdir() if not entry.name.endswith(_PART)}
+        names = {entry.name for entry in self.folder.iterdir() if not entry.name.endswith(PART)}
         if not names or (names == {"checkpoint"} and not any(self.checkpoint.iterdir())):
             return  # nothing, or a fit that was cut off as it began
         if "run.json" not in names or not names <= _OURS:
@@ -196,8 +204,8 @@ class Run:
         """A continued run has the options and the table it was started with."""
         record = self.read()
         for name, value in options.items():
-            was = record["options"].get(name)
-            if was != value:
+            was = record["options"].get(name, False)
+            if was != value and not (name == "skip_bad_tasks" and value):  # what a fit that met one is told to add
                 flag = "--" + name.replace("_", "-")
                 raise InputError(f"{self.folder}: was started with {flag} {was}, now {flag} {value}; they must agree.")
         if record["table_sha256"] != digest(table):
@@ -212,11 +220,13 @@ class Run:
             prior = metaprior.Prior(**settings)
         except ValueError as error:
             raise InputError(str(error)) from None
+        from metaprior.culprits import BadTask
+
         made = not self.folder.exists()
         fresh = not self.record.exists()
 
         def tell(done: float, what: str) -> None:  # called first when the table has been read and checked
-            if not self.record.exists():
+            if not self.record.exists() or self.read()["options"] != options:
                 self.start(table, options, devices)
             if progress is not None:
                 progress(done, what)
@@ -224,8 +234,8 @@ class Run:
         try:
             with naming(table):
                 prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell)
-        except InputError:
-            if fresh:
+        except InputError as error:
+            if fresh and not isinstance(error, BadTask):
                 self.remove(made)
             raise
         seconds = prior.info.pop("seconds", None)  # the same prior is the same bits, however long it took
@@ -253,7 +263,7 @@ class Run:
     def clean(self) -> None:
         """Remove what only an unfinished run needs."""
         shutil.rmtree(self.checkpoint, ignore_errors=True)
-        for part in self.folder.glob("*" + _PART):
+        for part in self.folder.glob("*" + PART):
             part.unlink(missing_ok=True)
 
     def remove(self, folder: bool) -> None:
@@ -285,9 +295,9 @@ class Run:
 
 def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's options as arguments of `Prior` and of `Prior.fit`."""
-    names = ("method", "log_target", "steps", "seed", "kind", "split_by", "holdout")
+    names = ("method", "log_target", "steps", "seed", "kind", "split_by", "holdout", "skip_bad_tasks")
     columns = {n: options[n] for n in ("task", "target", "features")}
-    return {n: options[n] for n in names}, {**columns, "target": split_target(options["target"], table)}
+    return {n: options[n] for n in names if n in options}, {**columns, "target": split_target(options["target"], table)}
 
 
 def split_target(text: str, table: Path) -> str | list[str]:

@@ -4,7 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from metaprior import files
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from metaprior import faults, files
+
+
+def stop_if_asked() -> None:
+    """Stop where SIGTERM has come; of several processes all stop at the same place, or the others would wait for ever."""
+    asked = faults.asked()
+    if jax.process_count() > 1:
+        asked = bool(np.any(multihost_utils.process_allgather(np.int32(asked))))
+    if asked:
+        raise faults.Stopped
 
 
 class Stages:
@@ -21,11 +34,18 @@ class Stages:
             return run()
         stem = name.replace(" ", "_").replace("+", "and")
         path, partial = self.folder / f"{stem}.done", self.folder / f"{stem}.state"
+
+        def save(state) -> None:
+            files.save(partial, state)
+            stop_if_asked()
+
+        stop_if_asked()
         if path.exists():
             return files.load(path)
         if trains:
             state = files.load(partial) if partial.exists() else None
-            result = run(state=state, save=lambda s: files.save(partial, s))
+            with faults.saving():
+                result = run(state=state, save=save)
         else:
             result = run()
         files.save(path, result)

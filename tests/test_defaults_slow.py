@@ -91,7 +91,7 @@ def from_file(data, name):
     file, task, target, without, log = TABLES[name]
     frame = as_frame(data / file).drop(without)
     names = feature_columns(frame, task, target, None, None, file)
-    y, classes = target_values(frame[target], file, target, "auto", log)
+    y, classes = target_values(frame[target], file, target, "auto")
     group, order = sorted_groups(frame, task, file)
     frame, y = frame[order], np.log(y[order]) if log else y[order]
     x, _ = Features.learn(frame, names, group).encode(frame, file)

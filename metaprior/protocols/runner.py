@@ -12,7 +12,7 @@ import numpy as np
 
 from metaprior.errors import InputError
 from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell
-from metaprior.run import continued, digest, machine, versions, write_atomic
+from metaprior.run import continued, digest, machine, versions, write_atomic, write_parquet
 
 FORMAT = "metaprior protocol"
 _OURS = {"run.json", "cells", "results.json", "predictions.parquet", "report.html"}
@@ -122,7 +122,7 @@ class Study:
             share(0.0, "starting")
             try:
                 self.one(name, seed, share)
-            except (InputError, MemoryError):
+            except (InputError, MemoryError, OSError):
                 raise
             except Exception as error:  # one method's failure must not lose the others' hours
                 failed.append({"method": name, "seed": seed, "error": f"{type(error).__name__}: {error}"[:500]})
@@ -151,7 +151,7 @@ class Study:
         path = self.cell(name, seed)
         frame = pl.DataFrame({k: np.asarray(v) for k, v in outcome.predictions.items()})
         lead = [pl.lit(name).alias("method"), pl.lit(seed, pl.Int32).alias("seed")]
-        write_atomic(path.with_suffix(".parquet"), frame.select(*lead, pl.all()).write_parquet)
+        write_parquet(path.with_suffix(".parquet"), frame.select(*lead, pl.all()))
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
         write_atomic(path.with_suffix(".npz"), lambda part: _savez(part, drawing))
         entry = {"method": name, "seed": seed, "seconds": seconds, "note": outcome.note, "facts": outcome.facts,
@@ -197,8 +197,7 @@ class Study:
             files = [self.cell(e["method"], e["seed"]).with_suffix(".parquet") for e in entries]
             frames = [frame for frame in (pl.read_parquet(f) for f in files) if frame.width > 2]
             if frames:
-                whole = pl.concat(frames, how="diagonal_relaxed")
-                write_atomic(self.folder / "predictions.parquet", whole.write_parquet)
+                write_parquet(self.folder / "predictions.parquet", pl.concat(frames, how="diagonal_relaxed"))
             pictures = protocol.draw(drawn, self.options, self.data()) if entries else []
             write_page(self.folder / "report.html", protocol, results, pictures)
         return json.loads(text)

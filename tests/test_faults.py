@@ -1,0 +1,259 @@
+"""Being stopped, two processes in one folder, groups that nothing can be learned from, and a full disk."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+from conftest import tiny_csv
+
+import metaprior
+from metaprior import culprits, faults
+from metaprior.cli import main
+from metaprior.errors import InputError
+from metaprior.fit import fit
+from metaprior.groups import check_all
+from metaprior.heads import Gaussian
+from metaprior.protocols.protocol import Protocol
+from metaprior.protocols.runner import Study
+from metaprior.run import Run, continued
+from metaprior.sources.table import Table
+
+FIT = ["--task", "g", "--target", "y", "--steps", "4"]
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command here; gives status and stderr."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        return stop.value.code or 0, capsys.readouterr().err
+
+    return run
+
+
+# --- SIGTERM
+
+
+def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(fitted, tmp_path, call, monkeypatch):
+    """The signal comes while a state is written: the state is kept, and the next step is not taken."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals are handled in the main thread only")
+    save, seen = metaprior.stages.files.save, []
+
+    def saves(path, tree):
+        save(path, tree)
+        if not seen and path.name.endswith(".state"):
+            seen.append(path)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(metaprior.stages.files, "save", saves)
+    before = signal.getsignal(signal.SIGTERM)
+    status, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run")
+    assert status == 143 and err == "metaprior: stopped; continue with the same command and --resume.\n"
+    assert seen[0].exists() and not (tmp_path / "run" / "prior").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    status, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run", "--resume")
+    assert status == 0, err
+    assert (tmp_path / "run" / "prior").read_bytes() == (fitted / "run" / "prior").read_bytes()
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"prior", "run.json"}
+
+
+STOPS = [
+    # what runs when SIGTERM comes, and for how many seconds the process may live on
+    ("time.sleep(60)", 1.5),
+    ("hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)", 6.0),  # one long call, as of a compiled program
+    ("with saving():\n  while not asked(): time.sleep(0.01)\n  time.sleep(0.5); print('saved'); raise Stopped", 3.0),
+    ("with saving():\n  os.kill(os.getpid(), 15); os.kill(os.getpid(), 15); time.sleep(60)", 3.0),
+]
+
+
+@pytest.mark.parametrize("number", range(len(STOPS)))
+def test_sigterm_ends_the_process_in_time(number):
+    work, most = STOPS[number]
+    code = (
+        "import hashlib, os, sys, time\nfrom metaprior.faults import *\nprint('on', flush=True)\n"
+        "try:\n with stoppable('stopped.\\n', patient=True):\n"
+        + "".join(f"  {line}\n" for line in work.split("\n"))
+        + "except Stopped: print('stopped.', file=sys.stderr); sys.exit(STOPPED)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    time.sleep(0.2)
+    process.terminate()
+    began = time.monotonic()
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 143 and err == "stopped.\n", err
+    assert time.monotonic() - began < most + 5  # this machine is shared
+    assert out == ("saved\n" if "saved" in work else "")
+
+
+# --- one process in a folder
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path, call):
+    """Refused, nothing changed, and nothing left behind."""
+    (tmp_path / "t.csv").write_text(tiny_csv())
+    out = tmp_path / "new" / "out"
+    commands = [
+        ("fit", tmp_path / "t.csv", *FIT), ("demo",), ("reproduce", "oracles"),
+        ("compare", tmp_path / "t.csv", *FIT, "--methods", "maml"),
+    ]  # fmt: skip
+    with faults.alone(out):
+        held = sorted(out.iterdir())
+        for command in commands:
+            status, err = call(*command, "--out", out)
+            assert status == 2 and str(out) in err and "another process works in this folder" in err
+            assert sorted(out.iterdir()) == held
+    assert not out.parent.exists()
+    out.mkdir(parents=True)
+    with faults.alone(out):
+        pass
+    assert list(out.iterdir()) == []  # the user's own empty folder stays
+
+
+def test_a_killed_process_holds_no_lock(tmp_path):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom metaprior.faults import alone\n"
+        "with alone(Path(sys.argv[1])): print('on', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    with pytest.raises(InputError, match="another process"), faults.alone(tmp_path / "out"):
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert (tmp_path / "out" / faults.LOCK).exists()
+    Run(tmp_path / "out").check_new(resume=False)  # what it leaves is no reason to refuse
+    assert continued(tmp_path / "out", "any", set()) is None
+    with faults.alone(tmp_path / "out"):
+        pass
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+# --- bad groups
+
+SETTINGS = dict(kind="auto", log=False, split_by=None, holdout=0.2, seed=0)
+
+
+def planted(**values):
+    """The tiny table with the first value of some groups changed."""
+    lines = [line.split(",") for line in tiny_csv().splitlines()]
+    for group, value in values.items():
+        next(line for line in lines if line[0] == group)[-1] = value
+    return "\n".join(map(",".join, lines)) + "\n"
+
+
+@pytest.mark.parametrize(
+    "value,words",
+    [("", "no value"), ("inf", "inf is not a finite"), ("1e30", "1e+30 is so far"), ("1e300", "1e+300 is so far")],
+)
+def test_a_bad_group_is_named(value, words, tmp_path, call):
+    (tmp_path / "t.csv").write_text(planted(g3=value))
+    status, err = call("fit", tmp_path / "t.csv", *FIT, "--out", tmp_path / "new")
+    assert status == 2 and err.count("\n") == 1 and not (tmp_path / "new").exists()
+    for word in ("t.csv", "'y'", "row 25", "'g3'", words, "--skip-bad-tasks"):
+        assert word in err, err
+
+
+def test_bad_groups_are_left_out_on_request(tmp_path):
+    (tmp_path / "t.csv").write_text(planted(g3="inf", g5="", g7="1e30"))
+    frame = metaprior.table.read(tmp_path / "t.csv")
+    [checked] = check_all(frame, "g", ["y"], None, "t.csv", skip={"g1": "a reason"}, **SETTINGS)
+    assert set(checked.frame["g"]) == {f"g{i}" for i in range(12)} - {"g1", "g3", "g5", "g7"}
+    assert [note.split(":")[0] for note in checked.notes] == ["g g1", "g g5", "g g3", "g g7"]
+    assert np.isfinite(checked.z).all() and np.abs(checked.z).max() < 6
+    with pytest.raises(InputError, match="no group is left"):
+        check_all(frame.filter(pl.col("g") == "g3"), "g", ["y"], None, "t.csv", skip={}, **SETTINGS)
+
+
+def source_of(bad=()):
+    """Eight groups of five rows; some have values whose squares are infinite."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(40, 1))
+    for group in bad:
+        y[5 * group + 1] = 1e25
+    count = np.full(8, 5)
+    arrays = [jnp.asarray(a) for a in (rng.normal(size=(40, 1)), y, np.arange(8) * 5, count, np.arange(8))]
+    return Table(*[a.astype(jnp.float32) if a.dtype.kind == "f" else a for a in arrays], 2, 3, 5)
+
+
+def test_the_culprit_of_a_loss_that_is_not_finite_is_found(key):
+    """One group of eight is blamed, all of them are not, and a good fit has nothing to say."""
+    method = metaprior.methods.MAML.init(metaprior.Spec(1, Gaussian(1)), key=key, width=8)
+    options = dict(key=key, steps=20, every=10, batch=4)
+    for bad in ((), (3,), range(8)):
+        source = source_of(bad)
+        fitted = fit(method, source, **options)
+        if bad == (3,):
+            with pytest.raises(culprits.BadTasks) as found:
+                culprits.trouble(fitted, source, "maml", members=False)
+            assert found.value.groups == [3] and fitted.outcome == "non-finite loss"
+            assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(eqx.filter(fitted.method, eqx.is_array)))
+            continue
+        said = culprits.trouble(fitted, source, "maml", members=False)
+        assert said is None if not bad else "no group is to blame" in said
+
+
+def test_a_fit_stops_with_the_culprits_name_or_goes_on_without_it(tmp_path, monkeypatch):
+    """What training finds: an error that says where the state is, or the same fit without that group."""
+    (tmp_path / "t.csv").write_text(tiny_csv())
+    frame, asked = metaprior.table.read(tmp_path / "t.csv"), []
+
+    def learns(self, checked, targets, checkpoint, *rest):
+        asked.append((set(checked[0].frame["g"]), checkpoint, checked[0].notes))
+        if "g3" in asked[-1][0]:
+            raise culprits.BadTasks(["g3"])
+        return self
+
+    monkeypatch.setattr(metaprior.Prior, "_learn_all", learns)
+    options = dict(task="g", target="y", checkpoint=tmp_path / "c")
+    with pytest.raises(culprits.BadTask, match=r"'g3'.*last good state is in .*c: add --resume and --skip-bad-tasks"):
+        metaprior.Prior().fit(frame, **options)
+    metaprior.Prior(skip_bad_tasks=True).fit(frame, **options)
+    assert len(asked) == 3 and asked[2][0] == asked[1][0] - {"g3"}
+    assert asked[2][1] == tmp_path / "c" / "without 1" and "g3: left out" in asked[2][2][0]
+
+
+# --- a full disk
+
+FULL = "import resource, metaprior.stages, metaprior.cli as c; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}));"
+
+
+@pytest.mark.parametrize("size", [100, 2000])  # of the largest file: the record does not fit, or the first stage
+def test_a_disk_that_fills_up_in_a_fit(size, tmp_path):
+    (tmp_path / "t.csv").write_text(tiny_csv())
+    code = FULL.format(size) + f"c.main({['fit', 't.csv', *FIT, '--out', 'new']!r})"
+    environment = {**os.environ, "METAPRIOR_CACHE": ""}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and "the disk is full" in done.stderr and "--resume" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1].startswith("metaprior: ")
+    assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.state"))
+    Run(tmp_path / "new").check_new(resume=True)
+
+
+def fills(name, seed, options, data, tell):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_no_failure_of_a_method(tmp_path):
+    """It ends a study, which would otherwise note it for one method after the other."""
+    toy = Protocol(
+        name="toy", title="A toy", lead="", papers=(), choices=(), metrics={}, methods=("maml",), able=("maml",),
+        budgets={"quick": {}}, run=fills, draw=lambda *_: [],
+    )  # fmt: skip
+    with pytest.raises(OSError, match="No space left"):
+        Study(toy, tmp_path / "out").run(["maml"], 1)
