@@ -154,6 +154,11 @@ def peak(cores: int, size: int = 2048, repeats: int = 5) -> float:
     return float(ran.stdout)
 
 
+def machine_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     """What figures depend on."""
     import platform
@@ -170,10 +175,9 @@ def machine() -> dict[str, Any]:
     if info.exists():
         named = [row.split(":", 1)[1].strip() for row in info.read_text().splitlines() if row.startswith("model name")]
         cpu = named[0] if named else cpu
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     libraries = ("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "torch", "higher")
     return {
-        "cpu": cpu, "cores": cores, "system": platform.platform(), "python": platform.python_version(),
+        "cpu": cpu, "cores": machine_cores(), "system": platform.platform(), "python": platform.python_version(),
         "versions": {name: of(name) for name in libraries},
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "peak_gflops": {str(n): round(peak(n), 1) for n in (1, 2)},

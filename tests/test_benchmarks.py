@@ -1,11 +1,18 @@
-"""The measured table: nothing in it is better than the exact posterior, and the page shows what was measured."""
+"""Measured tables. Quality: nothing in it is better than the exact posterior, and the page shows what was measured.
+Speed: the arithmetic of ratios, the process that is timed, and counts that do not depend on the clock.
+"""
 
 import importlib.util
 import json
+import sys
 
+import jax
+import jax.numpy as jnp
+import jax.random as jr
 import pytest
 from conftest import ROOT
 
+import metaprior
 from metaprior.methods import METHODS
 
 RESULTS, PAGE = ROOT / "benchmarks" / "oracle.json", ROOT / "docs" / "methods.md"
@@ -65,3 +72,187 @@ def test_measures_and_continues(oracle, tmp_path, capsys):
     assert "| `alpaca` |" in oracle.markdown(oracle.read(out))
     oracle.main(command)
     assert "of 1" not in capsys.readouterr().out
+
+
+# Speed: python -m benchmarks.
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def line(who, cores, train, adapt=(1.0, 2.0, 3.0), **more):
+    known = {"error": None, "agrees": None, "flops": 1e6}
+    return {"who": who, "cores": cores, "train": list(train), "adapt": list(adapt)} | known | more
+
+
+@pytest.fixture
+def timed():
+    """Results as a run has them."""
+    from benchmarks import tabulate
+
+    lines = [
+        line("metaprior", 1, [900.0, 1000.0, 1100.0]),
+        line("metaprior", 2, [1500.0, 1600.0, 1000.0]),
+        line("higher", 1, [10.0, 9.0, 11.0], flops=None),
+        line("higher", 2, [5.0], flops=None),
+        line("torch.func", 1, [500.0], flops=None),
+        line("torch.func", 2, [], [], error="RuntimeError: no compiler"),
+    ]
+    ratios = tabulate.ratios(lines, {"higher": 100.0, "torch.func": 3.1, "best": 2.0})
+    case = {"what": "MAML", "batch": 25, "lines": lines, "ratios": ratios}
+    single = {"import metaprior": {"values": [0.2, 0.1, 0.4], "target": 0.3, "unit": "s"}}
+    facts = {"cpu": "a CPU", "cores": 2, "python": "3.11", "versions": {"jax": "0.10", "torch": None},
+             "peak_gflops": {"1": 100.0, "2": 200.0}}  # fmt: skip
+    return {"machine": facts, "notes": [], "cases": {"maml-1": case}, "single": single}
+
+
+def test_ratios_take_the_better_number_of_cores_on_both_sides(timed):
+    ratios = {r["peer"]: r for r in timed["cases"]["maml-1"]["ratios"]}
+    assert (ratios["higher"]["ratio"], ratios["higher"]["met"]) == (150.0, True)
+    assert (ratios["torch.func"]["ratio"], ratios["torch.func"]["met"]) == (3.0, False)
+    assert (ratios["best"]["ratio"], ratios["best"]["met"]) == (3.0, True)
+
+
+def test_the_table_says_what_was_measured_and_what_was_not(timed):
+    from benchmarks import tabulate
+
+    text = tabulate.markdown(timed)
+    assert "| maml-1 | higher | 150.0 | 100 | met |" in text and "| maml-1 | torch.func | 3.0 | 3.1 | missed |" in text
+    assert "| metaprior | 1 | 1,000 | ±10 % |  | 2 |  | 1 % |" in text  # 1,000 tasks of 10^6 operations, of 100 GFLOP/s
+    assert "| higher | 1 | 10 | ±10 % | 100.0x | 2 | 1.0x |  |" in text
+    assert "RuntimeError: no compiler" in text and "| import metaprior | 0.2 s | ±75 % | 0.3 s | met |" in text
+    assert "torch None" not in text and "1 on" not in tabulate.plain(timed).replace("100.0 on", "")
+
+
+def test_against_names_what_got_slower(timed, monkeypatch, tmp_path, capsys):
+    from benchmarks import __main__ as command
+
+    old = json.loads(json.dumps(timed))
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(old))
+    monkeypatch.setattr(command, "collect", lambda arguments: timed)
+    arguments = ["--only", "maml-1", "--against", str(path)]
+    assert command.main(arguments) == 0
+    assert "maml-1, metaprior, 1 core: tasks/s: 1,000 -> 1,000 (+0 % speed)" in capsys.readouterr().out
+    timed["cases"]["maml-1"]["lines"][0]["train"] = [800.0]
+    timed["single"]["import metaprior"]["values"] = [0.1]
+    assert command.main(arguments) == 1
+    said = capsys.readouterr().out
+    assert "SLOWER: maml-1, metaprior, 1 core: tasks/s: 1,000 -> 800 (-20 % speed)" in said
+    assert said.count("SLOWER") == 1 and "import metaprior, s: 0.2 -> 0.1 (+100 % speed)" in said
+    assert command.main([*arguments, "--tolerance", "0.3"]) == 0
+
+
+def test_unequal_work_is_an_error(timed, monkeypatch, capsys):
+    from benchmarks import __main__ as command
+
+    monkeypatch.setattr(command, "collect", lambda arguments: timed)
+    timed["cases"]["maml-1"]["lines"][2]["agrees"] = {"loss": 1e-7, "gradient": 2e-7}
+    assert command.main(["--only", "maml-1"]) == 0
+    timed["cases"]["maml-1"]["lines"][2]["agrees"] = {"loss": 1e-7, "gradient": 0.2}
+    assert command.main(["--only", "maml-1"]) == 1
+    assert "UNEQUAL WORK: maml-1, higher: gradient 2.0e-01 away from ours" in capsys.readouterr().out
+
+
+def test_unknown_names_are_refused(capsys):
+    from benchmarks import __main__ as command
+
+    with pytest.raises(SystemExit):
+        command.main(["--only", "maml-3"])
+    assert "not maml-3" in capsys.readouterr().err
+
+
+def test_without_torch_there_are_our_lines_and_a_sentence(monkeypatch):
+    from benchmarks import __main__ as command
+    from benchmarks import measure
+    from benchmarks.cases import CASES
+
+    asked = []
+
+    def run(case, lines, *rest):
+        asked.append(lines)
+        return [line(who, cores, [1.0]) for who, cores in lines]
+
+    monkeypatch.setattr(measure, "run", run)
+    monkeypatch.setattr(measure, "machine", dict)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    results = command.collect(command.parse(["--only", "maml-1,bmaml-5"]))
+    assert asked == [[("metaprior", 1), ("metaprior", 2)],
+                     [("metaprior", 1), ("metaprior", 2), ("metaprior, its defaults", 2)]]  # fmt: skip
+    assert "PyTorch is not installed" in results["notes"][0] and results["cases"]["maml-1"]["ratios"] == []
+    assert all(len(case.lines()) > len(case.lines(torch=False)) for case in CASES.values())
+
+
+def test_a_process_is_timed_and_ended():
+    from benchmarks import measure
+    from benchmarks.cases import CASES
+
+    lines = measure.run(CASES["maml-1"], [("metaprior", 1), ("nobody", 1)], 2, 0.05, lambda text: None)
+    assert len(lines[0]["train"]) == len(lines[0]["adapt"]) == 2 and lines[0]["error"] is None
+    assert min(lines[0]["train"]) > 100 and 1e5 < lines[0]["flops"] < 1e6
+    assert lines[1]["train"] == [] and lines[1]["error"]  # there is no torch here, or no such peer
+
+
+def test_operations_are_those_of_the_mathematics():
+    from benchmarks.flops import count
+
+    a, b = jnp.zeros((3, 4)), jnp.zeros((4, 5))
+    assert count(jnp.matmul, a, b) == 2 * 3 * 4 * 5
+    looped = lambda a, b: jax.lax.scan(lambda c, _: (c + a @ b, None), jnp.zeros((3, 5)), None, length=7)[0]
+    assert count(looped, a, b) == 7 * count(jnp.matmul, a, b)
+    xla = jax.jit(lambda a, b: jnp.stack([a @ b, a @ b + 1])).lower(a, b).compile().cost_analysis()["flops"]
+    assert xla >= count(jnp.matmul, a, b)
+
+
+def operations(batch, steps):
+    """Of a meta-gradient."""
+    from benchmarks.flops import count
+
+    source = metaprior.sources.Sinusoid()
+    maml = metaprior.methods.MAML.init(metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0), steps=steps)
+    tasks = jax.vmap(source)(jr.split(jr.key(0), batch))
+
+    def mean(net):
+        method = metaprior.methods.MAML(net, *(getattr(maml, f) for f in maml.__dataclass_fields__ if f != "net"))
+        return jax.vmap(lambda task: method.loss(task, key=jr.key(0)))(tasks).mean()
+
+    import equinox as eqx
+
+    return count(eqx.filter_grad(mean), maml.net)
+
+
+def test_operations_grow_linearly_with_tasks_and_inner_steps():
+    assert operations(8, 1) == pytest.approx(8 * operations(1, 1), rel=1e-6)
+    one, two, five = (operations(1, steps) for steps in (1, 2, 5))
+    assert five - two == pytest.approx(3 * (two - one), rel=0.02) and two > one
+
+
+def test_tasks_of_different_sizes_share_one_compiled_program():
+    traced = []
+    maml = metaprior.methods.MAML.init(metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0))
+
+    @jax.jit
+    def predict(support, x):
+        traced.append(support.x.shape)
+        return maml.posterior(support, key=jr.key(0)).predict(x, key=jr.key(0), samples=1).mean()
+
+    for rows in (0, 3, 7, 10):
+        x = jnp.zeros((rows, 1))
+        predict(metaprior.pad(metaprior.Data(x, x, jnp.ones(rows, bool)), 10), jnp.zeros((4, 1)))
+    assert traced == [(10, 1)] and predict._cache_size() == 1
+
+
+def test_training_compiles_once_for_any_number_of_steps():
+    traced = []
+    tasks = metaprior.sources.Sinusoid(fewest=0)
+
+    def source(key):
+        traced.append(key)
+        return tasks(key)
+
+    maml = metaprior.methods.MAML.init(metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0))
+    metaprior.fit(maml, source, key=jr.key(0), steps=7, every=3, batch=2)
+    assert len(traced) == 1
