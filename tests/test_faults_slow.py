@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,6 +68,19 @@ class Killer:
         self.kills += process.returncode == -9
         return process.returncode == -9
 
+    def until_done(self, seconds: float, most: int, check: Callable[[], None], *arguments: str) -> float:
+        """One command, killed and started again until it ends, at most so often; then how long it took if never killed."""
+        whole = self.kills
+        while self.kills - whole < most:
+            began, before = time.monotonic(), self.kills
+            cut = self.cut(seconds, *arguments)
+            check()
+            if not cut:
+                return time.monotonic() - began if before == whole else seconds
+        self.run(*arguments)
+        check()
+        return seconds
+
 
 def check(folder: Path) -> None:
     """Every file under its real name is whole."""
@@ -95,38 +109,24 @@ def lasting(value):
 
 def fits(killer: Killer, name: str, seconds: float, wanted: bytes, kills: int) -> int:
     """Fits killed again and again, each finished at last; the number of finished ones."""
-    done, before = 0, killer.kills
-    while True:
+    done, until = 0, killer.kills + kills
+    while killer.kills < until:
         out = killer.folder / f"{name}{done}"
-        if killer.kills - before < kills:
-            cut = killer.cut(seconds, *FIT, "--out", out.name, "--resume")
-        else:
-            killer.run(*FIT, "--out", out.name, "--resume")
-            cut = False
-        check(out)
-        if cut:
-            continue
+        arguments = (*FIT, "--out", out.name, "--resume")
+        seconds = killer.until_done(seconds, until - killer.kills, lambda: check(out), *arguments)
         assert {p.name for p in out.iterdir()} == {"prior", "run.json"}
         assert (out / "prior").read_bytes() == wanted
         done += 1
-        if killer.kills - before >= kills:
-            return done
+    return done
 
 
 def studies(killer: Killer, seconds: float, wanted, kills: int) -> int:
     """The same for a protocol."""
-    done, before = 0, killer.kills
-    while True:
+    done, until = 0, killer.kills + kills
+    while killer.kills < until:
         out = killer.folder / f"study{done}"
-        left = kills - (killer.kills - before)
-        if left:
-            cut = killer.cut(seconds, *REPRODUCE, "--out", out.name)
-        else:
-            killer.run(*REPRODUCE, "--out", out.name)
-            cut = False
-        check(out)
-        if cut:
-            continue
+        arguments = (*REPRODUCE, "--out", out.name)
+        seconds = killer.until_done(seconds, until - killer.kills, lambda: check(out), *arguments)
         assert lasting(json.loads((out / "results.json").read_text("utf-8"))) == wanted
         assert {p.name for p in out.iterdir()} == {
             "run.json",
@@ -136,8 +136,7 @@ def studies(killer: Killer, seconds: float, wanted, kills: int) -> int:
             "report.html",
         }
         done += 1
-        if not left:
-            return done
+    return done
 
 
 def evaluations(killer: Killer, seconds: float, wanted: str, kills: int) -> None:
@@ -146,7 +145,9 @@ def evaluations(killer: Killer, seconds: float, wanted: str, kills: int) -> None
     before = {p: p.read_bytes() for p in folder.iterdir()}
     start = killer.kills
     while killer.kills - start < kills:
-        killer.cut(seconds, "evaluate", "whole", "--shots", "1", "--json")
+        began = time.monotonic()
+        if not killer.cut(seconds, "evaluate", "whole", "--shots", "1", "--json"):
+            seconds = time.monotonic() - began
         assert {p: p.read_bytes() for p in folder.iterdir()} == before
     assert killer.run("evaluate", "whole", "--shots", "1", "--json")[0] == wanted
 
