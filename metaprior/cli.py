@@ -4,16 +4,17 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from metaprior import __version__
-from metaprior.commands import compare, reproduce, rerun
+from metaprior.commands import among_processes, compare, reproduce, rerun
 from metaprior.errors import InputError
 from metaprior.faults import STOPPED, Stopped, alone, stoppable
-from metaprior.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
+from metaprior.terminal import SHOTS, Progress, at_least, device_count, use_cache, whole_numbers
 
 CONTINUED = {
     "fit": "; continue with the same command and --resume",
@@ -91,6 +92,10 @@ def fit(
     seed: int = 0,
     resume: Annotated[bool, Parameter(negative="")] = False,
     skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
+    devices: str = "1",
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process_id: int | None = None,
 ) -> None:
     """Learn a prior from a table of many small groups; keep a fifth of the groups for `evaluate`.
 
@@ -121,6 +126,15 @@ def fit(
         Continue an unfinished run in OUT.
     skip_bad_tasks
         Leave groups out that nothing can be learned from, and say which; otherwise they end the fit.
+    devices
+        Train on this many devices, or on all; the prior differs by rounding only.
+    coordinator
+        HOST:PORT of the first of several processes that run this command together, with --devices all and one --out
+        that all can read. Under Slurm it is found by itself.
+    processes
+        How many processes there are.
+    process_id
+        Which one this is: 0, 1, …; the first writes the files.
     """
     from metaprior.run import HOLDOUT, Run
 
@@ -132,22 +146,31 @@ def fit(
     options = {"task": task, "target": target, "features": names, "method": method, "log_target": log_target,
                "split_by": split_by, "steps": steps, "seed": seed, "kind": "auto", "holdout": HOLDOUT,
                "skip_bad_tasks": skip_bad_tasks}  # fmt: skip
+    count = device_count(devices)
+    by_first, speaks = among_processes(count, coordinator, processes, process_id, table)
     run = Run(out)
-    with alone(out):
+
+    def check() -> None:
+        held.enter_context(alone(out))
         run.check_new(resume)
         if not table.is_file():
             wrong = "is a folder; give a CSV or Parquet file" if table.is_dir() else "no such file"
             raise InputError(f"{table}: {wrong}.")
         if run.record.exists():
             run.check_same(options, table)
-            if run.finished:
-                run.clean()
-                print(f"{out}: this run has finished; nothing to continue.")
-                return
+
+    with ExitStack() as held:
+        by_first(check)
+        if run.finished:
+            run.clean()
+            print(f"{out}: this run has finished; nothing to continue.")
+            return
         use_cache()
         began = time.monotonic()
         with Progress() as progress:
-            prior = run.fit(table, options, progress)
+            prior = run.fit(table, options, progress if speaks else None, count)
+    if not speaks:
+        return
     groups = prior.info["groups"]
     for note in prior.info["notes"]:
         print(f"note: {note}", file=sys.stderr)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaprior.errors import InputError
+from metaprior.kinds import odd_fields
 
 MAGIC = b"metaprior 2\n"
 _START = len(MAGIC) + 32 + 8 + 8
@@ -139,6 +140,7 @@ class _Reader:
 
     def __init__(self, data: bytes, at: int):
         self.data, self.at, self.count = data, at, 0
+        self.loose = 0  # inside an optimiser's state: modules there hold `None` for what is not trained
 
     def array(self, name: Any, shape: Any, kind: Any) -> Any:
         if name not in _TYPES or kind not in _KINDS or type(shape) is not list:
@@ -167,8 +169,11 @@ class _Reader:
         lacking = [f for f in known - set(fields) if inspect.getattr_static(cls, f, self) is self]
         if lacking:
             raise _Refused(f"{name} without its field {min(lacking)!r}")
+        held = {field: self.tree(value, depth) for field, value in fields.items()}
+        if not self.loose and (odd := odd_fields(cls, held)):
+            raise _Refused(f"{name} with a {type(held[odd[0]]).__name__} as its field {odd[0]!r}")
         module = object.__new__(cls)
-        vars(module).update({field: self.tree(value, depth) for field, value in fields.items()})
+        vars(module).update(held)
         return module
 
     def items(self, nodes: Any, depth: int) -> list:
@@ -194,7 +199,9 @@ class _Reader:
             case ("class", "fields"), name, fields:
                 return self.module(name, fields, depth)
             case ("named", "items"), name, nodes:
+                self.loose += 1
                 cls, items = _find(name, tuple), self.items(nodes, depth)
+                self.loose -= 1
                 if len(items) != len(cls._fields):
                     raise _Refused(f"{name!r} with {len(items)} items")
                 return tuple.__new__(cls, items)  # not `cls(*items)`: nothing of the class runs

@@ -12,6 +12,7 @@ import jax.random as jr
 import numpy as np
 
 from metaprior import baselines, culprits
+from metaprior.devices import mesh_of
 from metaprior.errors import InputError
 from metaprior.fit import fit
 from metaprior.method import AbstractLearner, Spec
@@ -20,6 +21,7 @@ from metaprior.methods.process import Process
 from metaprior.methods.stack import Stack, fit_weights
 from metaprior.sources.table import Table
 
+BATCH = 16  # tasks a training step
 ROWS = 32  # most rows of a group in one training episode
 DECAYS = {"numbers": (0.0, 0.7), "classes": (0.0,)}  # Laplace's evidence has no sequential terms to weigh
 SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)
@@ -108,7 +110,7 @@ def train_members(
         validation = _draw(source, np.repeat(outside, looks, axis=1), np.zeros((members, looks * outside.shape[1]), int),
                            jr.split(keys[-1], members))  # fmt: skip
     start = _initial(make, groups.spec, keys[:-1], decay)
-    fitted = fit(start, source, key=keys[-1], steps=steps, batch=16, learning_rate=rate,
+    fitted = fit(start, source, key=keys[-1], steps=steps, batch=BATCH, learning_rate=rate,
                  validation=validation, axes=_axes(source), **options)  # fmt: skip
     return fitted.method, culprits.trouble(fitted, source, what, members=True)
 
@@ -169,7 +171,9 @@ def _within(tell):
     return lambda done, total, loss: tell.within(done / total)
 
 
-def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell) -> Learned:
+def learn_one(
+    name: str, groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell, spread=None
+) -> Learned:
     """One method by name, stopped early on the groups of the first fold, and the baselines."""
     from metaprior.methods import get
 
@@ -192,8 +196,8 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     validation = source.tasks(held, np.zeros(64, int) if whole else shots, key=jr.fold_in(key, 1))
 
     def run(**o):
-        fitted = fit(method, source, key=jr.fold_in(key, 2), steps=steps or 4000, batch=16,
-                     learning_rate=row.learning_rate, validation=validation, every=100,
+        fitted = fit(method, source, key=jr.fold_in(key, 2), steps=steps or 4000, batch=BATCH,
+                     mesh=mesh_of(spread, BATCH), learning_rate=row.learning_rate, validation=validation, every=100,
                      patience=1000, progress=_within(tell), **o)  # fmt: skip
         return fitted.method, culprits.trouble(fitted, source, name, members=False)
 
@@ -201,17 +205,19 @@ def learn_one(name: str, groups: Groups, *, seed: int, steps: int | None, stage:
     return Learned(learner, base, (*notes, *([note] if note else [])))
 
 
-def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell) -> Learned:
+def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable, tell, spread=None) -> Learned:
     """The default: bags of processes and the baselines, stacked on held-out groups."""
     key = jr.key(seed)
     decays = DECAYS["classes" if groups.spec.head.classes else "numbers"]
     # Programs compile on one core and small batches run on one: two at a time keep both cores busy.
     with ThreadPoolExecutor(1) as beside:
         waiting = beside.submit(learn_baselines, groups, key=key, stage=stage)
+        if spread != 1:  # devices that wait for one another in two programs at once would wait for ever
+            waiting.result()
         tell.start("training processes and baselines", 0.75)
         fitted, note = stage("bags of processes", lambda **o: train_members(
             "bags of processes", Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
-            copies=decays, every=50, patience=300, progress=_within(tell), **o),
+            copies=decays, every=50, patience=300, progress=_within(tell), mesh=mesh_of(spread, BATCH), **o),
             trains=True)  # fmt: skip
         base, members, notes = waiting.result()
     tell.start("weighing the learners", 0.1)

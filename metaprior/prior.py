@@ -1,6 +1,7 @@
 """The front door: learn a prior from a table, adapt it to a new group, predict, suggest, save."""
 
 import functools
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,15 +18,20 @@ from metaprior import chain, files, learn
 from metaprior.adapted import Posterior
 from metaprior.baselines import Boosting, cross_fit
 from metaprior.culprits import BadTask, BadTasks
+from metaprior.devices import agree, mesh_of
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation, JointEvaluation, Units, evaluate
 from metaprior.groups import SKIP, Arrays, Checked, check_all, frame_of, runs, sorted_groups
 from metaprior.heads import Categorical, StudentT
+from metaprior.kinds import fits
 from metaprior.method import AbstractLearner, Spec
 from metaprior.stages import Progress, Stages
 from metaprior.table import Features, as_frame, is_text, need_columns, numbers, numeric_text
 
 AUTO = "auto"
+INFO = {"method": str, "task": str, "target": str | list[str], "features": list[str], "notes": list[str], "seed": int,
+        "classes": list[str] | dict[str, list[str] | None] | None, "groups": dict[str, int], "rows": int, "arrays": bool,
+        "split_by": str | None, "log_target": bool, "version": str}  # fmt: skip
 MOST_QUERY = 50
 
 
@@ -63,6 +69,8 @@ class Prior:
             exactly two values.
         holdout: share of the groups to keep for `evaluate`, 0 to 0.5.
         split_by: column; groups that share a value of it stay on one side of every split.
+        devices: train on so many of JAX's devices, or on `"all"` of them; the result does not depend on it but for the
+            order of sums.
         skip_bad_tasks: leave groups out whose target is missing, infinite or so large that nothing can be learned
             beside it, or whose loss is not finite in training; `info["notes"]` names them. Otherwise they are errors.
 
@@ -77,7 +85,7 @@ class Prior:
 
     def __init__(
         self, method: str = AUTO, *, log_target: bool = False, steps: int | None = None, seed: int = 0,
-        kind: str = "auto", holdout: float = 0.0, split_by: str | None = None,
+        kind: str = "auto", holdout: float = 0.0, split_by: str | None = None, devices: int | str = 1,
         skip_bad_tasks: bool = False,
     ):  # fmt: skip
         if method not in (AUTO, "stack"):
@@ -91,7 +99,7 @@ class Prior:
         if steps is not None and steps < 1:
             raise InputError(f"steps is at least 1; got {steps}.")
         self.method, self.log_target, self.steps, self.seed = method, log_target, steps, seed
-        self.kind, self.holdout, self.split_by = kind, holdout, split_by
+        self.kind, self.holdout, self.split_by, self.devices = kind, holdout, split_by, devices
         self.skip_bad_tasks = skip_bad_tasks
         self.trained: Trained | None = None
         self.parts: tuple[Prior, ...] = ()  # several targets: a prior each, the targets before it among its features
@@ -124,6 +132,7 @@ class Prior:
             table, task, target = frame_of(tasks), "task", "y"
         if table is None or task is None or target is None:
             raise InputError("fit takes a table with task= and target=, or tasks=[(x, y), …].")
+        mesh_of(self.devices, learn.BATCH)  # a wrong number is said before any work
         targets = [target] if isinstance(target, str) else list(target)
         where = str(table) if isinstance(table, (str, Path)) else "table"
         frame = as_frame(table)
@@ -155,7 +164,7 @@ class Prior:
         parts = []
         for i, some in enumerate(checked):
             part = Prior(self.method, log_target=self.log_target, steps=self.steps, seed=self.seed, kind=self.kind,
-                         holdout=self.holdout, split_by=self.split_by)  # fmt: skip
+                         holdout=self.holdout, split_by=self.split_by, devices=self.devices)  # fmt: skip
             folder = None if checkpoint is None else Path(checkpoint) / f"target {i + 1}"
             part._learn(some, folder, chain.share_of(progress, i, targets))
             part.info.pop("seconds")
@@ -189,9 +198,10 @@ class Prior:
         y32 = z[:, None].astype(np.float32)
         part = lambda keep: (x[keep[group]], y32[keep[group]], *runs(group[keep[group]]))
         groups = learn.Groups(*part(~held), fold[~held], spec)
+        agree([hashlib.sha256(a.tobytes()).hexdigest() for a in (x, y32)], "The processes were given different tables.")
         run = learn.learn_auto if self.method in (AUTO, "stack") else functools.partial(learn.learn_one, self.method)
         try:
-            result = run(groups, seed=self.seed, steps=self.steps, stage=stage, tell=tell)
+            result = run(groups, seed=self.seed, steps=self.steps, stage=stage, tell=tell, spread=self.devices)
         except BadTasks as bad:
             called = frame[task].cast(pl.String).to_list()
             first = runs(group)[0][~held]
@@ -356,6 +366,8 @@ def load(path: str | Path) -> Prior:
     parts = found.parts if isinstance(found, chain.Chain) else (found,)
     if not parts or not all(isinstance(part, Trained) for part in parts):
         raise InputError(f"{path}: not a prior.")
+    if not all(fits(one.info.get(name), kind) for one in (found, *parts) for name, kind in INFO.items()):
+        raise InputError(f"{path}: a prior that does not say what was learned from what.")
     priors = []
     for part in parts:
         priors.append(_unfitted(part.info))

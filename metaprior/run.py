@@ -217,16 +217,18 @@ class Run:
 
         settings, columns = split_options(options, table)
         try:
-            prior = metaprior.Prior(**settings)
+            prior = metaprior.Prior(**settings, devices=devices)
         except ValueError as error:
             raise InputError(str(error)) from None
         from metaprior.culprits import BadTask
+        from metaprior.devices import first
 
         made = not self.folder.exists()
         fresh = not self.record.exists()
+        writes = first()
 
         def tell(done: float, what: str) -> None:  # called first when the table has been read and checked
-            if not self.record.exists() or self.read()["options"] != options:
+            if writes and (not self.record.exists() or self.read()["options"] != options):
                 self.start(table, options, devices)
             if progress is not None:
                 progress(done, what)
@@ -235,9 +237,11 @@ class Run:
             with naming(table):
                 prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell)
         except InputError as error:
-            if fresh and not isinstance(error, BadTask):
+            if writes and fresh and not isinstance(error, BadTask):
                 self.remove(made)
             raise
+        if not writes:
+            return prior
         seconds = prior.info.pop("seconds", None)  # the same prior is the same bits, however long it took
         write_atomic(self.prior, prior.save)
         prior.info["seconds"] = seconds

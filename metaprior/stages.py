@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from metaprior import faults, files
+from metaprior import devices, faults, files
 
 
 def stop_if_asked() -> None:
@@ -25,7 +25,11 @@ class Stages:
 
     def __init__(self, folder: str | Path | None):
         self.folder = None if folder is None else Path(folder)
-        if self.folder is not None:
+        if self.folder is None:
+            return
+        there = sorted(f.name for f in self.folder.iterdir()) if self.folder.is_dir() else []
+        devices.agree(there, f"{self.folder}: the processes see different files; give a folder that all of them share.")
+        if devices.first():
             self.folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, name: str, run: Callable, trains: bool = False) -> Any:
@@ -36,7 +40,8 @@ class Stages:
         path, partial = self.folder / f"{stem}.done", self.folder / f"{stem}.state"
 
         def save(state) -> None:
-            files.save(partial, state)
+            if devices.first():
+                files.save(partial, state)
             stop_if_asked()
 
         stop_if_asked()
@@ -48,8 +53,9 @@ class Stages:
                 result = run(state=state, save=save)
         else:
             result = run()
-        files.save(path, result)
-        partial.unlink(missing_ok=True)
+        if devices.first():
+            files.save(path, result)
+            partial.unlink(missing_ok=True)
         return result
 
 

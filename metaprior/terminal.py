@@ -89,6 +89,15 @@ def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
     return numbers
 
 
+def device_count(text: str) -> int | str:
+    """`--devices`: a number, or all."""
+    if text == "all":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--devices is a number of at least 1, or all; got {text!r}.")
+    return int(text)
+
+
 def at_least(value: int | None, least: int, flag: str) -> None:
     if value is not None and value < least:
         raise InputError(f"{flag} must be at least {least}; got {value}.")

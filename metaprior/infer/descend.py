@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -87,6 +88,7 @@ def descend(
     *,
     first_order: bool = False,
     clip: float | None = None,
+    checkpoints: int | None = None,
 ) -> Any:
     """`steps` steps of gradient descent, w <- w - rate * grad loss(w), differentiable in everything.
 
@@ -101,6 +103,9 @@ def descend(
         steps: number of steps, at least 0.
         first_order: take the inner gradient as a constant (first-order MAML, section 5.2).
         clip: greatest norm of a step's gradient; `None` (default) for any.
+        checkpoints: keep the weights of so many steps only and compute the others again where the gradient passes back
+            (Wang, Moin & Iaccarino, "Minimal Repetition Dynamic Checkpointing", 2009): the same result in memory that
+            does not grow with `steps`, for more time. `None` (default) keeps all.
 
     Returns:
         the adapted `w`.
@@ -122,7 +127,9 @@ def descend(
         gradient = jax.lax.stop_gradient(gradient) if first_order else gradient
         return jax.tree.map(jnp.subtract, moving, move(gradient, i)), None
 
-    moving, _ = jax.lax.scan(
-        step, moving, jnp.arange(steps), unroll=steps == 1
-    )  # a loop of one step costs more than the step's own calls
+    if checkpoints is not None:
+        moving = eqxi.scan(step, moving, jnp.arange(steps), kind="checkpointed", checkpoints=checkpoints)[0]
+        return eqx.combine(moving, fixed)
+    # A loop of one step costs more than the step's own calls.
+    moving, _ = jax.lax.scan(step, moving, jnp.arange(steps), unroll=steps == 1)
     return eqx.combine(moving, fixed)

@@ -32,9 +32,11 @@ class MAML(AbstractMethod):
     inner_lr: Any  # α
     steps: int = eqx.field(static=True)
     first_order: bool = eqx.field(static=True)
+    checkpoints: int | None = eqx.field(static=True)
 
     @classmethod
-    def init(cls, spec, *, key, width=40, depth=2, inner_lr: Any = 0.01, steps=1, first_order=False):
+    def init(cls, spec, *, key, width=40, depth=2, inner_lr: Any = 0.01, steps=1, first_order=False,
+             checkpoints: int | None = None):  # fmt: skip
         """A network with the paper's sinusoid settings.
 
         Args:
@@ -45,9 +47,10 @@ class MAML(AbstractMethod):
                 the network is a rate a weight (Meta-SGD).
             steps: inner steps, in training and after it.
             first_order: leave out second derivatives (section 5.2).
+            checkpoints: as `metaprior.infer.descend.descend` takes it: memory that does not grow with `steps`.
         """
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
-        return cls(net, spec.head, inner_lr, steps, first_order)
+        return cls(net, spec.head, inner_lr, steps, first_order, checkpoints)
 
     def risk(self, net, data, key):
         """The head's mean loss over the rows, in nats."""
@@ -56,7 +59,8 @@ class MAML(AbstractMethod):
     def adapt(self, support, key):
         """The network after the inner steps, φ."""
         loss = lambda net: self.risk(net, support, key)
-        return descend(loss, self.net, self.inner_lr, self.steps, first_order=self.first_order)
+        return descend(loss, self.net, self.inner_lr, self.steps, first_order=self.first_order,
+                       checkpoints=self.checkpoints)  # fmt: skip
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)

@@ -1,0 +1,177 @@
+"""Several devices and several processes give what one gives."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+import metaprior
+from metaprior import files
+from metaprior.devices import agree, by_first, mesh_of
+from metaprior.errors import InputError
+from metaprior.heads import Gaussian
+from metaprior.infer.descend import descend
+from metaprior.nets.mlp import apply, mlp
+
+# Trained for 20 steps; 6 tasks a step on 4 devices leave two devices for the particles.
+ROWS = {
+    "maml": ("MAML", {"width": 8}, 8),
+    "ensemble": ("Ensemble", {"width": 8, "members": 4}, 6),
+    "bmaml": ("BMAML", {"width": 8, "depth": 1, "particles": 4, "steps": 1, "inner_lr": 0.1}, 6),
+}
+TRAIN = """
+import json, sys
+import jax, metaprior, optax
+from metaprior import files
+from metaprior.devices import mesh_of
+from metaprior.heads import Gaussian
+
+name, hyper, batch, out, state, steps = json.loads(sys.argv[1])
+method = getattr(metaprior.methods, name).init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0), **hyper)
+fitted = metaprior.fit(method, metaprior.sources.Sinusoid(), key=jax.random.key(1), steps=steps, every=10, batch=batch,
+                       optimiser=optax.adam(1e-3), mesh=mesh_of("all", batch),
+                       state=files.load(state) if state else None)
+files.save(out, fitted.state)
+"""
+
+
+def environment(devices: int) -> dict[str, str]:
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags.strip()}
+
+
+def train(row: str, devices: int, out: Path, state: Path | None = None, steps: int = 20):
+    name, hyper, batch = ROWS[row]
+    told = json.dumps([name, hyper, batch, str(out), None if state is None else str(state), steps])
+    subprocess.run([sys.executable, "-c", TRAIN, told], env=environment(devices), check=True, timeout=300)
+    return files.load(out).method
+
+
+def distance(a, b) -> float:
+    leaves = lambda m: jax.tree.leaves(eqx.filter(m, eqx.is_inexact_array))
+    return max(float(jnp.abs(x - y).max()) for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+@pytest.mark.parametrize(
+    "row", [name if name == "maml" else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+)
+def test_four_devices_train_like_one(row, tmp_path):
+    """Float32 sums in another order: 20 steps of Adam at 1e-3 stay within a hundredth of one step."""
+    four = train(row, 4, tmp_path / "four")
+    assert distance(four, train(row, 1, tmp_path / "one")) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_state_continues_at_another_number_of_devices(tmp_path):
+    one = train("maml", 1, tmp_path / "one")
+    train("maml", 4, tmp_path / "half", steps=10)
+    whole = train("maml", 2, tmp_path / "whole", tmp_path / "half")
+    assert distance(one, whole) < 1e-5
+
+
+def test_a_mesh_is_refused_where_devices_are_not():
+    assert mesh_of(1, 16) is None and mesh_of(None, 16) is None
+    for wrong in (0, 10_000, "some", 1.5):
+        with pytest.raises(InputError, match="devices is 'all' or a number from 1"):
+            mesh_of(wrong, 16)
+    with pytest.raises(InputError, match="devices is 'all'"):
+        metaprior.Prior(devices=10_000).fit(tasks=[(np.zeros((3, 1)), np.arange(3.0))] * 6)
+
+
+def test_one_process_agrees_with_itself():
+    agree(["a"], "never said")
+    with pytest.raises(InputError, match="said"):
+        by_first(lambda: (_ for _ in ()).throw(InputError("said")))
+
+
+def table(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    slope, start = rng.normal(size=(2, 16, 1))
+    x = rng.uniform(-1, 1, (16, 6))
+    columns = {"task": np.repeat(np.arange(16), 6), "x": x.ravel(), "y": (start + slope * x).ravel()}
+    path = folder / "table.csv"
+    pl.DataFrame(columns).write_csv(path)
+    return path
+
+
+def command(path: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "metaprior.cli", "fit", str(path), "--task", "task", "--target", "y", "--steps", "20",
+            "--method", "maml", "--out", str(out), *more]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_and_four_devices_fit_the_table_as_one_does(tmp_path):
+    path = table(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    one, four, two = (tmp_path / name for name in ("one", "four", "two"))
+    subprocess.run(command(path, one), env=environment(1), check=True, timeout=300)
+    subprocess.run(command(path, four, "--devices", "all"), env=environment(4), check=True, timeout=300)
+    shared = ("--devices", "all", "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id")
+    running = [subprocess.Popen(command(path, two, *shared, str(i)), env=environment(1), text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=300)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0]
+    assert "prior from" in said[0] and "prior from" not in said[1]  # the first alone speaks and writes
+    assert sorted(entry.name for entry in two.iterdir()) == ["prior", "run.json"]
+    asked = pl.DataFrame({"x": [-0.5, 0.5]})
+    means = [metaprior.load(out / "prior").adapt().predict(asked)["mean"].to_numpy() for out in (one, four, two)]
+    np.testing.assert_allclose(means[1:], [means[0]] * 2, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (("--devices", "none"), "--devices is a number of at least 1, or all; got 'none'"),
+        (("--processes", "2"), "--coordinator, --processes and --process-id go together"),
+        (("--coordinator", "here", "--processes", "2", "--process-id", "0", "--devices", "all"), "is HOST:PORT"),
+        (("--coordinator", "a:1", "--processes", "2", "--process-id", "2", "--devices", "all"), "from 0 to 1; got 2"),
+        (("--coordinator", "a:1", "--processes", "2", "--process-id", "0"), "add --devices all"),
+    ],
+)
+def test_wrong_devices_are_one_line(more, said, tmp_path, capsys):
+    from metaprior.cli import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(command(table(tmp_path), tmp_path / "out", *more)[3:])
+    assert stopped.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_memory_of_checkpointed_descent_does_not_grow_with_steps():
+    """The same gradient, and temporary memory of the compiled program that 40 steps do not enlarge over 10."""
+    task = metaprior.sources.Sinusoid()(jax.random.key(0))
+    net = mlp(1, 1, 64, 2, key=jax.random.key(1))
+    params, rest = eqx.partition(net, eqx.is_inexact_array)
+    head = Gaussian(1, scale=1.0)
+
+    def gradient(steps, checkpoints):
+        risk = lambda net, data: head.risk(apply(net, data.x), data, key=jax.random.key(2))
+
+        def loss(p):
+            inner = lambda net: risk(net, task.support)
+            return risk(descend(inner, eqx.combine(p, rest), 0.01, steps, checkpoints=checkpoints), task.query)
+
+        compiled = jax.jit(jax.grad(loss)).lower(params).compile()
+        return compiled(params), compiled.memory_analysis().temp_size_in_bytes
+
+    few, small = gradient(10, 4)
+    _, large = gradient(40, 4)
+    all_kept, _ = gradient(10, None)
+    assert large < 1.05 * small
+    assert distance(few, all_kept) < 1e-6
