@@ -30,7 +30,7 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value fits an annotation; every value fits one that is not understood.
 
     Members that were trained side by side hold arrays for numbers too, and half of a module that was parted
-    (`eqx.partition`) holds `None` for arrays and for numbers.
+    (`eqx.partition`) holds `None` for arrays, numbers and functions.
     """
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -48,7 +48,7 @@ def fits(value: Any, hint: Any) -> bool:
         items = value if origin is list else [part for pair in value.items() for part in pair]
         return all(fits(item, inside[i % len(inside)]) for i, item in enumerate(items))
     if Callable in (origin, hint):
-        return callable(value)
+        return value is None or callable(value)
     if hint is types.NoneType:
         return value is None
     kind = origin or hint

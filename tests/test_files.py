@@ -253,7 +253,7 @@ LOOP.append(LOOP)
     "tree",
     [LOCAL, LOOP, lambda x: x, jnp.save, Leaf, 2**64, 1j, object(), {Leaf(1): 1}, {1, 2}, jr.key(0), np.array("a"),
      np.zeros(1, np.float16), np.ma.array([1.0, 2.0]), type("L", (list,), {})()],
-    ids=str,
+    ids=lambda tree: type(tree).__name__,
 )  # fmt: skip
 def test_what_could_not_be_read_is_not_saved(path, tree):
     path.unlink(missing_ok=True)
