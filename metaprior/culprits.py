@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 
 from metaprior.errors import InputError
 from metaprior.fit import Fitted
@@ -18,9 +19,11 @@ DRAWS = 4  # tasks of each group, as a task may hold only some of its rows
 class BadTasks(Exception):
     """Groups, by their index among the training groups or by name, whose tasks have no finite loss or gradient."""
 
-    def __init__(self, groups: list):
+    def __init__(self, groups: list, when: str = "", method: Any = None):
         super().__init__(groups)
-        self.groups = groups
+        self.groups, self.when = groups, when  # …, after which step of which training
+        self.method = method  # the last good parameters
+        self.learned: Any = None  # everything learned with them, where there is enough of it
 
 
 class BadTask(InputError):
@@ -70,6 +73,9 @@ def trouble(fitted: Fitted, source: Table, what: str, members: bool) -> str | No
     some = bad & (bad.mean(axis=1, keepdims=True) <= 0.5)  # parameters that suit no group say nothing of any
     blamed = np.flatnonzero(np.any(some, axis=0))
     if len(blamed):
-        raise BadTasks(blamed.tolist())
+        # The optimiser counts the steps that were used: none after the first failure of a member.
+        counts = [np.atleast_1d(count) for _, count in optax.tree.get_all_with_path(fitted.state.optimiser, "count")]
+        step = min([int(count[lost].min()) for count in counts], default=0)
+        raise BadTasks(blamed.tolist(), f" after step {step} of training {what}", fitted.method)
     which = f" in {lost.sum()} of {len(lost)} members" if members else ""
     return f"{what}: the loss was not finite{which}, and no group is to blame; the last good state was kept."

@@ -201,7 +201,11 @@ def learn_one(
                      patience=1000, progress=_within(tell), **o)  # fmt: skip
         return fitted.method, culprits.trouble(fitted, source, name, members=False)
 
-    learner, note = stage(name, run, trains=True)
+    try:
+        learner, note = stage(name, run, trains=True)
+    except culprits.BadTasks as bad:
+        bad.learned = Learned(bad.method, base, notes)
+        raise
     return Learned(learner, base, (*notes, *([note] if note else [])))
 
 
@@ -215,10 +219,15 @@ def learn_auto(groups: Groups, *, seed: int, steps: int | None, stage: Callable,
         if spread != 1:  # devices that wait for one another in two programs at once would wait for ever
             waiting.result()
         tell.start("training processes and baselines", 0.75)
-        fitted, note = stage("bags of processes", lambda **o: train_members(
-            "bags of processes", Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2, held=True,
-            copies=decays, every=50, patience=300, progress=_within(tell), mesh=mesh_of(spread, BATCH), **o),
-            trains=True)  # fmt: skip
+        try:
+            fitted, note = stage("bags of processes", lambda **o: train_members(
+                "bags of processes", Process.init, groups, key=jr.fold_in(key, 1), steps=steps or 1500, rate=1e-2,
+                held=True, copies=decays, every=50, patience=300, progress=_within(tell), mesh=mesh_of(spread, BATCH),
+                **o), trains=True)  # fmt: skip
+        except culprits.BadTasks as bad:
+            base, members, notes = waiting.result()
+            bad.learned = _stacked(groups, base, members, bad.method, len(decays), key)
+            raise
         base, members, notes = waiting.result()
     tell.start("weighing the learners", 0.1)
     learned = stage("stack", lambda: _stacked(groups, base, members, fitted, len(decays), key))

@@ -26,7 +26,7 @@ from metaprior.heads import Categorical, StudentT
 from metaprior.kinds import fits
 from metaprior.method import AbstractLearner, Spec
 from metaprior.stages import Progress, Stages
-from metaprior.table import Features, as_frame, is_text, need_columns, numbers, numeric_text
+from metaprior.table import Features, as_frame, is_text, need_columns, numbers, numeric_text, same_label
 
 AUTO = "auto"
 INFO = {"method": str, "task": str, "target": str | list[str], "features": list[str], "notes": list[str], "seed": int,
@@ -125,7 +125,8 @@ class Prior:
             progress: called with the share done and what is being done.
 
         Raises:
-            InputError: names the file, column and row that cannot be used.
+            InputError: names the file, column and row that cannot be used, or the groups with which the loss in
+                training is not finite; in that case what was learned before is this prior.
         """
         begin = time.perf_counter()
         if tasks is not None:
@@ -150,8 +151,8 @@ class Prior:
                 if skip is None:
                     kept = "" if folder is None else f" The last good state is in {folder}: add --resume and"
                     raise BadTask(
-                        f"{where}: column {task!r}: with {', '.join(map(repr, names))} the loss in training is not "
-                        f"finite. Correct the rows and fit anew, or leave such groups out:{kept} {SKIP}."
+                        f"{where}: column {task!r}: with {', '.join(map(repr, names))} the loss is not finite{bad.when}; "
+                        f"nothing later was used. Correct the rows and fit anew, or leave such groups out:{kept} {SKIP}."
                     ) from None
                 skip |= {name: "its loss in training is not finite" for name in names}
 
@@ -200,12 +201,15 @@ class Prior:
         groups = learn.Groups(*part(~held), fold[~held], spec)
         agree([hashlib.sha256(a.tobytes()).hexdigest() for a in (x, y32)], "The processes were given different tables.")
         run = learn.learn_auto if self.method in (AUTO, "stack") else functools.partial(learn.learn_one, self.method)
+        stopped: BadTasks | None = None
         try:
             result = run(groups, seed=self.seed, steps=self.steps, stage=stage, tell=tell, spread=self.devices)
         except BadTasks as bad:
             called = frame[task].cast(pl.String).to_list()
             first = runs(group)[0][~held]
-            raise BadTasks([called[first[i]] for i in bad.groups]) from None
+            result, stopped = bad.learned, BadTasks([called[first[i]] for i in bad.groups], bad.when)
+            if result is None:
+                raise stopped from None
         info = {
             "method": self.method, "task": task, "target": target, "features": [c.name for c in learned.columns],
             "classes": labels, "groups": {"train": int((~held).sum()), "test": int(held.sum())},
@@ -215,6 +219,8 @@ class Prior:
         }  # fmt: skip
         kept = HeldOut(*part(held)) if held.any() else None
         self.trained = Trained(info, learned, boosting, units, result.learner, result.baselines, kept)
+        if stopped is not None:
+            raise stopped
 
     # --- using ---------------------------------------------------------------------------------------
 
@@ -252,7 +258,7 @@ class Prior:
         if trained.units is None:
             index = {label: i for i, label in enumerate(self.info["classes"])}
             labels = [None if v is None else str(v) for v in series.to_list()]
-            labels = [_same_label(v, index) for v in labels]
+            labels = [same_label(v, index) for v in labels]
             for row, label in enumerate(labels):
                 if label not in index:
                     known = ", ".join(index)
@@ -385,13 +391,3 @@ def _unfitted(info: dict) -> Prior:
 
 def _tabular(rows: Any) -> bool:
     return isinstance(rows, (pl.DataFrame, dict, str, Path)) or hasattr(rows, "columns")
-
-
-def _same_label(label: str | None, index: dict) -> str | None:
-    """Numbers written differently (1 and 1.0) are one label."""
-    if label in index or label is None:
-        return label
-    try:
-        return next((known for known in index if float(known) == float(label)), label)
-    except ValueError:
-        return label

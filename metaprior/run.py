@@ -20,7 +20,7 @@ from metaprior.errors import InputError
 FORMAT = "metaprior run"
 HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
 ROOM = 16 * 2**20  # bytes that must be free before a fit starts
-_OURS = {"prior", "run.json", "checkpoint"}
+_OURS = {"prior", "run.json", "checkpoint", "last_good"}
 PART = ".part"
 _KIND = re.compile("^(table|support|query|pool): ")
 
@@ -148,6 +148,7 @@ class Run:
         self.prior = self.folder / "prior"
         self.record = self.folder / "run.json"
         self.checkpoint = self.folder / "checkpoint"
+        self.last_good = self.folder / "last_good"  # a prior of before a loss was not finite
 
     @property
     def finished(self) -> bool:
@@ -239,7 +240,12 @@ class Run:
         except InputError as error:
             if writes and fresh and not isinstance(error, BadTask):
                 self.remove(made)
-            raise
+            if not isinstance(error, BadTask) or prior.trained is None:
+                raise
+            if writes:
+                prior.info.pop("seconds", None)
+                write_atomic(self.last_good, prior.save)
+            raise BadTask(f"{error} {self.last_good} is the prior of before, to predict with.") from None
         if not writes:
             return prior
         seconds = prior.info.pop("seconds", None)  # the same prior is the same bits, however long it took
@@ -267,6 +273,7 @@ class Run:
     def clean(self) -> None:
         """Remove what only an unfinished run needs."""
         shutil.rmtree(self.checkpoint, ignore_errors=True)
+        self.last_good.unlink(missing_ok=True)
         for part in self.folder.glob("*" + PART):
             part.unlink(missing_ok=True)
 

@@ -164,6 +164,16 @@ def numeric_text(series: pl.Series, where: str, name: str) -> np.ndarray:
     return value.fill_null(np.nan).to_numpy().astype(np.float64)
 
 
+def same_label(label: str | None, index: dict) -> str | None:
+    """Numbers written differently (1 and 1.0) are one label."""
+    if label in index or label is None:
+        return label
+    try:
+        return next((known for known in index if float(known) == float(label)), label)
+    except ValueError:
+        return label
+
+
 class Features(eqx.Module):
     """How feature columns become numbers; learned from training groups alone.
 
