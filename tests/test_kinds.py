@@ -33,12 +33,12 @@ ODD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value, hint", FIT, ids=repr)
+@pytest.mark.parametrize("value, hint", FIT, ids=range(len(FIT)))
 def test_fits(value, hint):
     assert fits(value, hint)
 
 
-@pytest.mark.parametrize("value, hint", ODD, ids=repr)
+@pytest.mark.parametrize("value, hint", ODD, ids=range(len(ODD)))
 def test_does_not_fit(value, hint):
     assert not fits(value, hint)
 
