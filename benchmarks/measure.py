@@ -162,23 +162,12 @@ def machine_cores() -> int:
 def machine() -> dict[str, Any]:
     """What figures depend on."""
     import platform
-    from importlib.metadata import PackageNotFoundError, version
 
-    def of(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
+    from metaprior.run import installed, processor
 
-    cpu = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        named = [row.split(":", 1)[1].strip() for row in info.read_text().splitlines() if row.startswith("model name")]
-        cpu = named[0] if named else cpu
-    libraries = ("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "torch", "higher")
     return {
-        "cpu": cpu, "cores": machine_cores(), "system": platform.platform(), "python": platform.python_version(),
-        "versions": {name: of(name) for name in libraries},
+        "cpu": processor(), "cores": machine_cores(), "system": platform.platform(), "python": platform.python_version(),
+        "versions": installed("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "torch", "higher"),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "peak_gflops": {str(n): round(peak(n), 1) for n in (1, 2)},
     }  # fmt: skip

@@ -69,13 +69,17 @@ def rows(case: dict, machine: dict) -> list[list[str]]:
 HEAD = ("who", "cores", "tasks/s", "spread", "ours is", "adapt, ms", "ours is", "of peak")
 
 
+def about(machine: dict) -> str:
+    """What the figures were measured on."""
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
+    return f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}; {versions}."
+
+
 def markdown(results: dict) -> str:
     """All tables."""
     machine = results["machine"]
-    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
     peaks = " and ".join(f"{g} on {n}" for n, g in machine["peak_gflops"].items())
-    text = [f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}; {versions}. "
-            f"Matrix products: {peaks} cores, GFLOP/s.", ""]  # fmt: skip
+    text = [f"{about(machine)} Matrix products: {peaks} cores, GFLOP/s.", ""]
     for note in results.get("notes", []):
         text += [note, ""]
     asked = [(name, ratio) for name, case in results.get("cases", {}).items() for ratio in case["ratios"]]

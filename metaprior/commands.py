@@ -19,11 +19,11 @@ def among_processes(
 ) -> tuple[Callable[[Callable[[], None]], None], bool]:
     """Join the other processes of a `fit`, if there are any: how to run what the first alone does, and is this the first."""
     given = (coordinator, processes, process_id)
-    alone = all(value is None for value in given)
+    told = any(value is not None for value in given)
     slurm = devices == "all" and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
-    if alone and not slurm:
+    if not told and not slurm:
         return (lambda call: call()), True
-    if not alone:
+    if told:
         if any(value is None for value in given):
             raise InputError("--coordinator, --processes and --process-id go together.")
         if devices != "all":
@@ -38,8 +38,8 @@ def among_processes(
     from metaprior.run import digest
 
     runtime.join(*given)
-    mark = digest(table) if table.is_file() else "missing"
-    runtime.agree([mark], f"{table}: is not the same file in every process.")
+    mark = lambda: [digest(table) if table.is_file() else "missing"]
+    runtime.agree(mark, f"{table}: is not the same file in every process.")
     return runtime.by_first, runtime.first()
 
 

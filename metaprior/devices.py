@@ -33,10 +33,15 @@ def first() -> bool:
     return jax.process_index() == 0
 
 
-def agree(facts: list[str], message: str) -> None:
-    """Every process holds the same facts; otherwise an `InputError` in all of them."""
+def anywhere(flag: bool) -> bool:
+    """Whether `flag` holds in any of the processes, which all have to ask."""
+    return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
+
+def agree(facts: Callable[[], list[str]], message: str) -> None:
+    """Every process finds the same facts; otherwise an `InputError` in all of them. One process alone does not look."""
     if jax.process_count() > 1:
-        mark = np.frombuffer(hashlib.sha256(json.dumps(facts).encode()).digest(), np.int32)
+        mark = np.frombuffer(hashlib.sha256(json.dumps(facts()).encode()).digest(), np.int32)
         if (multihost_utils.process_allgather(mark) != mark).any():
             raise InputError(message)
 
@@ -49,7 +54,7 @@ def by_first(call: Callable[[], None]) -> None:
             call()
     except Exception as error:
         failed = error
-    if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(np.int32(failed is not None)) and not failed:
+    if anywhere(failed is not None) and failed is None:
         raise InputError("stopped, as the first process did.")
     if failed is not None:
         raise failed
@@ -60,9 +65,9 @@ def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
 
     The first axis has as many devices as divide the tasks evenly, the second what remains, for the particles.
     """
-    found = jax.devices()
     if devices is None or (devices == 1 and jax.process_count() == 1):
         return None
+    found = jax.devices()
     count = len(found) if devices == "all" else devices
     if not isinstance(count, int) or not 1 <= count <= len(found):
         raise InputError(f"devices is 'all' or a number from 1 to {len(found)}, which JAX sees here; got {devices!r}.")

@@ -74,14 +74,14 @@ def _gradient(params, rest, source, keys, at_once, mesh):
         count = loss_keys.shape[0]
         tasks = jax.vmap(source)(task_keys)
         size = count if at_once is None else math.gcd(at_once, count)
+        if size == count:
+            return jax.value_and_grad(lambda p: _mean_loss(eqx.combine(p, rest), tasks, loss_keys))(params)
         parts = jax.tree.map(lambda a: a.reshape(count // size, size, *a.shape[1:]), (tasks, loss_keys))
 
         def step(total, part):
             loss = lambda p: jax.vmap(lambda task, k: eqx.combine(p, rest).loss(task, key=k))(*part).mean()
             return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params)), None
 
-        if size == count:
-            return jax.value_and_grad(lambda p: _mean_loss(eqx.combine(p, rest), tasks, loss_keys))(params)
         shape = jax.eval_shape(lambda part: step((0.0, params), part)[0], jax.tree.map(lambda a: a[0], parts))
         total, _ = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape), parts)
         return jax.tree.map(lambda a: a * (size / count), total)

@@ -98,6 +98,7 @@ class Prior:
             raise InputError(f"holdout is a share between 0 and 0.5; got {holdout}.")
         if steps is not None and steps < 1:
             raise InputError(f"steps is at least 1; got {steps}.")
+        mesh_of(devices, learn.BATCH)  # refuses a number of devices that JAX does not see
         self.method, self.log_target, self.steps, self.seed = method, log_target, steps, seed
         self.kind, self.holdout, self.split_by, self.devices = kind, holdout, split_by, devices
         self.skip_bad_tasks = skip_bad_tasks
@@ -133,7 +134,6 @@ class Prior:
             table, task, target = frame_of(tasks), "task", "y"
         if table is None or task is None or target is None:
             raise InputError("fit takes a table with task= and target=, or tasks=[(x, y), …].")
-        mesh_of(self.devices, learn.BATCH)  # a wrong number is said before any work
         targets = [target] if isinstance(target, str) else list(target)
         where = str(table) if isinstance(table, (str, Path)) else "table"
         frame = as_frame(table)
@@ -199,7 +199,8 @@ class Prior:
         y32 = z[:, None].astype(np.float32)
         part = lambda keep: (x[keep[group]], y32[keep[group]], *runs(group[keep[group]]))
         groups = learn.Groups(*part(~held), fold[~held], spec)
-        agree([hashlib.sha256(a.tobytes()).hexdigest() for a in (x, y32)], "The processes were given different tables.")
+        marks = lambda: [hashlib.sha256(a.tobytes()).hexdigest() for a in (x, y32)]
+        agree(marks, "The processes were given different tables.")
         run = learn.learn_auto if self.method in (AUTO, "stack") else functools.partial(learn.learn_one, self.method)
         stopped: BadTasks | None = None
         try:

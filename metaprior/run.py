@@ -113,10 +113,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """What a run depended on."""
-    found = {"python": platform.python_version()}
-    for name in ("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "polars", "scikit-learn"):
+def installed(*names: str) -> dict[str, str]:
+    """Versions of those packages that there are."""
+    found = {}
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -124,18 +124,28 @@ def versions() -> dict[str, str]:
     return found
 
 
+def versions() -> dict[str, str]:
+    """What a run depended on."""
+    names = ("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "polars", "scikit-learn")
+    return {"python": platform.python_version()} | installed(*names)
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
 def machine() -> dict[str, Any]:
     """What else the bits of a run may depend on: the platform, the processor, the accelerators, XLA's settings."""
     import jax
 
-    processor = platform.processor()
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
-    except OSError:
-        pass
     found = jax.devices()
-    return {"platform": platform.platform(), "processor": processor or platform.machine(), "cpus": os.cpu_count(),
+    return {"platform": platform.platform(), "processor": processor(), "cpus": os.cpu_count(),
             "backend": found[0].platform, "device": found[0].device_kind, "device_count": len(found),
             "xla_flags": os.environ.get("XLA_FLAGS", "")}  # fmt: skip
 
@@ -228,9 +238,13 @@ class Run:
         fresh = not self.record.exists()
         writes = first()
 
+        begun = False
+
         def tell(done: float, what: str) -> None:  # called first when the table has been read and checked
-            if writes and (not self.record.exists() or self.read()["options"] != options):
+            nonlocal begun
+            if writes and not begun and (fresh or self.read()["options"] != options):
                 self.start(table, options, devices)
+            begun = True
             if progress is not None:
                 progress(done, what)
 

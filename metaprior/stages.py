@@ -4,19 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
-
 from metaprior import devices, faults, files
 
 
 def stop_if_asked() -> None:
     """Stop where SIGTERM has come; of several processes all stop at the same place, or the others would wait for ever."""
-    asked = faults.asked()
-    if jax.process_count() > 1:
-        asked = bool(np.any(multihost_utils.process_allgather(np.int32(asked))))
-    if asked:
+    if devices.anywhere(faults.asked()):
         raise faults.Stopped
 
 
@@ -27,7 +20,7 @@ class Stages:
         self.folder = None if folder is None else Path(folder)
         if self.folder is None:
             return
-        there = sorted(f.name for f in self.folder.iterdir()) if self.folder.is_dir() else []
+        there = lambda place=self.folder: sorted(f.name for f in place.iterdir()) if place.is_dir() else []
         devices.agree(there, f"{self.folder}: the processes see different files; give a folder that all of them share.")
         if devices.first():
             self.folder.mkdir(parents=True, exist_ok=True)

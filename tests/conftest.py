@@ -45,6 +45,9 @@ def data() -> Path:
     return DATA
 
 
+FIT = ["--task", "g", "--target", "y", "--steps", "4"]  # of such a table
+
+
 def tiny_csv(groups: int = 12, rows: int = 8, seed: int = 0) -> str:
     """A small table: group g, number x, label kind, date-like day, number y."""
     rng = np.random.default_rng(seed)
@@ -64,6 +67,20 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.csv"
     path.write_text(tiny_csv())
     return path
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command here; gives status, stdout, stderr."""
+    from metaprior.cli import main
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return stop.value.code or 0, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -10,23 +10,7 @@ import time
 
 import polars as pl
 import pytest
-
-from metaprior.cli import main
-
-FIT = ["--task", "g", "--target", "y", "--steps", "4"]
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command here; gives status, stdout, stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return stop.value.code or 0, out, err
-
-    return run
+from conftest import FIT
 
 
 def table(text):

@@ -88,7 +88,7 @@ def test_a_mesh_is_refused_where_devices_are_not():
 
 
 def test_one_process_agrees_with_itself():
-    agree(["a"], "never said")
+    agree(lambda: ["a"], "never said")
     with pytest.raises(InputError, match="said"):
         by_first(lambda: (_ for _ in ()).throw(InputError("said")))
 

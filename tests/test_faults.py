@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
-from conftest import tiny_csv
+from conftest import FIT, tiny_csv
 
 import metaprior
 from metaprior import culprits, faults
-from metaprior.cli import main
 from metaprior.errors import InputError
 from metaprior.fit import fit
 from metaprior.groups import check_all
@@ -28,28 +27,12 @@ from metaprior.protocols.runner import Study
 from metaprior.run import Run, continued
 from metaprior.sources.table import Table
 
-FIT = ["--task", "g", "--target", "y", "--steps", "4"]
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command here; gives status and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(a) for a in arguments])
-        return stop.value.code or 0, capsys.readouterr().err
-
-    return run
-
-
 # --- SIGTERM
 
 
 def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(fitted, tmp_path, call, monkeypatch):
     """The signal comes while a state is written: the state is kept, and the next step is not taken."""
-    if threading.current_thread() is not threading.main_thread():
-        pytest.skip("signals are handled in the main thread only")
+    assert threading.current_thread() is threading.main_thread()  # where signals are handled
     save, seen = metaprior.stages.files.save, []
 
     def saves(path, tree):
@@ -60,11 +43,11 @@ def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(fitted, 
 
     monkeypatch.setattr(metaprior.stages.files, "save", saves)
     before = signal.getsignal(signal.SIGTERM)
-    status, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run")
+    status, _, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run")
     assert status == 143 and err == "metaprior: stopped; continue with the same command and --resume.\n"
     assert seen[0].exists() and not (tmp_path / "run" / "prior").exists()
     assert signal.getsignal(signal.SIGTERM) is before
-    status, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run", "--resume")
+    status, _, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run", "--resume")
     assert status == 0, err
     assert (tmp_path / "run" / "prior").read_bytes() == (fitted / "run" / "prior").read_bytes()
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"prior", "run.json"}
@@ -113,7 +96,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path, call):
     with faults.alone(out):
         held = sorted(out.iterdir())
         for command in commands:
-            status, err = call(*command, "--out", out)
+            status, _, err = call(*command, "--out", out)
             assert status == 2 and str(out) in err and "another process works in this folder" in err
             assert sorted(out.iterdir()) == held
     assert not out.parent.exists()
@@ -163,7 +146,7 @@ def planted(**values):
 )
 def test_a_bad_group_is_named(value, words, tmp_path, call):
     (tmp_path / "t.csv").write_text(planted(g3=value))
-    status, err = call("fit", tmp_path / "t.csv", *FIT, "--out", tmp_path / "new")
+    status, _, err = call("fit", tmp_path / "t.csv", *FIT, "--out", tmp_path / "new")
     assert status == 2 and err.count("\n") == 1 and not (tmp_path / "new").exists()
     for word in ("t.csv", "'y'", "row 25", "'g3'", words, "--skip-bad-tasks"):
         assert word in err, err

@@ -12,16 +12,14 @@ from metaprior.protocols.runner import Study
 
 
 @pytest.fixture
-def rerun(capsys):
+def rerun(call):
     """Status and result of `rerun --json`, or status and message of a refusal."""
 
-    def call(folder):
-        with pytest.raises(SystemExit) as stop:
-            main(["rerun", str(folder), "--json"])
-        out, err = capsys.readouterr()
-        return (stop.value.code, err) if stop.value.code == 2 else (stop.value.code, json.loads(out))
+    def run(folder):
+        status, out, err = call("rerun", folder, "--json")
+        return status, err if status == 2 else json.loads(out)
 
-    return call
+    return run
 
 
 @pytest.fixture
