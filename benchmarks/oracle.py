@@ -25,8 +25,6 @@ from metaprior.sources.exact import Known
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWN = "drawn"
-MARKS = "<!-- oracle: begin -->\n", "<!-- oracle: end -->"
-
 
 # What must hold with the default settings: source, methods (the best of them where there is a `|`), K, figure, bound.
 BOUNDS = (
@@ -149,10 +147,15 @@ def markdown(results: dict) -> str:
     return "\n".join(lines)
 
 
-def into_docs(text: str) -> None:
-    """Between the markers of docs/methods.md."""
+def marks(name: str) -> tuple[str, str]:
+    """What stands before and after a measured table in docs/methods.md."""
+    return f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+
+
+def into_docs(name: str, text: str) -> None:
+    """Between its marks in docs/methods.md."""
     path = ROOT / "docs" / "methods.md"
-    begin, end = MARKS
+    begin, end = marks(name)
     head, rest = path.read_text("utf-8").split(begin)
     path.write_text(head + begin + text + end + rest.split(end, 1)[1], "utf-8")
 
@@ -188,7 +191,7 @@ def main(argv=None) -> None:
     parser.add_argument("--docs", action="store_true", help="only write the table of docs/methods.md from the file")
     arguments = parser.parse_args(argv)
     if arguments.docs:
-        into_docs(markdown(read(arguments.out)))
+        into_docs("oracle", markdown(read(arguments.out)))
         return
     from metaprior.cli import use_cache
 

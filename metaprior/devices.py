@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from metaprior.errors import InputError
@@ -63,7 +64,8 @@ def by_first(call: Callable[[], None]) -> None:
 def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
     """A mesh of so many devices (`"all"`: of all processes) for `batch` tasks a step; `None` for one device.
 
-    The first axis has as many devices as divide the tasks evenly, the second what remains, for the particles.
+    The first axis spreads the tasks. Where that would leave more than a tenth of the devices' time unused, it has only as
+    many devices as divide the tasks evenly, and the second axis what remains, for the particles.
     """
     if devices is None or (devices == 1 and jax.process_count() == 1):
         return None
@@ -75,7 +77,7 @@ def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
         raise InputError("Several processes use all their devices: give devices='all'.")
     if count == 1:
         return None
-    tasks = math.gcd(count, batch)
+    tasks = count if -batch % count <= batch / 10 else math.gcd(count, batch)
     shape = np.array(found[:count]).reshape(tasks, count // tasks)
     return Mesh(shape, (TASKS, PARTICLES), axis_types=(AxisType.Auto, AxisType.Auto))
 
@@ -121,17 +123,29 @@ def over_particles(tree: Any) -> Any:
 
 
 def spread(call: Any, mesh: Mesh | None) -> Any:
-    """`call(whole, *parts) -> mean` with the leading axis of `parts` split over the tasks axis, and its results averaged."""
-    if mesh is None:
-        return call
-
-    def each(whole, *parts):
-        return jax.lax.pmean(call(whole, *parts), TASKS)
+    """`call(whole, *parts, weights) -> sum` with the leading axis of `parts` split over the tasks axis, and its results
+    added up. Every part has the weight 1 / their number; where they do not divide evenly, copies of the last, of weight
+    0, fill up.
+    """
 
     def run(whole, *parts):
-        rows = PartitionSpec(TASKS)
-        specs = (PartitionSpec(), *[rows] * len(parts))
-        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), axis_names={TASKS},
-                             check_vma=False)(whole, *parts)  # fmt: skip
+        count = parts[0].shape[0]
+        weights = jnp.full(count, 1 / count)
+        if mesh is None:
+            return call(whole, *parts, weights)
+        devices = mesh.shape[TASKS]
+        more = -count % devices
+        parts = [jnp.concatenate([part, jnp.repeat(part[-1:], more, 0)]) for part in parts] if more else parts
+
+        def each(whole, *parts):
+            # Every device has all of the parts and takes its own, which needs no exchange as handing them out would. The
+            # results travel as one array: devices wait for each other once.
+            size = parts[0].shape[0] // devices
+            own = [jax.lax.dynamic_slice_in_dim(a, jax.lax.axis_index(TASKS) * size, size) for a in parts]
+            flat, unravel = ravel_pytree(call(whole, *own))
+            return unravel(jax.lax.psum(flat, TASKS))
+
+        return jax.shard_map(each, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), axis_names={TASKS},
+                             check_vma=False)(whole, *parts, jnp.pad(weights, (0, more)))  # fmt: skip
 
     return run

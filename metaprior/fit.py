@@ -68,25 +68,28 @@ def _gradient(params, rest, source, keys, at_once, mesh):
     """Mean loss over new tasks and its gradient; `at_once` tasks after another, so that only theirs are in memory."""
     arrays, static = eqx.partition((rest, source), eqx.is_array)
 
-    def mean(whole, task_keys, loss_keys):
+    def weighted(whole, task_keys, loss_keys, weights):
         params, arrays = whole
         rest, source = eqx.combine(arrays, static)
-        count = loss_keys.shape[0]
-        tasks = jax.vmap(source)(task_keys)
+        tasks, count = jax.vmap(source)(task_keys), weights.shape[0]
+
+        def part(tasks, keys, weights):
+            def loss(params):
+                method = eqx.combine(params, rest)
+                each = jax.vmap(lambda task, k: method.loss(task, key=k))(tasks, keys)
+                return (weights.astype(each.dtype) * each).sum()
+
+            return jax.value_and_grad(loss)(params)
+
         size = count if at_once is None else math.gcd(at_once, count)
         if size == count:
-            return jax.value_and_grad(lambda p: _mean_loss(eqx.combine(p, rest), tasks, loss_keys))(params)
-        parts = jax.tree.map(lambda a: a.reshape(count // size, size, *a.shape[1:]), (tasks, loss_keys))
+            return part(tasks, loss_keys, weights)
+        parts = jax.tree.map(lambda a: a.reshape(count // size, size, *a.shape[1:]), (tasks, loss_keys, weights))
+        shape = jax.eval_shape(lambda p: part(*p), jax.tree.map(lambda a: a[0], parts))
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
+        return jax.lax.scan(lambda total, p: (jax.tree.map(jnp.add, total, part(*p)), None), zero, parts)[0]
 
-        def step(total, part):
-            loss = lambda p: jax.vmap(lambda task, k: eqx.combine(p, rest).loss(task, key=k))(*part).mean()
-            return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params)), None
-
-        shape = jax.eval_shape(lambda part: step((0.0, params), part)[0], jax.tree.map(lambda a: a[0], parts))
-        total, _ = jax.lax.scan(step, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape), parts)
-        return jax.tree.map(lambda a: a * (size / count), total)
-
-    return devices.spread(mean, mesh)((params, arrays), *keys)
+    return devices.spread(weighted, mesh)((params, arrays), *keys)
 
 
 @eqx.filter_jit

@@ -42,7 +42,7 @@ def test_every_fit_ended_well(results):
 
 
 def test_the_page_shows_what_was_measured(oracle, results):
-    begin, end = oracle.MARKS
+    begin, end = oracle.marks("oracle")
     assert PAGE.read_text("utf-8").split(begin)[1].split(end)[0] == oracle.markdown(results)
 
 

@@ -1,188 +1,23 @@
-"""Defaults that train: every method on every table and every synthetic source, 2,000 steps, no setting changed.
-
-A finite loss at every step, and then, on groups that it has not seen, a lower negative log density than its untrained
-self had: by more than 2 standard errors of the paired difference over tasks. Tables go through the package's own
-encoding. To compile once a method instead of once a table, all tables share one shape (constant columns behind, 0 to 5
-support and 4 query rows), are held as groups of rows, and are trained at once as members of one fit; as in the front
-door, the best of the looks at some validation groups counts. A step has 4 tasks (classes: 8) where `fit` itself has 16:
-noisier gradients, from which a fragile method goes astray sooner, in a fraction of the time. Tasks of one group are not
-independent, so that where groups are few the standard error is too small.
+"""Defaults that train, on all of `benchmarks.defaults`, with fewer tasks a step than `fit` itself has: noisier gradients,
+from which a fragile method goes astray sooner, in a fraction of the time. The page of methods has the whole measure.
 """
 
-import time
-from typing import NamedTuple
-
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import jax.random as jr
-import numpy as np
-import polars as pl
 import pytest
 
-from metaprior import Spec, fit
-from metaprior.groups import feature_columns, runs, sorted_groups, split_groups, target_values
-from metaprior.heads import Categorical, Gaussian
-from metaprior.methods import METHODS
-from metaprior.sources import GP, Linear, SineLine, Sinusoid, Table
-from metaprior.table import Features, as_frame
+from benchmarks import defaults
 
-STEPS, EVERY, BATCH = 2000, 100, {"numbers": 4, "classes": 8, "only classes": 8}
-SUPPORT, QUERY, ROWS = 5, 4, 100  # rows of a task; most rows of a group that are kept
-VALIDATION, TEST = 64, 192  # tasks
-SPLITS = {"hpo": 2, "radon": 3, "contraception": 3}  # where a fifth of the groups are few to judge by: other fifths too
-HOLDOUT = 0.2
-
-# file, group, target, columns that are no features, whether the logarithm is modelled
-TABLES = {
-    "weather": ("weather_airport_days.csv", "group", "temp", (), False),
-    "molecules": ("molecules_30_assays.csv", "assay", "p_activity", ("smiles",), False),
-    "school": ("school_math.csv", "school", "math_score", (), False),
-    "remifentanil": ("remifentanil_pk.csv", "subject", "conc", (), True),
-    "milk": ("milk_protein.csv", "cow", "protein", (), False),
-    "radon": ("radon_counties.csv", "county", "log_radon", (), False),
-    "hpo": ("hpo_deepar.csv", "task", "crps", ("train_seconds",), True),
-    "contraception": ("contraception_districts.csv", "district", "uses_contraception", (), False),
-}
-OWN_UNITS = {"hpo"}  # whose groups are standardised one by one: a loss on one data set says nothing of that on another
-SYNTHETIC = {"linear": Linear.of(2), "gp": GP("eq", query=10), "sinusoid": Sinusoid(), "sineline": SineLine()}
-KINDS = {
-    "numbers": (Gaussian(1), [name for name in TABLES if name != "contraception"] + list(SYNTHETIC)),
-    "classes": (Categorical(2), ["contraception"]),
-    "only classes": (Categorical(2), ["contraception", *SYNTHETIC]),
-}
-SAME = {"ensemble", "ar_cnp", "nuts"}  # trained as other rows are, by default: emaml, acnp, alpaca and abml
-# A row that can predict numbers meets the synthetic sources as numbers, one that cannot by their sign.
-CASES = [
-    (name, kind)
-    for name, row in METHODS.items()
-    if row.trainable and name not in SAME
-    for kind in (("only classes",) if row.kinds == ("classes",) else row.kinds)
-]
+BATCH = {"numbers": 4, "classes": 8, "only classes": 8}
 
 
-class Rows(NamedTuple):
-    """Encoded columns, outcomes, the index of each row's group in order, and what must not be split, if not the group."""
-
-    x: np.ndarray
-    y: np.ndarray
-    group: np.ndarray
-    unit: np.ndarray | None = None
-
-    def fewer(self, rng) -> "Rows":
-        """At most `ROWS` rows a group, at random, and no group of one row."""
-        place = rng.permutation(len(self.group))
-        order = place[np.argsort(self.group[place], kind="stable")]
-        start, count = runs(self.group[order])
-        within = np.arange(len(order)) - np.repeat(start, count)
-        order = order[(within < ROWS) & np.repeat(count > 1, count)]
-        return Rows(self.x[order], self.y[order], np.unique(self.group[order], return_inverse=True)[1],
-                    None if self.unit is None else self.unit[order])  # fmt: skip
-
-    def roles(self, seed):
-        """Groups to train on, to judge by and to validate by."""
-        frame = pl.DataFrame({"unit": self.group if self.unit is None else self.unit})
-        held, fold = split_groups(frame, self.group, "unit", "unit", HOLDOUT, seed, "table")
-        return [np.flatnonzero(part) for part in (fold > 0, held, (fold == 0) & ~held)]
-
-
-def from_file(data, name):
-    """A table; numbers are standardised."""
-    file, task, target, without, log = TABLES[name]
-    frame = as_frame(data / file).drop(without)
-    names = feature_columns(frame, task, target, None, None, file)
-    y, classes = target_values(frame[target], file, target, "auto")
-    group, order = sorted_groups(frame, task, file)
-    frame, y = frame[order], np.log(y[order]) if log else y[order]
-    x, _ = Features.learn(frame, names, group).encode(frame, file)
-    same = group if name in OWN_UNITS else np.zeros_like(group)
-    mean = np.bincount(same, y) / np.bincount(same)
-    std = np.sqrt(np.bincount(same, y**2) / np.bincount(same) - mean**2)
-    unit = frame["day_of_year"].to_numpy() if name == "weather" else None  # airports share their weather
-    return Rows(x, y if classes else (y - mean[same]) / std[same], group, unit)
-
-
-def from_source(source, classes, groups=2000):
-    """Tasks of a source as groups of rows; classes are the sign of the outcome."""
-    tasks = jax.jit(jax.vmap(source))(jr.split(jr.key(0), groups))
-    x, y = (np.concatenate([getattr(d, a) for d in (tasks.support, tasks.query)], axis=1) for a in ("x", "y"))
-    group = np.repeat(np.arange(groups), x.shape[1])
-    y = y.reshape(-1)
-    return Rows(x.reshape(len(group), -1), (y > 0).astype(float) if classes else y, group)
-
-
-@pytest.fixture(scope="session", params=["numbers", "classes"])
-def members(request, data):
-    """What all methods train on: a `Table` whose arrays have a leading axis, one entry a table, and tasks to judge by."""
-    kind = request.param
-    head, names = KINDS[kind]
-    made = {}
-    for name in names:
-        if name in SYNTHETIC:
-            made[name] = from_source(SYNTHETIC[name], bool(head.classes))
-        else:
-            made[name] = from_file(data, name)
-    made = {name: rows.fewer(np.random.default_rng(0)) for name, rows in made.items()}
-    names, roles = zip(*((n, rows.roles(seed)) for n, rows in made.items() for seed in range(SPLITS.get(n, 1))))
-    columns = max(rows.x.shape[1] for rows in made.values())
-    longest, groups = max(len(rows.y) for rows in made.values()), max(rows.group[-1] + 1 for rows in made.values())
-    longer = lambda a, *size: np.pad(a, [(0, n - m) for n, m in zip(size, a.shape)])
-    arrays = []
-    for name in names:
-        x, y, group, _ = made[name]
-        start, count = runs(group)
-        arrays.append((longer(x, longest, columns).astype(np.float32), longer(y, longest)[:, None].astype(np.float32),
-                       longer(start, groups), longer(count, groups)))  # fmt: skip
-    most = max(len(train) for train, _, _ in roles)
-    arrays = [*map(np.stack, zip(*arrays)), np.stack([np.resize(train, most) for train, _, _ in roles])]
-    source = Table(*map(jnp.asarray, arrays), SUPPORT, QUERY, ROWS)
-    draw = jax.jit(jax.vmap(lambda s, g, k, key: s.tasks(g, k, key=key)))
-    tasks = {}
-    for role, size in ((1, TEST), (2, VALIDATION)):
-        chosen = np.stack([np.resize(part[role], size) for part in roles])
-        most = np.take_along_axis(np.asarray(source.count), chosen, axis=1) - 1
-        shots = np.minimum(np.random.default_rng(role).choice((0, 1, 2, 3, SUPPORT), chosen.shape), most)
-        tasks[role] = draw(source, chosen, shots, jr.split(jr.key(role), len(names)))
-    return kind, names, Spec(columns, head), source, tasks[1], tasks[2]
-
-
-@eqx.filter_jit
-def nll(methods, tasks):
-    """Marginal negative log density of a query row of every task, `(members, tasks)`."""
-
-    def one(method, task):
-        predictive = method.posterior(task.support, key=jr.key(3)).predict(task.query.x, key=jr.key(4), samples=32)
-        return -task.query.mean(predictive.log_prob(task.query.y))
-
-    run = lambda m, t: jax.lax.map(lambda task: one(m, task), t, batch_size=16)
-    return eqx.filter_vmap(run, in_axes=(eqx.if_array(0), eqx.if_array(0)))(methods, tasks)
+@pytest.fixture(scope="session", params=list(defaults.KINDS))
+def joined(request, data):
+    return request.param, defaults.members(request.param, data)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name,members", CASES, indirect=["members"])
-def test_defaults_train(name, members):
-    kind, names, spec, source, tasks, validation = members
-    keys = jr.split(jr.key(5), len(names))
-    start = eqx.filter_jit(eqx.filter_vmap(lambda k: METHODS[name].init(spec, key=k)))(keys)
-    failed, began = [], time.process_time()
-    fitted = fit(start, source, key=jr.key(6), steps=STEPS, every=EVERY, batch=BATCH[kind], axes=eqx.if_array(0), validation=validation,
-                 learning_rate=METHODS[name].learning_rate,
-                 save=lambda state: failed.append(np.asarray(state.failed)))  # fmt: skip
-    trained = time.process_time()
-    before, after = np.asarray(nll(start, tasks)), np.asarray(nll(fitted.method, tasks))
-    finite = np.isfinite(fitted.losses) & np.isfinite(fitted.validation) & ~np.array(failed)
-    wrong = []
-    for table in dict.fromkeys(names):
-        its = [i for i, other in enumerate(names) if other == table]
-        old, new = before[its].ravel(), after[its].ravel()
-        gain, error = (old - new).mean(), (old - new).std() / old.size**0.5
-        found = f"{old.mean():.3f} before and {new.mean():.3f} after, a gain of {gain:.3f} ± {error:.3f} nats"
-        print(f"{name} on {table}: {found}")
-        if not finite[:, its].all():
-            step = EVERY * int(np.argmin(finite[:, its].all(1)))
-            wrong.append(f"{name} on {table}: the loss is not finite between steps {step} and {step + EVERY}")
-        elif not gain > 2 * error:
-            wrong.append(f"{name} on {table}: after {STEPS} steps {found}")
-    judged = time.process_time()
-    print(f"{name}, {kind}: {trained - began:.0f} s of both cores for training, {judged - trained:.0f} s to judge")
-    assert not wrong, "\n".join(wrong)
+@pytest.mark.parametrize("name,joined", defaults.CASES, indirect=["joined"])
+def test_defaults_train(name, joined):
+    kind, tables = joined
+    result = defaults.measure(name, kind, tables, BATCH[kind])
+    print(name, kind, result)
+    assert defaults.violations({kind: {name: result}}) == []

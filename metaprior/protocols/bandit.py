@@ -266,7 +266,7 @@ PROTOCOL = Protocol(
     able=able("numbers", but=("nuts", "bnn", "ensemble", "stack")),
     budgets={
         "quick": {
-            "steps": {"": 1000, "abml": 700, "np": 2500}, "batch": 16, "horizon": 2000, "repeats": 10, "refresh": 40, "late": 500,
+            "steps": {"": 1000, "abml": 700, "np": 5000}, "batch": 16, "horizon": 2000, "repeats": 10, "refresh": 40, "late": 500,
             "draws": {"": 4, "np": 40}, "memory": {"": 128, "np": 256, "thompson": 2000},
         },
         "full": {
