@@ -71,7 +71,7 @@ def _cases() -> list[Case]:
     for n in (5, 10):
         found += [
             _bayes("emaml", "emaml", n, "Ensemble of MAML", {}, "members"),
-            _bayes("bmaml", "bmaml", n, "BMAML, nll", {"clip": None}, "particles"),
+            _bayes("bmaml", "bmaml", n, "BMAML, nll", {"clip": None, "power": 1.0}, "particles"),
             _bayes("bmaml-chaser", "bmaml", n, "BMAML, chaser", {"clip": None, "objective": "chaser"}, "particles"),
             _bayes("platipus", "platipus", n, "PLATIPUS", {"clip": None}, "draws", random=True),
             _bayes("abml", "abml", n, "ABML", {"clip": None}, "draws", random=True),

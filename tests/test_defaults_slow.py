@@ -1,5 +1,8 @@
 """Defaults that train, on all of `benchmarks.defaults`, with fewer tasks a step than `fit` itself has: noisier gradients,
 from which a fragile method goes astray sooner, in a fraction of the time. The page of methods has the whole measure.
+
+No loss may be other than finite. On no table may a method end worse than its untrained self by 2 standard errors, and it
+has to be better by 2 on all tables but one: a row of eleven has cells whose whole gain is a twentieth of a nat.
 """
 
 import pytest
@@ -11,13 +14,16 @@ BATCH = {"numbers": 4, "classes": 8, "only classes": 8}
 
 @pytest.fixture(scope="session", params=list(defaults.KINDS))
 def joined(request, data):
-    return request.param, defaults.members(request.param, data)
+    return request.param, defaults.members(request.param, data, 192)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name,joined", defaults.CASES, indirect=["joined"])
 def test_defaults_train(name, joined):
     kind, tables = joined
-    result = defaults.measure(name, kind, tables, BATCH[kind])
-    print(name, kind, result)
-    assert defaults.violations({kind: {name: result}}) == []
+    found = defaults.measure(name, tables, BATCH[kind], 32)["tables"]
+    print(name, kind, found)
+    assert all(entry["finite"] for entry in found.values())
+    assert all(entry["gain"] > -2 * entry["error"] for entry in found.values())
+    better = sum(entry["gain"] > 2 * entry["error"] for entry in found.values())
+    assert better >= max(1, len(found) - 1)

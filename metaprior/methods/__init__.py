@@ -102,7 +102,7 @@ METHODS: dict[str, Row] = {
             learning_rate=3e-3),
         Row("bmaml", BMAML, "Yoon et al. 2018", "optimisation", BOTH,
             "a few networks that repel one another: several explanations of the same rows",
-            learning_rate=3e-3),
+            learning_rate=1e-2),
         Row("platipus", PLATIPUS, "Finn, Xu & Levine 2018", "optimisation", BOTH,
             "draws of an initial network, each then fitted to the rows; ambiguous tasks",
             learning_rate=3e-3),

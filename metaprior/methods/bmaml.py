@@ -28,8 +28,10 @@ class BMAML(AbstractMethod):
 
     A posterior of M networks: Θ(support) is some steps of SVGD (equation 4) from shared initial particles Θ₀ on
     mean log p(support | φ) - precision ‖φ‖² / (2 rows). Objectives:
-    `"nll"`: the mean over the query of -log 1/M sum_m p(y | x, φ_m), so that the mixture predicts each row (the paper's
-    has the product over rows inside the sum: particles that specialise and are then mixed with equal weights);
+    `"nll"`: the mean over the query of -1/α log 1/M sum_m p(y | x, φ_m)^α. With α = 1 the mixture predicts each row (the
+    paper's has the product over rows inside the sum), and particles specialise early, whichever task it is, only to be
+    mixed with equal weights; towards 0 each has to predict each row by itself. Trained on sine waves and lines for 2,000
+    steps, the mixture was 0.26 nats a row from exact at 10 rows with α = 1/2 and 0.71 with 1, 0.62 and 0.81 at 2 rows;
     `"chaser"`: sum_m ‖Θ(support)_m - stop(Θ(support ∪ query))_m‖², the leader being some more steps from the chaser
     on all rows (equation 7, algorithm 3).
 
@@ -62,11 +64,12 @@ class BMAML(AbstractMethod):
     leader_steps: int = eqx.field(static=True)
     precision: float = eqx.field(static=True)
     clip: float | None = eqx.field(static=True)
+    power: float = eqx.field(static=True)
 
     @classmethod
     def init(
         cls, spec, *, key, particles=5, width=40, depth=3, inner_lr: Any = None, steps=3, objective="nll", subset="all",
-        leader_steps=1, precision=1e-2, clip: float | None = 1.0,
+        leader_steps=1, precision=1e-2, clip: float | None = 1.0, power=0.5,
     ):  # fmt: skip
         """Particles that differ in their random weights.
 
@@ -85,6 +88,7 @@ class BMAML(AbstractMethod):
             leader_steps: of the leader beyond the chaser (1, section 5.1).
             precision: of a normal prior N(0, 1 / precision) on the weights.
             clip: greatest norm of a particle's score (1: without it a small scale of the head ends in NaN).
+            power: α of the objective `"nll"`, above 0 (0.5: better than 1 and than 0.25 on sine waves and lines).
         """
         if objective not in OBJECTIVES:
             raise ValueError(f"BMAML has the objectives 'nll' and 'chaser'; got {objective!r}.")
@@ -92,6 +96,8 @@ class BMAML(AbstractMethod):
             raise ValueError(f"BMAML has particles of 'all' weights or of the 'last_layer'; got {subset!r}.")
         if particles < 1:
             raise ValueError(f"BMAML takes at least 1 particle; got {particles}.")
+        if not power > 0:
+            raise ValueError(f"BMAML takes a power above 0; got {power}.")
         make = lambda k: network(spec, spec.head.raw_dim, width, depth, key=k)
         nets = eqx.filter_vmap(make)(jr.split(key, particles))
         last = jax.tree.map(lambda _: False, nets)
@@ -102,7 +108,7 @@ class BMAML(AbstractMethod):
         rest = jax.tree.map(lambda a: a[0] if eqx.is_inexact_array(a) else a, rest)
         one = jax.tree.map(lambda a: a[0], moving)
         rate = Curvature.init(one, 0.5, max(steps, leader_steps)) if inner_lr is None else inner_lr
-        return cls(rest, moving, rate, spec.head, steps, objective, leader_steps, precision, clip)
+        return cls(rest, moving, rate, spec.head, steps, objective, leader_steps, precision, clip, power)
 
     def apply(self, particle, x):
         """Raw outputs of one particle."""
@@ -129,7 +135,7 @@ class BMAML(AbstractMethod):
         each = self.head.loss(params, query.y[None], key=outer)
         if not self.head.density:  # a score, of which there is no probability to average
             return query.mean(each.mean(0))
-        return query.mean(jnp.log(float(n)) - jax.nn.logsumexp(-each, axis=0))
+        return query.mean(jnp.log(float(n)) - jax.nn.logsumexp(-self.power * each, axis=0)) / self.power
 
     def posterior(self, support, *, key):
         return Particles(self.svgd(self.particles, support, self.steps, key), self.apply, self.head)
