@@ -118,18 +118,19 @@ def from_source(source, classes, groups=2000):
     return Rows(x.reshape(len(group), -1), (y > 0).astype(float) if classes else y, group)
 
 
-def members(kind, data, test):
+def members(kind, data, test, without=(), splits=SPLITS):
     """What all methods train on: names of tables, the spec, a `Table` whose arrays have a leading axis, one entry a
-    table, `test` tasks to judge by and tasks to validate by."""
+    table, `test` tasks to judge by and tasks to validate by. Names in `without` are left out;
+    `splits` says which tables are split into groups to train on and to judge by more than once."""
     head, names = KINDS[kind]
     made = {}
-    for name in names:
+    for name in (name for name in names if name not in without):
         if name in SYNTHETIC:
             made[name] = from_source(SYNTHETIC[name], bool(head.classes))
         else:
             made[name] = from_file(data, name)
     made = {name: rows.fewer(np.random.default_rng(0)) for name, rows in made.items()}
-    names, roles = zip(*((n, rows.roles(seed)) for n, rows in made.items() for seed in range(SPLITS.get(n, 1))))
+    names, roles = zip(*((n, rows.roles(seed)) for n, rows in made.items() for seed in range(splits.get(n, 1))))
     columns = max(rows.x.shape[1] for rows in made.values())
     longest, groups = max(len(rows.y) for rows in made.values()), max(rows.group[-1] + 1 for rows in made.values())
     longer = lambda a, *size: np.pad(a, [(0, n - m) for n, m in zip(size, a.shape)])

@@ -64,8 +64,8 @@ def by_first(call: Callable[[], None]) -> None:
 def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
     """A mesh of so many devices (`"all"`: of all processes) for `batch` tasks a step; `None` for one device.
 
-    The first axis spreads the tasks. Where that would leave more than a tenth of the devices' time unused, it has only as
-    many devices as divide the tasks evenly, and the second axis what remains, for the particles.
+    The first axis spreads the tasks. Where filling up an uneven division would add a third to them or more, it has only
+    as many devices as divide the tasks evenly, and the second axis what remains, for the particles.
     """
     if devices is None or (devices == 1 and jax.process_count() == 1):
         return None
@@ -77,7 +77,7 @@ def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
         raise InputError("Several processes use all their devices: give devices='all'.")
     if count == 1:
         return None
-    tasks = count if -batch % count <= batch / 10 else math.gcd(count, batch)
+    tasks = count if -batch % count < batch / 3 else math.gcd(count, batch)
     shape = np.array(found[:count]).reshape(tasks, count // tasks)
     return Mesh(shape, (TASKS, PARTICLES), axis_types=(AxisType.Auto, AxisType.Auto))
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 import metaprior
+from benchmarks import defaults
 from metaprior.methods import METHODS
 
 RESULTS, PAGE = ROOT / "benchmarks" / "oracle.json", ROOT / "docs" / "methods.md"
@@ -49,6 +50,14 @@ def test_the_page_shows_what_was_measured(oracle, results):
 def test_every_method_is_on_the_page():
     text = PAGE.read_text("utf-8").split("## Measured")[0]
     assert [name for name in METHODS if f"| `{name}` |" not in text] == []
+
+
+def test_defaults_trained_and_the_page_says_how_well(oracle):
+    measured = oracle.read(ROOT / "benchmarks" / "defaults.json")
+    cells = [cell for kind in measured.values() for row in kind.values() for cell in row["tables"].values()]
+    assert len(cells) > 150 and all(cell["finite"] for cell in cells)
+    begin, end = oracle.marks("defaults")
+    assert PAGE.read_text("utf-8").split(begin)[1].split(end)[0] == defaults.markdown(measured)
 
 
 def test_a_leak_and_a_missed_bound_are_noticed(oracle):
