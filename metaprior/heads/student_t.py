@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy.special import betainc, digamma
-from scipy import stats
+from scipy import special
 
 from metaprior.heads.gaussian import check_raw
 from metaprior.posterior import AbstractHead
@@ -17,7 +17,7 @@ from metaprior.posterior import AbstractHead
 _INVERSE_DF = np.linspace(0.0, 0.5, 65)
 _SCORES = np.linspace(-4.5, 4.5, 181)
 _TABLE = np.stack(
-    [stats.norm.ppf(stats.norm.cdf(_SCORES))] + [stats.t.ppf(stats.norm.cdf(_SCORES), 1 / i) for i in _INVERSE_DF[1:]]
+    [special.ndtri(special.ndtr(_SCORES))] + [special.stdtrit(1 / i, special.ndtr(_SCORES)) for i in _INVERSE_DF[1:]]
 )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import blackjax
 import equinox as eqx
 import jax
 import jax.random as jr
@@ -28,6 +27,8 @@ class Chains(eqx.Module):
 
     def effective(self, values: Float[Array, "s *b"]) -> Float[Array, "*b"]:
         """Effective number of independent draws for the mean of one value (or more) a draw."""
+        import blackjax
+
         values = values.reshape(self.chains, -1, *values.shape[1:])
         with jax.numpy_dtype_promotion("standard"):
             return blackjax.ess(values)
@@ -61,6 +62,8 @@ def nuts(
         >>> found.w.shape, bool(abs(found.w.mean() - 3.0) < 0.1), int(found.divergences)
         ((2000, 2), True, 0)
     """
+    import blackjax  # others need not wait for it
+
     if warmup < 20 or draws < 1:
         raise ValueError(f"nuts takes a warm-up of at least 20 steps and at least 1 draw; got {warmup} and {draws}.")
     moving, fixed = eqx.partition(start, eqx.is_inexact_array)
