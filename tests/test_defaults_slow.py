@@ -15,7 +15,9 @@ BATCH = {"numbers": 4, "classes": 8, "only classes": 8}
 
 @pytest.fixture(scope="session", params=list(defaults.KINDS))
 def joined(request, data):
-    return request.param, defaults.members(request.param, data, 192, without=defaults.SYNTHETIC, splits={})
+    return request.param, defaults.members(
+        request.param, data, 192, without=defaults.SYNTHETIC, splits={"contraception": 3}
+    )
 
 
 @pytest.mark.slow
