@@ -384,5 +384,7 @@ def test_more_training_tasks_close_the_gap_to_new_ones():
         [_by(outcome, few_tasks.setting_of("PACOH Cauchy", n), k) for n in options["sizes"]]
         for k in ("test_nll", "train_nll")
     )
-    assert test[0] - train[0] > 1 > test[2] - train[2] + 0.5
-    assert test[2] < test[1] + 0.05 < test[0]
+    gaps = [of_new - of_own for of_new, of_own in zip(test, train)]
+    # Seeds 0 to 3: gaps of 6.0 to 6.5, 0.5 to 3.0 and -0.03 to 0.13. With 20 tasks new ones can go as badly as with one.
+    assert gaps[0] > gaps[1] + 1 and gaps[1] > gaps[2] and abs(gaps[2]) < 0.3
+    assert test[2] < min(test[:2]) - 0.2
