@@ -6,38 +6,49 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from metaprior.devices import over_particles
 from metaprior.infer.descend import shorten, step_of
 
 
-def bandwidth(particles: Float[Array, "m d"]) -> Float[Array, ""]:
+def squares(particles: Any) -> Float[Array, "m m"]:
+    """Squared distances between particles, array by array: flat copies of the weights would cost more than the products."""
+    total = 0.0
+    for leaf in jax.tree.leaves(particles):
+        flat = (leaf - leaf.mean(0)).reshape(len(leaf), -1)  # near zero, squared distances lose nothing to rounding
+        square = (flat * flat).sum(1)
+        total = total + square[:, None] + square[None] - 2 * flat @ flat.T
+    return jnp.maximum(total, 0.0)
+
+
+def bandwidth(particles: Any) -> Float[Array, ""]:
     """Median of the squared distances between different particles, over log m: section 5 of the paper.
 
     The zero distance of a particle to itself does not count; gradients do not pass.
     """
-    m = particles.shape[0]
+    square = jax.lax.stop_gradient(squares(particles))
+    m = len(square)
     if m < 2:
-        return jnp.ones((), particles.dtype)
-    fixed = jax.lax.stop_gradient(particles)
-    first, second = jnp.triu_indices(m, 1)
-    median = jnp.median(((fixed[first] - fixed[second]) ** 2).sum(-1))
-    return jnp.maximum(median, 1e-12) / jnp.log(float(m)).astype(particles.dtype)
+        return jnp.ones((), square.dtype)
+    return jnp.maximum(jnp.median(square[jnp.triu_indices(m, 1)]), 1e-12) / jnp.log(float(m)).astype(square.dtype)
 
 
-def direction(particles: Float[Array, "m d"], scores: Float[Array, "m d"], h: Float[Array, ""]) -> Float[Array, "m d"]:
+def direction(particles: Any, scores: Any, h: Float[Array, ""]) -> Any:
     """Stein's direction for k(a, b) = exp(-‖a - b‖² / h), equation 8:
 
     phi(w_i) = 1/m sum_j [ k(w_j, w_i) score(w_j) + d/dw_j k(w_j, w_i) ], the last term being
-    2/h k(w_j, w_i) (w_i - w_j), which drives particles apart.
+    2/h k(w_j, w_i) (w_i - w_j), which drives particles apart. `particles` and `scores` are pytrees of arrays with a leading
+    particle axis, as is what comes back.
     """
-    center = particles - particles.mean(0)  # near zero, squared distances lose nothing to rounding
-    square = (center**2).sum(-1)
-    k = jnp.exp(-jnp.maximum(square[:, None] + square[None] - 2 * center @ center.T, 0.0) / h)
-    apart = k.sum(1, keepdims=True) * center - k @ center  # sum_j k(w_j, w_i) (w_i - w_j)
-    return (k @ scores + 2 / h * apart) / particles.shape[0]
+    k = jnp.exp(-squares(particles) / h)
+    m, total = len(k), k.sum(1)
+
+    def each(w, score):
+        w = 2 / h * (w - w.mean(0)).reshape(m, -1)
+        return ((k @ (score.reshape(m, -1) - w) + total[:, None] * w) / m).reshape(score.shape)  # one product for both
+
+    return jax.tree.map(each, particles, scores)
 
 
 def svgd(
@@ -75,16 +86,16 @@ def svgd(
     if steps < 0:
         raise ValueError(f"svgd takes 0 steps or more; got {steps}.")
     moving, fixed = eqx.partition(particles, eqx.is_inexact_array)
-    one = jax.tree.map(lambda a: a[0], moving)
-    unravel, move = ravel_pytree(one)[1], step_of(rate, one)
-    flatten = jax.vmap(lambda w: ravel_pytree(w)[0])
-    gradient = jax.grad(lambda v: log_prob(eqx.combine(unravel(v), fixed)))
-    score = jax.vmap(gradient if clip is None else lambda v: shorten(gradient(v), clip))
+    move = step_of(rate, jax.tree.map(lambda a: a[0], moving))
+    gradient = jax.grad(lambda w: log_prob(eqx.combine(w, fixed)))
+    score = jax.vmap(gradient if clip is None else lambda w: shorten(gradient(w), clip))
 
     def step(w, i):
         w = over_particles(w)
-        along = direction(w, score(w), bandwidth(w) if h is None else jnp.asarray(h, w.dtype))
-        return w + flatten(jax.vmap(lambda v: move(unravel(v), i))(along)), None
+        wide = bandwidth(w) if h is None else jnp.asarray(h, jnp.result_type(*jax.tree.leaves(w)))
+        along = direction(w, score(w), wide)
+        return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along)), None
 
-    flat, _ = jax.lax.scan(step, flatten(moving), jnp.arange(steps))
-    return eqx.combine(jax.vmap(unravel)(flat), fixed)
+    # A loop of one step costs more than the step's own calls.
+    moving, _ = jax.lax.scan(step, moving, jnp.arange(steps), unroll=steps == 1)
+    return eqx.combine(moving, fixed)
