@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -15,7 +14,8 @@ from metaprior import acquire
 from metaprior.errors import InputError
 from metaprior.evaluate import summary
 from metaprior.posterior import Mixture
-from metaprior.task import Data, pad
+from metaprior.programs import kept
+from metaprior.task import Data
 
 
 def bucket(n: int) -> int:
@@ -25,12 +25,12 @@ def bucket(n: int) -> int:
 
 def padded(x: np.ndarray) -> Array:
     """Encoded rows on the device, with rows of zeros up to the bucket's size; at least one bucket."""
-    return jnp.asarray(np.pad(x, ((0, bucket(max(len(x), 1)) - len(x)), (0, 0))))
+    return jax.device_put(np.pad(x, ((0, bucket(max(len(x), 1)) - len(x)), (0, 0))))
 
 
-@eqx.filter_jit
-def _predict(learner, support, x, units, levels, key):
-    post_key, key = jr.split(key)
+@kept
+def _predict(learner, support, x, units, levels):
+    post_key, key = jr.split(jr.key(0))  # in here: made outside it is a program of its own to compile
     mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=256)
     if units is None:
         return {"p": mixture.mean(), "epistemic": mixture.information()}
@@ -84,13 +84,13 @@ def outcomes_at(mixture: Mixture, levels: Array) -> Array:
     return (levels[..., None] > below).sum(-1).astype(below.dtype)
 
 
-@eqx.filter_jit
-def _sample(learner, support, x, levels, key):
-    post_key, key = jr.split(key)
+@kept
+def _sample(learner, support, x, levels):
+    post_key, key = jr.split(jr.key(0))
     return outcomes_at(learner.posterior(support, key=post_key).predict(x, key=key, samples=256), levels)
 
 
-@eqx.filter_jit
+@kept
 def score(learner, support, x, by, key):
     post_key, key = jr.split(key)
     mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=256)
@@ -139,9 +139,10 @@ class Posterior:
         self.prior, self.x, self.y = prior, x, y
 
     def support(self) -> Data:
-        size = bucket(len(self.x))
-        data = Data(jnp.asarray(self.x), jnp.asarray(self.y), jnp.ones(len(self.x), bool))
-        return pad(data, size)
+        n = len(self.x)
+        rows = [(0, bucket(n) - n), (0, 0)]
+        arrays = (np.pad(self.x, rows), np.pad(self.y, rows), np.arange(bucket(n)) < n)
+        return Data(*jax.device_put(arrays))
 
     def observe(self, x: np.ndarray, y: np.ndarray) -> "Posterior":
         """With more encoded rows observed."""
@@ -168,9 +169,7 @@ class Posterior:
         trained = self.prior.trained
         x = self.prior.encode(self.prior.frame(rows), "query")
         n = len(x)
-        out = _predict(
-            trained.learner, self.support(), padded(x), trained.units, jnp.asarray(levels, jnp.float32), jr.key(0)
-        )
+        out = _predict(trained.learner, self.support(), padded(x), trained.units, np.asarray(levels, np.float32))
         return self.table(out, n, levels)
 
     def table(self, out: dict[str, Any], n: int, levels: Sequence[float]) -> pl.DataFrame:
@@ -197,7 +196,7 @@ class Posterior:
         check_sample(n)
         x = self.prior.encode(self.prior.frame(rows), "query")
         levels = np.random.default_rng(seed).uniform(size=(n, bucket(max(len(x), 1))))
-        values = _sample(self.prior.trained.learner, self.support(), padded(x), jnp.asarray(levels, x.dtype), jr.key(0))
+        values = _sample(self.prior.trained.learner, self.support(), padded(x), levels.astype(x.dtype))
         return sampled({self.prior.info["target"]: self.to_column(np.asarray(values)[:, : len(x)])})
 
     def suggest(self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0) -> pl.DataFrame:

@@ -19,6 +19,7 @@ from metaprior.adapted import TINY, Posterior, atoms, bucket, invert, log_weight
 from metaprior.evaluate import summary
 from metaprior.heads.draws import uniform_points
 from metaprior.posterior import Mixture, Part
+from metaprior.programs import kept
 
 DRAWS = 64  # of the earlier targets, for each row
 FUNCTIONS = 32  # of methods that predict by sampling, for each of those draws
@@ -173,7 +174,7 @@ def _given(learner, support, x, before, removable, key) -> _Given:
     return _Given(posterior.predict(x.reshape(-1, x.shape[-1]), key=key, samples=samples), before, removable)
 
 
-@eqx.filter_jit
+@kept
 def _draw(learner, support, x, before, removable, levels, key):
     """Outcomes at `levels` `(m, n)` given the earlier ones, and the share of their variance that can be removed."""
     given = _given(learner, support, x, before, removable, key)
@@ -181,7 +182,7 @@ def _draw(learner, support, x, before, removable, levels, key):
     return drawn, given.removable_share()
 
 
-@eqx.filter_jit
+@kept
 def _predict(learner, support, x, before, removable, units, levels, key):
     """What `adapted` predicts, with the earlier targets integrated out."""
     given = _given(learner, support, x, before, removable, key)
@@ -202,7 +203,7 @@ def _predict(learner, support, x, before, removable, units, levels, key):
     }
 
 
-@eqx.filter_jit
+@kept
 def _score(learner, support, x, before, removable, by, key):
     """A link's term of the score of `suggest`, and of the information, averaged over the earlier targets."""
     given = _given(learner, support, x, before, removable, key)

@@ -158,7 +158,8 @@ class _Reader:
         if name == "bool" and (array.view(np.uint8) > 1).any():
             raise _Refused("truth values other than 0 and 1")
         self.at += size
-        return jnp.asarray(array) if kind == "jax" else array[()] if kind == "scalar" else array
+        # Not `jnp.asarray`, which compiles a program for each new shape.
+        return jax.device_put(array) if kind == "jax" else array[()] if kind == "scalar" else array
 
     def module(self, name: Any, fields: Any, depth: int) -> eqx.Module:
         cls = _find(name, eqx.Module)
@@ -250,11 +251,16 @@ def _write(path: Path, header: bytes, blobs: list[bytes]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def described(tree: Any) -> tuple[str, list[np.ndarray]]:
+    """The header of a tree, and the arrays that it leaves out."""
+    arrays: list[np.ndarray] = []
+    return json.dumps(_encode(tree, arrays), allow_nan=False), arrays
+
+
 def save(path: str | Path, tree: Any) -> None:
     """Write a tree of modules, containers, numbers, strings and arrays; the file appears whole or not at all."""
-    arrays: list[np.ndarray] = []
-    header = json.dumps(_encode(tree, arrays), allow_nan=False).encode()
-    _write(Path(path), header, [a.astype(a.dtype.newbyteorder("<"), copy=False).tobytes() for a in arrays])
+    header, arrays = described(tree)
+    _write(Path(path), header.encode(), [a.astype(a.dtype.newbyteorder("<"), copy=False).tobytes() for a in arrays])
 
 
 def _checked(path: Path) -> tuple[bytes, int]:

@@ -88,6 +88,11 @@ def _judge(predictive, query):
     return {"predict().crps": predictive.crps(query.y)}
 
 
+def _put(array, dtype=None):
+    """On the device; `jnp.asarray` would compile a program for each shape."""
+    return jax.device_put(np.asarray(array, dtype))
+
+
 def _same(a, b, tolerance, message):
     """Two trees of arrays are equal within a tolerance relative to their size."""
     for (path, left), (_, right) in zip(jax.tree.leaves_with_path(a), jax.tree.leaves_with_path(b)):
@@ -113,7 +118,7 @@ def _case(learner, head, x_dim, pooled, tolerance, resampled=None) -> _Case:
     keys = jr.split(jr.key(11), 4)
     tasks = tuple(example_task(k, head, x_dim, s, pooled) for k, s in zip(keys, (SLOTS, 4, 1, 0)))
     # Weak types (arrays made from Python numbers) would compile everything twice.
-    learner = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)) if _plain(a) else a, learner)
+    learner = jax.tree.map(lambda a: _put(a) if _plain(a) else a, learner)
     traces = []
 
     def counted(*arguments):
@@ -148,7 +153,7 @@ def _check_padding(case):
     task, key = case.tasks[1], jr.key(3)
     shown, mask = task.support, task.support.mask[:, None]
     plain = case.look(case.learner, shown, task.query, key)
-    fill = lambda a, junk: jnp.asarray(np.where(mask, a, junk), a.dtype)
+    fill = lambda a, junk: _put(np.where(mask, a, junk), a.dtype)
     junk = Data(fill(shown.x, 37.0), fill(shown.y, 1.0), shown.mask)
     message = "Rows outside the mask changed the answer: a reduction over points does not go through the mask."
     _same(case.look(case.learner, junk, task.query, key), plain, case.tolerance, message)
@@ -159,7 +164,7 @@ def _check_padding(case):
 
 def _check_order(case):
     task, key = case.tasks[0], jr.key(4)
-    turned = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[[3, 0, 5, 1, 4, 2]]), task.support)
+    turned = jax.tree.map(lambda a: _put(np.asarray(a)[[3, 0, 5, 1, 4, 2]]), task.support)
     pair = [case.look(case.learner, support, task.query, key) for support in (task.support, turned)]
     message = "The order of the support rows changed the answer. A method that reads a sequence passes ordered=True."
     _same(*pair, case.other_draws, message)
@@ -177,7 +182,7 @@ def _check_eager(case):
 
 
 def _stack(tasks):
-    return jax.tree.map(lambda *a: jnp.asarray(np.stack(a)), *tasks)
+    return jax.tree.map(lambda *a: _put(np.stack(a)), *tasks)
 
 
 def _check_vmap(case):
@@ -221,7 +226,7 @@ def _check_proper(case):
 def _check_sample(case):
     """Draws are whole functions: equal at equal x; and one row has the same density jointly and marginally."""
     task = case.tasks[1]
-    twice = jnp.asarray(np.concatenate([task.query.x, task.query.x]))
+    twice = _put(np.concatenate([task.query.x, task.query.x]))
 
     @eqx.filter_jit
     def values(learner, key):
@@ -328,7 +333,7 @@ def _check_training(case, untrained):
 
     # A little off the start: a layer that starts at zero hides the gradients of those before it.
     random = np.random.default_rng(13)
-    off = jax.tree.map(lambda a: jnp.asarray(a + 0.05 * random.normal(size=a.shape), a.dtype), moving)
+    off = jax.tree.map(lambda a: _put(np.asarray(a) + 0.05 * random.normal(size=a.shape), a.dtype), moving)
     for where, point in (("at the start", moving), ("near the start", off)):
         value, gradient = gradients(point, tasks, keys)
         assert value.shape == (len(case.tasks),), f"loss() must be a number a task; it has shape {value.shape[1:]}."
@@ -348,7 +353,7 @@ def _check_training(case, untrained):
     compiled = gradients(moving, tasks, keys)[0][1]
     message = "The loss compiled and vmapped over tasks differs from the eager loss of one task."
     _same(compiled, method.loss(task, key=key), case.tolerance, message)
-    double = lambda a, junk: jnp.asarray(np.concatenate([a, np.full_like(a, junk)]))
+    double = lambda a, junk: _put(np.concatenate([a, np.full_like(a, junk)]))
     longer = Task(
         task.support, Data(double(task.query.x, 37.0), double(task.query.y, 1.0), double(task.query.mask, False))
     )

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
-from scipy.special import ndtri
 
 EDGE = 6.0  # one-dimensional grids end so many standard deviations from the mean
 
@@ -32,6 +31,8 @@ def uniform_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
 
 def normal_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
     """Even points of independent standard normals, each coordinate with mean 0 and variance 1."""
+    from scipy.special import ndtri  # here, as it takes long to import and a prediction is often made without
+
     z = ndtri(uniform_points(count, dim))
     z = z - z.mean(0)
     return z if count == 1 else z / z.std(0)

@@ -1,24 +1,32 @@
 """Heavy-tailed outcomes: Student's t with input-dependent location, scale and degrees of freedom."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy.special import betainc, digamma
-from scipy import special
 
 from metaprior.heads.gaussian import check_raw
 from metaprior.posterior import AbstractHead
 
-# Quantiles of the standardised t at 1/df = 0 … 1/2 (rows) and at normal scores -4.5 … 4.5 (columns);
-# both are smooth in these coordinates, so linear interpolation is within 1e-3 of the scale for
-# levels between 1e-5 and 1 - 1e-5.
 _INVERSE_DF = np.linspace(0.0, 0.5, 65)
 _SCORES = np.linspace(-4.5, 4.5, 181)
-_TABLE = np.stack(
-    [special.ndtri(special.ndtr(_SCORES))] + [special.stdtrit(1 / i, special.ndtr(_SCORES)) for i in _INVERSE_DF[1:]]
-)
+
+
+@functools.cache
+def _table() -> np.ndarray:
+    """Quantiles of the standardised t at 1/df = 0 … 1/2 (rows) and at normal scores -4.5 … 4.5 (columns).
+
+    Both are smooth in these coordinates, so linear interpolation is within 1e-3 of the scale for levels between 1e-5
+    and 1 - 1e-5.
+    """
+    from scipy import special  # here, as it takes long to import and a prediction is often made without
+
+    level = special.ndtr(_SCORES)
+    return np.stack([special.ndtri(level)] + [special.stdtrit(1 / i, level) for i in _INVERSE_DF[1:]])
 
 
 def log_gamma_ratio(df):
@@ -103,7 +111,7 @@ class StudentT(AbstractHead):
         return jnp.where(z > 0, 1 - tail, tail)
 
     def quantile(self, params, level):
-        table = jnp.asarray(_TABLE, params.dtype)
+        table = jnp.asarray(_table(), params.dtype)
         score = jax.scipy.special.ndtri(jnp.asarray(level, params.dtype))
         at_level = jax.vmap(lambda row: jnp.interp(score, jnp.asarray(_SCORES, params.dtype), row))(table)
         z = jnp.interp(1 / params[..., 2], jnp.asarray(_INVERSE_DF, params.dtype), at_level)
