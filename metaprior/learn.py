@@ -28,8 +28,9 @@ SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)
 
 
 def take(members: Any, index) -> Any:
-    """Some members, or one, of a stacked module."""
-    return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, members)
+    """Some members, or one, of a stacked module; on the host, as slicing compiles a program for each shape."""
+    part = lambda leaf: jax.device_put(np.asarray(leaf)[index]) if eqx.is_array(leaf) else leaf
+    return jax.tree.map(part, members)
 
 
 def equal_rows(lists: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
@@ -50,7 +51,7 @@ class Groups(eqx.Module):
 
     def table(self, groups, support: int, query: int) -> Table:
         """A source over some of the groups."""
-        arrays = [jnp.asarray(a) for a in (self.x, self.y, self.start, self.count, groups)]
+        arrays = jax.device_put([self.x, self.y, self.start, self.count, groups])
         return Table(*arrays, support, query, int(self.count.max()))
 
     def folds(self, everything: bool = False) -> tuple[np.ndarray, np.ndarray]:

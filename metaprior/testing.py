@@ -32,7 +32,8 @@ class _Case:
     learner: AbstractLearner
     head: AbstractHead
     tasks: tuple[Task, ...]
-    look: Callable
+    look: Callable  # what `_look` says, and more: `_more`
+    brief: Callable  # what `_look` says
     tolerance: float
     resampled: float | None
     traces: list
@@ -63,9 +64,8 @@ def _example(key, classes, y_dim, x_dim, pooled, shots):
     return Task(support, Data(x[SLOTS:], y[SLOTS:], jnp.ones(QUERY, bool)))
 
 
-def _look(learner, support, query, key, samples):
+def _look(posterior, query, key, samples):
     """What a posterior says of the query rows, as arrays."""
-    posterior = learner.posterior(support, key=key)
     predictive = posterior.predict(query.x, key=key, samples=samples)
     seen = _judge(predictive, query) | {
         "predict().mean": predictive.mean(),
@@ -74,6 +74,34 @@ def _look(learner, support, query, key, samples):
     if not _density(predictive):
         return seen
     return seen | {"joint_log_prob": posterior.joint_log_prob(query, key=key, samples=samples)}
+
+
+def _more(posterior, query, key, head):
+    """Whole functions at each query row twice; one row jointly and marginally; how much mass the predictive has."""
+    drawn = posterior.sample(jnp.concatenate([query.x, query.x]), key=key, samples=SAMPLES)
+    seen = {
+        "drawn": [part.head.mean(part.params) for part in drawn.parts],
+        "weights": [part.log_weight for part in drawn.parts],
+        "variance": drawn.variance(),
+    }
+    if not head.density:
+        return seen
+    row = Data(query.x[:1], query.y[:1], query.mask[:1])
+    seen["joint"] = posterior.joint_log_prob(row, key=key, samples=256)
+    seen["marginal"] = posterior.predict(row.x, key=key, samples=256).log_prob(row.y)[0]
+    if not head.classes and head.y_dim > 1:
+        return seen  # the integral over several outcomes is left to the head's own tests
+    predictive = posterior.predict(query.x, key=key, samples=4)
+    if head.classes:
+        y = jnp.broadcast_to(jnp.arange(head.classes, dtype=query.y.dtype)[:, None, None], (head.classes, QUERY, 1))
+        each = jnp.exp(jax.vmap(predictive.log_prob)(y))
+        return seen | {"mass": each.sum(0), "gap": jnp.abs(each.T - predictive.mean()).max()}
+    # y = mean + sd sinh(t): fine near the mean, and far into heavy tails
+    t = jnp.linspace(-13.0, 13.0, 6001)
+    scale = 0.3 * jnp.sqrt(predictive.variance())
+    y = predictive.mean() + scale * jnp.sinh(t)[:, None, None]
+    density = jnp.exp(jax.vmap(predictive.log_prob)(y)) * jnp.cosh(t)[:, None] * scale[:, 0]
+    return seen | {"mass": density.sum(0) * (t[1] - t[0]), "gap": jnp.zeros(())}
 
 
 def _density(predictive) -> bool:
@@ -93,12 +121,16 @@ def _put(array, dtype=None):
     return jax.device_put(np.asarray(array, dtype))
 
 
-def _same(a, b, tolerance, message):
-    """Two trees of arrays are equal within a tolerance relative to their size."""
+def _gaps(a, b):
+    """How far the arrays of two trees are from each other, relative to 1 + their size, by name."""
     for (path, left), (_, right) in zip(jax.tree.leaves_with_path(a), jax.tree.leaves_with_path(b)):
         left, right = np.asarray(left), np.asarray(right)  # numpy: nothing here needs to be compiled
-        gap = float(np.max(np.abs(left - right) / (1.0 + np.abs(right))))
-        name = jax.tree_util.keystr(path, simple=True)
+        yield jax.tree_util.keystr(path, simple=True), float(np.max(np.abs(left - right) / (1.0 + np.abs(right))))
+
+
+def _same(a, b, tolerance, message):
+    """Two trees of arrays are equal within a tolerance relative to their size."""
+    for name, gap in _gaps(a, b):
         assert gap <= tolerance, f"{message} {name or 'The value'} differs by {gap:.2g} (relative to 1 + its size)."
 
 
@@ -120,12 +152,16 @@ def _case(learner, head, x_dim, pooled, tolerance, resampled=None) -> _Case:
     # Weak types (arrays made from Python numbers) would compile everything twice.
     learner = jax.tree.map(lambda a: _put(a) if _plain(a) else a, learner)
     traces = []
+    samples = MANY if resampled else SAMPLES
 
-    def counted(*arguments):
+    def look(learner, support, query, key):
+        """In one program, as compiling takes nearly all of the time that the checks need."""
         traces.append(None)
-        return _look(*arguments, MANY if resampled else SAMPLES)
+        posterior = learner.posterior(support, key=key)
+        return _look(posterior, query, key, samples), _more(posterior, query, key, head)
 
-    return _Case(learner, head, tasks, eqx.filter_jit(counted), tolerance, resampled, traces)
+    brief = lambda learner, support, query, key: _look(learner.posterior(support, key=key), query, key, samples)
+    return _Case(learner, head, tasks, eqx.filter_jit(look), brief, tolerance, resampled, traces)
 
 
 # ---- what a learner must hold ----
@@ -152,20 +188,17 @@ def _check_key(case):
 def _check_padding(case):
     task, key = case.tasks[1], jr.key(3)
     shown, mask = task.support, task.support.mask[:, None]
-    plain = case.look(case.learner, shown, task.query, key)
+    plain, _ = case.look(case.learner, shown, task.query, key)
     fill = lambda a, junk: _put(np.where(mask, a, junk), a.dtype)
     junk = Data(fill(shown.x, 37.0), fill(shown.y, 1.0), shown.mask)
     message = "Rows outside the mask changed the answer: a reduction over points does not go through the mask."
-    _same(case.look(case.learner, junk, task.query, key), plain, case.tolerance, message)
-    longer = case.look(case.learner, pad(shown, SLOTS + 3), task.query, key)
-    message = "Three more padding rows changed the answer: something depends on the number of slots (a mean over "
-    _same(longer, plain, case.other_draws, message + "them), or noise is drawn a slot (see `resampled`).")
+    _same(case.look(case.learner, junk, task.query, key)[0], plain, case.tolerance, message)
 
 
 def _check_order(case):
     task, key = case.tasks[0], jr.key(4)
     turned = jax.tree.map(lambda a: _put(np.asarray(a)[[3, 0, 5, 1, 4, 2]]), task.support)
-    pair = [case.look(case.learner, support, task.query, key) for support in (task.support, turned)]
+    pair = [case.look(case.learner, support, task.query, key)[0] for support in (task.support, turned)]
     message = "The order of the support rows changed the answer. A method that reads a sequence passes ordered=True."
     _same(*pair, case.other_draws, message)
 
@@ -176,7 +209,7 @@ def _check_eager(case):
         task.query.x, key=key, samples=MANY if case.resampled else SAMPLES
     )
     eager = _judge(predictive, task.query)
-    compiled = case.look(case.learner, task.support, task.query, key)
+    compiled, _ = case.look(case.learner, task.support, task.query, key)
     compiled = {name: compiled[name] for name in eager}
     _same(eager, compiled, case.tolerance, "The compiled posterior differs from the eager one: look for a side effect.")
 
@@ -186,84 +219,57 @@ def _stack(tasks):
 
 
 def _check_vmap(case):
-    tasks, keys = _stack(case.tasks), jr.split(jr.key(6), len(case.tasks))
-    samples = MANY if case.resampled else SAMPLES
-    call = eqx.filter_jit(lambda m, t, k: jax.vmap(lambda a, b: _look(m, a.support, a.query, b, samples))(t, k))
-    together = call(case.learner, tasks, keys)
-    alone = [case.look(case.learner, t.support, t.query, k) for t, k in zip(case.tasks, keys)]
+    """All tasks at once, with three more padding rows; only where the two make a difference it is asked which did."""
+    keys = jr.split(jr.key(6), len(case.tasks))
+    longer = lambda support: pad(support, SLOTS + 3)
+    alone = [case.look(case.learner, t.support, t.query, k)[0] for t, k in zip(case.tasks, keys)]
+    call = eqx.filter_jit(lambda m, t, k: jax.vmap(lambda a, b: case.brief(m, a.support, a.query, b))(t, k))
+    together = call(case.learner, _stack([Task(longer(t.support), t.query) for t in case.tasks]), keys)
+    if max(gap for _, gap in _gaps(together, _stack(alone))) <= case.other_draws:
+        return
+    task = case.tasks[1]
+    more = eqx.filter_jit(case.brief)(case.learner, longer(task.support), task.query, keys[1])
+    message = "Three more padding rows changed the answer: something depends on the number of slots (a mean over "
+    _same(more, alone[1], case.other_draws, message + "them), or noise is drawn a slot (see `resampled`).")
     message = "vmap over tasks differs from a loop: some operation mixes tasks or reuses one task's noise."
-    _same(together, _stack(alone), 10 * case.tolerance, message)
+    _same(call(case.learner, _stack(case.tasks), keys), _stack(alone), 10 * case.tolerance, message)
 
 
 def _check_proper(case):
-    """The predictive is a density (probabilities), checked at one query point with 1 support row and with all."""
-    classes = case.head.classes
-    if not case.head.density or (not classes and case.head.y_dim > 1):
-        return  # nothing to integrate; the integral over several outcomes is left to the head's own tests
-
-    @eqx.filter_jit
-    def total(learner, task):
-        predictive = learner.posterior(task.support, key=jr.key(7)).predict(task.query.x, key=jr.key(7), samples=4)
-        if classes:
-            y = jnp.broadcast_to(jnp.arange(classes, dtype=task.query.y.dtype)[:, None, None], (classes, QUERY, 1))
-            each = jnp.exp(jax.vmap(predictive.log_prob)(y))
-            return each.sum(0), jnp.abs(each.T - predictive.mean()).max()
-        # y = mean + sd sinh(t): fine near the mean, and far into heavy tails
-        t = jnp.linspace(-13.0, 13.0, 6001)
-        scale = 0.3 * jnp.sqrt(predictive.variance())
-        y = predictive.mean() + scale * jnp.sinh(t)[:, None, None]
-        density = jnp.exp(jax.vmap(predictive.log_prob)(y)) * jnp.cosh(t)[:, None] * scale[:, 0]
-        return density.sum(0) * (t[1] - t[0]), jnp.zeros(())
-
+    """The predictive is a density (probabilities), checked at each query point with 1 support row and with all."""
     for task in (case.tasks[0], case.tasks[2]):
-        mass, gap = total(case.learner, task)
-        off = float(np.abs(np.asarray(mass) - 1).max())
-        name = "probabilities of the classes sum to" if classes else "predictive density integrates to"
-        assert off < 1e-2, f"The {name} {np.asarray(mass)}, not 1: log_prob of the mixture is not normalised."
-        assert float(gap) < 1e-3, "predict().mean is not the probability that log_prob gives."
+        _, more = case.look(case.learner, task.support, task.query, jr.key(7))
+        if "mass" not in more:
+            return
+        off = float(np.abs(np.asarray(more["mass"]) - 1).max())
+        name = "probabilities of the classes sum to" if case.head.classes else "predictive density integrates to"
+        assert off < 1e-2, f"The {name} {np.asarray(more['mass'])}, not 1: log_prob of the mixture is not normalised."
+        assert float(more["gap"]) < 1e-3, "predict().mean is not the probability that log_prob gives."
 
 
 def _check_sample(case):
     """Draws are whole functions: equal at equal x; and one row has the same density jointly and marginally."""
     task = case.tasks[1]
-    twice = _put(np.concatenate([task.query.x, task.query.x]))
-
-    @eqx.filter_jit
-    def values(learner, key):
-        drawn = learner.posterior(task.support, key=jr.key(8)).sample(twice, key=key, samples=SAMPLES)
-        return [part.head.mean(part.params) for part in drawn.parts], drawn.variance(), [
-            part.log_weight for part in drawn.parts]  # fmt: skip
-
-    means, variance, weights = values(case.learner, jr.key(9))
+    _, more = case.look(case.learner, task.support, task.query, jr.key(8))
     width = case.head.classes or case.head.y_dim
-    for mean, weight in zip(means, weights):
+    for mean, weight in zip(more["drawn"], more["weights"]):
         assert mean.shape == (weight.shape[0], 2 * QUERY, width), (
             f"sample() gave a part of shape {mean.shape}; components ({weight.shape[0]}) lead, then points "
             f"({2 * QUERY}), then {width} outcomes."
         )
         mean = np.asarray(mean)
         gap = np.abs(mean[:, :QUERY] - mean[:, QUERY:]).max()
-        limit = 0.05 * np.sqrt(np.asarray(variance).max())
+        limit = 0.05 * np.sqrt(np.asarray(more["variance"]).max())
         assert float(gap) <= float(limit), (
             f"A draw differs by {float(gap):.2g} between two rows with the same x. Component i of sample() must be one "
             "function for all x: draw the task's parameters once a component, not once a point."
         )
-
-    if not case.head.density:
-        return
-
-    @eqx.filter_jit
-    def one_row(learner):
-        row = Data(task.query.x[:1], task.query.y[:1], task.query.mask[:1])
-        posterior = learner.posterior(task.support, key=jr.key(8))
-        marginal = posterior.predict(row.x, key=jr.key(9), samples=256).log_prob(row.y)[0]
-        return posterior.joint_log_prob(row, key=jr.key(9), samples=256), marginal
-
-    joint, marginal = one_row(case.learner)
-    assert abs(float(joint) - float(marginal)) < 0.02, (
-        f"One row alone has log density {float(joint):.4f} in joint_log_prob and {float(marginal):.4f} in predict; with "
-        "one row they are the same quantity. Check the noise, and that log_prob takes the log of a mean."
-    )
+    if "joint" in more:
+        joint, marginal = float(more["joint"]), float(more["marginal"])
+        assert abs(joint - marginal) < 0.02, (
+            f"One row alone has log density {joint:.4f} in joint_log_prob and {marginal:.4f} in predict; with one row "
+            "they are the same quantity. Check the noise, and that log_prob takes the log of a mean."
+        )
 
 
 def _roundtrip(learner: AbstractLearner) -> AbstractLearner:
@@ -323,7 +329,10 @@ def _name(path) -> str:
 
 def _check_training(case, untrained):
     """Finite loss and gradients; each meta-parameter moves the loss of some task; vmap, jit and eager agree."""
-    method, tasks, keys = case.learner, _stack(case.tasks), jr.split(jr.key(12), len(case.tasks))
+    method, keys = case.learner, jr.split(jr.key(12), len(case.tasks))
+    twice = lambda a, junk: _put(np.concatenate([a, np.full_like(a, junk)]))
+    padded = lambda q: Data(twice(q.x, 37.0), twice(q.y, 1.0), twice(q.mask, False))
+    tasks = _stack([Task(task.support, padded(task.query)) for task in case.tasks])
     moving, fixed = eqx.partition(method, eqx.is_inexact_array)
 
     @jax.jit
@@ -350,15 +359,12 @@ def _check_training(case, untrained):
             "it in the loss, make it a Python number, or name it in the class's `untrained`."
         )
     task, key = case.tasks[1], keys[1]
-    compiled = gradients(moving, tasks, keys)[0][1]
+    compiled, eager = gradients(moving, tasks, keys)[0][1], method.loss(task, key=key)
+    if float(np.abs(compiled - eager)) > case.tolerance * (1 + float(np.abs(eager))):
+        message = "Query rows outside the mask changed the loss."
+        _same(method.loss(Task(task.support, padded(task.query)), key=key), eager, case.tolerance, message)
     message = "The loss compiled and vmapped over tasks differs from the eager loss of one task."
-    _same(compiled, method.loss(task, key=key), case.tolerance, message)
-    double = lambda a, junk: _put(np.concatenate([a, np.full_like(a, junk)]))
-    longer = Task(
-        task.support, Data(double(task.query.x, 37.0), double(task.query.y, 1.0), double(task.query.mask, False))
-    )
-    padded = eqx.filter_jit(lambda m: m.loss(longer, key=key))(method)
-    _same(padded, compiled, case.tolerance, "Query rows outside the mask changed the loss.")
+    _same(compiled, eager, case.tolerance, message)
 
 
 def check_method(
