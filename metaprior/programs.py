@@ -10,10 +10,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import export
 
 from metaprior import files
@@ -31,7 +33,7 @@ def _versions() -> str:
     return repr((jax.__version__, eqx.__version__, jax.default_backend(), ours))
 
 
-def _name(function: Callable, arguments: tuple) -> str | None:
+def _name(function: FunctionType, arguments: tuple) -> str | None:
     """A digest of everything that the trace depends on; none where it depends on code of others, or on many devices."""
     if any(len(a.devices()) > 1 for a in jax.tree.leaves(arguments) if isinstance(a, jax.Array)):
         return None
@@ -42,7 +44,7 @@ def _name(function: Callable, arguments: tuple) -> str | None:
         return None
     if not all(module.split(".")[0] in _OURS for module in re.findall(r'"(?:class|named)": "([^":]+):', header)):
         return None
-    digest = hashlib.sha256(repr((function.__qualname__, bool(jax.config.jax_enable_x64), _versions())).encode())
+    digest = hashlib.sha256(repr((function.__qualname__, str(jnp.result_type(float)), _versions())).encode())
     for part in (header.encode(), *(array.tobytes() for array in arrays)):
         digest.update(part)
     return f"traced-{digest.hexdigest()[:32]}"
@@ -58,7 +60,7 @@ def _read(path: Path) -> export.Exported | None:
     return None
 
 
-def _trace(path: Path, function: Callable, arguments: tuple) -> export.Exported:
+def _trace(path: Path, function: FunctionType, arguments: tuple) -> export.Exported:
     arrays, static = eqx.partition(arguments, eqx.is_array)
     leaves, tree = jax.tree.flatten(arrays)
     flat = lambda leaves: function(*eqx.combine(jax.tree.unflatten(tree, leaves), static))
@@ -72,7 +74,7 @@ def _trace(path: Path, function: Callable, arguments: tuple) -> export.Exported:
     return export.deserialize(data)  # as a later process does, so that it finds the compiled program too
 
 
-def kept(function: Callable) -> Callable:
+def kept(function: FunctionType) -> Callable:
     """`eqx.filter_jit(function)`, traced once for all processes that share a compilation cache.
 
     For functions of a module, called with positional arguments and returning arrays in tuples or dictionaries.
@@ -83,7 +85,7 @@ def kept(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
-        folder = jax.config.jax_compilation_cache_dir
+        folder = jax.config.values["jax_compilation_cache_dir"]
         name = _name(function, arguments) if folder else None
         if name is None:
             return plain(*arguments)
