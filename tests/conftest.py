@@ -16,6 +16,8 @@ from metaprior.cli import use_cache  # noqa: E402
 
 use_cache()
 
+# For programs that run once: LLVM does not optimise, and fusions are emitted without the detour through MLIR.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
@@ -23,10 +25,10 @@ DATA = ROOT.parent / "shared" / "data"
 def pytest_configure(config):
     """Without the slow tests nearly all time goes into compiling.
 
-    Quick compilation of slower programs halves it, and a core for each worker saves another sixth.
+    Quick compilation of slower programs makes a third of it, and a core for each worker saves a sixth of that.
     """
     if "not slow" in config.option.markexpr:
-        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        os.environ.setdefault("XLA_FLAGS", QUICK)
         if _WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, {cores[int(_WORKER[2:]) % len(cores)]})

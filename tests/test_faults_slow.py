@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from conftest import tiny_csv
+from conftest import QUICK, tiny_csv
 
 import metaprior
 from metaprior import files
 
-KILLS = {"fit": 22, "reproduce": 12, "evaluate": 8, "save": 8}
+KILLS = {"fit": 16, "reproduce": 8, "evaluate": 8, "save": 18}
 FIT = ["fit", "t.csv", "--task", "g", "--target", "y", "--steps", "120"]
 REPRODUCE = ["reproduce", "few-tasks", "--methods", "maml", "--set", "steps=20", "--set", "sizes=[1,2]", "--set",
              'families=["PACOH sinusoid"]', "--set", "tasks=20"]  # fmt: skip
@@ -41,7 +41,7 @@ class Killer:
         self.environment = {
             **os.environ,
             "METAPRIOR_CACHE": str(folder / "cache"),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": QUICK,
         }
 
     def start(self, *command: str) -> subprocess.Popen:
