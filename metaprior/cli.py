@@ -1,5 +1,6 @@
 """The command line: one command per verb; jax and polars load only inside the commands that need them."""
 
+import gc
 import json
 import os
 import sys
@@ -334,6 +335,7 @@ def complain(message: str) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: a clear line on stderr and status 2 for anything the user can put right."""
+    gc.set_threshold(100_000)  # importing and tracing make very many objects, nearly all of which stay
     status = 0
     command = next(iter(sys.argv[1:] if arguments is None else arguments), "")
     stopped = f"metaprior: stopped{CONTINUED.get(command, '')}.\n"
