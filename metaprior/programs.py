@@ -44,7 +44,9 @@ def _name(function: FunctionType, arguments: tuple) -> str | None:
         return None
     if not all(module.split(".")[0] in _OURS for module in re.findall(r'"(?:class|named)": "([^":]+):', header)):
         return None
-    digest = hashlib.sha256(repr((function.__qualname__, str(jnp.result_type(float)), _versions())).encode())
+    digest = hashlib.sha256(
+        repr((function.__module__, function.__qualname__, str(jnp.result_type(float)), _versions())).encode()
+    )
     for part in (header.encode(), *(array.tobytes() for array in arrays)):
         digest.update(part)
     return f"traced-{digest.hexdigest()[:32]}"

@@ -225,7 +225,7 @@ def _check_vmap(case):
     alone = [case.look(case.learner, t.support, t.query, k)[0] for t, k in zip(case.tasks, keys)]
     call = eqx.filter_jit(lambda m, t, k: jax.vmap(lambda a, b: case.brief(m, a.support, a.query, b))(t, k))
     together = call(case.learner, _stack([Task(longer(t.support), t.query) for t in case.tasks]), keys)
-    if max(gap for _, gap in _gaps(together, _stack(alone))) <= case.other_draws:
+    if all(gap <= case.tolerance for _, gap in _gaps(together, _stack(alone))):
         return
     task = case.tasks[1]
     more = eqx.filter_jit(case.brief)(case.learner, longer(task.support), task.query, keys[1])
