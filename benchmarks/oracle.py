@@ -148,13 +148,13 @@ def markdown(results: dict) -> str:
 
 
 def marks(name: str) -> tuple[str, str]:
-    """What stands before and after a measured table in docs/methods.md."""
+    """What stands before and after a measured table on a page."""
     return f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
 
 
-def into_docs(name: str, text: str) -> None:
-    """Between its marks in docs/methods.md."""
-    path = ROOT / "docs" / "methods.md"
+def into_docs(name: str, text: str, page: str = "methods") -> None:
+    """Between its marks on a page of docs."""
+    path = ROOT / "docs" / f"{page}.md"
     begin, end = marks(name)
     head, rest = path.read_text("utf-8").split(begin)
     path.write_text(head + begin + text + end + rest.split(end, 1)[1], "utf-8")

@@ -11,16 +11,12 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-# XLA's CPU client (jaxlib 0.10) can wait for itself for ever: a batched factorisation waits for parts of its work that
-# stand behind other factorisations in the queue of a small thread pool, which wait in turn. With a pool of one thread
-# each runs where it is called; a second thread still takes independent operations, and batches of small matrices,
-# which is what tasks are, gain nothing from a larger pool. Set before JAX starts; a user's own setting wins.
-#
 # Where the host is told to be several devices, each needs threads of its own: one that waits for the others' sums in the
-# only thread would wait for ever.
+# only thread would wait for ever. Set before JAX starts; a user's own setting wins.
 _forced = re.search(r"host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
 _devices = int(_forced[1] if _forced else os.environ.get("JAX_NUM_CPU_DEVICES") or 1)
-os.environ.setdefault("PJRT_NPROC", str(1 if _devices == 1 else 2 * _devices + 2))
+if _devices > 1:
+    os.environ.setdefault("PJRT_NPROC", str(2 * _devices + 2))
 
 # LAPACK, which JAX calls for factorisations, wakes threads for matrices of 32 rows or more and lets them spin: on two
 # busy cores the gradient of sixteen factors of that size took 43 ms of their time, and takes 0.3 ms with one thread.

@@ -4,6 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+import metaprior.lapack  # noqa: F401
+
 
 class Data(eqx.Module):
     """The rows of one task.

@@ -12,6 +12,9 @@ _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 _BASE = Path(os.environ.get("METAPRIOR_CACHE") or Path.home() / ".cache" / "metaprior")
 os.environ["METAPRIOR_CACHE"] = str(_BASE / f"tests-{_WORKER}")  # one a worker: no two write the same file at once
 
+if _WORKER.startswith("gw"):  # the other cores are other workers'
+    os.environ.setdefault("PJRT_NPROC", "1")
+
 from metaprior.cli import use_cache  # noqa: E402
 
 use_cache()

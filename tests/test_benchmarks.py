@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 import metaprior
-from benchmarks import defaults
+from benchmarks import defaults, properties
 from metaprior.methods import METHODS
 
 RESULTS, PAGE = ROOT / "benchmarks" / "oracle.json", ROOT / "docs" / "methods.md"
@@ -50,6 +50,15 @@ def test_the_page_shows_what_was_measured(oracle, results):
 def test_every_method_is_on_the_page():
     text = PAGE.read_text("utf-8").split("## Measured")[0]
     assert [name for name in METHODS if f"| `{name}` |" not in text] == []
+
+
+def test_every_method_has_its_properties_on_the_page(oracle):
+    measured = oracle.read(properties.KEPT)
+    assert set(METHODS) | {"exact", "exact_classes"} == set(measured)
+    assert measured["exact"]["expressive power"] == [1.0, 0.0]
+    begin, end = oracle.marks("properties")
+    page = (ROOT / "docs" / "how-to-choose.md").read_text("utf-8")
+    assert page.split(begin)[1].split(end)[0] == properties.markdown(measured)
 
 
 def test_defaults_trained_and_the_page_says_how_well(oracle):

@@ -1,0 +1,57 @@
+"""The lecture's table of properties, measured, into docs/how-to-choose.md.
+
+    metaprior reproduce properties --methods all --out DIR
+    python -m benchmarks.properties DIR     keeps what DIR/results.json says and writes the table
+    python -m benchmarks.properties         writes the table from what was kept
+
+Every row of the table of methods has one here; of the many figures of a report those that stand for a property.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.oracle import ROOT, into_docs, read
+
+KEPT = ROOT / "benchmarks" / "properties.json"
+COLUMNS = {
+    "expressive power": ("inside", "expressive"),
+    "error, 200 / 10 rows": ("inside", "ratio"),
+    "other functions": ("other functions", "ratio"),
+    "other inputs": ("other inputs", "ratio"),
+    "NLL above exact": ("inside", "gap"),
+    "spread / error": ("inside", "spread"),
+    "in 90 % interval": ("inside", "coverage90"),
+}
+NAMES = {"exact": "*exact posterior*", "exact_classes": "*exact posterior, classes*"}
+
+
+def figures(results: dict) -> dict[str, dict[str, list[float]]]:
+    """Of every method the value and standard error of each column; methods for classes alone are judged on classes."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for cell in results["cells"]:
+        at = {(f["setting"].removesuffix(" (classes)"), f["metric"]): f for f in cell["figures"]}
+        given = {name: at[where] for name, where in COLUMNS.items() if where in at}
+        found[cell["method"]] = {n: [round(f["value"], 4), round(f["error"], 4)] for n, f in given.items()}
+    return found
+
+
+def markdown(found: dict[str, dict[str, list[float]]]) -> str:
+    """A row a method."""
+    lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for name, row in found.items():
+        cells = ["{:.2f} ± {:.2f}".format(*row[column]) if column in row else "" for column in COLUMNS]
+        lines.append(f"| {NAMES.get(name, f'`{name}`')} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        found = figures(json.loads((Path(sys.argv[1]) / "results.json").read_text("utf-8")))
+        rows = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in found.items())
+        KEPT.write_text(f"{{\n{rows}\n}}\n", "utf-8")
+    into_docs("properties", markdown(read(KEPT)), "how-to-choose")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Factorisations of batches: one matrix after another, the same values and derivatives, and no waiting for ever."""
+
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metaprior.lapack
+
+SYMMETRIC = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
+SYMMETRIC = (SYMMETRIC @ SYMMETRIC.swapaxes(-1, -2) + np.eye(4)).astype(np.float32)
+RIGHT = np.random.default_rng(1).normal(size=(2, 3, 4, 5)).astype(np.float32)
+
+# what is asked of JAX, and numpy's answer for one matrix
+ASKED = {
+    "cholesky": (jnp.linalg.cholesky, lambda a, b: np.linalg.cholesky(a)),
+    "triangular_solve": (
+        lambda a, b: jax.scipy.linalg.solve_triangular(a, b, lower=True),
+        lambda a, b: np.linalg.solve(np.tril(a), b),
+    ),
+    "lu": (jnp.linalg.solve, np.linalg.solve),
+    "eigh": (lambda a, b: jnp.linalg.eigh(a)[0], lambda a, b: np.linalg.eigh(a)[0]),
+    "svd": (lambda a, b: jnp.linalg.svd(b, compute_uv=False), lambda a, b: np.linalg.svd(b, compute_uv=False)),
+    "householder_product": (lambda a, b: jnp.abs(jnp.linalg.qr(b)[1]), lambda a, b: np.abs(np.linalg.qr(b)[1])),
+}
+
+
+def test_every_primitive_is_asked():
+    assert set(ASKED) == set(metaprior.lapack.PRIMITIVES)
+
+
+@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (0,)])
+def test_values_are_those_of_single_matrices(name, batch):
+    ours, numpys = ASKED[name]
+    one = (lambda a, b: ours(a)) if name == "cholesky" else ours
+    for _ in batch:
+        one = jax.vmap(one)
+    a, b = (m[(0,) * (2 - len(batch))] if batch != (0,) else m[0, :0] for m in (SYMMETRIC, RIGHT))
+    found = np.asarray(jax.jit(one)(a, b))
+    pairs = list(zip(a.reshape(-1, 4, 4), b.reshape(-1, 4, 5)))
+    assert found.shape[: len(batch)] == batch
+    wanted = np.array([numpys(*pair) for pair in pairs]).reshape(found.shape)
+    np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-5)
+
+
+def _log_density(a, b):
+    factor = jnp.linalg.cholesky(a)
+    z = jax.scipy.linalg.solve_triangular(factor, b, lower=True)
+    return -(z**2).sum() / 2 - jnp.log(jnp.diagonal(factor)).sum()
+
+
+def test_derivatives_of_a_batch_are_those_of_single_matrices():
+    gradient = jax.jit(jax.vmap(jax.vmap(jax.grad(_log_density, argnums=(0, 1)))))(SYMMETRIC, RIGHT)
+    for i in np.ndindex(2, 3):
+        inverse = np.linalg.inv(SYMMETRIC[i])
+        solved = inverse @ RIGHT[i]
+        np.testing.assert_allclose(gradient[1][i], -solved, rtol=1e-3, atol=1e-4)
+        by_a = (solved @ solved.T - inverse) / 2
+        both = (gradient[0][i] + gradient[0][i].T) / 2
+        np.testing.assert_allclose(both, by_a, rtol=1e-3, atol=1e-4)
+
+
+def test_a_matrix_without_a_factor_spoils_no_other():
+    a = SYMMETRIC[0].copy()
+    a[1] = -np.eye(4)
+    found = np.asarray(jax.jit(jnp.linalg.cholesky)(a))
+    assert np.isnan(found[1]).any() and np.isfinite(found[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("batch", [(), (7,), (2, 7)])
+def test_lapack_sees_single_matrices(batch):
+    a = jax.ShapeDtypeStruct((*batch, 6, 6), jnp.float32)
+    text = jax.jit(lambda a: jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(a), a)).lower(a).as_text()
+    calls = [line for line in text.splitlines() if "@lapack_" in line]
+    assert len(calls) == 2
+    assert all("tensor<6x6xf32>" in line and not re.search(r"tensor<\d+x6x6x", line) for line in calls)
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+def test_many_factorisations_at_once_end(threads):
+    """As JAX lowers it itself, this program waits for ever with two or three threads."""
+    code = """
+import jax, jax.numpy as jnp, metaprior.infer
+def value(a):
+    factors = [jnp.linalg.cholesky(a + 50 * (i + 1) * jnp.eye(40)) for i in range(12)]
+    return sum(jax.scipy.linalg.solve_triangular(f, a, lower=True).sum() for f in factors)
+a = jax.random.normal(jax.random.key(0), (32, 40, 40))
+a = a @ a.swapaxes(1, 2)
+gradient = jax.jit(jax.grad(value))
+for _ in range(50):
+    out = gradient(a).block_until_ready()
+print(bool(jnp.isfinite(out).all()))
+"""
+    environment = os.environ | {"PJRT_NPROC": threads}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert run.stdout.strip() == "True", run.stderr
+
+
+def test_another_jax_gets_one_thread(monkeypatch):
+    """Where JAX keeps its rules elsewhere, there is nobody to wait for."""
+    monkeypatch.delenv("PJRT_NPROC", raising=False)
+    monkeypatch.setattr(metaprior.lapack.mlir, "_platform_specific_lowerings", {})
+    metaprior.lapack._install()
+    assert os.environ.pop("PJRT_NPROC") == "1"
