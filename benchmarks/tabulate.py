@@ -99,6 +99,10 @@ def markdown(results: dict) -> str:
         value = f"{number(middle(one['values']))} {one['unit']}" if one["values"] else one.get("error", "")  # ty: ignore[invalid-argument-type]
         wide = spread(one["values"]) if len(one["values"]) > 1 else ""
         text.append(f"| {name} | {value} | {wide} | {target} | {verdict(met(one))} |")
+    for curve in results.get("scale", {}).values():
+        cells = lambda values: f"| {' | '.join(map(number, values))} |"
+        text += ["", f"{curve['what']}{', incomplete: ' + curve['error'] if curve['error'] else ''}:", ""]
+        text += [cells(curve["x"]), f"|{'---:|' * len(curve['x'])}", cells(curve["y"])]
     return "\n".join(text) + "\n"
 
 
