@@ -13,6 +13,7 @@ import metaprior
 from benchmarks import cases
 from benchmarks.cases import SHOTS, Case
 from metaprior import Spec
+from metaprior.devices import cores, mesh_of
 from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import METHODS
 from metaprior.nets.conv import Conv4
@@ -56,6 +57,8 @@ class Ours:
     """Meta-trains in chunks of about a tenth of a second, and adapts to one task."""
 
     def __init__(self, case: Case, plain: bool = True) -> None:
+        cores(case.batch)  # the process sees as many as it may use; each becomes a device for a share of the tasks
+        self.mesh = mesh_of("all", case.batch)
         self.case, self.source, self.method = case, source_of(case), method_of(case, plain)
         options = case.plain if plain else case.defaults or {}
         self.samples = options.get(cases.many_of(case.row), 1)
@@ -89,7 +92,7 @@ class Ours:
 
             rate = {"optimiser": adam(self.optimiser, 10**6)}
         fitted = metaprior.fit(self.method, self.source, key=jax.random.key(1), steps=self.done, batch=self.case.batch,
-                               every=self.chunk, state=self.state, at_once=self.case.at_once, **rate)  # fmt: skip
+                               every=self.chunk, state=self.state, at_once=self.case.at_once, mesh=self.mesh, **rate)  # fmt: skip
         self.state = fitted.state
         return self.chunk * self.case.batch
 

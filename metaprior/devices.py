@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,25 @@ def by_first(call: Callable[[], None]) -> None:
         raise InputError("stopped, as the first process did.")
     if failed is not None:
         raise failed
+
+
+def cores(batch: int) -> None:
+    """On CPUs make a device of every core, as many as share `batch` tasks well, where JAX has not started yet.
+
+    Devices wait for each other once a step (`spread`), one thread each, so that with a thread a device one is always left
+    that can go on; more threads would only hand small work to one another. Nothing changes for several processes, or where
+    the number of devices has been chosen.
+    """
+    forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if forced or jax.config.read("jax_num_cpu_devices") != -1 or jax.distributed.is_initialized():
+        return
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = max(n for n in range(1, min(here, batch) + 1) if -batch % n < batch / 3)
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # JAX has started
+        return
+    os.environ.setdefault("PJRT_NPROC", str(count))
 
 
 def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:

@@ -57,11 +57,26 @@ class Fitted(eqx.Module):
     seconds: float
 
 
-def _mean_loss(method, tasks, keys, at_once=None):
-    one = lambda task, k: method.loss(task, key=k)
-    if at_once is None:
-        return jax.vmap(one)(tasks, keys).mean()
-    return jax.lax.map(lambda pair: one(*pair), (tasks, keys), batch_size=at_once).mean()
+def _mean_loss(method, tasks, keys, at_once, mesh):
+    arrays, rest = eqx.partition(method, eqx.is_array)
+    leaves, shape = jax.tree.flatten(tasks)
+
+    def each(arrays, leaves, keys):
+        one = lambda task, k: eqx.combine(arrays, rest).loss(task, key=k)
+        pairs = jax.tree.unflatten(shape, leaves), keys
+        if at_once is None:
+            return jax.vmap(one)(*pairs)
+        return jax.lax.map(lambda pair: one(*pair), pairs, batch_size=at_once)
+
+    if mesh is None:
+        return each(arrays, leaves, keys).mean()
+
+    def weighted(arrays, *parts):
+        *leaves, keys, weights = parts
+        losses = each(arrays, leaves, keys)
+        return (weights.astype(losses.dtype) * losses).sum()
+
+    return devices.spread(weighted, mesh)(arrays, *leaves, keys)
 
 
 def _gradient(params, rest, source, keys, at_once, mesh):
@@ -136,7 +151,7 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
         best, best_loss, best_step, loss = method, state.best_loss, done, jnp.nan
     else:
         keys = jr.split(validate_key, jax.tree.leaves(validation)[0].shape[0])
-        loss = _mean_loss(method, validation, keys, at_once)
+        loss = _mean_loss(method, validation, keys, at_once, mesh)
         better = loss < state.best_loss
         pick = lambda new, old: jnp.where(better, new, old) if eqx.is_array(new) else new
         best = jax.tree.map(pick, method, state.best)
@@ -222,12 +237,13 @@ def fit(
         raise ValueError(f"fit takes at_once that divides batch = {batch}; got {at_once}.")
     begin = time.perf_counter()
     optimiser = adam(learning_rate, steps) if optimiser is None else optimiser
-    if state is None:
+    new = state is None
+    if new:
         members = 0 if axes is None else jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
         state = _start(method, key, optimiser, members)
-        if validation is not None:  # the untrained method competes too
-            state = _run(state, source, validation, axes, optimiser, np.int32(0), batch, at_once, None)[0]
     state, source, validation = devices.replicate((state, source, validation), mesh)
+    if new and validation is not None:  # the untrained method competes too
+        state = _run(state, source, validation, axes, optimiser, np.int32(0), batch, at_once, mesh)[0]
     losses, looks, outcome = [], [], "done"
     done = int(jnp.max(state.step))
     while done < steps:

@@ -18,7 +18,7 @@ from metaprior import chain, files, learn
 from metaprior.adapted import Posterior
 from metaprior.baselines import Boosting, cross_fit
 from metaprior.culprits import BadTask, BadTasks
-from metaprior.devices import agree, mesh_of
+from metaprior.devices import agree, cores, mesh_of
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation, JointEvaluation, Units, evaluate
 from metaprior.groups import SKIP, Arrays, Checked, check_all, frame_of, runs, sorted_groups
@@ -98,6 +98,8 @@ class Prior:
             raise InputError(f"holdout is a share between 0 and 0.5; got {holdout}.")
         if steps is not None and steps < 1:
             raise InputError(f"steps is at least 1; got {steps}.")
+        if devices != 1:
+            cores(learn.BATCH)
         mesh_of(devices, learn.BATCH)  # refuses a number of devices that JAX does not see
         self.method, self.log_target, self.steps, self.seed = method, log_target, steps, seed
         self.kind, self.holdout, self.split_by, self.devices = kind, holdout, split_by, devices

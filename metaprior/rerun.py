@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from metaprior import compare, run
+from metaprior.devices import cores
 from metaprior.errors import InputError
+from metaprior.learn import BATCH
 from metaprior.protocols import runner
 
 Tell = Callable[[float, str], None]
@@ -48,7 +50,10 @@ def _fit(folder: Path, record: dict, again: Path, progress: Tell) -> tuple[list,
     if not before.finished:
         raise InputError(f"{folder}: this fit has not finished; continue it with `fit --resume`.")
     table, facts = _table(record)
-    devices, there = record.get("devices", 1), run.machine()["device_count"]
+    devices = record.get("devices", 1)
+    if devices != 1:
+        cores(BATCH)
+    there = run.machine()["device_count"]
     if isinstance(devices, int) and devices > there:
         devices = "all"  # fewer than then, which the facts say
     new = run.Run(again)

@@ -185,3 +185,36 @@ def test_memory_of_checkpointed_descent_does_not_grow_with_steps():
     all_kept, _ = gradient(10, None)
     assert large < 1.05 * small
     assert distance(few, all_kept) < 1e-6
+
+
+CORES = """
+import sys
+import jax
+from metaprior.devices import cores, mesh_of
+if sys.argv[2] == "started":
+    jax.devices()
+cores(int(sys.argv[1]))
+mesh = mesh_of("all", int(sys.argv[1]))
+print(len(jax.devices()), mesh and mesh.devices.shape)
+"""
+
+
+def seen(batch: int, cores: int, started: str = "not", **more: str) -> str:
+    """What a process that may use so many cores makes of them."""
+    alone = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    code = f"import os\nos.sched_getaffinity = lambda pid: set(range({cores}))" + CORES
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(batch), started], env=alone | more, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+def test_cores_become_devices_that_share_the_tasks_well():
+    assert seen(16, 2) == "2 (2, 1)"
+    assert seen(16, 1) == "1 None"
+    assert seen(16, 12) == "10 (10, 1)"  # 12 would compute 24 tasks
+    assert seen(2, 6) == "2 (2, 1)"
+    assert seen(16, 2, "started") == "1 None"
+    assert seen(16, 2, JAX_NUM_CPU_DEVICES="1") == "1 None"
+    assert seen(16, 2, XLA_FLAGS="--xla_force_host_platform_device_count=4") == "4 (4, 1)"
