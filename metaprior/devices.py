@@ -70,7 +70,7 @@ def cores(batch: int) -> None:
     the number of devices has been chosen.
     """
     forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if forced or jax.config.read("jax_num_cpu_devices") != -1 or jax.distributed.is_initialized():
+    if forced or getattr(jax.config, "jax_num_cpu_devices", -1) != -1 or jax.distributed.is_initialized():
         return
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = max(n for n in range(1, min(here, batch) + 1) if -batch % n < batch / 3)
