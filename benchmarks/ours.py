@@ -1,6 +1,7 @@
 """metaprior's side: through its public interface, as a user would."""
 
 import functools
+import time
 from typing import Any
 
 import equinox as eqx
@@ -68,33 +69,28 @@ class Ours:
         task = jax.device_get(self.source(jax.random.key(5)))
         self.support, self.x = task.support, np.asarray(task.query.x)
         self.key = jax.random.key(3)
-        for _ in range(2):
-            self.step()
-            self.adapt()
-        self._size()
-
-    def _size(self) -> None:
-        import time
-
         for _ in range(12):
-            begin = time.perf_counter()
             self.step()
-            if time.perf_counter() - begin > 0.1:
-                return
-            self.chunk *= 2
+        for _ in range(2):
+            self.adapt()
 
     def step(self) -> int:
-        """One chunk of meta-steps; how many tasks that was."""
-        self.done += self.chunk
+        """One chunk of meta-steps; how many tasks that was. Chunks that take less than a tenth of a second grow: calls of
+        `fit` would count, and beside others that start, chunks that are large enough later take long."""
+        begin = time.perf_counter()
+        done = self.chunk
+        self.done += done
         rate = {"learning_rate": self.optimiser} if isinstance(self.optimiser, float) else {"optimiser": self.optimiser}
         if "learning_rate" in rate:  # the default optimiser's schedule is part of the program: one length for all
             from metaprior.fit import adam
 
             rate = {"optimiser": adam(self.optimiser, 10**6)}
         fitted = metaprior.fit(self.method, self.source, key=jax.random.key(1), steps=self.done, batch=self.case.batch,
-                               every=self.chunk, state=self.state, at_once=self.case.at_once, mesh=self.mesh, **rate)  # fmt: skip
+                               every=done, state=self.state, at_once=self.case.at_once, mesh=self.mesh, **rate)  # fmt: skip
         self.state = fitted.state
-        return self.chunk * self.case.batch
+        if time.perf_counter() - begin < 0.1:
+            self.chunk *= 2
+        return done * self.case.batch
 
     def adapt(self) -> None:
         """From the rows of a new task to predictions, as numpy arrays on both ends."""

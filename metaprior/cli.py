@@ -128,7 +128,7 @@ def fit(
     skip_bad_tasks
         Leave groups out that nothing can be learned from, and say which; otherwise they end the fit.
     devices
-        Train on this many devices, or on all; the prior differs by rounding only.
+        Train on this many devices, or on all, which on a CPU are its cores; the prior differs by rounding only.
     coordinator
         HOST:PORT of the first of several processes that run this command together, with --devices all and one --out
         that all can read. Under Slurm it is found by itself.

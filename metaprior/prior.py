@@ -69,8 +69,8 @@ class Prior:
             exactly two values.
         holdout: share of the groups to keep for `evaluate`, 0 to 0.5.
         split_by: column; groups that share a value of it stay on one side of every split.
-        devices: train on so many of JAX's devices, or on `"all"` of them; the result does not depend on it but for the
-            order of sums.
+        devices: train on so many of JAX's devices, or on `"all"` of them; on a CPU, where JAX has not started before, these
+            are its cores. The result does not depend on it but for the order of sums.
         skip_bad_tasks: leave groups out whose target is missing, infinite or so large that nothing can be learned
             beside it, or whose loss is not finite in training; `info["notes"]` names them. Otherwise they are errors.
 
