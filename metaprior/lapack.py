@@ -19,7 +19,7 @@ def _one_by_one(primitive, lower):
 
     def loop(*arrays, **params):
         batch = arrays[0].shape[:-2]
-        flat = [a.reshape(-1, *a.shape[len(batch) :]) for a in arrays]
+        flat = [a.reshape(math.prod(batch), *a.shape[len(batch) :]) for a in arrays]
         found = jax.lax.map(lambda one: primitive.bind(*one, **params), flat)
         whole = lambda a: a.reshape(*batch, *a.shape[1:])
         return [whole(a) for a in found] if primitive.multiple_results else whole(found)

@@ -49,6 +49,12 @@ def test_values_are_those_of_single_matrices(name, batch):
     np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-5)
 
 
+def test_matrices_without_rows_have_factors_without_rows():
+    """As of a posterior that has seen nothing."""
+    solve = lambda a, b: jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(a), b, lower=True)
+    assert jax.jit(jax.vmap(solve))(jnp.zeros((3, 0, 0)), jnp.zeros((3, 0, 2))).shape == (3, 0, 2)
+
+
 def _log_density(a, b):
     factor = jnp.linalg.cholesky(a)
     z = jax.scipy.linalg.solve_triangular(factor, b, lower=True)
