@@ -7,9 +7,9 @@ self had: by more than 2 standard errors of the paired difference over tasks. Ta
 encoding. To compile once a method instead of once a table, all tables share one shape (constant columns behind, 0 to 5
 support and 4 query rows), are held as groups of rows, and are trained at once as members of one fit; as in the front
 door, the best of the looks at some validation groups counts. Tasks of one group are not independent, so that where
-groups are few the standard error is too small. The density of a method that draws functions is the mean over --draws,
-which counts against it and not against its untrained self, whose draws are alike. What is in the file already is
-skipped without --again.
+groups are few the standard error is too small. The density of a method that draws functions is the mean over as many
+draws as `metaprior.evaluate` takes: few would count against it and not against its untrained self, whose draws are
+alike. What is in the file already is skipped without --again.
 
 `ensemble`, `ar_cnp` and `nuts` are trained as `emaml`, `acnp` and `alpaca` are, `bnn` is not trained.
 """
@@ -28,6 +28,7 @@ import polars as pl
 
 from benchmarks.oracle import ROOT, into_docs, keep, read
 from metaprior import Spec, fit
+from metaprior.evaluate import SAMPLES
 from metaprior.groups import feature_columns, runs, sorted_groups, split_groups, target_values
 from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import METHODS
@@ -37,7 +38,8 @@ from metaprior.table import Features, as_frame
 STEPS, EVERY = 2000, 100
 SUPPORT, QUERY, ROWS = 5, 4, 100  # rows of a task; most rows of a group that are kept
 VALIDATION = 64  # tasks
-SPLITS = {"hpo": 2, "radon": 3, "contraception": 3}  # where a fifth of the groups are few to judge by: other fifths too
+# Where a fifth of the groups are few to judge by: other fifths too.
+SPLITS = {"molecules": 5, "hpo": 2, "radon": 3, "contraception": 3}
 HOLDOUT = 0.2
 
 # file, group, target, columns that are no features, whether the logarithm is modelled
@@ -227,7 +229,7 @@ def main(argv=None) -> None:
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--batch", type=int, default=16, help="tasks a step")
     parser.add_argument("--tasks", type=int, default=768, help="to judge by")
-    parser.add_argument("--draws", type=int, default=8, help="of the function, for a density")
+    parser.add_argument("--draws", type=int, default=SAMPLES, help="of the function, for a density")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the tables")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "defaults.json")
     parser.add_argument("--again", action="store_true", help="also what is in the file already")
