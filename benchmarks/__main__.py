@@ -16,9 +16,7 @@ from typing import Any
 from benchmarks import measure, tabulate
 from benchmarks.cases import CASES, COMPILED
 
-PAGE = measure.ROOT / "docs" / "performance.md"
 RESULTS = measure.ROOT / "benchmarks" / "performance.json"
-MARKS = "<!-- performance: begin -->\n", "<!-- performance: end -->"
 SINGLE = ("table", "first")  # times without a peer
 OTHER = ("scale",)  # curves, only when asked for
 MINUTES = {"table": 2.0, "first": 2.5, "scale": 10.0}  # about what each takes
@@ -34,7 +32,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tolerance", type=float, default=0.15, help="slowdown of a median that --against lets pass")
     parser.add_argument("--report", type=Path, help="write the curves of `scale` to this HTML file")
     parser.add_argument(
-        "--docs", action="store_true", help=f"only write {PAGE.name}'s table from --out or {RESULTS.name}"
+        "--docs", action="store_true", help=f"only write performance.md's table from --out or {RESULTS.name}"
     )
     arguments = parser.parse_args(argv)
     names = [*CASES, *SINGLE] if arguments.only is None else arguments.only.split(",")
@@ -108,12 +106,6 @@ def keep(path: Path | None, results: dict[str, Any]) -> None:
         part.replace(path)
 
 
-def into_docs(text: str) -> None:
-    begin, end = MARKS
-    head, rest = PAGE.read_text("utf-8").split(begin)
-    PAGE.write_text(head + begin + text + end + rest.split(end, 1)[1], "utf-8")
-
-
 def disagreeing(results: dict[str, Any], limit: float = 1e-3) -> list[str]:
     """Peers that compute something else: their figures would compare unequal work."""
     found = []
@@ -129,7 +121,10 @@ def disagreeing(results: dict[str, Any], limit: float = 1e-3) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     if arguments.docs:
-        into_docs(tabulate.markdown(json.loads((arguments.out or RESULTS).read_text("utf-8"))))
+        from benchmarks.oracle import into_docs  # with JAX, which measuring keeps to other processes
+
+        results = json.loads((arguments.out or RESULTS).read_text("utf-8"))
+        into_docs("performance", tabulate.markdown(results), "performance")
         return 0
     old = json.loads(arguments.against.read_text("utf-8")) if arguments.against else None
     try:
