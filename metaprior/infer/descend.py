@@ -80,6 +80,14 @@ def step_of(rate: Any, w: Any) -> Callable[[Any, Int[Array, ""]], Any]:
     return lambda gradient, step: jax.tree.map(lambda r, g: r * g, rates, gradient)
 
 
+def repeat(step: Callable[[Any, Int[Array, ""]], tuple[Any, None]], w: Any, steps: int) -> Any:
+    """`step` so many times. A single step stands for itself: under a `vmap` over tasks a loop begins with a copy of the
+    weights for each of them, where a large product with the weights that all share is quicker than many small ones.
+    (The first of several steps outside their loop is quicker too, by less than it takes longer to compile.)
+    """
+    return step(w, jnp.zeros((), int))[0] if steps == 1 else jax.lax.scan(step, w, jnp.arange(steps))[0]
+
+
 def descend(
     loss: Callable[[Any], Float[Array, ""]],
     w: Any,
@@ -130,6 +138,4 @@ def descend(
     if checkpoints is not None:
         moving = eqxi.scan(step, moving, jnp.arange(steps), kind="checkpointed", checkpoints=checkpoints)[0]
         return eqx.combine(moving, fixed)
-    # A loop of one step costs more than the step's own calls.
-    moving, _ = jax.lax.scan(step, moving, jnp.arange(steps), unroll=steps == 1)
-    return eqx.combine(moving, fixed)
+    return eqx.combine(repeat(step, moving, steps), fixed)

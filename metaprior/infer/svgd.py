@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaprior.devices import over_particles
-from metaprior.infer.descend import shorten, step_of
+from metaprior.infer.descend import repeat, shorten, step_of
 
 
 def squares(particles: Any) -> Float[Array, "m m"]:
@@ -96,6 +96,4 @@ def svgd(
         along = direction(w, score(w), wide)
         return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along)), None
 
-    # A loop of one step costs more than the step's own calls.
-    moving, _ = jax.lax.scan(step, moving, jnp.arange(steps), unroll=steps == 1)
-    return eqx.combine(moving, fixed)
+    return eqx.combine(repeat(step, moving, steps), fixed)
