@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-import metaprior.lapack  # noqa: F401
+import metaprior.lowering  # noqa: F401
 
 
 class Data(eqx.Module):

@@ -1,3 +1,3 @@
 """Building blocks of inference: gradient descent, Gaussians, SVGD, Laplace, Gaussian processes, NUTS."""
 
-import metaprior.lapack  # noqa: F401
+import metaprior.lowering  # noqa: F401

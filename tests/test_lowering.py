@@ -1,4 +1,4 @@
-"""Factorisations of batches: one matrix after another, the same values and derivatives, and no waiting for ever."""
+"""What JAX is told to do otherwise on CPUs: the same values and derivatives, and no waiting for ever."""
 
 import os
 import re
@@ -7,10 +7,11 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 
-import metaprior.lapack
+import metaprior.lowering
 
 SYMMETRIC = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
 SYMMETRIC = (SYMMETRIC @ SYMMETRIC.swapaxes(-1, -2) + np.eye(4)).astype(np.float32)
@@ -31,7 +32,7 @@ ASKED = {
 
 
 def test_every_primitive_is_asked():
-    assert set(ASKED) == set(metaprior.lapack.PRIMITIVES)
+    assert set(ASKED) == set(metaprior.lowering.PRIMITIVES)
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -111,6 +112,35 @@ print(bool(jnp.isfinite(out).all()))
 def test_another_jax_gets_one_thread(monkeypatch):
     """Where JAX keeps its rules elsewhere, there is nobody to wait for."""
     monkeypatch.delenv("PJRT_NPROC", raising=False)
-    monkeypatch.setattr(metaprior.lapack.mlir, "_platform_specific_lowerings", {})
-    metaprior.lapack._install()
+    monkeypatch.setattr(metaprior.lowering.mlir, "_platform_specific_lowerings", {})
+    metaprior.lowering._one_matrix_after_another()
     assert os.environ.pop("PJRT_NPROC") == "1"
+
+
+SIZES = (metaprior.lowering.LARGE // 2, metaprior.lowering.LARGE)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_large_arrays_take_no_loop(size):
+    text = jax.jit(lambda key: jr.bits(key, (size,))).lower(jr.key(0)).as_text()
+    assert ("stablehlo.while" in text) == (size < metaprior.lowering.LARGE)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bits_are_threefry(size):
+    """As Random123 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) has them, 20 rounds."""
+    key = np.array([0x13198A2E, 0x03707344], np.uint32)
+    low = np.arange(size, dtype=np.uint32)
+    x, keys = [np.zeros_like(low) + key[0], low + key[1]], [key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)]
+    for four in range(5):
+        for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[four % 2]:
+            x[0] = x[0] + x[1]
+            x[1] = ((x[1] << np.uint32(turn)) | (x[1] >> np.uint32(32 - turn))) ^ x[0]
+        x = [x[0] + keys[(four + 1) % 3], x[1] + keys[(four + 2) % 3] + np.uint32(four + 1)]
+    found = jax.jit(lambda key: jr.bits(key, (size,)))(jr.wrap_key_data(jnp.asarray(key)))
+    np.testing.assert_array_equal(np.asarray(found), x[0] ^ x[1])
+
+
+def test_another_jax_keeps_its_loop(monkeypatch):
+    monkeypatch.setattr(metaprior.lowering.mlir, "_lowerings", {})
+    metaprior.lowering._in_one_pass()
