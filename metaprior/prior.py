@@ -138,7 +138,8 @@ class Prior:
             raise InputError("fit takes a table with task= and target=, or tasks=[(x, y), …].")
         targets = [target] if isinstance(target, str) else list(target)
         where = str(table) if isinstance(table, (str, Path)) else "table"
-        frame = as_frame(table)
+        split_by = [] if self.split_by is None else [self.split_by]
+        frame = as_frame(table, None if features is None else [task, *targets, *features, *split_by])
         skip: dict[str, str] | None = {} if self.skip_bad_tasks else None
         while True:
             checked = check_all(frame, task, targets, features, where, kind=self.kind, log=self.log_target,

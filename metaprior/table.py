@@ -1,5 +1,6 @@
 """Tables: reading them, checking them, and turning columns into numbers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ MOST_LEVELS = 30
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
-def read(path: str | Path) -> pl.DataFrame:
-    """A CSV or Parquet file as a polars frame; every row of a CSV decides its columns' types."""
+def read(path: str | Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """A CSV or Parquet file as a polars frame; every row of a CSV decides its columns' types.
+
+    With `columns`, others of a Parquet file are not read, unless one of them is missing: whoever needs it then says so.
+    """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file.")
@@ -23,7 +27,10 @@ def read(path: str | Path) -> pl.DataFrame:
         raise InputError(f"{path}: is a folder; give a CSV or Parquet file.")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            frame = pl.read_parquet(path)
+            lazy = pl.scan_parquet(path, glob=False)
+            if columns is not None and set(columns) <= set(lazy.collect_schema().names()):
+                lazy = lazy.select(list(dict.fromkeys(columns)))
+            frame = lazy.collect(engine="streaming")  # decoded piece by piece
         else:
             header = path.open("rb").readline().decode("utf-8-sig", "strict").strip()
             names = [name.strip().strip('"') for name in header.split(",")]
@@ -43,12 +50,12 @@ def read(path: str | Path) -> pl.DataFrame:
     return frame
 
 
-def as_frame(table: Any) -> pl.DataFrame:
-    """A polars frame from a polars or pandas frame, a path, or a mapping of columns."""
+def as_frame(table: Any, only: Sequence[str] | None = None) -> pl.DataFrame:
+    """A polars frame from a polars or pandas frame, a path (with the columns of `read`), or a mapping of columns."""
     if isinstance(table, pl.DataFrame):
         return table
     if isinstance(table, (str, Path)):
-        return read(table)
+        return read(table, only)
     if hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas, without importing it
         names = list(table.columns)
         for name in names:

@@ -240,3 +240,17 @@ def test_a_full_disk_is_no_failure_of_a_method(tmp_path):
     )  # fmt: skip
     with pytest.raises(OSError, match="No space left"):
         Study(toy, tmp_path / "out").run(["maml"], 1)
+
+
+def test_only_columns_of_use_are_read(tmp_path):
+    """In the file's order of rows, and all columns where one of those asked for is missing, as the complaint lists them."""
+    path = tmp_path / "a [b]*.parquet"
+    n = 5000
+    pl.DataFrame(
+        {"group": np.arange(n) // 10, "a": np.arange(n), "b": np.ones(n), "y": np.arange(n) % 7}
+    ).write_parquet(path, row_group_size=100)
+    frame = metaprior.table.read(path, ["group", "y", "a", "y"])
+    assert frame.columns == ["group", "y", "a"]
+    assert frame["a"].to_list() == list(range(n))
+    with pytest.raises(InputError, match="no column 'c'; the columns are group, a, b, y"):
+        metaprior.Prior().fit(path, task="group", target="y", features=["c"])
