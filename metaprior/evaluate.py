@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from metaprior import metrics
+from metaprior.lowering import jit
 from metaprior.method import AbstractLearner
 from metaprior.posterior import Mixture, crps
 from metaprior.task import Data, Task
@@ -65,7 +66,7 @@ def summary(mixture: Mixture, units: Units, support: Data) -> tuple[Array, Array
     return mean, jnp.sqrt(jnp.tensordot(weights, (y - mean) ** 2, axes=1))
 
 
-@eqx.filter_jit
+@jit
 def _points(learner: AbstractLearner, tasks: Task, units: Units | None, key):
     """Per-row figures of every task, `(t, n, …)`."""
 

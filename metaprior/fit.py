@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metaprior import devices
+from metaprior.lowering import jit
 from metaprior.method import AbstractMethod
 from metaprior.task import Task
 
@@ -107,7 +108,7 @@ def _gradient(params, rest, source, keys, at_once, mesh):
     return devices.spread(weighted, mesh)((params, arrays), *keys)
 
 
-@eqx.filter_jit
+@jit
 def _start(method, key, optimiser, members):
     if not members:
         return _begin(method, key, optimiser)
@@ -161,7 +162,7 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
     return new, total / count, loss
 
 
-@eqx.filter_jit
+@jit
 def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh):
     call = lambda s, src, val: _chunk(s, src, val, optimiser, steps, batch, at_once, mesh)
     if axes is not None:

@@ -15,6 +15,7 @@ from metaprior import baselines, culprits
 from metaprior.devices import mesh_of
 from metaprior.errors import InputError
 from metaprior.fit import fit
+from metaprior.lowering import jit
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods.ensemble import Ensemble
 from metaprior.methods.process import Process
@@ -67,7 +68,7 @@ def _axes(source: Table) -> Table:
     return eqx.tree_at(lambda s: s.groups, none, 0, is_leaf=lambda leaf: leaf is None)
 
 
-@eqx.filter_jit
+@jit
 def _initial(make: Callable, spec: Spec, keys, decay):
     """One member a key, stacked."""
     if decay is None:
@@ -116,7 +117,7 @@ def train_members(
     return fitted.method, culprits.trouble(fitted, source, what, members=True)
 
 
-@eqx.filter_jit
+@jit
 def _log_prob(members, tasks, key):
     def one(member, task):
         predictive = member.posterior(task.support, key=key).predict(task.query.x, key=key, samples=64)

@@ -1,9 +1,13 @@
 """What JAX is told to do otherwise on CPUs: factorisations one matrix after another, and random bits of a large array in one
-pass. Importing this module is what makes it so."""
+pass, by importing this module; and to compile with less effort, by `jit`."""
 
+import functools
 import math
 import os
+from collections.abc import Callable
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.extend.random
 from jax.interpreters import mlir
@@ -64,6 +68,29 @@ def _in_one_pass() -> None:
         return (once if large else loop)(ctx, *arrays, **params)
 
     mlir.register_lowering(primitive, rule, platform="cpu")
+
+
+def effort() -> dict[str, Any]:
+    """Options of `jax.jit`: on CPUs LLVM's first level of optimisation, unless XLA_FLAGS says which.
+
+    XLA has vectorised and fused by then: programs are as fast as with all of LLVM's work, which is most of the time that a
+    training step takes to compile (PLATIPUS: 39 s of a core, and 23 s in this way).
+    """
+    chosen = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
+    if chosen or jax.default_backend() != "cpu":
+        return {}
+    return {"compiler_options": {"xla_backend_optimization_level": 1}}
+
+
+def jit(function: Callable) -> Callable:
+    """`eqx.filter_jit` with so much `effort`."""
+    compiled = functools.cache(lambda: eqx.filter_jit(function, **effort()))  # at the first call: `effort` starts JAX
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        return compiled()(*arguments)
+
+    return call
 
 
 _one_matrix_after_another()

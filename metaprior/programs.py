@@ -20,6 +20,7 @@ from jax import export
 
 from metaprior import files
 from metaprior.errors import InputError
+from metaprior.lowering import effort, jit
 
 _OURS = ("metaprior", "equinox", "optax")  # packages whose sources the name covers
 
@@ -77,12 +78,12 @@ def _trace(path: Path, function: FunctionType, arguments: tuple) -> export.Expor
 
 
 def kept(function: FunctionType) -> Callable:
-    """`eqx.filter_jit(function)`, traced once for all processes that share a compilation cache.
+    """`jit(function)`, traced once for all processes that share a compilation cache.
 
     For functions of a module, called with positional arguments and returning arrays in tuples or dictionaries.
     Arguments that only this process knows of (classes defined outside the package) are traced as ever.
     """
-    plain = eqx.filter_jit(function)
+    plain = jit(function)
     ready: dict[str, Callable | None] = {}  # none: it cannot be exported
 
     @functools.wraps(function)
@@ -94,7 +95,7 @@ def kept(function: FunctionType) -> Callable:
         if name not in ready:
             path = Path(folder) / name
             try:
-                ready[name] = jax.jit((_read(path) or _trace(path, function, arguments)).call)
+                ready[name] = jax.jit((_read(path) or _trace(path, function, arguments)).call, **effort())
             except Exception:  # an error of the function's own comes again below
                 ready[name] = None
         program = ready[name]

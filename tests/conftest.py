@@ -21,6 +21,8 @@ use_cache()
 
 # For programs that run once: LLVM does not optimise, and fusions are emitted without the detour through MLIR.
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# For training, all programs as those of the package are: half of what slow tests take is compiling.
+TRAINING = "--xla_backend_optimization_level=1"
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
@@ -30,8 +32,9 @@ def pytest_configure(config):
 
     Quick compilation of slower programs makes a third of it, and a core for each worker saves a sixth of that.
     """
-    if "not slow" in config.option.markexpr:
-        os.environ.setdefault("XLA_FLAGS", QUICK)
+    quick = "not slow" in config.option.markexpr
+    os.environ.setdefault("XLA_FLAGS", QUICK if quick else TRAINING)
+    if quick:
         if _WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, {cores[int(_WORKER[2:]) % len(cores)]})

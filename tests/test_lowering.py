@@ -117,6 +117,39 @@ def test_another_jax_gets_one_thread(monkeypatch):
     assert os.environ.pop("PJRT_NPROC") == "1"
 
 
+@pytest.mark.parametrize(
+    "flags,platform,chosen",
+    [
+        ("", "cpu", True),
+        ("--xla_force_host_platform_device_count=4", "cpu", True),
+        ("--xla_backend_optimization_level=3", "cpu", False),  # a user's own choice
+        ("", "gpu", False),
+        ("", "tpu", False),
+    ],
+)
+def test_effort_of_compiling(monkeypatch, flags, platform, chosen):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    options = metaprior.lowering.effort()
+    assert bool(options) == chosen
+    monkeypatch.undo()
+    assert jax.jit(jnp.sin, **options)(0.0) == 0.0  # XLA does not take an option that it does not know
+
+
+def test_jit_compiles_once_with_the_effort_of_the_first_call(monkeypatch):
+    asked, traced = [], []
+    monkeypatch.setattr(metaprior.lowering, "effort", lambda: asked.append(1) or {})
+
+    def double(x, name):
+        traced.append(name)
+        return 2 * x
+
+    call = metaprior.lowering.jit(double)
+    assert not asked and call.__name__ == "double"
+    assert [float(call(jnp.float32(x), "a")) for x in (1, 2)] == [2, 4] and traced == ["a"]
+    assert float(call(jnp.float32(1), "b")) == 2 and traced == ["a", "b"] and len(asked) == 1
+
+
 SIZES = (metaprior.lowering.LARGE // 2, metaprior.lowering.LARGE)
 
 
