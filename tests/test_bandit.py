@@ -114,6 +114,9 @@ def test_protocol_runs_and_draws():
 
 @pytest.mark.slow
 def test_best_method_loses_at_most_a_tenth_of_uniform():
-    out = bandit.run("np", 0, bandit.PROTOCOL.budgets["quick"], None, quiet)
-    found = {f.setting: f.value for f in out.figures if f.metric == "cumulative"}
-    assert found["δ = 0.95"] <= 10
+    """MAML; rounding alone moves a training by as much as another seed does: of four, 5.6 to 8.2."""
+    found = []
+    for seed in (0, 1):
+        out = bandit.run("maml", seed, bandit.PROTOCOL.budgets["quick"], None, quiet)
+        found += [f.value for f in out.figures if (f.metric, f.setting) == ("cumulative", "δ = 0.95")]
+    assert sum(found) / 2 <= 10
