@@ -16,7 +16,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metaprior import devices
-from metaprior.lowering import jit
 from metaprior.method import AbstractMethod
 from metaprior.task import Task
 
@@ -108,7 +107,7 @@ def _gradient(params, rest, source, keys, at_once, mesh):
     return devices.spread(weighted, mesh)((params, arrays), *keys)
 
 
-@jit
+@eqx.filter_jit
 def _start(method, key, optimiser, members):
     if not members:
         return _begin(method, key, optimiser)
@@ -162,7 +161,7 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
     return new, total / count, loss
 
 
-@jit
+@eqx.filter_jit
 def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh):
     call = lambda s, src, val: _chunk(s, src, val, optimiser, steps, batch, at_once, mesh)
     if axes is not None:
