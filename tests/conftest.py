@@ -34,10 +34,9 @@ def pytest_configure(config):
     """
     quick = "not slow" in config.option.markexpr
     os.environ.setdefault("XLA_FLAGS", QUICK if quick else TRAINING)
-    if quick:
-        if _WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, {cores[int(_WORKER[2:]) % len(cores)]})
+    if quick and _WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(_WORKER[2:]) % len(cores)]})
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,9 @@ EQ = GP("eq", noise=0.05**0.5, support=30, query=50)
         ("cnp", 6_000, -1.30),  # a mean over the support learns slowly; the paper's own stays above -0.9 after 100,000s
         ("acnp", 2_000, -0.75),
         ("anp", 2_000, -0.75),
+        ("np", 1_000, -1.30),
+        ("recurrent", 2_000, -1.44),
+        ("snail", 1_000, -1.30),
     ],
 )
 def test_black_boxes_against_the_exact_process(name, steps, bound, key):
