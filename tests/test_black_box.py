@@ -11,6 +11,7 @@ from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.method import AbstractLearner
 from metaprior.methods import CNP, METHODS, SNAIL, ALPaCA, AutoregressiveMode, Process, ProtoNet
 from metaprior.methods.snail import Sequence
+from metaprior.nets.attention import Attention
 from metaprior.nets.kernels import gram
 from metaprior.nets.mlp import apply
 from metaprior.nets.sets import sequence
@@ -34,6 +35,22 @@ def test_padding_may_be_anywhere(name, key):
         return method.posterior(support, key=key).predict(task.query.x, key=key, samples=4).parts[0].params
 
     np.testing.assert_allclose(look(apart), look(plain), atol=1e-5)
+
+
+def test_attention_computes_only_what_is_read(key):
+    """Query points alone are what they are among all rows, in value and gradient, and take fewer operations."""
+    encoder = Attention.init(Spec(1, Gaussian(1)), width=16, depth=2, key=key)
+    tasks = jax.vmap(GP("eq", fewest=10, support=10, query=10))(jax.random.split(key, 4))
+    arrays, static = eqx.partition(encoder, eqx.is_inexact_array)
+
+    def squared(read):
+        rows = lambda a: jax.vmap(lambda t: read(eqx.combine(a, static), t))(tasks)
+        return jax.jit(jax.value_and_grad(lambda a: (rows(a) ** 2).mean())).lower(arrays).compile()
+
+    everything = squared(lambda e, t: e.read(t.support, t.query.x)[11:])
+    queries = squared(lambda e, t: e(t.support, t.query.x))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), everything(arrays), queries(arrays))
+    assert queries.cost_analysis()["flops"] < 0.9 * everything.cost_analysis()["flops"]
 
 
 def test_snail_reads_a_query_point_as_the_last_of_its_sequence(key):

@@ -51,18 +51,23 @@ class Layer(eqx.Module):
         )
 
     def __call__(
-        self, h: Float[Array, "n w"], square: Float[Array, "n m d"], mask: Bool[Array, "m"]
+        self, h: Float[Array, "all w"], square: Float[Array, "all m d"], mask: Bool[Array, "m"], first: int = 0
     ) -> Float[Array, "n w"]:
-        """Rows `h`, of which the first is the null row and the next `m` the set; `square`: (x_i - x_j)² a column."""
-        n, m, heads = h.shape[0], mask.shape[0], self.null.shape[0]
-        parts = jnp.split(apply(self.project, apply(self.norms[0], h)), 3, axis=1)
-        query, key, value = (part.reshape(n, heads, -1) for part in parts)
-        local = -0.5 * jnp.einsum("nmd,hd->hnm", square, jnp.exp(-2 * self.log_length))
-        null = jnp.broadcast_to(self.null[:, None, None], (heads, n, 1))
-        score = jnp.einsum("nhc,mhc->hnm", query, key[: 1 + m]) / query.shape[2] ** 0.5
+        """Rows from `first` on, of `h`: the null row, the `m` of the set, others; `square`: (x_i - x_j)² a column.
+
+        Only what is read is computed: queries of rows that go on, keys and values of the null row and the set.
+        """
+        m, width, heads = mask.shape[0], h.shape[1], self.null.shape[0]
+        row, h = apply(self.norms[0], h), h[first:]
+        query = (row[first:] @ self.project.weight[:width].T).reshape(len(h), heads, -1)
+        seen = row[: 1 + m] @ self.project.weight[width:].T
+        key, value = (part.reshape(1 + m, heads, -1) for part in jnp.split(seen, 2, axis=1))
+        local = -0.5 * jnp.einsum("nmd,hd->hnm", square[first:], jnp.exp(-2 * self.log_length))
+        null = jnp.broadcast_to(self.null[:, None, None], (heads, len(h), 1))
+        score = jnp.einsum("nhc,mhc->hnm", query, key) / query.shape[2] ** 0.5
         score = score + jnp.concatenate([null, jnp.where(mask, local, -1e9)], axis=2)
         weight = jax.nn.softmax(score)
-        h = h + apply(self.merge, jnp.einsum("hnm,mhc->nhc", weight, value[: 1 + m]).reshape(n, -1))
+        h = h + apply(self.merge, jnp.einsum("hnm,mhc->nhc", weight, value).reshape(len(h), -1))
         return h + apply(self.net, apply(self.norms[1], h))
 
 
@@ -111,15 +116,15 @@ class Attention(eqx.Module):
             spec.head.classes,
         )
 
-    def read(self, support: Data, x: Float[Array, "q d"]) -> Float[Array, "nmq w"]:
-        """What the null row, the rows of the support and the query points have read."""
+    def read(self, support: Data, x: Float[Array, "q d"], first: int = 0) -> Float[Array, "n w"]:
+        """What the null row, the rows of the support and the query points have read, from row `first` on."""
         h = jnp.concatenate([self.null[None], apply(self.each, sequence(support, x, self.classes))])
         places = jnp.concatenate([support.x, x])
         square = jnp.where(support.mask[None, :, None], (places[:, None] - support.x[None]) ** 2, 0.0)
         square = jnp.pad(square, ((1, 0), (0, 0), (0, 0)))  # the null row has no place: near to all
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             h = layer(h, square, support.mask)
-        return apply(self.norm, h)
+        return apply(self.norm, self.layers[-1](h, square, support.mask, first))
 
     def summary(self, data: Data) -> Float[Array, "w"]:
         """The set in `width` numbers: what the null row has read, and the mean of what the rows have."""
@@ -127,4 +132,4 @@ class Attention(eqx.Module):
         return h[0] + jnp.where(data.mask[:, None], h[1:], 0.0).sum(0) / jnp.maximum(data.count, 1)
 
     def __call__(self, support: Data, x: Float[Array, "q d"]) -> Float[Array, "q w"]:
-        return self.read(support, x)[1 + support.mask.shape[0] :]
+        return self.read(support, x, 1 + support.mask.shape[0])
