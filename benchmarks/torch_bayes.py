@@ -79,7 +79,7 @@ class BMAML(Loop):
             h = torch.quantile(torch.pdist(flat) ** 2, 0.5) / math.log(self.many)
         k = torch.exp(-((flat[:, None] - flat[None]) ** 2).sum(-1) / h)
         apart = k.sum(1, keepdim=True) * flat - k @ flat
-        new = flat + self.rate * (k @ score + 2 / h * apart) / self.many
+        new = flat + self.rate * (k @ score + 2 / (h * len(x)) * apart) / self.many
         sizes = [w.numel() for w in particles[0]]
         return [[part.view_as(w) for part, w in zip(row.split(sizes), particles[0])] for row in new]
 

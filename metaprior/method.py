@@ -64,11 +64,12 @@ class AbstractMethod(AbstractLearner):
         """The meta-training objective on one task, to be minimised."""
 
 
-class AbstractGenerative(AbstractMethod):
-    """A method whose model is written out: a prior p(w) and a likelihood p(y | x, w), both of which can be evaluated.
+class AbstractGenerative(AbstractLearner):
+    """A learner whose model is written out: a prior p(w) and a likelihood p(y | x, w), both of which can be evaluated.
 
-    `prior` has `sample(key=) -> w` and `log_prob(w)`, normalised, in nats; p(y | x, w) is `head` at `apply(w, x)`.
-    However such a method approximates p(w | support), `NUTS` can draw from it exactly.
+    `prior` has `sample(key=) -> w` and `log_prob(w)`, normalised, in nats, and is `None` where settings leave it
+    implicit; p(y | x, w) is `head` at `apply(w, x)`. However such a learner approximates p(w | support), `NUTS` can
+    draw from it exactly.
     """
 
     prior: eqx.AbstractVar[Any]

@@ -142,6 +142,26 @@ def test_matching_is_attention(key):
     np.testing.assert_allclose(say(nothing).mean(), 1 / 3, atol=1e-6)
 
 
+def test_bmaml_goes_to_the_exact_posterior(x64):
+    """A linear model with 10 rows, 100 particles: mean within 1 % and covariance within 10 % of the scales, not
+    that of the posterior's tenth root, to which a mean over rows with the whole repulsion goes."""
+    bmaml = METHODS["bmaml"].init(
+        Spec(1, Gaussian(1, scale=0.5)), key=jax.random.key(0), depth=0, particles=100, inner_lr=0.3, steps=2000,
+        clip=None, precision=1.0,
+    )  # fmt: skip
+    x = jax.random.normal(jax.random.key(1), (10, 1))
+    y = x - 0.5 + 0.5 * jax.random.normal(jax.random.key(2), (10, 1))
+    support, places = Data(x, y, jnp.ones(10, bool)), jnp.asarray([[0.0], [1.0]])
+    posterior = eqx.filter_jit(lambda m: m.posterior(support, key=jax.random.key(3)))(bmaml)
+    lines = posterior.sample(places, key=jax.random.key(4), samples=100).parts[0].params[:, :, 0, 0]
+    phi, at = (jnp.concatenate([a, jnp.ones_like(a)], axis=1) for a in (x, places))
+    exact = jnp.linalg.inv(jnp.eye(2) + phi.T @ phi / 0.25)
+    mean, cov = (at @ exact @ phi.T @ y / 0.25)[:, 0], at @ exact @ at.T
+    scale = jnp.sqrt(jnp.diagonal(cov))
+    assert float(jnp.abs((lines.mean(0) - mean) / scale).max()) < 0.01
+    assert float(jnp.abs((jnp.cov(lines.T) - cov) / jnp.outer(scale, scale)).max()) < 0.1
+
+
 @pytest.mark.parametrize("shown", [0, 5])
 def test_nuts_samples_the_exact_posterior(shown, x64):
     """The predictive of draws of ALPaCA's last layer is ALPaCA's own, within 4 standard errors of its draws."""
@@ -173,10 +193,19 @@ def test_nuts_samples_the_exact_posterior(shown, x64):
     assert abs(ours - true) < 4 * error
 
 
-@pytest.mark.parametrize("name,head", [("alpaca", Gaussian(2)), ("abml", Gaussian(1)), ("platipus", Categorical(3))])
-def test_written_priors_are_densities(name, head, x64):
+PRIORS = [
+    ("alpaca", Gaussian(2), {}),
+    ("abml", Gaussian(1), {}),
+    ("vampire", Categorical(3), {}),
+    ("bnn", Gaussian(1), {}),
+    ("llama", Gaussian(1), dict(precision=2.0)),
+]
+
+
+@pytest.mark.parametrize("name,head,options", PRIORS)
+def test_written_priors_are_densities(name, head, options, x64):
     """E log p(w) over draws is the negative entropy of the normal that `prior` says it is."""
-    method = METHODS[name].init(Spec(2, head), key=jax.random.key(0), width=4)
+    method = METHODS[name].init(Spec(2, head), key=jax.random.key(0), width=4, **options)
     w = eqx.filter_vmap(lambda k: method.prior.sample(key=k))(jax.random.split(jax.random.key(1), 4000))
     log_p = eqx.filter_vmap(method.prior.log_prob)(w)
     numbers = np.concatenate([np.asarray(a).reshape(4000, -1) for a in jax.tree.leaves(eqx.filter(w, eqx.is_array))], 1)

@@ -7,7 +7,7 @@ import pytest
 
 from metaprior import Spec, fit
 from metaprior.heads import Gaussian
-from metaprior.methods import MAML, METHODS, AutoregressiveMode
+from metaprior.methods import MAML, METHODS, ALPaCA, AutoregressiveMode
 from metaprior.sources import GP, SineLine, Sinusoid
 
 
@@ -76,6 +76,21 @@ def test_two_rows_of_a_sine_wave_or_a_line(name, steps, key):
     print(f"\n{name}: {-ours.mean():.3f} nats a point, exact {-exact.mean():.3f}, {fitted.seconds:.0f} s")
     assert float(-ours.mean()) < 1.6
     assert float((ours - exact).mean()) < 2 * error
+
+
+@pytest.mark.slow
+def test_alpaca_on_noisy_sine_waves(key):
+    """Harrison et al.'s family, default settings: exact is about -0.33 nats a row at 5 rows and -0.44 at 10."""
+    fitted = fit(ALPaCA.init(Spec(1, Gaussian(1)), key=key), Sinusoid(noise=0.02**0.5, fewest=0), key=jax.random.key(1),
+                 steps=3_000, every=1000)  # fmt: skip
+    for shown, bound in ((5, -0.05), (10, -0.20)):
+        source = Sinusoid(noise=0.02**0.5, support=shown, query=20)
+        tasks = jax.vmap(source)(jax.random.split(jax.random.key(2), 1000))
+        ours, exact = jnp.moveaxis(nats_a_point(fitted.method, source, tasks, 1), 1, 0)
+        gap, error = (ours - exact).mean(0), (ours - exact).std(0) / len(ours) ** 0.5
+        print(f"\nalpaca, {shown} rows: {-ours[:, 1].mean():.3f} nats a point, exact {-exact[:, 1].mean():.3f}")
+        assert float(-ours[:, 1].mean()) <= bound
+        assert bool((gap < 2 * error).all())
 
 
 @pytest.mark.slow

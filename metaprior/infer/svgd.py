@@ -34,18 +34,18 @@ def bandwidth(particles: Any) -> Float[Array, ""]:
     return jnp.maximum(jnp.median(square[jnp.triu_indices(m, 1)]), 1e-12) / jnp.log(float(m)).astype(square.dtype)
 
 
-def direction(particles: Any, scores: Any, h: Float[Array, ""]) -> Any:
+def direction(particles: Any, scores: Any, h: Float[Array, ""], repulsion: Array | float = 1.0) -> Any:
     """Stein's direction for k(a, b) = exp(-‖a - b‖² / h), equation 8:
 
     phi(w_i) = 1/m sum_j [ k(w_j, w_i) score(w_j) + d/dw_j k(w_j, w_i) ], the last term being
-    2/h k(w_j, w_i) (w_i - w_j), which drives particles apart. `particles` and `scores` are pytrees of arrays with a leading
-    particle axis, as is what comes back.
+    2/h k(w_j, w_i) (w_i - w_j), which drives particles apart, times `repulsion`. `particles` and `scores` are pytrees of
+    arrays with a leading particle axis, as is what comes back.
     """
     k = jnp.exp(-squares(particles) / h)
     m, total = len(k), k.sum(1)
 
     def each(w, score):
-        w = 2 / h * (w - w.mean(0)).reshape(m, -1)
+        w = 2 * repulsion / h * (w - w.mean(0)).reshape(m, -1)
         return ((k @ (score.reshape(m, -1) - w) + total[:, None] * w) / m).reshape(score.shape)  # one product for both
 
     return jax.tree.map(each, particles, scores)
@@ -59,6 +59,7 @@ def svgd(
     *,
     h: Array | float | None = None,
     clip: float | None = None,
+    repulsion: Array | float = 1.0,
 ) -> Any:
     """`steps` steps of Stein variational gradient descent, differentiable in everything but the bandwidth.
 
@@ -71,6 +72,8 @@ def svgd(
         steps: number of steps, at least 0.
         h: bandwidth, squared units of the particles; `None` (default) takes `bandwidth` anew at every step.
         clip: greatest norm of a particle's score; `None` (default) for any.
+        repulsion: factor of the kernel's gradient: 1 (default) where `log_prob` is a log density, 1 / n where it is one over
+            n, a mean over rows: particles then go where those of the density itself go, at an n-th of the rate.
 
     Returns:
         the moved particles.
@@ -93,7 +96,7 @@ def svgd(
     def step(w, i):
         w = over_particles(w)
         wide = bandwidth(w) if h is None else jnp.asarray(h, jnp.result_type(*jax.tree.leaves(w)))
-        along = direction(w, score(w), wide)
+        along = direction(w, score(w), wide, repulsion)
         return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along)), None
 
     return eqx.combine(repeat(step, moving, steps), fixed)

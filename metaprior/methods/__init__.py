@@ -58,6 +58,8 @@ class Row:
 
     def init(self, spec: Spec, *, key: PRNGKeyArray, **hyper: Any) -> Any:
         """A fresh method of this row for tasks of this shape; `hyper` are further options of its class's `init`."""
+        if not hasattr(self.method, "init"):
+            raise TypeError(f"{self.method.__name__} is made of trained learners; there is no untrained one.")
         return self.method.init(spec, key=key, **self.options | hyper)  # ty: ignore[missing-attribute]
 
 

@@ -11,12 +11,12 @@ from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
-from metaprior.method import AbstractGenerative
+from metaprior.method import AbstractGenerative, AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
-class ABML(AbstractGenerative):
+class ABML(AbstractGenerative, AbstractMethod):
     """Ravi & Beatson, "Amortized Bayesian Meta-Learning", ICLR 2019, algorithm 1.
 
     θ = (μ, σ) is both the prior p(φ | θ) over a network's weights and where q starts. q(φ | support) is reached by some

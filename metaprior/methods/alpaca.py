@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from metaprior.heads import Gaussian
 from metaprior.infer.gaussian import MatrixNormal
 from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
-from metaprior.method import AbstractGenerative
+from metaprior.method import AbstractGenerative, AbstractMethod
 from metaprior.nets.kernels import polynomial
 from metaprior.nets.mlp import apply
 from metaprior.posterior import AbstractPosterior, Mixture, Part
@@ -20,7 +20,7 @@ from metaprior.posterior import AbstractPosterior, Mixture, Part
 DEGREES = {"linear": 1, "quadratic": 2}
 
 
-class ALPaCA(AbstractGenerative):
+class ALPaCA(AbstractGenerative, AbstractMethod):
     """Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian Regression", WAFR 2018.
 
     y = Kᵀ φ(x) + ε, ε ~ N(0, Σ), with the prior K ~ MN(K̄₀, Λ₀⁻¹, Σ). Given the support (equations 5 and 6)
@@ -52,15 +52,15 @@ class ALPaCA(AbstractGenerative):
         """The paper's network, or a polynomial.
 
         Args:
-            spec: shape of the tasks; outcomes are numbers. The predictive is normal whatever the head.
+            spec: shape of the tasks; the head is a `Gaussian`, whose scale is learned here.
             key: initial weights.
             features: `"network"`, or `"linear"`: φ = [1, x], or `"quadratic"`: φ = [1, x, x² - 1].
             width: units of the two hidden layers (128, the paper's code); `size`: number of features (32).
             noise_variance: of every outcome, squared units of y; a float is fixed (the paper's sinusoid has
                 0.02), an array is where learning starts. `None` (default): learned, from 0.1.
         """
-        if spec.head.classes:
-            raise TypeError(f"ALPaCA predicts numbers; the head is {type(spec.head).__name__}, for classes.")
+        if not isinstance(spec.head, Gaussian):
+            raise TypeError(f"ALPaCA predicts numbers with a Gaussian; the head is {type(spec.head).__name__}.")
         if features != "network" and features not in DEGREES:
             raise ValueError(f"ALPaCA has the features 'network', 'linear' and 'quadratic'; got {features!r}.")
         net_key, mean_key = jr.split(key)

@@ -1,5 +1,7 @@
 """Whole functions from a learner that predicts points one at a time."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -38,15 +40,18 @@ class AutoregressiveMode(AbstractMethod):
     base: AbstractLearner
 
     @classmethod
-    def init(cls, spec, *, key, base: type[AbstractMethod] = CNP, **hyper):
+    def init(cls, spec, *, key, base: Any = CNP, **hyper):
         """Around a fresh method.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            base: class of the learner.
+            base: a name from `METHODS` or a class.
             hyper: options of the base's own `init`.
         """
+        from metaprior.methods import get
+
+        base = get(base) if isinstance(base, str) else base
         return cls(base.init(spec, key=key, **hyper))
 
     def loss(self, task, *, key):

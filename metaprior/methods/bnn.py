@@ -8,12 +8,12 @@ import optax
 
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
-from metaprior.method import AbstractLearner
+from metaprior.method import AbstractGenerative
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
-class BNN(AbstractLearner):
+class BNN(AbstractGenerative):
     """Blundell, Cornebise, Kavukcuoglu & Wierstra, "Weight Uncertainty in Neural Networks", ICML 2015: the control.
 
     Every task is on its own. The weights have the prior N(0, std² / fan-in), biases N(0, std²); q(w | support) is a
@@ -68,6 +68,10 @@ class BNN(AbstractLearner):
         scale = lambda a: jnp.full_like(a, jnp.log(std) - 0.5 * jnp.log(float(a.shape[1] if a.ndim == 2 else 1)))
         return cls(Diagonal(zero, jax.tree.map(scale, eqx.filter(net, eqx.is_inexact_array))), spec.head, steps,
                    samples, learning_rate, kl_weight)  # fmt: skip
+
+    def apply(self, w, x):
+        """Raw outputs of a network with weights `w`."""
+        return apply(w, x)
 
     def q(self, support, key) -> Diagonal:
         """q(w | support)."""

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import jax.random as jr
 
 from metaprior.infer.descend import descend
+from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.laplace import STRUCTURES, laplace, log_det
 from metaprior.infer.variational import draw
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractGenerative, AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
-class LLAMA(AbstractMethod):
+class LLAMA(AbstractGenerative, AbstractMethod):
     """Grant, Finn, Levine, Darrell & Griffiths, "Recasting Gradient-Based Meta-Learning as Hierarchical Bayes", ICLR 2018.
 
     φ̂ = some steps of descent from θ on the support: a truncated, hence regularised, maximum a posteriori estimate
@@ -68,10 +69,21 @@ class LLAMA(AbstractMethod):
         """
         if structure not in STRUCTURES:
             raise ValueError(f"LLAMA has the structures {', '.join(map(repr, STRUCTURES))}; got {structure!r}.")
+        if steps < 1:
+            raise ValueError(f"LLAMA takes at least 1 step; got {steps}.")
         if not spec.head.density:
             raise TypeError(f"LLAMA takes the curvature of a density; {type(spec.head).__name__} has none.")
         net = network(spec, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
         return cls(net, spec.head, inner_lr, precision, steps, eta, structure, clip)
+
+    @property
+    def prior(self) -> Diagonal | None:
+        """N(θ, I / precision); `None` where descent implies it."""
+        return None if self.precision is None else Diagonal.around(self.net, self.precision**-0.5)
+
+    def apply(self, w, x):
+        """Raw outputs of a network with weights `w`."""
+        return apply(w, x)
 
     def adapt(self, support, key):
         """φ̂."""

@@ -49,6 +49,10 @@ class MAML(AbstractMethod):
             first_order: leave out second derivatives (section 5.2).
             checkpoints: as `metaprior.infer.descend.descend` takes it: memory that does not grow with `steps`.
         """
+        if steps < 0:
+            raise ValueError(f"MAML takes steps of 0 or more; got {steps}.")
+        if isinstance(inner_lr, str):
+            raise TypeError(f"MAML takes a number, an array or a pytree of them as inner_lr; got {inner_lr!r}.")
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         return cls(net, spec.head, inner_lr, steps, first_order, checkpoints)
 

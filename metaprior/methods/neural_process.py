@@ -142,6 +142,8 @@ class NP(AbstractMethod):
         nll, gap = jax.vmap(each)(jr.split(key, self.samples))
         if self.objective == "elbo":
             return (nll + gap).mean() / n
+        if not self.head.density:  # a score, of which there is no probability to average
+            return nll.mean() / n
         return (jnp.log(1.0 * self.samples) - jax.nn.logsumexp(-nll)) / n
 
     def posterior(self, support, *, key):

@@ -14,8 +14,8 @@ from metaprior.posterior import Particles
 class NUTS(AbstractMethod):
     """Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, as the reference posterior of a learned prior.
 
-    Training is that of another method with an explicit prior p(w) and likelihood p(y | x, w) (`AbstractGenerative`); the
-    posterior is draws from p(w) times the product of p(y | x, w) over the support, whatever the other method's own
+    Training is that of another method with an explicit prior p(w) and likelihood p(y | x, w) (`AbstractGenerative`:
+    not PLATIPUS, whose prior is that of the weights before their descent on the support); the posterior is draws from p(w) times the product of p(y | x, w) over the support, whatever the other method's own
     approximation is. What it costs: thousands of gradients for every task, so it is for comparison and for few tasks.
 
     Args:
@@ -40,12 +40,15 @@ class NUTS(AbstractMethod):
     dense: bool = eqx.field(static=True)
 
     def __check_init__(self):
-        if not isinstance(self.base, AbstractGenerative):
+        if getattr(self.base, "prior", None) is None or not isinstance(self.base, AbstractGenerative):
             from metaprior.methods import METHODS
 
             name = type(self.base).__name__
             able = [row.name for row in METHODS.values() if issubclass(row.method, AbstractGenerative)]
-            raise TypeError(f"NUTS needs a prior to sample from; {name} has none. Bases: {', '.join(able)}.")
+            raise TypeError(
+                f"NUTS needs a prior of the weights that predict; {name} has none. "
+                f"Bases: {', '.join(able)} (llama with a precision)."
+            )
 
     @classmethod
     def init(
@@ -69,6 +72,8 @@ class NUTS(AbstractMethod):
         return cls(base.init(spec, key=key, **hyper), warmup, draws, chains, dense)
 
     def loss(self, task, *, key):
+        if not isinstance(self.base, AbstractMethod):
+            raise TypeError(f"{type(self.base).__name__} is not trained, and so is NUTS with it as its base.")
         return self.base.loss(task, key=key)
 
     def run(self, support, *, key) -> Chains:

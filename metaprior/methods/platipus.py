@@ -11,12 +11,12 @@ from jaxtyping import Array
 from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature, descend
 from metaprior.infer.gaussian import Diagonal
-from metaprior.method import AbstractGenerative
+from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
-class PLATIPUS(AbstractGenerative):
+class PLATIPUS(AbstractMethod):
     """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, algorithms 1 and 2.
 
     The prior N(μ, σ²) over initial weights is moved by one gradient step on the rows at hand, N(μ - γ ∇L(μ), .):
@@ -84,10 +84,6 @@ class PLATIPUS(AbstractGenerative):
         return cls(
             prior, jax.tree.map(jnp.copy, prior.log_std), gamma, gamma, rate, spec.head, steps, kl_weight, samples, clip
         )
-
-    def apply(self, w, x):
-        """Raw outputs of a network with weights `w`."""
-        return apply(w, x)
 
     def risk(self, net, data, key):
         """L."""

@@ -78,6 +78,9 @@ class Process(AbstractMethod):
             features: number of deep features (40 in the row `dkt`).
             decay: see the class.
         """
+        if not isinstance(spec.head, Gaussian | StudentT | Categorical):
+            name = type(spec.head).__name__
+            raise TypeError(f"Process predicts with a Gaussian, a StudentT or a Categorical; the head is {name}.")
         if spec.head.y_dim != 1:
             raise ValueError(f"process predicts one outcome; the head has {spec.head.y_dim}.")
         if kernel != "structured":

@@ -10,12 +10,12 @@ from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
-from metaprior.method import AbstractGenerative
+from metaprior.method import AbstractGenerative, AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 
 
-class VAMPIRE(AbstractGenerative):
+class VAMPIRE(AbstractGenerative, AbstractMethod):
     """Nguyen, Do & Carneiro, "Uncertainty in Model-Agnostic Meta-Learning using Variational Inference", WACV 2020.
 
     As in ABML the prior p(φ) = N(μ, σ²) over a network's weights is also where q(φ | support) starts, and q is reached
