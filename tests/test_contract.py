@@ -37,7 +37,6 @@ SMALL = {
 CLASSES = {"nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2)}  # its base is another
 # Every row is checked by default with the first head it predicts; these with a second one. The others are slow.
 QUICK = {("maml", "student"), ("process", "student")} | {(n, "classes") for n in ("maml", "cnp", "process", "versa")}
-LIKE = {"emaml"}  # the code of another row
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 LONG = {"flow_np"}  # splines take a minute to compile, and the rest is np's code
 ORDERED = {"recurrent", "snail"}  # they read a sequence

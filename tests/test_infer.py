@@ -296,6 +296,20 @@ def test_laplace_structures(structure, x64):
     assert float(log_det(empty)) == pytest.approx(flat.size * np.log(p))  # without rows: the prior
 
 
+def test_laplace_of_a_last_layer_is_conjugate(x64):
+    """Its arrays as `w`, the features inside `apply`: Bayesian linear regression on them, exactly."""
+    from metaprior import Data
+    from metaprior.nets.mlp import mlp
+
+    net = mlp(2, 1, 3, 1, key=jax.random.key(0), activation=jnp.tanh)
+    data = Data(jax.random.normal(jax.random.key(1), (5, 2)), jnp.zeros((5, 1)), jnp.arange(5) < 4)
+    features = lambda x: jax.vmap(lambda row: jnp.tanh(net.layers[0](row)))(x)
+    q = laplace(lambda last, x: jax.vmap(last)(features(x)), net.layers[1], Gaussian(1, scale=0.5), data, 2.0, "full")
+    phi = jnp.concatenate([features(data.x[:4]), jnp.ones((4, 1))], axis=1)
+    exact = jnp.linalg.inv(2.0 * jnp.eye(4) + phi.T @ phi / 0.5**2)
+    np.testing.assert_allclose(q.dense().covariance(), exact, atol=1e-10)
+
+
 def test_laplace_refuses(x64):
     from metaprior import Data
 

@@ -76,7 +76,8 @@ class Energy(AbstractHead):
             dim: number of outcomes `p`, at least 1.
             key: initial weights.
             hidden, depth: units and hidden layers of the network.
-            width, bound, nodes, draws, noise, steps, step, floor: see the class.
+            width, bound, nodes, draws, noise, steps, step, floor: see the class. Choices of this package, not searched
+                over: nodes and draws for the errors that the class states, the network small for a head.
         """
         if dim < 1 or bound <= 0:
             raise ValueError(f"Energy takes dim of at least 1 and a bound above 0; got {dim} and {bound}.")

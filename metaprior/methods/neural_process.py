@@ -84,8 +84,8 @@ class NP(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units and layers of encoder and decoder.
-            latent: numbers in z.
+            width, depth: hidden units and layers of encoder and decoder (64 and 2: the attention of `acnp`).
+            latent: numbers in z (32, half the width; a choice of this package, not searched over).
             samples: draws of z a task in training, at least 1; `"elbo"` does with fewer than 16.
             objective: `"ml"` or `"elbo"`.
             encoder: `"attention"`, self-attention among the rows as in Kim et al., or `"deep set"`, Garnelo's mean over

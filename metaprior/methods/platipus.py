@@ -69,7 +69,7 @@ class PLATIPUS(AbstractMethod):
             std: initial σ and v (0.02: a network of 40 units still tells its inputs apart under that noise).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
                 `metaprior.infer.descend.Curvature` that starts as the rate 0.1.
-            gamma: initial γ of both p and q (0.01).
+            gamma: initial γ of both p and q, which is learned (0.01: MAML's rate for sine waves).
             steps: of the descent from θ to φ (at least 1 in the paper).
             kl_weight: 1 is the evidence bound (the paper tunes it: 0.05 and 0.15 for images).
             samples: draws of θ in training, at least 1.

@@ -62,7 +62,7 @@ class ProtoNet(AbstractMethod):
             spec: shape of the tasks; its head must be `Categorical`.
             key: initial weights and prior prototypes.
             width, depth: hidden units and layers of the embedding.
-            embedding: numbers a point (64 in the paper's convolutional network).
+            embedding: numbers a point (32, a choice of this package for vectors; 64 in the paper's convolutional network).
             pseudo_count: weight of the prior prototypes in rows. `None` (default): learned, from 1.
                 A positive number stays as it is; 0.0 is the paper's method.
         """

@@ -110,7 +110,8 @@ class SNAIL(AbstractMethod):
             key: initial weights.
             width: columns that a block adds (the paper has 32 to 256 in attention and 128 in convolutions, for images).
             depth: how often attention and convolutions alternate before the last attention (2 in the paper).
-            length: rows over which convolutions reach, dilations being 1, 2, 4 … below it; attention reaches all.
+            length: rows over which convolutions reach, dilations being 1, 2, 4 … below it (32; the paper has the longest
+                sequence); attention reaches all.
         """
         if length < 2:
             raise ValueError(f"SNAIL's convolutions reach over a length of at least 2 rows; got {length}.")

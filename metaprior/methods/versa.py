@@ -59,7 +59,7 @@ class VERSA(AbstractMethod):
             spec: shape of the tasks.
             key: initial weights.
             width, depth: hidden units (the authors' images have 256) and layers of the networks.
-            features: numbers in h(x).
+            features: numbers in h(x) (32, as in ALPaCA; the authors' images have 256).
             samples: L, draws in training, at least 1. The log of an average over few draws favours a narrow q: in the
                 paper's toy problem the log variance comes out 1.1 too low with L = 10 (the authors' code), 0.3 with 32.
         """
