@@ -57,16 +57,20 @@ class Comparison:
                     f"{self.folder}: was run with {flag} {before['settings'].get(name)}, now {value}; choose another folder."
                 )
 
-    def classes(self) -> bool:
-        """Whether the target holds classes; a bad table ends here, before anything is written."""
+    def checked(self) -> Any:
+        """The table as the target is learned from it; a bad one ends here, before anything is written."""
         from metaprior.groups import check_all
         from metaprior.table import as_frame
 
         s = self.settings
-        checked = check_all(as_frame(self.table), s["task"], [s["target"]], s["features"], str(self.table), kind="auto",
-                            log=s["log_target"], split_by=s["split_by"], holdout=s["holdout"], seed=0,
-                            skip={} if s.get("skip_bad_tasks") else None)  # fmt: skip
-        return bool(checked[0].labels)
+        found = check_all(as_frame(self.table), s["task"], [s["target"]], s["features"], str(self.table), kind="auto",
+                          log=s["log_target"], split_by=s["split_by"], holdout=s["holdout"], seed=0,
+                          skip={} if s.get("skip_bad_tasks") else None)  # fmt: skip
+        return found[0]
+
+    def classes(self) -> bool:
+        """Whether the target holds classes."""
+        return bool(self.checked().labels)
 
     def names(self, text: str | None) -> list[str]:
         """Methods from `a,b`, `all` or nothing (all)."""
@@ -169,6 +173,8 @@ class Comparison:
                         kind, K, who, what = key.split("|")
                         into = statistics if kind == "s" else points
                         into.setdefault(int(K), {}).setdefault(who or name, {})[what] = file[key]
+            for columns in (c for learners in points.values() for c in learners.values()):
+                columns["split"] = np.full(len(columns["task"]), split + 1)
             entries += [json.loads(self._path(m, split).read_text("utf-8")) for m in done]
             each.append(Evaluation(statistics, points, entries[-1]["classes"]))
         if not each:
@@ -200,15 +206,19 @@ class Comparison:
         text = json.dumps(results, indent=1, allow_nan=False, default=float) + "\n"
         write_atomic(self.folder / "results.json", lambda part: part.write_text(text, "utf-8"))
         if report:
-            write_parquet(self.folder / "predictions.parquet", frame(found))
+            import polars as pl
+
+            table = self.checked()
+            called = table.frame[table.task].cast(pl.String).unique(maintain_order=True).to_list()
+            write_parquet(self.folder / "predictions.parquet", frame(found, called))
             from metaprior.report.comparison import write_comparison
 
             write_comparison(self.folder / "report.html", json.loads(text), found)
         return json.loads(text)
 
 
-def frame(found: Evaluation) -> Any:
-    """Raw predictions: one row a learner, K, task and query row."""
+def frame(found: Evaluation, called: Sequence[str]) -> Any:
+    """Raw predictions: one row a learner, K, split, task and query row; `called`: the names of all groups."""
     import polars as pl
 
     frames = []
@@ -216,6 +226,7 @@ def frame(found: Evaluation) -> Any:
         for name, columns in learners.items():
             flat: dict[str, Any] = {}
             for key, values in columns.items():
+                values = np.array(called)[values] if key == "group" else values
                 several = {f"{key}_{c}": values[:, c] for c in range(values.shape[1])} if values.ndim > 1 else {}
                 flat |= several or {key: values}
             frames.append(pl.DataFrame(flat).select(pl.lit(name).alias("learner"), pl.lit(K).alias("K"), pl.all()))
@@ -226,45 +237,48 @@ def rank(found: Evaluation) -> dict[str, Any]:
     """Figures, 95 % intervals, and ranks by NLL at every K and over all K.
 
     A learner's rank is one more than the number of learners that are better than it beyond chance: whose paired
-    difference has a 95 % bootstrap interval (over groups) without zero. Learners that no data could tell apart share
-    a rank. Over all K: the mean over K of the NLL, tasks of different K taken as independent.
+    difference has a 95 % bootstrap interval (over groups, see `metrics.interval`) without zero. Learners that no data
+    could tell apart share a rank. Over all K: the mean over K of the NLL, a group's tasks resampled together.
     """
     shots: dict[int, dict[str, Any]] = {}
     draws: dict[str, list[np.ndarray]] = {}
     names = list(next(iter(found.statistics.values())))
+    groups = {K: found.groups(K) for K in found.statistics}
+    many_groups = {K: len(np.unique(g)) for K, g in groups.items()}
+    resampled = metrics.resamples(groups)
     for K, statistics in found.statistics.items():
-        weights = metrics.bootstrap_weights(len(statistics[names[0]]["nll"]), seed=K)
+        weights = resampled[K]
         nll = {}
         shots[K] = {}
         for name in names:
-            row: dict[str, Any] = {"n_tasks": len(statistics[name]["nll"]), "ci": {}}
+            row: dict[str, Any] = {"n_tasks": found.tasks(K), "n_groups": many_groups[K], "ci": {}}
             for metric, s in statistics[name].items():
                 finish = metrics.METRICS[metric].finish
                 many = finish(weights @ s)
                 row[metric] = float(finish(s.sum(0)))
-                row["ci"][metric] = [float(v) for v in np.quantile(many, [0.025, 0.975])]
+                row["ci"][metric] = metrics.interval(row[metric], many, many_groups[K])
                 if metric == "nll":
                     nll[name] = many
             draws.setdefault(name, []).append(nll[name])
             shots[K][name] = row
-        for name, place in _places(nll, {n: shots[K][n]["nll"] for n in names}).items():
+        for name, place in _places(nll, {n: shots[K][n]["nll"] for n in names}, many_groups[K]).items():
             shots[K][name] |= place
     mean = {name: float(np.mean([shots[K][name]["nll"] for K in shots])) for name in names}
-    overall = _places({name: np.mean(d, axis=0) for name, d in draws.items()}, mean)
+    overall = _places({name: np.mean(d, axis=0) for name, d in draws.items()}, mean, min(many_groups.values()))
     return {"shots": shots, "overall": {n: {"nll": mean[n]} | overall[n] for n in sorted(names, key=lambda n: mean[n])}}
 
 
-def _places(draws: dict[str, np.ndarray], value: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Rank of each learner, and its difference from the best with a 95 % interval."""
+def _places(draws: dict[str, np.ndarray], value: dict[str, float], groups: int) -> dict[str, dict[str, Any]]:
+    """Rank of each learner, and its difference from the best with a 95 % interval (`None` with one group)."""
     best = min(value, key=lambda n: value[n])
+    behind = lambda a, b: metrics.interval(value[a] - value[b], draws[a] - draws[b], groups)
     found = {}
     for name in draws:
-        better = sum(bool(np.quantile(draws[name] - d, 0.025) > 0) for other, d in draws.items() if other != name)
-        low, high = np.quantile(draws[name] - draws[best], [0.025, 0.975])
+        better = sum((behind(name, other)[0] or 0.0) > 0 for other in draws if other != name)
+        low, high = behind(name, best)
         found[name] = {
-            "rank": 1 + better,
-            "behind": {"of": best, "mean": value[name] - value[best], "low": float(low), "high": float(high)},
-        }
+            "rank": 1 + better, "behind": {"of": best, "mean": value[name] - value[best], "low": low, "high": high}
+        }  # fmt: skip
     return found
 
 
@@ -272,6 +286,11 @@ def sentence(ranked: dict[str, Any], methods: Sequence[str]) -> str:
     """Which learner to use, in plain words."""
     overall = ranked["overall"]
     best, *rest = overall
+    if rest and overall[rest[-1]]["behind"]["low"] is None:
+        return (
+            f"One held-out group cannot tell methods apart: on it {best} has the lowest negative log-likelihood "
+            f"({overall[best]['nll']:.3f} nats a row); hold out more groups."
+        )
     tied = [name for name in rest if overall[name]["rank"] == overall[best]["rank"]]
     text = f"Use {best}: over all numbers of observed rows it has the lowest negative log-likelihood"
     text += f" ({overall[best]['nll']:.3f} nats a row)."

@@ -101,7 +101,8 @@ class Evaluation:
     Args:
         statistics: `[K][name][metric]` -> sums a task, `(t, k)`; the method is called `"method"`.
         points: `[K][name]` -> of all query rows, pooled: `task` (its number), `y`, `nll` and, for numbers, `mean`,
-            `crps`, `pit` in the user's units; for classes the probabilities `p`, `(n, c)`.
+            `crps`, `pit` in the user's units; for classes the probabilities `p`, `(n, c)`. With `group`, the number of
+            its group in the table, tasks of one group are resampled together.
         classes: number of classes, 0 for numbers.
     """
 
@@ -116,29 +117,48 @@ class Evaluation:
         join = lambda get, K, name: {
             m: np.concatenate([get(e)[K][name][m] for e in evaluations if K in get(e)]) for m in get(first)[K][name]
         }
-        both = []
+        first_task = {K: np.cumsum([0] + [e.tasks(K) for e in evaluations]) for K in shots}
+        evaluations = [e.shifted({K: first_task[K][i] for K in shots}) for i, e in enumerate(evaluations)]
+        first, both = evaluations[0], []
         for get in (lambda e: e.statistics, lambda e: e.points):
             both.append({K: {name: join(get, K, name) for name in get(first)[K]} for K in shots})
         return Evaluation(both[0], both[1], first.classes)
 
+    def tasks(self, K: int) -> int:
+        """How many there are at K support rows."""
+        return len(next(iter(self.statistics[K].values()))["nll"]) if K in self.statistics else 0
+
+    def shifted(self, start: dict[int, int]) -> "Evaluation":
+        """The same with tasks numbered from `start`."""
+        points = {K: {name: c | ({"task": c["task"] + start[K]} if "task" in c else {}) for name, c in each.items()}
+                  for K, each in self.points.items()}  # fmt: skip
+        return Evaluation(self.statistics, points, self.classes)
+
+    def groups(self, K: int) -> np.ndarray:
+        """The group of each task, `(t,)`; where that is not known every task is one."""
+        columns = next(iter(self.points[K].values()), {})
+        if "group" not in columns:
+            return np.arange(self.tasks(K))
+        return columns["group"][np.unique(columns["task"], return_index=True)[1]]
+
     def figures(self, K: int) -> dict:
         """Every metric of every learner at K support rows, with 95 % intervals and paired differences."""
         table, own = {}, self.statistics[K][METHOD]
-        tasks = len(own["nll"])
-        weights = metrics.bootstrap_weights(tasks)
+        tasks, groups = self.tasks(K), self.groups(K)
+        weights, n_groups = metrics.resamples({K: groups})[K], len(np.unique(groups))
         for name, statistics in self.statistics[K].items():
-            row: dict = {"n_tasks": tasks, "ci": {}}
+            row: dict = {"n_tasks": tasks, "n_groups": n_groups, "ci": {}}
             difference = {}
             for metric, s in statistics.items():
                 finish = metrics.METRICS[metric].finish
                 draws = finish(weights @ s)
                 row[metric] = float(finish(s.sum(0)))
-                row["ci"][metric] = [float(v) for v in np.quantile(draws, [0.025, 0.975])]
+                row["ci"][metric] = metrics.interval(row[metric], draws, n_groups)
                 if name != METHOD:
                     gap = finish(weights @ own[metric]) - draws
-                    low, high = np.quantile(gap, [0.025, 0.975])
                     mean = float(finish(own[metric].sum(0)) - finish(s.sum(0)))
-                    difference[metric] = {"mean": mean, "low": float(low), "high": float(high)}
+                    low, high = metrics.interval(mean, gap, n_groups)
+                    difference[metric] = {"mean": mean, "low": low, "high": high}
             table[name] = row | ({"difference": difference} if difference else {})
         return table
 
@@ -149,9 +169,12 @@ class Evaluation:
             figures = self.figures(K)
             best = min((n for n in figures if n != METHOD), key=lambda n: figures[n]["nll"])
             gap = figures[best]["difference"]["nll"]
-            (better if gap["high"] < 0 else worse if gap["low"] > 0 else same).append(K)
+            sure = gap["low"] is not None and not gap["low"] <= 0 <= gap["high"]
+            (same if not sure else better if gap["mean"] < 0 else worse).append(K)
             gains[K] = (gap["mean"], gap["low"], gap["high"], best)
         say = lambda Ks: ", ".join(str(K) for K in Ks)
+        if all(len(np.unique(self.groups(K))) < 2 for K in self.statistics):
+            return "One group cannot tell whether meta-learning earns its keep: hold out more."
         if better:
             K = min(better, key=lambda K: gains[K][0])
             mean, low, high, best = gains[K]
@@ -197,7 +220,9 @@ class JointEvaluation:
                 nll = [e.statistics[K][name]["nll"] for e in (first, *others)]
                 total = np.stack([np.sum([s[:, 0] for s in nll], axis=0), nll[0][:, 1]], axis=1)
                 statistics[K][name] = {"nll": total}
-        return JointEvaluation(targets, Evaluation(statistics, {K: {} for K in statistics}, 0))
+        places = {K: {n: {k: c[k] for k in ("task", "group") if k in c} for n, c in each.items()}
+                  for K, each in first.points.items()}  # fmt: skip
+        return JointEvaluation(targets, Evaluation(statistics, places, 0))
 
     @staticmethod
     def merge(evaluations: "list[JointEvaluation]") -> "JointEvaluation":
@@ -216,7 +241,7 @@ class JointEvaluation:
 
 def evaluate(
     learners: dict[str, AbstractLearner], tasks: dict[int, Task], *, units: Units | None, key, classes: int = 0,
-    progress=None,
+    groups: dict[int, np.ndarray] | None = None, progress=None,
 ) -> Evaluation:  # fmt: skip
     """Score learners on the same tasks.
 
@@ -227,6 +252,7 @@ def evaluate(
         units: the user's scale; `None` for classes.
         key: for learners that predict by sampling.
         classes: number of classes, 0 for numbers.
+        groups: for each K the number of each task's group, where several tasks may have the same.
         progress: called with the share done.
     """
     statistics: dict = {}
@@ -242,7 +268,9 @@ def evaluate(
             count = metrics.class_statistics if classes else metrics.number_statistics
             statistics[K][name] = count(rows, mask)
             kept = ("p", "y", "nll") if classes else ("y", "mean", "nll", "crps", "pit")
-            points[K][name] = {"task": np.nonzero(mask)[0]} | {k: rows[k][mask] for k in kept}
+            place = np.nonzero(mask)[0]
+            where = {"task": place} | ({} if groups is None else {"group": np.asarray(groups[K])[place]})
+            points[K][name] = where | {k: rows[k][mask] for k in kept}
             done += 1
             if progress is not None:
                 progress(done / total)

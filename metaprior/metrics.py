@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 BINS = 15
@@ -116,3 +117,28 @@ def bootstrap_weights(tasks: int, repeats: int = 1000, seed: int = 0) -> np.ndar
     """How often each task occurs in each of `repeats` resamples, `(repeats, tasks)`."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(tasks, np.full(tasks, 1 / tasks), size=repeats).astype(float)
+
+
+def resamples(groups: dict[int, np.ndarray], repeats: int = 1000, seed: int = 0) -> dict[int, np.ndarray]:
+    """For each K how often each of its tasks occurs in each resample of the groups, `(repeats, tasks)`.
+
+    A group counts alike at every K, and in every split that held it out: its tasks come and go together.
+    """
+    names, places = np.unique(np.concatenate(list(groups.values())), return_inverse=True)
+    weights = bootstrap_weights(len(names), repeats, seed)
+    ends = np.cumsum([len(g) for g in groups.values()])
+    return {K: weights[:, places[end - len(g) : end]] for (K, g), end in zip(groups.items(), ends)}
+
+
+def interval(value: float, draws: np.ndarray, groups: int) -> tuple[float | None, float | None]:
+    """95 % interval from bootstrap draws: their quantiles, as much further from the value as few groups ask for.
+
+    The factor sqrt(G / (G - 1)) t / z makes the bootstrap of a mean over G groups as wide as Student's interval, which
+    the percentiles alone fall short of (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+    Statistician 2015, section 4). One group says nothing of others: no interval.
+    """
+    if groups < 2:
+        return None, None
+    factor = (groups / (groups - 1)) ** 0.5 * stats.t.ppf(0.975, groups - 1) / stats.norm.ppf(0.975)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(value - factor * max(value - low, 0.0)), float(value + factor * max(high - value, 0.0))

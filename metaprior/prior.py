@@ -42,6 +42,7 @@ class HeldOut(eqx.Module):
     y: np.ndarray
     start: np.ndarray
     count: np.ndarray
+    group: np.ndarray | None = None  # its number among all groups of the table
 
 
 class Trained(eqx.Module):
@@ -221,7 +222,7 @@ class Prior:
             "split_by": self.split_by, "arrays": arrays, "version": metaprior.__version__,
             "seconds": round(time.perf_counter() - begin, 1),
         }  # fmt: skip
-        kept = HeldOut(*part(held)) if held.any() else None
+        kept = HeldOut(*part(held), np.flatnonzero(held)) if held.any() else None
         self.trained = Trained(info, learned, boosting, units, result.learner, result.baselines, kept)
         if stopped is not None:
             raise stopped
@@ -342,10 +343,11 @@ class Prior:
         spec = Spec(held.x.shape[1], StudentT(1), 0)
         source = learn.Groups(held.x, held.y, held.start, held.count, np.zeros(len(held.start), int), spec)
         table_source = source.table(np.arange(len(held.start)), max(max(shots), 1), MOST_QUERY)
-        tasks = {}
+        tasks, groups = {}, {}
         for K in shots:
             enough = np.flatnonzero(held.count > K)
             if len(enough):
+                groups[int(K)] = enough if held.group is None else held.group[enough]
                 size = -(-len(held.start) // 32) * 32  # the same number of tasks at every K: one compiled program
                 padded = np.resize(enough, size)
                 some = table_source.tasks(padded, np.full(size, K), key=jr.fold_in(jr.key(seed), K))
@@ -355,7 +357,7 @@ class Prior:
             raise InputError(f"No group has more than {min(shots)} rows, so there is nothing to predict.")
         learners = {METHOD: trained.learner} | trained.baselines
         tell = (lambda share: progress(share, "evaluating")) if progress else None
-        return evaluate(learners, tasks, units=trained.units, key=jr.key(seed), progress=tell,
+        return evaluate(learners, tasks, units=trained.units, key=jr.key(seed), groups=groups, progress=tell,
                         classes=len(self.info["classes"] or ()))  # fmt: skip
 
     def save(self, path: str | Path) -> None:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from conftest import tiny_csv
 
+from metaprior import metrics
 from metaprior.commands import compare
 from metaprior.compare import Comparison, rank, sentence
 from metaprior.errors import InputError
@@ -79,6 +80,47 @@ def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
     for changed, words in (({"steps": 6}, "was run with --steps 5, now 6"), ({"shots": "0"}, "was run with --shots")):
         with pytest.raises(InputError, match=words):
             compare(table, methods="maml", **(settings | changed))
+
+
+def test_groups_are_named_and_resampled_whole(table, tmp_path):
+    """Two splits: tasks of one number each, with their split and group; a group held out twice comes and goes once."""
+    out = tmp_path / "out"
+    compare(table, task="g", target="y", features="x,kind", shots="0,2", steps=2, splits=2, methods="cnp", out=out)
+    rows = pl.read_parquet(out / "predictions.parquet").filter(learner="cnp", K=2)
+    each = rows.select("split", "group", "task").unique()
+    assert set(each["split"]) == {1, 2} and each["task"].n_unique() == len(each)
+    assert set(each["group"]) <= set(pl.read_csv(table)["g"].cast(pl.String))
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    entry = results["shots"]["2"]["cnp"]
+    assert entry["n_tasks"] == len(each) and entry["n_groups"] == each["group"].n_unique()
+    twice = metrics.resamples({0: np.array([3, 5, 3]), 2: np.array([5])})
+    assert (twice[0][:, 0] == twice[0][:, 2]).all() and (twice[0][:, 1] == twice[2][:, 0]).all()
+
+
+def test_one_group_ranks_nothing(tmp_path, capsys):
+    """No interval, no rank, and the sentence says so."""
+    lines = tiny_csv().splitlines()
+    few = [line for line in lines[1:] if line.split(",")[0] in sorted({row.split(",")[0] for row in lines[1:]})[:3]]
+    (tmp_path / "few.csv").write_text("\n".join([lines[0], *few]) + "\n")
+    compare(tmp_path / "few.csv", task="g", target="y", features="x", shots="0", steps=2, methods="cnp",
+            out=tmp_path / "out", as_json=True)  # fmt: skip
+    results = json.loads(capsys.readouterr().out)
+    assert results["shots"]["0"]["cnp"]["n_groups"] == 1 and results["shots"]["0"]["cnp"]["ci"]["nll"] == [None, None]
+    assert {row["rank"] for row in results["overall"].values()} == {1}
+    assert results["sentence"].startswith("One held-out group cannot tell methods apart")
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("groups", [3, 6, 20])
+def test_intervals_hold_the_mean_as_often_as_they_say(groups):
+    """2,000 samples of normal differences; 4 standard errors of a share of 0.95 are 0.02. Percentiles alone: 0.75 at 3."""
+    rng = np.random.default_rng(0)
+    weights = metrics.bootstrap_weights(groups)
+    inside = 0
+    for values in rng.normal(size=(2000, groups)):
+        low, high = metrics.interval(float(values.mean()), weights @ values / groups, groups)
+        inside += low <= 0 <= high
+    assert abs(inside / 2000 - 0.95) < 0.03
 
 
 def test_bad_input(table, tmp_path):

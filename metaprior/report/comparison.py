@@ -75,7 +75,8 @@ def _ranks(shots, overall, order, kind) -> dict[str, Any]:
     rows = []
     for name in order:
         gap = overall[name]["behind"]
-        behind = "–" if name == gap["of"] else f"{gap['mean']:.3f} ({gap['low']:.3f} to {gap['high']:.3f})"
+        band = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
+        behind = "–" if name == gap["of"] else f"{gap['mean']:.3f}{band}"
         cells = [(str(overall[name]["rank"]), "", overall[name]["rank"] == 1), (behind, "", False)]
         cells += [(str(shots[K][name]["rank"]), "", shots[K][name]["rank"] == 1) for K in shots]
         rows.append({"name": name, "kind": kind[name], "note": "", "cells": cells})
@@ -89,8 +90,9 @@ def _table(shots, order, kind, metric) -> dict[str, Any]:
         cells = []
         for K in shots:
             low, high = shots[K][name]["ci"][metric]
+            half = None if low is None else (high - low) / 2
             best = metric == "nll" and shots[K][name]["rank"] == 1
-            cells.append((number(shots[K][name][metric], metric), number((high - low) / 2, metric), best))
+            cells.append((number(shots[K][name][metric], metric), number(half, metric), best))
         rows.append({"name": name, "kind": kind[name], "note": "", "cells": cells})
     columns = [f"K = {K}" for K in shots]
     return {"caption": LABELS[metric], "corner": "learner", "columns": columns, "rows": rows}
@@ -104,13 +106,16 @@ def _pictures(results, found, order, kind) -> list[Shown]:
         for i, name in enumerate(reversed(order)):
             gap = overall[name]["behind"]
             shade = METHOD if overall[name]["rank"] == 1 else MUTED
-            axes.plot([gap["low"], gap["high"]], [i, i], color=shade, lw=2.2, alpha=0.55)
+            if gap["low"] is not None:
+                axes.plot([gap["low"], gap["high"]], [i, i], color=shade, lw=2.2, alpha=0.55)
             axes.plot([gap["mean"]], [i], "D" if kind[name] else "o", ms=5, color=shade, mec="white", mew=0.7)
         axes.set_yticks(range(len(order)), list(reversed(order)))
-        means = [overall[n]["behind"]["high"] for n in order]
-        axes.set_xlim(
-            min(-0.02, min(overall[n]["behind"]["low"] for n in order)), 1.1 * max(2 * np.median(means), 0.05)
-        )
+        ends = [
+            [g["mean"] if g[e] is None else g[e] for e in ("low", "high")]
+            for g in (overall[n]["behind"] for n in order)
+        ]
+        lows, highs = zip(*ends)
+        axes.set_xlim(min(-0.02, *lows), 1.1 * max(2 * np.median(highs), 0.05))
         axes.set_xlabel("nats a row behind the best, over all K")
         axes.axvline(0.0, color=MUTED, lw=0.8)
         first = to_svg(canvas, "behind", "Nats behind the best learner")
