@@ -71,7 +71,8 @@ class Outcome:
     Args:
         figures: the numbers.
         predictions: raw predictions, flat columns of equal length, from which the figures can be computed
-            again; written to predictions.parquet with the columns `method` and `seed` in front.
+            again; written to predictions.parquet with the columns `method` and `seed` in front. A column of
+            arrays and `None` (`raw.lists`) becomes one of lists.
         drawing: arrays that `Protocol.draw` needs; written beside the cell.
         note: what a reader must know, such as a run that was cut short.
         facts: plain JSON values: steps, parameters, seconds of training.

@@ -149,7 +149,7 @@ class Study:
             if figure.metric not in self.protocol.metrics:
                 raise ValueError(f"{self.protocol.name} gives {figure.metric!r}, which is none of its metrics.")
         path = self.cell(name, seed)
-        frame = pl.DataFrame({k: np.asarray(v) for k, v in outcome.predictions.items()})
+        frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
         lead = [pl.lit(name).alias("method"), pl.lit(seed, pl.Int32).alias("seed")]
         write_parquet(path.with_suffix(".parquet"), frame.select(*lead, pl.all()))
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
@@ -224,6 +224,18 @@ class _Lazy(dict):
 
     def get(self, key, default=None):
         return self[key] if key in self else default
+
+
+def column(values: Any) -> Any:
+    """A column of numbers or names as it is; arrays and `None` as one of lists."""
+    import polars as pl
+
+    values = np.asarray(values)
+    if values.dtype != object:
+        return values
+    kind = next((v.dtype for v in values if v is not None), np.dtype(np.float32))
+    inner = pl.UInt8 if kind == np.uint8 else pl.Float32
+    return pl.Series([None if v is None else v.tolist() for v in values], dtype=pl.List(inner))
 
 
 def _savez(part: Path, arrays: dict[str, np.ndarray]) -> None:
