@@ -8,7 +8,7 @@ import pytest
 
 from metaprior.protocols import ambiguous_regression as ambiguous
 from metaprior.protocols import oracles, raw
-from metaprior.protocols.runner import Study
+from metaprior.protocols.runner import Study, column
 
 
 def figures(outcome):
@@ -128,3 +128,21 @@ def test_the_closed_form_of_a_mean(monkeypatch):
     assert np.array_equal(rows["nll"], rows["exact_nll"])
     trained = figures(oracles.run("alpaca", 0, options, None, silent))
     assert trained["mean: K = 5", "gap"].value > 0
+
+
+def test_single_draws_give_the_figures_of_oracles_again():
+    """NLL, joint NLL and squared error from rows and draws; distances less the exact posterior's."""
+    options = {"sources": ["mean"], "steps_share": 0.002, "tasks": 20, "samples": 5, "minutes": 1.0}
+    outcome = oracles.run("platipus", 0, options, None, silent)
+    frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
+    log_mean = lambda v: np.logaddexp.reduce(v) - np.log(len(v))
+    for (setting,), rows in frame.group_by("setting"):
+        value = {f.metric: f.value for f in outcome.figures if f.setting == setting}
+        assert len(rows) == 20 * 15 and {len(v) for v in rows["log_p"]} == {5}
+        nll = np.mean([-log_mean(v.to_numpy()) for v in rows["log_p"]])
+        first = rows.filter(row=0)
+        joint = np.mean([-log_mean(v.to_numpy()) / 15 for v in first["joint_log_p"]])
+        assert {len(v) for v in first["joint_log_p"]} == {5}
+        want = {"nll": nll, "mse": ((rows["mean"] - rows["y"]) ** 2).mean(), "gap": nll - rows["exact_nll"].mean(),
+                "joint_gap": joint - first["exact_joint_nll"].mean()}  # fmt: skip
+        assert want == pytest.approx(value, abs=1e-5)
