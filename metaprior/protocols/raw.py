@@ -1,6 +1,5 @@
 """List columns of predictions.parquet: what single draws give, from which likelihoods and coverage are computed again."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -35,7 +34,7 @@ def joint_terms(posterior: AbstractPosterior, drawn: Mixture, data: Data, joint:
     return jnp.where(data.mask, each, 0.0).sum(-1)
 
 
-def lists(values: Sequence[Any]) -> np.ndarray:
+def lists(values: Any) -> np.ndarray:
     """A column of lists, or of `None` where there is none."""
     column = np.empty(len(values), object)
     for i, value in enumerate(values):
@@ -49,7 +48,7 @@ def log_p(terms: np.ndarray) -> np.ndarray:
     return lists([row if t < KEPT else whole[t, i, None] for t, task in enumerate(terms) for i, row in enumerate(task)])
 
 
-def first_rows(values: Sequence[Any], rows: int) -> np.ndarray:
+def first_rows(values: Any, rows: int) -> np.ndarray:
     """What belongs to a task: a list in the first of its `rows`, `None` in the others."""
     return lists([value if i == 0 else None for value in values for i in range(rows)])
 
