@@ -19,12 +19,15 @@ from metaprior.protocols.active_pictures import draw, sentence
 from metaprior.protocols.active_tables import POOL, SUBJECTS, Pools, fold_of, read_rows
 from metaprior.protocols.labelling import RULES, SEEKING, Goal, OfLines, Uneven, label
 from metaprior.protocols.protocol import Figure, Metric, Outcome, Protocol, Tell, able, trained
+from metaprior.protocols.raw import lists
 from metaprior.sources import SineLine
 from metaprior.task import Task
 
 EXACT = "exact posterior"
 LINES, CHARACTERS, BLOBS = "sine or line", "Omniglot", "normal classes"
 WAY = 5
+KEPT = 100  # tasks of a setting whose judged rows are kept one by one
+ROWS = ("log_p", "mean", "std")
 
 
 def _metrics() -> dict[str, Metric]:
@@ -57,6 +60,8 @@ class Found(NamedTuple):
         unit: of each task; tasks of one unit are averaged before standard errors are taken.
         sign: of y that is sought, 0 where none is.
         cost: seconds of each row of the pool, `(t, n)`.
+        judged: of the first `KEPT` tasks, each judged row: `log_p`, `mean` and `std` with axes `(r, t, labels + 1, q, …)`,
+            and `y` and `mask`, `(t, q)`.
     """
 
     rules: tuple[str, ...]
@@ -69,6 +74,7 @@ class Found(NamedTuple):
     unit: np.ndarray
     sign: int
     cost: np.ndarray
+    judged: dict[str, np.ndarray]
 
 
 def _label(learner, tasks: Task, options, key, *, unit, sign=0, cost=None, expected=None, rules=RULES) -> Found:
@@ -80,9 +86,12 @@ def _label(learner, tasks: Task, options, key, *, unit, sign=0, cost=None, expec
     )
     keys, one = jr.split(key, t), (options["labels"], tuple(options["samples"]))
     each = [label(learner, tasks, goals, jnp.asarray((RULES + SEEKING).index(r)), keys, *one) for r in rules]
-    nll, error, picks = (np.stack([np.asarray(a) for a in some]) for some in zip(*each))
-    arrays = (tasks.support.x, tasks.support.y[..., 0], tasks.support.mask)
-    return Found(rules, nll, error, picks, *(np.asarray(a) for a in arrays), np.asarray(unit), sign, cost)
+    all_of = {name: np.stack([np.asarray(judged[name]) for judged, _ in each]) for name in each[0][0]}
+    judged = {name: all_of[name][:, :KEPT] for name in ROWS}
+    judged |= {"y": np.asarray(tasks.query.y)[:KEPT, :, 0], "mask": np.asarray(tasks.query.mask)[:KEPT]}
+    arrays = (np.asarray(a) for a in (tasks.support.x, tasks.support.y[..., 0], tasks.support.mask))
+    picks = np.stack([np.asarray(p) for _, p in each])
+    return Found(rules, all_of["nll"], all_of["error"], picks, *arrays, np.asarray(unit), sign, cost, judged)
 
 
 def best_found(found: Found) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +151,16 @@ def columns_of(setting: str, found: Found) -> dict[str, np.ndarray]:
         "unit": found.unit[task].astype(np.int32), "labels": labels.astype(np.int32), "row": before.astype(np.int32),
         "y": at(found.y).astype(np.float32), "seconds": at(found.cost).astype(np.float32),
         "nll": found.nll.ravel().astype(np.float32), "error": found.error.ravel().astype(np.float32),
+        **_judged_rows(found, rule, task, labels),
     }  # fmt: skip
+
+
+def _judged_rows(found: Found, rule, task, labels) -> dict[str, np.ndarray]:
+    """Lists of what was said of each judged row; `None` for tasks beyond those that are kept."""
+    own, kept = found.judged, len(found.judged["mask"])
+    each = lambda values: lists([values(r, t, n) if t < kept else None for r, t, n in zip(rule, task, labels)])
+    said = {f"judged_{name}": each(lambda r, t, n: own[name][r, t, n][own["mask"][t]].ravel()) for name in ROWS}
+    return said | {"judged_y": each(lambda r, t, n: own["y"][t][own["mask"][t]])}
 
 
 @eqx.filter_jit
@@ -212,11 +230,11 @@ def _table(setting: str, method: str, seed: int, options: dict[str, Any], data: 
 
 
 def _joined(parts: Sequence[Found]) -> Found:
-    """The tasks of several splits as one set."""
+    """The tasks of several splits as one set; rows are kept of the first."""
     first, by_rule = parts[0], ("nll", "error", "picks")
     join = lambda name: np.concatenate([getattr(p, name) for p in parts], 1 if name in by_rule else 0)
     nll, error, picks, x, y, mask, unit, cost = (join(n) for n in (*by_rule, "x", "y", "mask", "unit", "cost"))
-    return Found(first.rules, nll, error, picks, x, y, mask, unit, first.sign, cost)
+    return Found(first.rules, nll, error, picks, x, y, mask, unit, first.sign, cost, first.judged)
 
 
 def settings_of(method: str, data: Any) -> list[str]:
