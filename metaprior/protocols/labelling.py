@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from metaprior import acquire
 from metaprior.method import AbstractLearner
-from metaprior.posterior import AbstractPosterior, Mixture
+from metaprior.posterior import AbstractHead, AbstractPosterior, Mixture, Particles
 from metaprior.sources import SineLine
 from metaprior.task import Data, Task
 
@@ -49,11 +49,13 @@ def _judged(mixture: Mixture, query: Data) -> dict[str, Array]:
     A row: its log density, the mean `(n, p)` or the probabilities `(n, C)`, and the standard deviation, of classes none.
     """
     log_p, mean = mixture.log_prob(query.y), mixture.mean()
+    rows = {"log_p": log_p, "mean": mean}
     if mixture.parts[0].head.classes:
-        wrong, std = (mean.argmax(-1) != query.y[:, 0]) * jnp.ones_like(log_p), jnp.zeros((len(log_p), 0))
+        wrong = (mean.argmax(-1) != query.y[:, 0]) * jnp.ones_like(log_p)
     else:
-        wrong, std = ((mean - query.y) ** 2)[:, 0], jnp.sqrt(mixture.variance())
-    return {"nll": query.mean(-log_p), "error": query.mean(wrong), "log_p": log_p, "mean": mean, "std": std}
+        wrong = ((mean - query.y) ** 2)[:, 0]
+        rows["std"] = jnp.sqrt(mixture.variance())
+    return {"nll": query.mean(-log_p), "error": query.mean(wrong), **rows}
 
 
 def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple[int, int]):
@@ -149,3 +151,13 @@ class OfLines(AbstractLearner):
 
     def posterior(self, support, *, key):
         return Drawn(self.source.exact(support))
+
+
+class Uninformed(AbstractLearner):
+    """Sees no label: every class alike, or the mean and the standard deviation of training rows, 0 and 1 in their units."""
+
+    head: AbstractHead
+
+    def posterior(self, support, *, key):
+        flat = lambda w, x: jnp.broadcast_to(w, (len(x), self.head.raw_dim))
+        return Particles.single(jnp.zeros(()), flat, self.head)
