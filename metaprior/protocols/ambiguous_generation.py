@@ -328,6 +328,16 @@ PROTOCOL = Protocol(
         },
         "full": {"steps": {"": 30000}, "batch": 24, "rate": 1e-3, "validation": 256, "shown": 4, "pool": 1},
     },
+    without={
+        **dict.fromkeys(("recurrent", "snail"), "read rows in an order, which one view has not"),
+        "ar_cnp": "feeds back whole images, a pass a view",
+        **dict.fromkeys(
+            ("emaml", "llama", "abml", "vampire", "bmaml", "platipus"),
+            "inner loops on networks of hundreds of pixels, of which maml alone has settings here",
+        ),
+        **dict.fromkeys(("dkt", "process"), "would be a Gaussian process for each pixel"),
+        **dict.fromkeys(("nuts", "bnn"), "fit all weights of a network of pixels for each object"),
+    },
     run=run,
     draw=draw,
     references=(MEAN, CONTROL),

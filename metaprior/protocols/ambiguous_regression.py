@@ -291,6 +291,7 @@ PROTOCOL = Protocol(
         "quick": {"steps": 3_000, "tasks": 200, "slow_tasks": 20, "shots": [1, 2, 3, 5], "draws": 50, "samples": 64},
         "full": {"steps": 20_000, "tasks": 1_000, "slow_tasks": 50, "shots": [1, 2, 3, 5], "draws": 50, "samples": 256},
     },
+    without={"ensemble": "several emaml, which runs by itself"},
     run=run,
     draw=draw,
     references=(EXACT, POINTWISE),

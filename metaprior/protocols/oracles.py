@@ -244,6 +244,7 @@ PROTOCOL = Protocol(
         "quick": {"sources": ["linear", "gp", "mean", "sinusoid"], "steps_share": 0.4, "tasks": 100, "samples": 64, "minutes": 0.2},
         "full": {"sources": ["linear", "gp", "mean", "sinusoid", "sineline"], "steps_share": 4.0, "tasks": 300, "samples": 256, "minutes": 2.0},
     },
+    without={"ensemble": "several emaml, which runs by itself"},
     run=run,
     draw=draw,
     references=(EXACT,),

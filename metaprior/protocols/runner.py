@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell
+from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell, left_out
 from metaprior.run import continued, digest, machine, versions, write_atomic, write_parquet
 
 FORMAT = "metaprior protocol"
@@ -183,7 +183,7 @@ class Study:
             "anchors": [a._asdict() for a in protocol.anchors],
             "choices": list(protocol.choices), "papers": list(protocol.papers),
             "cells": [e | {"figures": [f._asdict() for f in e["figures"]]} for e in entries],
-            "failed": failed,
+            "failed": failed, "left_out": left_out(protocol),
             "seconds": round(sum(e["seconds"] for e in entries), 1),
             "predictions": "predictions.parquet",
         }  # fmt: skip
