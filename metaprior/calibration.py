@@ -130,6 +130,17 @@ def entropy(p: Any) -> np.ndarray:
     return -np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0.0).sum(-1)
 
 
+def if_calibrated(figure: Any, p: Any, repeats: int = 50) -> tuple[float, float]:
+    """What `figure(p, y)` is expected to be were these probabilities right, and its standard error.
+
+    Binned errors are never 0 on finitely many rows: this is the mean over `repeats` sets of labels drawn from `p`.
+    """
+    p, rng = np.asarray(p, np.float64), np.random.default_rng(1)
+    upto = np.cumsum(p, -1) / p.sum(-1, keepdims=True)
+    values = [figure(p, (rng.random((len(p), 1)) > upto[:, :-1]).sum(-1)) for _ in range(repeats)]
+    return float(np.mean(values)), float(np.std(values, ddof=1) / repeats**0.5)
+
+
 def auroc(inside: Any, outside: Any) -> float:
     """Chance that a row from outside scores higher than one from inside, ties counting half.
 

@@ -4,10 +4,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import polars as pl
 import pytest
 
 from metaprior.protocols import ambiguous_classification as protocol
 from metaprior.protocols.protocol import Drawn
+from metaprior.protocols.runner import column
 from metaprior.sources.circles import Circles, quarter
 from metaprior.task import Data
 
@@ -110,6 +112,30 @@ def test_support_lies_inside_the_circle_and_the_box():
     assert abs(float(wrong.mean()) - 0.01) < 4 * (0.01 / 6000) ** 0.5
 
 
+def again(out, exact: bool):
+    """Every figure but the distances from another cell, from the columns of the file."""
+    rows = {k: column(v) for k, v in out.predictions.items()}
+    value = {(f.setting, f.metric): f.value for f in out.figures}
+    frame = pl.DataFrame(rows)
+    log_mean = lambda v: np.logaddexp.reduce(np.asarray(v, float)) - np.log(len(v))
+    for k in protocol.SHOTS:
+        mine = frame.filter(setting=f"K = {k}")
+        first = mine.filter(row=0)
+        nll = [-log_mean(v) for v in mine["log_p"].to_list()]
+        joint = [-log_mean(v) / 20 for v in first["joint_log_p"].to_list()]
+        iou = [np.max(np.divide(a, b)) for a, b in zip(first["overlap"].to_list(), first["union"].to_list())]
+        hit = (mine["p"].to_numpy() > 0.5) == (mine["y"].to_numpy() > 0.5)
+        want = {"nll": np.mean(nll), "joint": np.mean(joint), "best_iou": np.mean(iou), "accuracy": hit.mean(),
+                "coverage": np.mean(np.array(iou) >= 0.5)}  # fmt: skip
+        for name, number in want.items():
+            assert value[f"K = {k}", name] == pytest.approx(number, abs=1e-5)
+        n, share = len(first["union"][0]), np.array(first["share"].to_list())
+        pairs = (2 * share * (1 - share)).mean(1) * n / max(n - 1, 1)
+        np.testing.assert_allclose(first["disagreement"].to_numpy(), pairs, atol=1e-5)
+        if exact:
+            assert n == protocol.SETS
+
+
 def test_protocol_runs_draws_and_its_figures_follow_from_the_predictions(monkeypatch):
     monkeypatch.setattr(protocol, "SIDE", 12)
     options = {"steps": {"": 2}, "batch": 2, "tasks": 3, "samples": 3}
@@ -123,6 +149,7 @@ def test_protocol_runs_draws_and_its_figures_follow_from_the_predictions(monkeyp
         np.testing.assert_allclose(rows["nll"][mine].mean(), nll["K = 2"], rtol=1e-5)
         p = np.where(rows["y"] > 0.5, rows["p"], 1 - rows["p"])
         np.testing.assert_allclose(-np.log(p), rows["nll"], atol=1e-3)
+        again(out, method == "exact")
     exact = {(f.setting, f.metric): f.value for f in cells[0].figures}
     assert exact["K = 1", "gap"] == 0 and exact["K = 1", "spread"] == 1
     pictures = protocol.PROTOCOL.draw(cells, options, None)

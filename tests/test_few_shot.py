@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import affine_transform
 
-from metaprior import Spec, fit
+from metaprior import Spec, calibration, fit
 from metaprior.baselines.hausdorff import distances
 from metaprior.errors import InputError
 from metaprior.heads import Categorical, Gaussian
@@ -248,13 +248,20 @@ def test_own_folders_from_end_to_end(shapes):
     told = []
     outcome = protocol.run("protonet", 0, options, data, lambda done, what: told.append(done))
     assert told == sorted(told) and told[-1] <= 1
-    assert {f.metric for f in outcome.figures} == {"accuracy", "nll", "ece"} <= set(protocol.metrics)
+    assert {f.metric for f in outcome.figures} == {"accuracy", "nll", "ece", "ece_calibrated"} <= set(protocol.metrics)
     columns = outcome.predictions
     assert len({len(v) for v in columns.values()}) == 1
     first = outcome.figures[0]
     mine = columns["setting"] == first.setting
     assert first.value == pytest.approx((columns["predicted"] == columns["y"])[mine].mean())
-    cells = [Drawn("protonet", 0, outcome.figures, outcome.drawing)]
+    found = {f.metric: f.value for f in outcome.figures if f.setting == first.setting}
+    p = np.stack([columns[f"p_{k}"][mine] for k in range(data.settings[0][0])], 1)
+    assert found["ece_calibrated"] == pytest.approx(calibration.if_calibrated(calibration.ece, p)[0], rel=1e-3)
+    chance = protocol.run("guessing", 0, options, data, lambda done, what: None)
+    settings = {f.setting for f in outcome.figures}
+    assert {(f.setting, f.metric) for f in chance.figures} == {(s, m) for s in settings for m in ("accuracy", "nll")}
+    assert chance.figures[0].value == 1 / p.shape[1] and chance.figures[1].value == pytest.approx(np.log(p.shape[1]))
+    cells = [Drawn("guessing", 0, chance.figures, {}), Drawn("protonet", 0, outcome.figures, outcome.drawing)]
     pictures = protocol.draw(cells, options, data)
     assert len(pictures) >= 2 and all("<svg" in p.svg for p in pictures)
     assert "protonet classifies" in protocol.sentence(cells)

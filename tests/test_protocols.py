@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from metaprior.protocols import ambiguous_regression as ambiguous
-from metaprior.protocols import oracles
-from metaprior.protocols.runner import Study
+from metaprior.protocols import oracles, raw
+from metaprior.protocols.runner import Study, column
 
 
 def figures(outcome):
@@ -69,6 +69,41 @@ def test_figures_follow_from_the_predictions(tmp_path, small):
     assert page.count("<svg") == 3 and "cnp with a mixture head" in page
 
 
+@pytest.mark.parametrize("method", ["platipus", "process"])
+def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, monkeypatch, method):
+    """Likelihoods from the draws' log densities, coverage from their distances, distances from drawn functions."""
+    import dataclasses
+
+    monkeypatch.setattr(raw, "KEPT", 5)
+    small = small | {"steps": 2, "tasks": 12, "samples": 6, "shots": [2]}
+    protocol = dataclasses.replace(ambiguous.PROTOCOL, budgets={"quick": small, "full": small}, references=())
+    results = Study(protocol, tmp_path / "out").run([method], 1)
+    value = {r["metric"]: r["value"] for r in results["table"]}
+    rows = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
+    first = rows.filter(row=0)
+    log_mean = lambda v: np.logaddexp.reduce(v) - np.log(len(v))
+    each = np.array([-log_mean(v.to_numpy()) for v in rows["log_p"]])
+    assert each.mean() == pytest.approx(value["nll"], abs=1e-5)
+    assert [len(v) for v in first["log_p"]] == [6 if method == "platipus" and t < 5 else 1 for t in range(12)]
+    joint = np.array([-log_mean(v.to_numpy()) / 20 for v in first["joint_log_p"]])
+    assert joint.mean() == pytest.approx(value["joint"], abs=1e-5)
+    take = lambda name: np.stack(first[name].to_list())
+    sine, line, spread, p = take("to_sine"), take("to_line"), take("spread"), first["p_sine"].to_numpy()
+    near = np.minimum(sine, line) <= np.maximum(0.6, 0.45 * spread)
+    family = np.where(near, np.where(sine <= line, 0, 1), 2)
+    open_, both = (p > 0.1) & (p < 0.9), (family == 0).any(1) & (family == 1).any(1)
+    assert open_.any() and both[open_].mean() == pytest.approx(value["coverage"], abs=1e-5)
+    known = open_ & (family < 2).any(1)
+    share = (family == 0).sum(1)[known] / (family < 2).sum(1)[known]
+    if known.any():
+        assert np.abs(share - p[known]).mean() == pytest.approx(value["frequency"], abs=1e-5)
+    assert (family == 2).mean() == pytest.approx(value["incoherent"], abs=1e-5)
+    f, x = take("functions").reshape(12, 40, 64), np.linspace(-5, 5, 64)
+    for basis, told in ((np.stack([np.sin(x), np.cos(x)], 1), sine), (np.stack([x, np.ones(64)], 1), line)):
+        off = f - f @ basis @ np.linalg.pinv(basis.T @ basis) @ basis.T
+        np.testing.assert_allclose(np.sqrt((off**2).mean(-1)), told, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_a_sampling_method_covers_both_explanations():
     """Both families in at least 70 % of the ambiguous tasks with 1 and with 2 rows; MAML has one function, hence none."""
@@ -93,3 +128,21 @@ def test_the_closed_form_of_a_mean(monkeypatch):
     assert np.array_equal(rows["nll"], rows["exact_nll"])
     trained = figures(oracles.run("alpaca", 0, options, None, silent))
     assert trained["mean: K = 5", "gap"].value > 0
+
+
+def test_single_draws_give_the_figures_of_oracles_again():
+    """NLL, joint NLL and squared error from rows and draws; distances less the exact posterior's."""
+    options = {"sources": ["mean"], "steps_share": 0.002, "tasks": 20, "samples": 5, "minutes": 1.0}
+    outcome = oracles.run("platipus", 0, options, None, silent)
+    frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
+    log_mean = lambda v: np.logaddexp.reduce(v) - np.log(len(v))
+    for (setting,), rows in frame.group_by("setting"):
+        value = {f.metric: f.value for f in outcome.figures if f.setting == setting}
+        assert len(rows) == 20 * 15 and {len(v) for v in rows["log_p"]} == {5}
+        nll = np.mean([-log_mean(v.to_numpy()) for v in rows["log_p"]])
+        first = rows.filter(row=0)
+        joint = np.mean([-log_mean(v.to_numpy()) / 15 for v in first["joint_log_p"]])
+        assert {len(v) for v in first["joint_log_p"]} == {5}
+        want = {"nll": nll, "mse": ((rows["mean"] - rows["y"]) ** 2).mean(), "gap": nll - rows["exact_nll"].mean(),
+                "joint_gap": joint - first["exact_joint_nll"].mean()}  # fmt: skip
+        assert want == pytest.approx(value, abs=1e-5)

@@ -144,7 +144,8 @@ def _labelled(rule, rows=6, tasks=3):
     made = eqx.tree_at(lambda t: t.support.mask, made, made.support.mask.at[:, -1].set(False))
     goals = labelling.Goal(jnp.ones(tasks), jnp.ones((tasks, rows)))
     index = jnp.asarray((labelling.RULES + labelling.SEEKING).index(rule))
-    return made, labelling.label(_Linear(source), made, goals, index, jr.split(jr.key(1), tasks), 5, (1, 1))
+    judged, picks = labelling.label(_Linear(source), made, goals, index, jr.split(jr.key(1), tasks), 5, (1, 1))
+    return made, (judged["nll"], judged["error"], picks)
 
 
 @pytest.mark.parametrize("rule", labelling.RULES + labelling.SEEKING)
@@ -191,7 +192,7 @@ def _found(picks, y, cost):
     r, t, n = picks.shape
     blank = np.zeros((r, t, n + 1))
     return active_learning.Found(
-        ("random", "entropy"), blank, blank, picks, y[..., None], y, np.ones_like(y, bool), np.arange(t), -1, cost
+        ("random", "entropy"), blank, blank, picks, y[..., None], y, np.ones_like(y, bool), np.arange(t), -1, cost, {}
     )
 
 

@@ -1,5 +1,6 @@
 """What all protocols share: cells that are kept, results that can be recomputed, errors that say what to do."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import pytest
 
 from metaprior.commands import compare, reproduce
 from metaprior.errors import InputError
+from metaprior.methods import METHODS
 from metaprior.protocols import PROTOCOLS, get
-from metaprior.protocols.page import number, tables
-from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol
+from metaprior.protocols.page import number, print_tables, tables
+from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, left_out
 from metaprior.protocols.runner import Study, aggregate, find_data
 
 RAN = []
@@ -135,8 +137,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         Study(TOY, tmp_path / "out", "full").run(["maml"], 1)
     with pytest.raises(InputError, match=r"was run with other settings \(shots\)"):
         Study(TOY, tmp_path / "out", changes=["shots=[1]"]).run(["maml"], 1)
-    import dataclasses
-
     other = dataclasses.replace(TOY, name="tox")
     with pytest.raises(InputError, match="holds results of toy"):
         Study(other, tmp_path / "out").run(["maml"], 1)
@@ -161,6 +161,22 @@ def test_every_protocol_is_complete():
         assert set(protocol.budgets["quick"]) == set(protocol.budgets["full"])
         assert {a.metric for a in protocol.anchors} <= set(protocol.metrics)
         json.dumps(protocol.budgets)
+        said, others = left_out(protocol), [m for m in METHODS if m not in protocol.able]
+        assert all(m in said for m in others) and bool(said) == bool(others)
+        assert set(protocol.without) <= set(others)
+        assert said.count("(") == said.count(")") == 1 + said.count("; ") or not said  # a reason each
+
+
+def test_what_is_left_out_is_said_on_the_terminal_and_in_the_report(tmp_path, capsys):
+    toy = dataclasses.replace(TOY, able=tuple(m for m in METHODS if m not in ("protonet", "nuts", "stack")),
+                              without={"nuts": "takes hours"})  # fmt: skip
+    results = Study(toy, tmp_path / "out").run(["maml"], 1)
+    print_tables(toy, results)
+    line = ("Left out of --methods all: protonet (predicts classes alone); nuts (takes hours); stack (mixes methods that are "
+            "trained already, for one table).")  # fmt: skip
+    assert results["left_out"] == line and line in capsys.readouterr().out
+    assert line in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert left_out(dataclasses.replace(TOY, able=tuple(METHODS))) == ""
 
 
 def test_list_and_help_need_no_jax():

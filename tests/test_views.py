@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import polars as pl
 import pytest
 from scipy.stats import multivariate_normal
 
@@ -15,6 +16,7 @@ from metaprior.protocols import ambiguous_generation as generation
 from metaprior.protocols import get
 from metaprior.protocols.generation_controls import CVAE, MeanView, evidence, ssim
 from metaprior.protocols.protocol import Drawn
+from metaprior.protocols.runner import column
 from metaprior.sources.views import ObjectViews
 from metaprior.task import Data, Task
 
@@ -149,20 +151,33 @@ def test_a_cell_and_its_pictures(data):
     held = generation.dataclasses.replace(held, test=keep(held.test), validation=keep(held.validation))
     options = protocol.budgets["quick"] | {"steps": {"": 3}, "batch": 4, "validation": 4}
     cells = []
-    for method in (generation.MEAN, "cnp", "np"):
+    for method in (generation.MEAN, "cnp", "np", generation.CONTROL):
         outcome = protocol.run(method, 0, options, held, lambda done, what: None)
         columns = outcome.predictions
         assert len({len(v) for v in columns.values()}) == 1 and len(columns["task"]) == 6 * 35
         value = {f.metric: f.value for f in outcome.figures}
-        log_p = np.stack([v for k, v in columns.items() if k.startswith("log_p_")], 1).astype(float).reshape(6, 35, -1)
+        frame = pl.DataFrame({k: column(v) for k, v in columns.items()})
+        log_p = np.array(frame["log_p"].to_list()).reshape(6, 35, -1)
         mixture = -(np.logaddexp.reduce(log_p.sum(1), 1) - np.log(log_p.shape[2])) / (35 * 256)
         marginal = -(np.logaddexp.reduce(log_p, 2) - np.log(log_p.shape[2])) / 256
         assert value["mixture"] == pytest.approx(mixture.mean(), abs=1e-4)
         assert value["marginal"] == pytest.approx(marginal.mean(), abs=1e-4)
         assert value["mse"] == pytest.approx(columns["mse"].mean(), abs=1e-6)
-        assert (value["side"] > 0) == (method == "np")
+        mean, y = (np.array(frame[k].to_list()) for k in ("mean", "target"))
+        y = y / 255
+        assert value["mse"] == pytest.approx(((mean - y) ** 2).mean(), abs=1e-6)
+        likeness = [brute_ssim(*(a[i].reshape(16, 16) for a in (mean.clip(0, 1), y))) for i in range(0, 210, 10)]
+        np.testing.assert_allclose(likeness, columns["ssim"][::10], atol=1e-5)
+        assert value["ssim"] == pytest.approx(columns["ssim"].mean(), abs=1e-5)
+        best = np.array(frame["draw_mse"].to_list()).reshape(6, 35, -1).mean(1).min(1)
+        assert value["best"] == pytest.approx(best.mean(), abs=1e-6)
+        weight = [np.logaddexp.reduce(v) - np.log(len(v)) for v in frame["bound_log_p"].to_list() if v is not None]
+        assert len(weight) == (210 if method == generation.CONTROL else 6)
+        assert value["joint"] == pytest.approx(-np.sum(weight) / (210 * 256), abs=1e-5)
+        assert (value["side"] > 0) == (method in ("np", generation.CONTROL))
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
-        cells.append(Drawn(method, 0, outcome.figures, drawing))
+        if method != generation.CONTROL:
+            cells.append(Drawn(method, 0, outcome.figures, drawing))
     pictures = protocol.draw(cells, options, held)
     assert len(pictures) == 3 and all(p.svg.startswith("<svg") and len(p.svg) < 3e5 for p in pictures)
     assert protocol.sentence is not None and protocol.sentence(cells).startswith("np: mean squared error")

@@ -15,16 +15,20 @@ from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.protocols import characters
-from metaprior.protocols.active_pictures import draw, sentence
+from metaprior.protocols.active_pictures import UNINFORMED, draw, sentence
 from metaprior.protocols.active_tables import POOL, SUBJECTS, Pools, fold_of, read_rows
-from metaprior.protocols.labelling import RULES, SEEKING, Goal, OfLines, Uneven, label
-from metaprior.protocols.protocol import Figure, Metric, Outcome, Protocol, Tell, able, trained
+from metaprior.protocols.labelling import RULES, SEEKING, Goal, OfLines, Uneven, Uninformed, label
+from metaprior.protocols.protocol import Anchor, Figure, Metric, Outcome, Protocol, Tell, able, trained
+from metaprior.protocols.raw import lists
 from metaprior.sources import SineLine
 from metaprior.task import Task
 
 EXACT = "exact posterior"
 LINES, CHARACTERS, BLOBS = "sine or line", "Omniglot", "normal classes"
 WAY = 5
+SLOW = ("ar_cnp", "nuts", "bnn")  # fit or draw anew for minutes, after every label
+KEPT = 100  # tasks of a setting whose judged rows are kept one by one
+ROWS = ("log_p", "mean", "std")
 
 
 def _metrics() -> dict[str, Metric]:
@@ -57,6 +61,8 @@ class Found(NamedTuple):
         unit: of each task; tasks of one unit are averaged before standard errors are taken.
         sign: of y that is sought, 0 where none is.
         cost: seconds of each row of the pool, `(t, n)`.
+        judged: of the first `KEPT` tasks, each judged row: `log_p`, `mean` and `std` with axes `(r, t, labels + 1, q, …)`,
+            of classes no `std`, and `y` and `mask`, `(t, q)`.
     """
 
     rules: tuple[str, ...]
@@ -69,6 +75,7 @@ class Found(NamedTuple):
     unit: np.ndarray
     sign: int
     cost: np.ndarray
+    judged: dict[str, np.ndarray]
 
 
 def _label(learner, tasks: Task, options, key, *, unit, sign=0, cost=None, expected=None, rules=RULES) -> Found:
@@ -80,9 +87,12 @@ def _label(learner, tasks: Task, options, key, *, unit, sign=0, cost=None, expec
     )
     keys, one = jr.split(key, t), (options["labels"], tuple(options["samples"]))
     each = [label(learner, tasks, goals, jnp.asarray((RULES + SEEKING).index(r)), keys, *one) for r in rules]
-    nll, error, picks = (np.stack([np.asarray(a) for a in some]) for some in zip(*each))
-    arrays = (tasks.support.x, tasks.support.y[..., 0], tasks.support.mask)
-    return Found(rules, nll, error, picks, *(np.asarray(a) for a in arrays), np.asarray(unit), sign, cost)
+    all_of = {name: np.stack([np.asarray(judged[name]) for judged, _ in each]) for name in each[0][0]}
+    judged = {name: all_of[name][:, :KEPT] for name in ROWS if name in all_of}
+    judged |= {"y": np.asarray(tasks.query.y)[:KEPT, :, 0], "mask": np.asarray(tasks.query.mask)[:KEPT]}
+    arrays = (np.asarray(a) for a in (tasks.support.x, tasks.support.y[..., 0], tasks.support.mask))
+    picks = np.stack([np.asarray(p) for _, p in each])
+    return Found(rules, all_of["nll"], all_of["error"], picks, *arrays, np.asarray(unit), sign, cost, judged)
 
 
 def best_found(found: Found) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +152,17 @@ def columns_of(setting: str, found: Found) -> dict[str, np.ndarray]:
         "unit": found.unit[task].astype(np.int32), "labels": labels.astype(np.int32), "row": before.astype(np.int32),
         "y": at(found.y).astype(np.float32), "seconds": at(found.cost).astype(np.float32),
         "nll": found.nll.ravel().astype(np.float32), "error": found.error.ravel().astype(np.float32),
+        **_judged_rows(found, rule, task, labels),
     }  # fmt: skip
+
+
+def _judged_rows(found: Found, rule, task, labels) -> dict[str, np.ndarray]:
+    """Lists of what was said of each judged row; `None` for tasks beyond those that are kept."""
+    own, kept = found.judged, len(found.judged["mask"])
+    each = lambda values: lists([values(r, t, n) if t < kept else None for r, t, n in zip(rule, task, labels)])
+    row = lambda name, r, t, n: own[name][r, t, n][own["mask"][t]].ravel() if name in own else None
+    said = {f"judged_{name}": each(lambda r, t, n: row(name, r, t, n)) for name in ROWS}
+    return said | {"judged_y": each(lambda r, t, n: own["y"][t][own["mask"][t]])}
 
 
 @eqx.filter_jit
@@ -167,15 +187,19 @@ def _simulated(setting: str, method: str, seed: int, options: dict[str, Any], da
             domains = [characters.Drawings(jnp.asarray(data["characters"][k])) for k in ("train", "test")]
         train, test = characters.Pooled(domains[0], WAY, 30, 20), characters.Pooled(domains[1], WAY, 30, 30)
         spec = Spec(blobs.dim if setting == BLOBS else characters.FEATURES, Categorical(WAY))
-    learner = exact
-    if method != EXACT:
+    learner, rules = exact, RULES
+    if method == UNINFORMED:
+        learner, rules = Uninformed(spec.head), RULES[:1]
+    elif method != EXACT:
         steps = options["steps"]["lines" if setting == LINES else "classes"]
         learner, facts = trained(
             method, spec, Uneven(train, labels), 2000 + seed, steps, lambda done, what: tell(0.7 * done, what)
         )
     tell(0.7, "labelling")
+    count = options["slow_tasks"] if method in SLOW else options["tasks"]
     tasks = _stacked(test, jr.split(jr.fold_in(jr.key(60_001), seed), options["tasks"]))
-    return [_label(learner, tasks, options, jr.key(60_002 + seed), unit=np.arange(options["tasks"]))], facts
+    tasks = jax.tree.map(lambda a: a[:count], tasks)
+    return [_label(learner, tasks, options, jr.key(60_002 + seed), unit=np.arange(count), rules=rules)], facts
 
 
 def _table(setting: str, method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell):
@@ -185,13 +209,17 @@ def _table(setting: str, method: str, seed: int, options: dict[str, Any], data: 
     for i in range(folds):
         share = lambda done, what: tell((i + done) / folds, f"split {i + 1} of {folds}: {what}")
         fold = fold_of(rows, subject, (i + seed) % 5)
-        spec = Spec(fold.table.x.shape[1], StudentT(1))
-        learner, fact = trained(method, spec, Uneven(Pools(fold.table, POOL), options["labels"]), 3000 + 10 * seed + i, options["steps"]["tables"],
-                                lambda done, what: share(0.6 * done, what))  # fmt: skip
+        if method == UNINFORMED:
+            learner, fact = Uninformed(Gaussian(1, scale=1.0)), {}
+        else:
+            spec, source = Spec(fold.table.x.shape[1], StudentT(1)), Uneven(Pools(fold.table, POOL), options["labels"])
+            learner, fact = trained(method, spec, source, 3000 + 10 * seed + i, options["steps"]["tables"],
+                                    lambda done, what: share(0.6 * done, what))  # fmt: skip
         facts[f"split {i + 1}"] = fact
         share(0.6, "labelling")
         rng = np.random.default_rng(seed)
-        groups = np.resize(rng.permutation(fold.held), max(1, options["table_tasks"] // folds))
+        count = options["slow_tasks"] if method in SLOW else options["table_tasks"]
+        groups = np.resize(rng.permutation(fold.held), max(1, count // folds))
         pools = np.minimum(subject.pool, rows.count[groups] * 2 // 3)
         key = jr.fold_in(jr.key(60_003), 10 * seed + i)
         draw_tasks = lambda table: eqx.filter_jit(table.tasks)(jnp.asarray(groups), jnp.asarray(pools), key=key)
@@ -203,6 +231,7 @@ def _table(setting: str, method: str, seed: int, options: dict[str, Any], data: 
                 draw_tasks(eqx.tree_at(lambda t: t.y, fold.table, jnp.asarray(beside))).support.y[..., 0]
             )
         rules = RULES + (SEEKING[: 1 + (subject.cost is not None)] if subject.seeks else ())
+        rules = rules if method != UNINFORMED else RULES[:1]
         sign = {"high": 1, "low": -1, None: 0}[subject.seeks]
         if not subject.cost:
             also = {}
@@ -212,17 +241,19 @@ def _table(setting: str, method: str, seed: int, options: dict[str, Any], data: 
 
 
 def _joined(parts: Sequence[Found]) -> Found:
-    """The tasks of several splits as one set."""
+    """The tasks of several splits as one set; rows are kept of the first."""
     first, by_rule = parts[0], ("nll", "error", "picks")
     join = lambda name: np.concatenate([getattr(p, name) for p in parts], 1 if name in by_rule else 0)
     nll, error, picks, x, y, mask, unit, cost = (join(n) for n in (*by_rule, "x", "y", "mask", "unit", "cost"))
-    return Found(first.rules, nll, error, picks, x, y, mask, unit, first.sign, cost)
+    return Found(first.rules, nll, error, picks, x, y, mask, unit, first.sign, cost, first.judged)
 
 
 def settings_of(method: str, data: Any) -> list[str]:
     """What this method can run on these data."""
     if method == EXACT:
         return [LINES, *([] if "characters" in data else [BLOBS])]
+    if method == UNINFORMED:
+        return [CHARACTERS if "characters" in data else BLOBS, *(name for name in SUBJECTS if name in data)]
     kinds = METHODS[method].kinds
     found = [LINES] if "numbers" in kinds else []
     found += [CHARACTERS if "characters" in data else BLOBS] if "classes" in kinds else []
@@ -248,7 +279,9 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             drawing[f"regret {setting}"] = curves(best_found(found)[0], found.unit)
         if setting == LINES:
             drawing |= {"lines x": found.x[:4, :, 0], "lines y": found.y[:4], "lines picks": found.picks[:, :4]}
-    return Outcome(figures, {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}, drawing, facts=facts)
+    joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
+    note = f"slow, so judged on {options['slow_tasks']} tasks of each setting" if method in SLOW else ""
+    return Outcome(figures, joined, drawing, note, facts)
 
 
 def curves(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
@@ -289,6 +322,9 @@ PROTOCOL = Protocol(
     choices=(
         "Entropy: of the predictive. BALD: the mutual information of a row's outcome and the function. Variance: the part of the "
         "predictive variance that observations can remove. Ties and rows already labelled are left out; nothing is labelled twice.",
+        f"“{UNINFORMED}” sees no label: every class alike, or the mean and the standard deviation of the training rows. Labels "
+        "that best lower the NLL of other rows are known in no setting, so that gains have no upper bound beside them; the "
+        "exact posterior's gains stand where there is one.",
         "Areas are means over 1 to 8 labels; gains are random's area less the rule's, task by task. Tasks that share a unit (a "
         "date, an assay, a data set) are averaged before standard errors are taken, and the errors are over units.",
         "Training tasks show 0 to 8 rows of a pool, half of them rows that a random score of x prefers: rules do not choose "
@@ -309,18 +345,23 @@ PROTOCOL = Protocol(
     ),
     metrics=METRICS,
     methods=("np", "dkt", "process"),
-    able=tuple(dict.fromkeys(
-        n for k in ("numbers", "classes") for n in able(k, but=("ensemble", "stack", "nuts", "bnn", "ar_cnp"))
-    )),
+    able=tuple(dict.fromkeys(n for k in ("numbers", "classes") for n in able(k))),
     budgets={
-        "quick": _LABELS | {"steps": {"lines": 1_500, "classes": 600, "tables": 600}, "tasks": 100, "table_tasks": 90,
+        "quick": _LABELS | {"steps": {"lines": 1_500, "classes": 600, "tables": 600}, "tasks": 100, "table_tasks": 90, "slow_tasks": 10,
                             "folds": {"weather": 1, "molecules": 1, "configurations": 1}},
         "full": _LABELS | {"steps": {"lines": 20_000, "classes": 10_000, "tables": 3_000}, "tasks": 500,
-                           "table_tasks": 300, "folds": {"weather": 1, "molecules": 5, "configurations": 5}},
+                           "table_tasks": 300, "slow_tasks": 50, "folds": {"weather": 1, "molecules": 5, "configurations": 5}},
     },
     run=run,
     draw=draw,
-    references=(EXACT,),
+    references=(EXACT, UNINFORMED),
+    anchors=tuple(
+        Anchor("random labels", setting, f"{kind}_gain_{rule}", 0.0, "By definition: gains are taken from random labels.")
+        for setting in (LINES, CHARACTERS, BLOBS, *SUBJECTS) for kind in ("nll", "error") for rule in RULES[1:]
+    ) + tuple(
+        Anchor("the best row first", setting, "regret_random", 0.0, "Exact: who knows the outcomes labels the best row at once.")
+        for setting, subject in SUBJECTS.items() if subject.seeks
+    ),
     load=load,
     sentence=sentence,
 )  # fmt: skip

@@ -11,6 +11,7 @@ from metaprior.protocols.protocol import Drawn, Figure, Picture
 from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, POINT, RULE, STYLE, to_svg
 
 EXACT = "exact posterior"
+UNINFORMED = "no labels"  # a reference of the tables, without pictures
 SETTINGS = ("sine or line", "Omniglot", "normal classes", "weather", "molecules", "configurations")
 NAMES = ("random", "entropy", "bald", "variance", "improvement", "improvement a second")
 SHADES = dict(zip(NAMES, (MUTED, METHOD, POINT, OTHERS[0], OTHERS[1], OTHERS[2])))
@@ -130,6 +131,7 @@ def _order(cells: Sequence[Drawn]) -> list[Picture]:
 
 def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
     """All pictures."""
+    cells = [c for c in cells if c.method != UNINFORMED]
     bands = "Bands: 95 % intervals of the difference from random labels, paired over tasks."
     return [
         *_forest(cells),

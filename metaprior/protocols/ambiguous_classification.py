@@ -26,6 +26,7 @@ from metaprior.protocols.protocol import (
     cut_short,
     trained,
 )
+from metaprior.protocols.raw import KEPT, first_rows, joint_terms, log_p, log_terms
 from metaprior.report.figures import INK, METHOD, MUTED, POINT, STYLE, to_svg
 from metaprior.sources.circles import Circles
 from metaprior.sources.exact import Known
@@ -62,6 +63,9 @@ def functions(posterior, x, *, key, samples: int) -> jax.Array:
 def judge(learner: AbstractLearner, some: tuple, box: float, samples: int, key) -> dict[str, jax.Array]:
     """Figures of every task: rows `nll`, `p`, `y`, and `joint`, `best_iou`, `disagreement` and `covered` a task.
 
+    Beside them what they follow from: log densities by draw, cells of the grid that each set shares with the true one and
+    that either holds, and the share of sets that hold each cell.
+
     Likelihoods are of `samples` draws of the function; where they are all a method has, both of the same ones. Sets are
     compared on a `SIDE` x `SIDE` grid of the box, the true one being the disc's part in the box.
     """
@@ -78,7 +82,8 @@ def judge(learner: AbstractLearner, some: tuple, box: float, samples: int, key) 
             joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples)
         sets = functions(posterior, x, key=keys[3], samples=SETS) > 0.5
         true = ((x - center) ** 2).sum(1) <= radius**2
-        iou = (sets & true).sum(1) / jnp.maximum((sets | true).sum(1), 1)
+        overlap, union = (sets & true).sum(1), (sets | true).sum(1)
+        iou = overlap / jnp.maximum(union, 1)
         n, share = sets.shape[0], sets.mean(0)
         pairs = (2 * share * (1 - share)).mean() * n / max(n - 1, 1)
         return {
@@ -89,6 +94,11 @@ def judge(learner: AbstractLearner, some: tuple, box: float, samples: int, key) 
             "best_iou": iou.max(),
             "covered": iou.max() >= 0.5,
             "disagreement": pairs,
+            "log_p": log_terms(mixture, task.query.y),
+            "joint_log_p": joint_terms(posterior, mixture, task.query, joint),
+            "overlap": overlap,
+            "union": union,
+            "share": share,
         }
 
     return jax.lax.map(one, some, batch_size=8)
@@ -121,7 +131,7 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         steps = options["steps"].get(method, options["steps"][""])
         spec = Spec(2, Categorical(2))
         learner, facts = trained(method, spec, source, seed, steps, told, batch=options["batch"], hyper=_hyper(method))
-    figures, columns = [], {name: [] for name in ("setting", "task", "row", "y", "p", "nll")}
+    figures, tables = [], []
     for i, shots in enumerate(SHOTS):
         tell(0.8 + 0.2 * i / len(SHOTS), f"judging at K = {shots}")
         count, setting = options["tasks"], f"K = {shots}"
@@ -141,11 +151,16 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         spread = float(found["disagreement"].mean() / true["disagreement"].mean())
         figures.append(Figure(setting, "spread", spread, None, count))
         t, n = found["y"].shape
-        columns["setting"].append(np.full(t * n, setting))
-        columns["task"].append(np.repeat(np.arange(t), n))
-        columns["row"].append(np.tile(np.arange(n), t))
-        for name in ("y", "p", "nll"):
-            columns[name].append(found[name].ravel())
+        where = {
+            "setting": np.full(t * n, setting),
+            "task": np.repeat(np.arange(t), n),
+            "row": np.tile(np.arange(n), t),
+        }
+        whole = {name: first_rows(found[name], n) for name in ("joint_log_p", "overlap", "union")}
+        share = first_rows([s if i < KEPT else None for i, s in enumerate(found["share"])], n)
+        rows = {name: found[name].ravel() for name in ("y", "p", "nll")}
+        rows |= {"log_p": log_p(found["log_p"]), "disagreement": np.repeat(found["disagreement"], n)}
+        tables.append(where | rows | whole | {"share": share})
     drawing = {}
     for shots in (1, 3):
         some, center, radius = tasks(source, shots, SHOWN)
@@ -153,9 +168,8 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         x = jnp.where(some.support.mask[..., None], some.support.x, jnp.nan)
         named = {"p": p, "x": x, "center": center, "radius": radius}
         drawing |= {f"{name}_{shots}": np.asarray(value) for name, value in named.items()}
-    return Outcome(
-        figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, note=cut_short(facts), facts=facts
-    )
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return Outcome(figures, columns, drawing, note=cut_short(facts), facts=facts)
 
 
 def _panel(axes, drawing: dict[str, np.ndarray], shots: int, task: int, box: float) -> None:

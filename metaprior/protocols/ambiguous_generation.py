@@ -17,9 +17,10 @@ from metaprior.heads import Gaussian
 from metaprior.images import read_views
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods import METHODS
-from metaprior.protocols.generation_controls import CVAE, MeanView, evidence, ssim
+from metaprior.protocols.generation_controls import CVAE, MeanView, average, ssim, weights
 from metaprior.protocols.generation_pictures import CONTROL, MEAN, draw
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Protocol, Tell
+from metaprior.protocols.raw import lists
 from metaprior.sources.views import ObjectViews
 
 FILE = "views3d_furniture32.npz"
@@ -30,6 +31,7 @@ ALIKE = 0.0015  # mean squared difference of all pixels of all views, below whic
 SCALE = 0.2  # of a pixel, at the start; learned
 NEAR, SIDE = 30.0, (60.0, 120.0)  # degrees from the view shown
 DRAWS = 32
+PIXELS = 1_200_000  # of a cell whose predicted means are kept in its predictions
 SHOWN = 4  # objects kept for the picture
 
 
@@ -189,13 +191,14 @@ def judge(learner: AbstractLearner, tasks: ObjectViews, items, sides, key, draws
         likeness = jax.vmap(lambda a, b: ssim(image(a), image(b)))(mean.clip(0.0, 1.0), y)
         # root mean squared difference between two draws: twice the variance between them
         spread = jnp.sqrt(2 * means.var(0).mean(1) * s / max(s - 1, 1))
-        bound = evidence(learner, task, keys[2], draws)
         joint = jax.nn.logsumexp(log_p.sum(1)) - jnp.log(1.0 * s)
+        weight = weights(learner, task, keys[2], draws)
+        weight = joint[None, None] if weight is None else weight
+        each = ((means - y) ** 2).mean(2)
         return {
             "mse": ((mean - y) ** 2).mean(1), "ssim": likeness, "spread": spread, "log_p": log_p,
-            "best": ((means - y) ** 2).mean((1, 2)).min(), "mixture": -joint / y.size,
-            "bound": -(joint if bound is None else bound) / y.size,
-            "mean": mean, "draws": means[:4], "y": y, "shown": task.support.y,
+            "best": each.mean(1).min(), "mixture": -joint / y.size, "bound": -average(weight).sum() / y.size, "draw_mse": each,
+            "weight": weight, "mean": mean, "draws": means[:4], "y": y, "shown": task.support.y,
         }  # fmt: skip
 
     return jax.lax.map(one, (items, sides), batch_size=2)
@@ -231,13 +234,24 @@ def run(method: str, seed: int, options: dict, data: Objects, tell: Tell, which:
         "mse": found["mse"].ravel(), "ssim": found["ssim"].ravel(), "spread": found["spread"].ravel(),
         "bound": np.repeat(found["bound"], n),
     }  # fmt: skip
-    columns |= {f"log_p_{i}": log_p[:, i].ravel() for i in range(log_p.shape[1])}
+    columns |= raw_of(found)
     as_bytes = lambda a: np.round(np.clip(a, 0, 1) * 255).astype(np.uint8)
     drawing = {
         "mean": as_bytes(found["mean"]), "draws": as_bytes(found["draws"][:SHOWN]), "y": as_bytes(found["y"][:SHOWN]),
         "shown": as_bytes(found["shown"][:SHOWN]), "spread": found["spread"], "away": away, "mse": found["mse"],
     }  # fmt: skip
     return Outcome(figures, columns, drawing, facts=facts)
+
+
+def raw_of(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Lists of each judged view: pixels of as many objects as `PIXELS` allow, and what each draw gives."""
+    t, n, pixels = found["mean"].shape
+    whole = lambda a: [v if i < max(1, PIXELS // (n * pixels)) else None for i, task in enumerate(a) for v in task]
+    by_draw = {name: lists(np.swapaxes(found[name], 1, 2).reshape(t * n, -1)) for name in ("log_p", "draw_mse")}
+    weight = np.swapaxes(found["weight"], 1, 2)  # (t, views or 1, draws)
+    views = [weight[i, j] if j < weight.shape[1] else None for i in range(t) for j in range(n)]
+    target = np.round(found["y"] * 255).astype(np.uint8)
+    return {"mean": lists(whole(found["mean"])), "target": lists(whole(target)), **by_draw, "bound_log_p": lists(views)}
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
@@ -313,6 +327,16 @@ PROTOCOL = Protocol(
             "pool": 2,
         },
         "full": {"steps": {"": 30000}, "batch": 24, "rate": 1e-3, "validation": 256, "shown": 4, "pool": 1},
+    },
+    without={
+        **dict.fromkeys(("recurrent", "snail"), "read rows in an order, which one view has not"),
+        "ar_cnp": "feeds back whole images, a pass a view",
+        **dict.fromkeys(
+            ("emaml", "llama", "abml", "vampire", "bmaml", "platipus"),
+            "inner loops on networks of hundreds of pixels, of which maml alone has settings here",
+        ),
+        **dict.fromkeys(("dkt", "process"), "would be a Gaussian process for each pixel"),
+        **dict.fromkeys(("nuts", "bnn"), "fit all weights of a network of pixels for each object"),
     },
     run=run,
     draw=draw,

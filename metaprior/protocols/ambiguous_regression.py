@@ -16,6 +16,7 @@ from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.posterior import Mixture, Part, Particles, Sampled
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
+from metaprior.protocols.raw import first_rows, joint_terms, log_p, log_terms
 from metaprior.report.figures import MUTED, POINT, STYLE, colours, to_svg
 from metaprior.sources import SineLine
 from metaprior.sources.exact import Known
@@ -26,16 +27,22 @@ TEST_KEY = 90210  # tasks that no default was chosen on
 FAMILIES = ("sine", "line")
 COLOURS = {0: "#0b6e72", 1: "#e09f3e", 2: "#b8bfca"}
 SHOWN = 3  # tasks of the report's pictures
+STORED = 20  # tasks of a number of rows whose drawn functions are kept
 
 
-def families(x, f):
-    """Which family each function is nearer to, and how far from it: `(s, n) -> (s,), (s,)`.
+def distances(x, f):
+    """How far each function is from each family: `(s, n) -> (2, s)`.
 
     Least squares on {sin x, cos x} and on {x, 1}; the distance is the root mean square over the grid.
     """
     bases = (jnp.concatenate([jnp.sin(x), jnp.cos(x)], 1), jnp.concatenate([x, jnp.ones_like(x)], 1))
     off = [f.T - b @ jnp.linalg.lstsq(b, f.T)[0] for b in bases]
-    rms = jnp.stack([jnp.sqrt((r**2).mean(0)) for r in off])
+    return jnp.stack([jnp.sqrt((r**2).mean(0)) for r in off])
+
+
+def families(x, f):
+    """Which family each function is nearer to, and how far from it: `(s, n) -> (s,), (s,)`."""
+    rms = distances(x, f)
     return rms.argmin(0), rms.min(0)
 
 
@@ -77,12 +84,18 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
             mixture = posterior.predict(task.query.x, key=keys[2], samples=samples)
             joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples)
         f = functions(at_points(drawn, slice(0, n)), keys[3], draws)
-        family, distance = families(grid, f)
+        rms, spread = distances(grid, f), f.std(1)
+        near = rms.min(0) <= jnp.maximum(2 * source.noise, 0.45 * spread)
         return {
             "nll": -mixture.log_prob(task.query.y),
+            "log_p": log_terms(mixture, task.query.y),
+            "joint_log_p": joint_terms(posterior, mixture, task.query, joint),
+            "to_sine": rms[0],
+            "to_line": rms[1],
+            "spread": spread,
             "mean": mixture.mean()[:, 0],
             "joint": -joint / task.query.count,
-            "family": jnp.where(distance <= jnp.maximum(2 * source.noise, 0.45 * f.std(1)), family, 2),
+            "family": jnp.where(near, rms.argmin(0), 2),
             "f": f,
             "p": source.exact(task.support).family()[0],
         }
@@ -119,7 +132,10 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Out
             "x": np.asarray(tasks.query.x[..., 0]).ravel(), "y": np.asarray(tasks.query.y[..., 0]).ravel(),
             "mean": found["mean"].ravel(), "nll": found["nll"].ravel(), "joint_nll": task(found["joint"]),
             "p_sine": task(found["p"]), "sampled_sine": task(sine), "sampled_line": task(line),
+            "row": np.tile(np.arange(rows[1]), count), "log_p": log_p(found["log_p"]),
+            "functions": first_rows([f.ravel() if t < STORED else None for t, f in enumerate(found["f"])], rows[1]),
         }  # fmt: skip
+        part |= {name: first_rows(found[name], rows[1]) for name in ("joint_log_p", "to_sine", "to_line", "spread")}
         columns = {name: [*columns.get(name, []), value] for name, value in part.items()}
         if k in (1, 2):
             open_ = np.flatnonzero((found["p"] > 0.3) & (found["p"] < 0.7))[:SHOWN]
@@ -275,6 +291,7 @@ PROTOCOL = Protocol(
         "quick": {"steps": 3_000, "tasks": 200, "slow_tasks": 20, "shots": [1, 2, 3, 5], "draws": 50, "samples": 64},
         "full": {"steps": 20_000, "tasks": 1_000, "slow_tasks": 50, "shots": [1, 2, 3, 5], "draws": 50, "samples": 256},
     },
+    without={"ensemble": "several emaml, which runs by itself"},
     run=run,
     draw=draw,
     references=(EXACT, POINTWISE),

@@ -336,6 +336,7 @@ PROTOCOL = Protocol(
         "quick": {"steps": {"": 1000, "platipus": 400, "bmaml": 300}, "batch": 16, "tasks": 200, "feature_steps": 400},
         "full": {"steps": {"": 20000}, "batch": 25, "tasks": 1000, "feature_steps": 2000},
     },
+    without={"nuts": "hours an episode"},
     run=run,
     draw=draw,
     references=(KNOWN,),

@@ -274,6 +274,10 @@ PROTOCOL = Protocol(
             "draws": {"": 4, "np": 20}, "memory": {"": 512, "thompson": 2000},
         },
     },
+    without={
+        "ensemble": "several emaml, which runs by itself",
+        **dict.fromkeys(("nuts", "bnn"), "fits weights anew at every step of thousands"),
+    },
     run=run,
     draw=draw,
     references=("uniform", "thompson"),

@@ -20,7 +20,7 @@ from metaprior.methods import METHODS
 from metaprior.methods.embedded import Embedded
 from metaprior.nets.conv import Conv4
 from metaprior.protocols.few_shot_data import MINIMAL, Pictures, Runs, load
-from metaprior.protocols.few_shot_pictures import draw, sentence
+from metaprior.protocols.few_shot_pictures import GUESSING, draw, sentence
 from metaprior.protocols.protocol import Anchor, Figure, Metric, Outcome, Protocol, able
 from metaprior.sources.episodes import Episodes
 from metaprior.task import Data, Task
@@ -163,6 +163,7 @@ def measure(setting: str, p: np.ndarray, y: np.ndarray) -> tuple[list[Figure], d
     figures = [
         Figure.of(setting, "accuracy", hit.mean(1)), Figure.of(setting, "nll", nll.mean(1)),
         Figure(setting, "ece", pooled, None if spread is None else float(spread), t),
+        Figure(setting, "ece_calibrated", *calibration.if_calibrated(calibration.ece, p.reshape(-1, c)), t),
     ]  # fmt: skip
     row = lambda v: np.broadcast_to(v, (t, n)).ravel()
     columns = {
@@ -177,10 +178,24 @@ def runs_figures(name: str, wrong: np.ndarray) -> list[Figure]:
     return [Figure.of(f"20 runs, {name}", "error", wrong.mean(1))]
 
 
+def guess(options: dict[str, Any], data: Pictures) -> Outcome:
+    """What giving every class the same probability comes to, in every setting."""
+    figures = []
+    for way, shot in data.settings:
+        setting = f"{data.name}, {title(way, shot)}"
+        figures += [Figure(setting, "accuracy", 1 / way), Figure(setting, "nll", float(np.log(way)))]
+    if data.runs is not None:
+        for name in (b for b in options["backgrounds"] if b in data.parts):
+            figures += [Figure(f"20 runs, {name}", "error", 0.95), Figure(f"20 runs, {name}", "nll", float(np.log(20)))]
+    return Outcome(figures, {})
+
+
 def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell) -> Outcome:
     """Train and judge one method."""
     if method == HAUSDORFF:
         return hausdorff(data, tell)
+    if method == GUESSING:
+        return guess(options, data)
     data = sized(data, options["side"])
     found: dict[str, dict[str, np.ndarray]] = {}
     figures, facts, drawing = [], {}, {}
@@ -336,7 +351,9 @@ PROTOCOL = Protocol(
         "For Lake's runs half of the training tasks are within one alphabet, and images are turned, sheared, scaled and "
         "moved a little at random (Koch et al. 2015). No ensemble, nothing at test time; each of a run's 20 drawings is "
         "classified by itself.",
-        "ECE: most probable class, 15 equal bins, rows of all tasks pooled, no temperature; its standard error is a bootstrap over tasks.",
+        "ECE: most probable class, 15 equal bins, rows of all tasks pooled, no temperature; its standard error is a bootstrap over tasks. "
+        "Beside it what is expected were the method calibrated: labels drawn from its own probabilities, 50 times.",
+        "“guessing” gives every class the same probability: exact, with any images.",
         "A network with an inner loop trains for fewer steps (MAML 40 %, others 10 to 20 %), as its steps cost more.",
     ),
     metrics={
@@ -344,6 +361,7 @@ PROTOCOL = Protocol(
         "error": Metric("error", "share of the 400 drawings of the runs", "low"),
         "nll": Metric("NLL", "nats an image", "low"),
         "ece": Metric("ECE", "mean |stated - came true|", "low"),
+        "ece_calibrated": Metric("ECE, were it calibrated", "expected of as many images, labels drawn from its own probabilities", None),
     },
     methods=("protonet", "maml", "versa"),
     able=able("classes", but=("ar_cnp", "ensemble", "stack", "process", "nuts", "bnn")),
@@ -359,9 +377,14 @@ PROTOCOL = Protocol(
             "tasks": 600, "query": 5, "samples": 32,
         },
     },
+    without={
+        "ar_cnp": "a pass of the network an image", "ensemble": "several emaml, which runs by itself",
+        "process": "reads columns of a table by kernels, without a network for images",
+        **dict.fromkeys(("nuts", "bnn"), "fit all weights of a convolutional network for each task"),
+    },
     run=run,
     draw=draw,
-    references=(HAUSDORFF,),
+    references=(GUESSING, HAUSDORFF),
     anchors=(
         *(Anchor(f"{name} (Lake et al. 2015)", f"20 runs, {where}", "error", value, _LAKE) for (name, where), value in _RUNS.items()),
         Anchor("ProtoNet (Lake et al. 2019)", "20 runs, original", "error", 0.137, "recalled: Lake et al. 2019, table 1"),

@@ -18,8 +18,12 @@ PUBLISHED = {
 }
 
 
+GUESSING = "guessing"  # a reference without pictures
+
+
 def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
     """An example a method, reliability, Lake's runs."""
+    cells = [c for c in cells if c.method != GUESSING]
     first = [c for c in cells if c.seed == min(c.seed for c in cells)]
     ink = data is None or data.rotations  # drawings, ink high
     pictures = [_example(c, "gray_r" if ink else "gray") for c in first if "example p" in c.drawing][:3]
@@ -137,7 +141,7 @@ def sentence(cells: Sequence[Drawn]) -> str:
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for cell in cells:
         for f in cell.figures:
-            if f.metric in ("accuracy", "error"):
+            if f.metric in ("accuracy", "error") and cell.method != GUESSING:
                 found.setdefault((f.setting, f.metric), {}).setdefault(cell.method, []).append(f.value)
     mean = {k: {n: float(np.mean(v)) for n, v in each.items()} for k, each in found.items()}
     parts = []

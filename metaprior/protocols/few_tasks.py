@@ -293,6 +293,10 @@ PROTOCOL = Protocol(
         "full": {"sizes": [1, 2, 5, 10, 20, 50, 100, 1000], "families": list(FAMILIES), "steps": 20_000, "batch": 4,
                  "tasks": 200, "query": 60, "samples": 100},
     },
+    without={
+        "ensemble": "several emaml, which runs by itself", "nuts": "samples for minutes a task, at every number of tasks",
+        "bnn": "learns nothing from other tasks",
+    },
     run=run,
     draw=draw,
     references=(EXACT,),

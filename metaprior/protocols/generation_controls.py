@@ -129,7 +129,13 @@ class CVAE(AbstractMethod):
 
 
 def evidence(learner: Any, task: Task, key, samples: int) -> Array | None:
-    """A lower bound (in expectation) on log p(query | support), nats, by importance weighting; `None` without a proposal.
+    """A lower bound (in expectation) on log p(query | support), nats, by importance weighting; `None` without a proposal."""
+    weight = weights(learner, task, key, samples)
+    return None if weight is None else average(weight).sum()
+
+
+def weights(learner: Any, task: Task, key, samples: int) -> Array | None:
+    """Log importance weights of draws, nats, `(2 samples, 1)`; `(2 samples, views)` where views are independent.
 
     Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, equation 8: log of the mean of
     p(query | z) p(z | support) / r(z). Half of the `2 samples` draws come from the network q that has seen the query, half
@@ -140,8 +146,7 @@ def evidence(learner: Any, task: Task, key, samples: int) -> Array | None:
     if isinstance(learner, CVAE):
         from_q = jax.vmap(lambda k: learner.weigh(task, k, False))(keys)
         from_p = jax.vmap(lambda k: learner.weigh(task, k, True))(keys)
-        each = average(from_q, from_p)  # views are independent given the support: a bound for each
-        return jnp.where(task.query.mask, each, 0.0).sum()
+        return jnp.where(task.query.mask, together(from_q, from_p), 0.0)
     if not isinstance(learner, NP):
         return None
     prior, q = learner.q(task.support), learner.q(task.union)
@@ -152,11 +157,15 @@ def evidence(learner: Any, task: Task, key, samples: int) -> Array | None:
         fit = jnp.where(task.query.mask, learner.head.log_prob(params, task.query.y), 0.0).sum()
         return fit, learner.latent.log_prob(q, z) - learner.latent.log_prob(prior, z)
 
-    return average(*(jax.vmap(lambda k: weigh(k, source))(keys) for source in (q, prior)))
+    return together(*(jax.vmap(lambda k: weigh(k, source))(keys) for source in (q, prior)))[:, None]
 
 
-def average(from_q: tuple[Array, Array], from_p: tuple[Array, Array]) -> Array:
-    """log of the mean weight of draws with `log p(y | z)` and `log q(z) - log p(z)`, along the first axis."""
+def together(from_q: tuple[Array, Array], from_p: tuple[Array, Array]) -> Array:
+    """Log weights of draws with `log p(y | z)` and `log q(z) - log p(z)`."""
     fit, gap = (jnp.concatenate([a, b]) for a, b in zip(from_q, from_p))
-    weight = fit - jnp.logaddexp(gap, 0.0) + jnp.log(2.0)
+    return fit - jnp.logaddexp(gap, 0.0) + jnp.log(2.0)
+
+
+def average(weight: Array) -> Array:
+    """Log of the mean weight, along the first axis."""
     return jax.nn.logsumexp(weight, axis=0) - jnp.log(1.0 * len(weight))

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from metaprior import acquire
 from metaprior.method import AbstractLearner
-from metaprior.posterior import AbstractPosterior, Mixture
+from metaprior.posterior import AbstractHead, AbstractPosterior, Mixture, Particles
 from metaprior.sources import SineLine
 from metaprior.task import Data, Task
 
@@ -43,17 +43,23 @@ def _scores(mixture: Mixture, labelled: Data, goal: Goal, key, rule) -> Array:
     return jax.lax.switch(rule, known)
 
 
-def _judged(mixture: Mixture, query: Data) -> tuple[Array, Array]:
-    """NLL, and squared error of the mean or the share of wrong classes, over the query rows."""
-    nll = query.mean(-mixture.log_prob(query.y))
-    mean = mixture.mean()
+def _judged(mixture: Mixture, query: Data) -> dict[str, Array]:
+    """NLL, and squared error of the mean or the share of wrong classes, over the query rows; and of each row by itself.
+
+    A row: its log density, the mean `(n, p)` or the probabilities `(n, C)`, and the standard deviation, of classes none.
+    """
+    log_p, mean = mixture.log_prob(query.y), mixture.mean()
+    rows = {"log_p": log_p, "mean": mean}
     if mixture.parts[0].head.classes:
-        return nll, query.mean((mean.argmax(-1) != query.y[:, 0]) * jnp.ones_like(nll))
-    return nll, query.mean(((mean - query.y) ** 2)[:, 0])
+        wrong = (mean.argmax(-1) != query.y[:, 0]) * jnp.ones_like(log_p)
+    else:
+        wrong = ((mean - query.y) ** 2)[:, 0]
+        rows["std"] = jnp.sqrt(mixture.variance())
+    return {"nll": query.mean(-log_p), "error": query.mean(wrong), **rows}
 
 
 def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple[int, int]):
-    """Label one task's pool (its support) one row at a time: errors after 0 … `labels` labels, and the rows chosen."""
+    """Label one task's pool (its support) one row at a time: what is judged after 0 … `labels` labels, and the rows chosen."""
     pool, query = task.support, task.query
     empty = Data(jnp.zeros((labels, pool.x.shape[1]), pool.x.dtype), jnp.zeros((labels, 1), pool.y.dtype),
                  jnp.zeros(labels, bool))  # fmt: skip
@@ -68,15 +74,15 @@ def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple
         pick = jnp.argmax(jnp.where(left, jnp.nan_to_num(score, nan=-1e30, neginf=-1e30), -jnp.inf))
         put = lambda a, v: a.at[t].set(v, mode="drop")  # the last look labels nothing
         labelled = Data(put(labelled.x, pool.x[pick]), put(labelled.y, pool.y[pick]), put(labelled.mask, True))
-        return (labelled, left.at[pick].set(False)), (*errors, pick)
+        return (labelled, left.at[pick].set(False)), (errors, pick)
 
-    _, (nll, error, picks) = jax.lax.scan(step, (empty, pool.mask), jnp.arange(labels + 1))
-    return nll, error, picks[:labels]
+    _, (judged, picks) = jax.lax.scan(step, (empty, pool.mask), jnp.arange(labels + 1))
+    return judged, picks[:labels]
 
 
 @eqx.filter_jit
 def label(learner: AbstractLearner, tasks: Task, goals: Goal, rule, keys, labels: int, samples: tuple[int, int]):
-    """One rule on every task: NLL and error `(t, labels + 1)`, rows chosen `(t, labels)`.
+    """One rule on every task: `_judged` with axes `(t, labels + 1, …)`, and rows chosen `(t, labels)`.
 
     One compiled program serves every rule and every number of labels up to `labels`.
 
@@ -145,3 +151,13 @@ class OfLines(AbstractLearner):
 
     def posterior(self, support, *, key):
         return Drawn(self.source.exact(support))
+
+
+class Uninformed(AbstractLearner):
+    """Sees no label: every class alike, or the mean and the standard deviation of training rows, 0 and 1 in their units."""
+
+    head: AbstractHead
+
+    def posterior(self, support, *, key):
+        flat = lambda w, x: jnp.broadcast_to(w, (len(x), self.head.raw_dim))
+        return Particles.single(jnp.zeros(()), flat, self.head)

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure as Canvas
 
 from metaprior.heads import Gaussian
 from metaprior.method import Spec
+from metaprior.posterior import Particles, Sampled
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
+from metaprior.protocols.raw import first_rows, joint_terms, log_p, log_terms
 from metaprior.report.figures import STYLE, colours, to_svg
 from metaprior.sources import GP, Harmonic, Linear, SineLine, Sinusoid
 from metaprior.sources.exact import Known
@@ -64,17 +66,25 @@ def held_out(case: Case, tasks: int):
     return together, jax.random.split(jax.random.key(3), tasks * len(each))
 
 
-def score(learner, case: Case, judged: Any, minutes: float, samples: int = 256, block: int = 10):
-    """Marginal nll, joint nll and squared error, `(tasks, shots, 3)`, of as many tasks as time allows; and seconds."""
+def judge(learner, case: Case, judged: Any, minutes: float, samples: int = 256, block: int = 10):
+    """Figures `(tasks, shots, …)` of as many tasks as time allows, and seconds.
+
+    A row: `y`, `mean`, `nll` and `log_p` (`raw.log_terms`); a task: `joint`, nll a row, and `joint_log_p`.
+    """
 
     def one(learner, pair):
         task, key = pair
-        keys = jax.random.split(key, 3)
+        keys, query = jax.random.split(key, 3), task.query
         posterior = learner.posterior(task.support, key=keys[0])
-        predictive = posterior.predict(task.query.x, key=keys[1], samples=samples)
-        joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples) / task.query.count
-        error = (predictive.mean() - task.query.y) ** 2
-        return jnp.stack([-predictive.log_prob(task.query.y).mean(), -joint, error.mean()])
+        predictive = posterior.predict(query.x, key=keys[1], samples=samples)
+        joint = posterior.joint_log_prob(query, key=keys[2], samples=samples)
+        drawn = predictive
+        if isinstance(posterior, Sampled | Particles):  # the draws of which `joint` is the mean
+            drawn = posterior.sample(query.x, key=keys[2], samples=samples)
+        return {
+            "y": query.y[:, 0], "mean": predictive.mean()[:, 0], "nll": -predictive.log_prob(query.y), "joint": -joint / query.count,
+            "log_p": log_terms(predictive, query.y), "joint_log_p": joint_terms(posterior, drawn, query, joint),
+        }  # fmt: skip
 
     block = min(block * len(case.shots), len(judged[1]))
     part = lambda i: jax.tree.map(lambda a: a[i : i + block], judged)
@@ -82,11 +92,25 @@ def score(learner, case: Case, judged: Any, minutes: float, samples: int = 256, 
     look = run.lower(learner, part(0)).compile()  # ty: ignore[missing-attribute]
     found, began = [], time.monotonic()
     for i in range(0, len(judged[1]) - block + 1, block):
-        found.append(np.asarray(look(learner, part(i)), np.float64))
+        found.append({k: np.asarray(v) for k, v in look(learner, part(i)).items()})
         if time.monotonic() - began > 60 * minutes:
             break
     seconds = time.monotonic() - began
-    return np.concatenate(found).reshape(-1, len(case.shots), 3), seconds
+    together = {k: np.concatenate([f[k] for f in found]) for k in found[0]}
+    return {k: v.reshape(-1, len(case.shots), *v.shape[1:]) for k, v in together.items()}, seconds
+
+
+def of_tasks(found: dict[str, np.ndarray]) -> np.ndarray:
+    """Marginal nll, joint nll and squared error, `(tasks, shots, 3)`."""
+    wide = {k: np.asarray(found[k], np.float64) for k in ("nll", "joint", "mean", "y")}
+    error = (wide["mean"] - wide["y"]) ** 2
+    return np.stack([wide["nll"].mean(-1), wide["joint"], error.mean(-1)], -1)
+
+
+def score(learner, case: Case, judged: Any, minutes: float, samples: int = 256):
+    """`of_tasks` of a learner, and seconds."""
+    found, seconds = judge(learner, case, judged, minutes, samples)
+    return of_tasks(found), seconds
 
 
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Outcome:
@@ -100,27 +124,33 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Out
         case = cases()[name]
         part = lambda done, what: tell((i + done) / len(names), f"{name}: {what}")
         judged = held_out(case, options["tasks"])
-        exact, _ = score(Known(case.source), case, judged, 60.0, options["samples"])
+        best, _ = judge(Known(case.source), case, judged, 60.0, options["samples"])
         if method == EXACT:
-            own = exact
+            found = best
         else:
             steps = max(1, round(case.steps * options["steps_share"]))
             learner, told = trained(method, Spec(case.x_dim, Gaussian(1)), case.source, seed, steps, part)
             facts = {**told, "steps": facts["steps"] + told["steps"],
                      "train_seconds": round(facts["train_seconds"] + told.get("train_seconds", 0.0), 1)}  # fmt: skip
             part(1.0, "judging")
-            own, _ = score(learner, case, judged, options["minutes"], options["samples"])
-            if len(own) < options["tasks"]:
-                short.append(f"{len(own)} tasks of {name}")
+            found, _ = judge(learner, case, judged, options["minutes"], options["samples"])
+        count = len(found["joint"])
+        own, exact = of_tasks(found), of_tasks(best)[:count]
+        if count < options["tasks"]:
+            short.append(f"{count} tasks of {name}")
         for j, k in enumerate(case.shots):
             setting, values = f"{name}: K = {k}", own[:, j]
             figures += [Figure.of(setting, "nll", values[:, 0]), Figure.of(setting, "mse", values[:, 2])]
             if method != EXACT:
-                gap = values - exact[: len(own), j]
+                gap = values - exact[:, j]
                 figures += [Figure.of(setting, "gap", gap[:, 0]), Figure.of(setting, "joint_gap", gap[:, 1])]
-            rows = {"setting": np.full(len(own), setting), "task": np.arange(len(own)), "nll": values[:, 0],
-                    "joint_nll": values[:, 1], "squared_error": values[:, 2], "exact_nll": exact[: len(own), j, 0],
-                    "exact_joint_nll": exact[: len(own), j, 1]}  # fmt: skip
+            n = found["y"].shape[-1]
+            each = {c: np.repeat(v, n) for c, v in (("task", np.arange(count)), ("joint_nll", own[:, j, 1]),
+                                                    ("exact_joint_nll", exact[:, j, 1]))}  # fmt: skip
+            rows = {"setting": np.full(count * n, setting), "row": np.tile(np.arange(n), count), **each,
+                    **{c: found[c][:, j].ravel() for c in ("y", "mean", "nll")},
+                    "exact_nll": best["nll"][:count, j].ravel(), "log_p": log_p(found["log_p"][:, j]),
+                    "joint_log_p": first_rows(found["joint_log_p"][:, j], n)}  # fmt: skip
             columns = {c: [*columns.get(c, []), v] for c, v in rows.items()}
     note = f"slow, so judged on {', '.join(short)}" if short else ""
     return Outcome(figures, {c: np.concatenate(v) for c, v in columns.items()}, {}, note, facts)
@@ -214,6 +244,7 @@ PROTOCOL = Protocol(
         "quick": {"sources": ["linear", "gp", "mean", "sinusoid"], "steps_share": 0.4, "tasks": 100, "samples": 64, "minutes": 0.2},
         "full": {"sources": ["linear", "gp", "mean", "sinusoid", "sineline"], "steps_share": 4.0, "tasks": 300, "samples": 256, "minutes": 2.0},
     },
+    without={"ensemble": "several emaml, which runs by itself"},
     run=run,
     draw=draw,
     references=(EXACT,),

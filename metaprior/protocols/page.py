@@ -126,6 +126,7 @@ def write_page(path: Path, protocol: Protocol, results: dict[str, Any], pictures
     settings = ", ".join(f"{k}={json.dumps(v)}" for k, v in results["options"].items())
     notes = [f"{c['method']}, seed {c['seed']}: {c['note']}" for c in cells if c["note"]]
     notes += [f"{f['method']}, seed {f['seed']} failed: {f['error']}" for f in results["failed"]]
+    notes += [results["left_out"]] if results["left_out"] else []
     runs = [("method", "seed", "seconds", "training steps", "parameters")]
     runs += [(c["method"], c["seed"], f"{c['seconds']:.0f}", fact(c["facts"].get("steps")),
               fact(c["facts"].get("parameters"))) for c in cells]  # fmt: skip
@@ -171,3 +172,5 @@ def print_tables(protocol: Protocol, results: dict[str, Any], most: int = 4) -> 
         console.print(f"{len(made) - most} more tables are in the report.", style="dim")
     if results["sentence"]:
         console.print(results["sentence"], soft_wrap=True)
+    if results["left_out"]:
+        console.print(results["left_out"], style="dim", soft_wrap=True)

@@ -71,7 +71,8 @@ class Outcome:
     Args:
         figures: the numbers.
         predictions: raw predictions, flat columns of equal length, from which the figures can be computed
-            again; written to predictions.parquet with the columns `method` and `seed` in front.
+            again; written to predictions.parquet with the columns `method` and `seed` in front. A column of
+            arrays and `None` (`raw.lists`) becomes one of lists.
         drawing: arrays that `Protocol.draw` needs; written beside the cell.
         note: what a reader must know, such as a run that was cut short.
         facts: plain JSON values: steps, parameters, seconds of training.
@@ -114,6 +115,7 @@ class Protocol:
         metrics: name -> `Metric`, in the order of the report's tables.
         methods: rows of THE TABLE that run by default.
         able: every row that can run, for `--methods all` and to refuse the others.
+        without: why other rows do not; `left_out` itself knows those of one kind and `stack`.
         budgets: options of `run`, `"quick"` and `"full"`; plain JSON values.
         run: `(method, seed, options, data, tell) -> Outcome`, one cell.
         draw: `(cells, options, data) -> pictures`, from all finished cells.
@@ -138,6 +140,21 @@ class Protocol:
     anchors: tuple[Anchor, ...] = ()
     load: Callable[[Path | None], Any] | None = None
     sentence: Callable[[Sequence[Drawn]], str] | None = None
+    without: dict[str, str] = field(default_factory=dict)
+
+
+def left_out(protocol: Protocol) -> str:
+    """One line: rows of THE TABLE that the protocol does not run, and why; `""` where it runs all."""
+    from metaprior.methods import METHODS
+
+    why: dict[str, list[str]] = {}
+    for name, row in METHODS.items():
+        if name not in protocol.able:
+            alone = f"predicts {row.kinds[0]} alone" if len(row.kinds) == 1 else ""
+            mixed = "" if hasattr(row.method, "init") else "mixes methods that are trained already, for one table"
+            why.setdefault(protocol.without.get(name, alone or mixed), []).append(name)
+    said = "; ".join(f"{', '.join(names)} ({reason})" if reason else ", ".join(names) for reason, names in why.items())
+    return f"Left out of --methods all: {said}." if said else ""
 
 
 def able(*kinds: str, but: Sequence[str] = ()) -> tuple[str, ...]:

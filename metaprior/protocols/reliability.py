@@ -16,7 +16,7 @@ from metaprior.heads import Categorical, Gaussian
 from metaprior.method import AbstractLearner, Spec
 from metaprior.posterior import Mixture, Part, crps
 from metaprior.protocols.characters import BlobLearner, Blobs, Drawings, FewShot, read
-from metaprior.protocols.protocol import Figure, Metric, Outcome, Protocol, Tell, able, trained
+from metaprior.protocols.protocol import Anchor, Figure, Metric, Outcome, Protocol, Tell, able, trained
 from metaprior.protocols.reliability_pictures import draw
 from metaprior.sources import GP, SineLine
 from metaprior.sources.exact import Known
@@ -80,6 +80,23 @@ def _pooled(setting: str, metric: str, figure: Callable, *arrays: np.ndarray, re
     return Figure(setting, metric, float(figure(*join(np.arange(tasks)))), float(np.std(draws, ddof=1)), tasks)
 
 
+# Figures of pooled rows in bins: never 0 on finitely many rows, even when every probability comes true.
+BINNED: dict[str, Callable] = {
+    "ece15": lambda p, y: calibration.ece(p, y, 15),
+    "ece10": lambda p, y: calibration.ece(p, y, 10),
+    "mce15": lambda p, y: calibration.mce(p, y, 15),
+    "mce15_10": lambda p, y: calibration.mce(p, y, 15, least=10),
+    "adaptive15": lambda p, y: calibration.adaptive_ece(p, y, 15),
+    "class_adaptive15": lambda p, y: calibration.class_adaptive_ece(p, y, 15),
+}
+
+
+def if_calibrated(setting: str, metric: str, p: np.ndarray) -> Figure:
+    """What `metric` is expected to be were these probabilities right."""
+    expected = calibration.if_calibrated(BINNED[metric], p.reshape(-1, p.shape[-1]))
+    return Figure(setting, f"{metric}_calibrated", *expected, len(p))
+
+
 def number_figures(setting: str, rows: dict[str, np.ndarray]) -> list[Figure]:
     """Of one setting with numbers."""
     low, high = rows["quantiles"][:, 0], rows["quantiles"][:, -1]
@@ -99,17 +116,12 @@ def number_figures(setting: str, rows: dict[str, np.ndarray]) -> list[Figure]:
 def class_figures(setting: str, p: np.ndarray, y: np.ndarray, outside: np.ndarray) -> list[Figure]:
     """Of one setting with classes: `p` `(t, q, c)`, `y` `(t, q)`, `outside` `(t, q, c)`."""
     inside_h, outside_h = calibration.entropy(p), calibration.entropy(outside)
-    rows = lambda metric, figure: _pooled(setting, metric, figure, p, y)
+    rows = lambda metric: _pooled(setting, metric, BINNED[metric], p, y)
     came = np.take_along_axis(p, y[..., None], -1)[..., 0]
     return [
         Figure.of(setting, "nll", -np.log(np.maximum(came, 1e-300)).mean(1)),
         Figure.of(setting, "accuracy", (p.argmax(-1) == y).mean(1)),
-        rows("ece15", lambda p, y: calibration.ece(p, y, 15)),
-        rows("ece10", lambda p, y: calibration.ece(p, y, 10)),
-        rows("mce15", lambda p, y: calibration.mce(p, y, 15)),
-        rows("mce15_10", lambda p, y: calibration.mce(p, y, 15, least=10)),
-        rows("adaptive15", lambda p, y: calibration.adaptive_ece(p, y, 15)),
-        rows("class_adaptive15", lambda p, y: calibration.class_adaptive_ece(p, y, 15)),
+        *(figure for metric in BINNED for figure in (rows(metric), if_calibrated(setting, metric, p))),
         Figure.of(setting, "brier", ((p - np.eye(p.shape[-1])[y]) ** 2).sum(-1).mean(1)),
         Figure.of(setting, "entropy_in", inside_h.mean(1)),
         Figure.of(setting, "entropy_out", outside_h.mean(1)),
@@ -258,6 +270,30 @@ _FULL = {
     "temperature": False,
     "blobs": True,
 }
+
+
+def _binned_metrics() -> dict[str, Metric]:
+    """Each figure of bins, and beside it what is expected of right probabilities."""
+    found = {}
+    for kind, label, unit in (
+        ("ece15", "ECE", "top class, 15 bins of equal width"),
+        ("ece10", "ECE, 10 bins", "top class, equal width"),
+        ("mce15", "MCE", "top class, 15 bins, all that are not empty"),
+        ("mce15_10", "MCE, 10 rows or more", "top class, 15 bins, those of at least 10 rows"),
+        ("adaptive15", "adaptive ECE", "top class, 15 bins of equal mass"),
+        ("class_adaptive15", "adaptive ECE of every class", "15 bins of equal mass a class"),
+    ):
+        found[kind] = Metric(label, unit, "low")
+        drawn = "expected of as many rows, labels drawn from its own probabilities"
+        found[f"{kind}_calibrated"] = Metric(f"{label}, were it calibrated", drawn, None)
+    return found
+
+
+_NOTHING = (
+    "Exact: a fifth for each of five classes, whatever is seen; its expected calibration error on ever more rows is 0."
+)
+_UNIFORM = {"nll": float(np.log(WAY)), "accuracy": 1 / WAY, "brier": 1 - 1 / WAY, "entropy_in": float(np.log(WAY)),
+            "entropy_out": float(np.log(WAY)), "auroc": 0.5}  # fmt: skip
 PROTOCOL = Protocol(
     name="reliability",
     title="Do stated probabilities come true?",
@@ -286,16 +322,14 @@ PROTOCOL = Protocol(
         "Sine or line: 5 rows, noise 0.3. Gaussian process: 0 to 10 rows, noise 0.05, length 0.25. The exact posterior of "
         "the former keeps its 256 heaviest components for quantiles and CRPS.",
         "Standard errors of pooled figures: 100 resamples of the tasks.",
+        "Binned errors are not 0 even of right probabilities: beside each stands what is expected were the method calibrated, the "
+        "mean over 50 sets of labels drawn from its own probabilities. What is above that is miscalibration.",
+        "“knows nothing” gives each class the same probability, and its figures follow from that. Omniglot has no exact posterior.",
     ),
     metrics={
         "nll": Metric("NLL", "nats a row", "low"),
         "accuracy": Metric("accuracy", "share of rows", "high"),
-        "ece15": Metric("ECE", "top class, 15 bins of equal width", "low"),
-        "ece10": Metric("ECE, 10 bins", "top class, equal width", "low"),
-        "mce15": Metric("MCE", "top class, 15 bins, all that are not empty", "low"),
-        "mce15_10": Metric("MCE, 10 rows or more", "top class, 15 bins, those of at least 10 rows", "low"),
-        "adaptive15": Metric("adaptive ECE", "top class, 15 bins of equal mass", "low"),
-        "class_adaptive15": Metric("adaptive ECE of every class", "15 bins of equal mass a class", "low"),
+        **_binned_metrics(),
         "brier": Metric("Brier score", "squared, summed over classes", "low"),
         "entropy_in": Metric("entropy in the episode", "nats", None),
         "entropy_out": Metric("entropy of other classes", "nats", None),
@@ -310,9 +344,17 @@ PROTOCOL = Protocol(
     methods=("versa", "platipus", "np"),
     able=able("numbers", "classes", but=("ensemble", "stack", "nuts", "bnn")),
     budgets={"quick": _QUICK, "full": _FULL},
+    without={
+        **dict.fromkeys(("protonet", "matching"), "predict classes alone, and both are judged"),
+        "alpaca": "predicts numbers alone, and both are judged",
+        "ensemble": "several emaml, which runs by itself",
+        **dict.fromkeys(("nuts", "bnn"), "fit weights for each task, of which there are many hundreds"),
+    },
     run=run,
     draw=draw,
     references=(EXACT,),
+    anchors=tuple(Anchor("knows nothing", setting, metric, value, _NOTHING)
+                  for setting in (CHARACTERS, BLOBS) for metric, value in _UNIFORM.items()),
     load=load,
     sentence=sentence,
 )  # fmt: skip

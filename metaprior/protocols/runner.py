@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell
+from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell, left_out
 from metaprior.run import continued, digest, machine, versions, write_atomic, write_parquet
 
 FORMAT = "metaprior protocol"
@@ -149,7 +149,7 @@ class Study:
             if figure.metric not in self.protocol.metrics:
                 raise ValueError(f"{self.protocol.name} gives {figure.metric!r}, which is none of its metrics.")
         path = self.cell(name, seed)
-        frame = pl.DataFrame({k: np.asarray(v) for k, v in outcome.predictions.items()})
+        frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
         lead = [pl.lit(name).alias("method"), pl.lit(seed, pl.Int32).alias("seed")]
         write_parquet(path.with_suffix(".parquet"), frame.select(*lead, pl.all()))
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
@@ -183,7 +183,7 @@ class Study:
             "anchors": [a._asdict() for a in protocol.anchors],
             "choices": list(protocol.choices), "papers": list(protocol.papers),
             "cells": [e | {"figures": [f._asdict() for f in e["figures"]]} for e in entries],
-            "failed": failed,
+            "failed": failed, "left_out": left_out(protocol),
             "seconds": round(sum(e["seconds"] for e in entries), 1),
             "predictions": "predictions.parquet",
         }  # fmt: skip
@@ -224,6 +224,18 @@ class _Lazy(dict):
 
     def get(self, key, default=None):
         return self[key] if key in self else default
+
+
+def column(values: Any) -> Any:
+    """A column of numbers or names as it is; arrays and `None` as one of lists."""
+    import polars as pl
+
+    values = np.asarray(values)
+    if values.dtype != object:
+        return values
+    kind = next((v.dtype for v in values if v is not None), np.dtype(np.float32))
+    inner = pl.UInt8 if kind == np.uint8 else pl.Float32
+    return pl.Series([None if v is None else v.tolist() for v in values], dtype=pl.List(inner))
 
 
 def _savez(part: Path, arrays: dict[str, np.ndarray]) -> None:
