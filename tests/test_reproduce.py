@@ -1,5 +1,6 @@
 """What all protocols share: cells that are kept, results that can be recomputed, errors that say what to do."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,13 +8,14 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from metaprior.commands import compare, reproduce
 from metaprior.errors import InputError
 from metaprior.protocols import PROTOCOLS, get
 from metaprior.protocols.page import number, tables
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol
-from metaprior.protocols.runner import Study, aggregate, find_data
+from metaprior.protocols.runner import Study, aggregate, find_data, fingerprint
 
 RAN = []
 
@@ -135,11 +137,41 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         Study(TOY, tmp_path / "out", "full").run(["maml"], 1)
     with pytest.raises(InputError, match=r"was run with other settings \(shots\)"):
         Study(TOY, tmp_path / "out", changes=["shots=[1]"]).run(["maml"], 1)
-    import dataclasses
 
     other = dataclasses.replace(TOY, name="tox")
     with pytest.raises(InputError, match="holds results of toy"):
         Study(other, tmp_path / "out").run(["maml"], 1)
+
+
+def test_data_are_told_by_what_is_read_of_them(tmp_path):
+    """Results in the data's folder and other files beside do not count; a byte of an image does."""
+    data, out = tmp_path / "mine", tmp_path / "mine" / "out"
+    for name in "ab":
+        (data / name).mkdir(parents=True)
+        Image.new("L", (16, 16)).save(data / name / "0.png")
+    protocol = dataclasses.replace(TOY, load=lambda path: None, reads=get("few-shot-images").reads)
+    study = lambda: Study(protocol, out, data=data)
+    study().run(["maml"], 1)
+    (data / "README.txt").write_text("unrelated")
+    study().run(["maml"], 1)
+    Image.new("L", (16, 16), 1).save(data / "a" / "0.png")
+    with pytest.raises(InputError, match=r"mine: is not the data that .*out was run on"):
+        study().run(["maml"], 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["few-shot-images", "attributes", "ambiguous-generation", "reliability", "active-learning"]
+)
+def test_of_a_folder_of_data_a_protocols_own_files_count(tmp_path, name):
+    for file in ("omniglot28.npz", "avatars_open_peeps32.npz", "views3d_furniture32.npz"):
+        (tmp_path / file).write_bytes(b"a")
+    protocol = get(name)
+    first = fingerprint(tmp_path, protocol)
+    (tmp_path / "more.png").write_bytes(b"a")
+    assert fingerprint(tmp_path, protocol) == first
+    for file in ("omniglot28.npz", "avatars_open_peeps32.npz", "views3d_furniture32.npz"):
+        (tmp_path / file).write_bytes(b"b")
+    assert fingerprint(tmp_path, protocol) != first
 
 
 def test_where_data_is_looked_for(tmp_path, monkeypatch):

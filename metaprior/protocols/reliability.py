@@ -218,8 +218,14 @@ def load(path: Path | None) -> dict[str, np.ndarray] | None:
         return None
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
+    found = reads(path)
+    return read(found[0]) if found else None
+
+
+def reads(path: Path) -> list[Path]:
+    """What `load` reads."""
     file = path / "omniglot28.npz" if path.is_dir() else path
-    return read(file) if file.exists() else None
+    return [file] if file.exists() else []
 
 
 def sentence(cells: Sequence[Any]) -> str:
@@ -314,5 +320,6 @@ PROTOCOL = Protocol(
     draw=draw,
     references=(EXACT,),
     load=load,
+    reads=reads,
     sentence=sentence,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from metaprior.errors import InputError
+from metaprior.images.tree import Tree
 from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell
 from metaprior.run import continued, digest, machine, versions, write_atomic, write_parquet
 
@@ -18,14 +20,18 @@ FORMAT = "metaprior protocol"
 _OURS = {"run.json", "cells", "results.json", "predictions.parquet", "report.html"}
 
 
-def fingerprint(path: Path | None) -> str:
-    """Names and sizes of the files of a folder, or a file's bytes, in one hash; empty without data."""
+def fingerprint(path: Path | None, protocol: Protocol) -> str:
+    """Names and bytes of the files that a protocol reads, in one hash; empty without data.
+
+    What else lies in the folder, such as the results, does not count. Reading takes a fraction of what decoding the images
+    does.
+    """
     if path is None:
         return ""
-    if path.is_file():
-        return digest(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    listed = "\n".join(f"{p.relative_to(path)} {p.stat().st_size}" for p in files)
+    files: list[Path] = []
+    for place in protocol.reads(path) if protocol.reads is not None else [path]:
+        files += [place] if place.is_file() else [place / name for name in Tree(place).of_images()]
+    listed = "\n".join(f"{os.path.relpath(file, path)} {digest(file)}" for file in files)
     return hashlib.sha256(listed.encode()).hexdigest()
 
 
@@ -84,7 +90,8 @@ class Study:
         # through JSON and back, as it is compared with what a file says
         return json.loads(json.dumps({
             "format": FORMAT, "name": self.protocol.name, "budget": self.budget, "options": self.options,
-            "data": None if self.path is None else str(self.path.absolute()), "data_sha256": fingerprint(self.path),
+            "data": None if self.path is None else str(self.path.absolute()),
+            "data_sha256": fingerprint(self.path, self.protocol),
         }))  # fmt: skip
 
     def check(self) -> None:
@@ -108,6 +115,8 @@ class Study:
         """Run every cell that is missing, write everything, and give what results.json holds."""
         say = tell or (lambda done, what: None)
         self.check()
+        if self.path is not None:
+            say(0.0, f"reading {self.path}")
         self.data()  # bad data ends here, before anything is written
         self.cells.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "run.json").exists():
