@@ -225,7 +225,7 @@ def _own(path: Path) -> Pictures:
 def merged(images: Images) -> Images:
     """Classes of one name in several of train, val and test are one class, or one concept would be judged as two.
 
-    Where test shares names there is no split of classes, and it is forgotten; where only train and val do, theirs train.
+    Where test shares names, or there is none, the split is not one of classes and is forgotten; else those train.
     """
     plain = [without_split(name) if part else name for name, part in zip(images.names, images.split)]
     parts: dict[str, set[str]] = {}
@@ -234,7 +234,7 @@ def merged(images: Images) -> Images:
     shared = [sides for sides in parts.values() if len(sides) > 1]
     if not shared:
         return images
-    mixed = any("test" in sides for sides in shared)
+    mixed = "test" not in images.split or any("test" in sides for sides in shared)
     found = list(parts)
     first = [plain.index(name) for name in found]
     index = {name: i for i, name in enumerate(found)}

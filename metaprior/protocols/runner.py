@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +27,14 @@ def fingerprint(path: Path | None, protocol: Protocol) -> str:
     """
     if path is None:
         return ""
-    files: list[Path] = []
+    lines = []
     for place in protocol.reads(path) if protocol.reads is not None else [path]:
-        files += [place] if place.is_file() else [place / name for name in Tree(place).of_images()]
-    listed = "\n".join(f"{os.path.relpath(file, path)} {digest(file)}" for file in files)
-    return hashlib.sha256(listed.encode()).hexdigest()
+        if place.is_file():
+            lines.append(f"{place.name} {digest(place)}")
+        else:
+            tree = Tree(place)
+            lines += [f"{name} {hashlib.sha256(tree.read(name)).hexdigest()}" for name in tree.of_images()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 class Study:
