@@ -92,7 +92,7 @@ def _protocol(folder: Path, record: dict, again: Path, progress: Tell) -> tuple[
         texts = [json.dumps(_lasting(_read(path))) for path in (old, new)]  # as text NaN equals NaN
         if rows[0] != rows[1] or texts[0] != texts[1]:
             differing.append(f"{name}, seed {seed}")
-    now = runner.fingerprint(data)
+    now = runner.fingerprint(data, study.protocol)
     facts = {} if record["data_sha256"] == now else {"data_sha256": [record["data_sha256"], now]}
     return [f"{cell['method']}, seed {cell['seed']}" for cell in before], differing, facts
 

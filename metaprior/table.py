@@ -1,5 +1,6 @@
 """Tables: reading them, checking them, and turning columns into numbers."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pl.DataFrame
             frame = lazy.collect(engine="streaming")  # decoded piece by piece
         else:
             header = path.open("rb").readline().decode("utf-8-sig", "strict").strip()
-            names = [name.strip().strip('"') for name in header.split(",")]
+            names = [name.strip() for name in next(csv.reader([header]), [])]
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"{path}: two columns are called {name!r}; names must differ.")
             frame = pl.read_csv(path, infer_schema_length=None, null_values=["", "NA", "NaN", "nan", "null"],
                                 try_parse_dates=True)  # fmt: skip
+            frame = frame.rename(lambda name: name.replace('""', '"'))  # polars leaves doubled quotes of a header
     except InputError:
         raise
     except pl.exceptions.NoDataError:

@@ -128,6 +128,8 @@ def test_copies_are_left_out_and_no_image_is_in_two_parts():
     assert "7 of 487" in data.remark and len(data.pixels) == 480
     parts = [set(data.train.tolist()), set(data.validation.tolist()), set(data.test.tolist())]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 480
+    outcome = faces.run(faces.KNOWN, 0, {"tasks": 2}, data, lambda done, what: None)
+    assert outcome.note == data.remark  # it stands in the report
 
 
 def test_bad_data_ends_in_a_message(tmp_path):

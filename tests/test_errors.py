@@ -13,7 +13,7 @@ from conftest import tiny_csv
 
 from metaprior import Spec
 from metaprior.cli import main
-from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity
+from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
 from metaprior.methods import METHODS
 
 FIT = "fit t.csv --task g --target y --steps 4 --out new"
@@ -233,6 +233,9 @@ def test_options(name, head, options, words, key):
 KEY = jax.random.key(0)
 HEADS = [
     # what makes or uses a head, and what the message must hold
+    (lambda: Gaussian(0), ["Gaussian", "at least 1 outcome", "0"]),
+    (lambda: Gaussian(1, scale=-1.0), ["Gaussian", "scale above 0", "-1.0"]),
+    (lambda: StudentT(0), ["StudentT", "at least 1 outcome", "0"]),
     (lambda: MixtureDensity(0), ["MixtureDensity", "at least 1 component", "0"]),
     (lambda: MixtureDensity(2, 0), ["MixtureDensity", "1 outcome", "0"]),
     (lambda: MixtureDensity(2).params(jnp.zeros((1, 5))), ["MixtureDensity reads 6", "gives 5"]),

@@ -268,6 +268,55 @@ def test_own_folders_from_end_to_end(shapes):
     assert protocol.run("hausdorff", 0, options, data, lambda done, what: None).figures == []
 
 
+def test_own_images_are_turned_only_when_asked(shapes, monkeypatch):
+    protocol, seen = get("few-shot-images"), []
+
+    def train(method, seed, data, *rest):
+        seen.append(data.rotations)
+        raise InterruptedError
+
+    monkeypatch.setattr("metaprior.protocols.few_shot_images.train", train)
+    for change in ({}, {"rotate_own": True}):
+        with pytest.raises(InterruptedError):
+            protocol.run("protonet", 0, protocol.budgets["quick"] | change, load(shapes), lambda done, what: None)
+    assert seen == [False, True]
+
+
+def kinds(root, *names, count=3):
+    """Class folders of noise."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 255, (16, 16), np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+def test_classes_of_one_name_on_both_sides_are_one_class(tmp_path):
+    root = kinds(tmp_path / "same", *(f"{part}/{name}" for part in ("train", "test") for name in "abcdef"))
+    found = load(root)
+    assert found.images.names == tuple("abcdef") and np.bincount(found.images.label).tolist() == [6] * 6
+    sides = [set(found.parts[part].tolist()) for part in ("train", "test")]
+    assert not sides[0] & sides[1] and sides[0] | sides[1] == set(range(6))
+    assert "6 classes are in more than one of train, val and test" in "; ".join(found.remarks)
+    root = kinds(tmp_path / "tuned", *(f"{part}/{name}" for part in ("train", "val") for name in "abcd"))
+    found = load(root)
+    assert found.images.names == tuple("abcd") and not set(found.parts["train"]) & set(found.parts["test"])
+    kinds(root, "test/e", "test/f")  # a split of classes for the test remains
+    found = load(root)
+    names = {part: [found.images.names[i] for i in rows] for part, rows in found.parts.items()}
+    assert names["train"] == names["val"] == list("abcd") and names["test"] == ["e", "f"]
+
+
+def test_what_a_split_lacks_is_said(tmp_path):
+    root = kinds(tmp_path / "three", *(f"train/a{i}" for i in range(4)), *(f"test/b{i}" for i in range(3)), "other/c")
+    said = "; ".join(load(root).remarks)
+    assert "1 class outside of train, val and test left out" in said
+    assert "no classes for validation: the training classes choose the step" in said
+    with pytest.raises(InputError, match=r"three: val: fewer than 2 classes with 2 images or more"):
+        load(kinds(root, "val/d"))
+
+
 def test_data_that_cannot_be_used(tmp_path, shapes):
     with pytest.raises(InputError, match="give --data FOLDER"):
         load(None)

@@ -16,6 +16,7 @@ from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian,
 from metaprior.heads.draws import row_noise
 from metaprior.heads.network import at
 from metaprior.posterior import Mixture, Part, Particles, Pool, Stacked
+from metaprior.task import Data
 
 HEADS = [Gaussian(1), Gaussian(1, scale=0.5), StudentT(1)]
 RAW = [-1.0, 0.3, 2.0]
@@ -77,6 +78,17 @@ def test_classes(key):
     assert stats.chisquare(np.bincount(drawn, minlength=3), 6000 * p).pvalue > 1e-3
     with pytest.raises(TypeError, match="no order"):
         head.quantile(logits, 0.5)
+
+
+def test_labels_that_do_not_exist_have_no_probability():
+    """Below 0 and from the number of classes on; the gradient of labels that do exist is finite beside them."""
+    head, y = Categorical(3), jnp.asarray([[2.0], [-1.0], [3.0]])
+    raw = jnp.asarray([[0.1, 0.2, 0.3]] * 3)
+    assert np.isfinite(head.log_prob(raw, y)).tolist() == [True, False, False]
+    gradient = jax.grad(
+        lambda r: head.risk(r, Data(jnp.zeros((3, 1)), y, jnp.asarray([True, False, False])), key=None)
+    )(raw)
+    assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("head", HEADS + [Categorical(3)])

@@ -220,6 +220,26 @@ def test_attribute_files_that_do_not_match(tmp_path, text, message):
         read_attributes(celeba(tmp_path, text))
 
 
+def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for value, name in ((1, "a/0.png"), (2, "b/0.png"), (3, "b/1 2.png")):
+        picture(tmp_path / name, value, mode="RGB")
+    table = tmp_path / "list_attr_celeba.txt"
+    table.write_text("3\nx y z\nb/1 2.png -1 1 1\nb/0.png -1 1 -1\na/0.png 1 1 1\n")
+    found = read_attributes(tmp_path)
+    assert found.pixels[:, 0, 0, 0].tolist() == [3, 2, 1] and found.values[0].tolist() == [False, True, True]
+    table.write_text("1\nx y z\n1 2.png 1 1 1\n")  # one of this name: its folder may be left out
+    assert read_attributes(tmp_path).pixels[0, 0, 0, 0] == 3
+    table.write_text("1\nx y z\n0.png 1 1 1\n")
+    with pytest.raises(InputError, match=r"names 0.png, which is in several folders \(a/0.png, b/0.png\)"):
+        read_attributes(tmp_path)
+    table.write_text("2\nx y z\n1 2.png 1 1 1\nb/1 2.png 1 1 1\n")
+    with pytest.raises(InputError, match=r"several lines name b/1 2.png"):
+        read_attributes(tmp_path)
+    table.write_text("1\nx y z\n1 2.png 1 1 1 1\n")
+    with pytest.raises(InputError, match=r"line 3 has 5 values"):
+        read_attributes(tmp_path)
+
+
 def test_attributes_without_a_table(tmp_path):
     with pytest.raises(InputError, match=r"holds no list_attr_celeba.txt"):
         read_attributes(folders(tmp_path, ["a"]))
@@ -245,6 +265,32 @@ def test_views_of_objects(tmp_path):
         read_views(folders(tmp_path / "single", ["chair"]))
     with pytest.raises(InputError, match="have one view each"):
         read_views(folders(tmp_path / "flat", ["chair", "table"], count=1))
+
+
+def test_views_are_in_the_order_of_their_numbers(tmp_path):
+    root = folders(tmp_path, ["one", "two"], count=12)
+    np.testing.assert_array_equal(read_views(root).pixels[1, :, 0, 0, 0], 10 + np.arange(12))
+
+
+def test_arrays_without_a_name_or_with_channels_in_front(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (3, 4, 3, 8, 6), np.uint8)
+    np.save(tmp_path / "v.npy", rows)
+    np.savez(tmp_path / "v.npz", rows)
+    for name in ("v.npy", "v.npz"):
+        np.testing.assert_array_equal(read_views(tmp_path / name).pixels, np.moveaxis(rows, 2, -1))
+    images = read_classes(write_npz(tmp_path / "c.npz", images=rows[0], label=np.arange(4)))
+    np.testing.assert_array_equal(images.pixels, np.moveaxis(rows[0], 1, -1))
+    found = read_attributes(write_npz(tmp_path / "f.npz", images=rows[0], hat=np.ones(4, bool)))
+    np.testing.assert_array_equal(found.pixels, np.moveaxis(rows[0], 1, -1))
+    (tmp_path / "w.npy").write_bytes((tmp_path / "v.npy").read_bytes()[:200])
+    with pytest.raises(InputError, match=r"w.npy: is no readable .npy file"):
+        read_views(tmp_path / "w.npy")
+    np.save(tmp_path / "u.npy", rows.reshape(3, 4, -1))
+    with pytest.raises(InputError, match=r"u.npy: views have the shape .* got \(3, 4, 144\)"):
+        read_views(tmp_path / "u.npy")
+    for read in (read_classes, read_attributes):
+        with pytest.raises(InputError, match=r"v.npy: an .npy holds no .*; give an .npz of images"):
+            read(tmp_path / "v.npy")
 
 
 def test_views_in_arrays(tmp_path):

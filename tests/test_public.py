@@ -22,6 +22,16 @@ def test_functions_are_not_hidden_by_their_modules(first):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_module_is_the_command():
+    said = subprocess.run([sys.executable, "-m", "metaprior", "--version"], capture_output=True, text=True, check=True)
+    assert metaprior.__version__ in said.stdout
+
+
+def test_a_quoted_header_names_its_column(tmp_path):
+    (tmp_path / "t.csv").write_text('"Group name, ""id""",y\na,1\nb,2\n')
+    assert metaprior.table.read(tmp_path / "t.csv").columns == ['Group name, "id"', "y"]
+
+
 HANG = """
 import metaprior, jax, jax.numpy as jnp
 x = jax.random.normal(jax.random.key(0), (3000, 50, 50))

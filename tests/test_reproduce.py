@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from metaprior.commands import compare, reproduce
 from metaprior.errors import InputError
@@ -15,7 +16,7 @@ from metaprior.methods import METHODS
 from metaprior.protocols import PROTOCOLS, get
 from metaprior.protocols.page import number, print_tables, tables
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, left_out
-from metaprior.protocols.runner import Study, aggregate, find_data
+from metaprior.protocols.runner import Study, aggregate, find_data, fingerprint
 
 RAN = []
 
@@ -82,6 +83,14 @@ def test_aggregate_of_one_seed_keeps_the_error_over_tasks():
     ]
 
 
+def test_more_seeds_are_not_more_tasks():
+    """Two trainings judged on the same nine tasks: the error over those tasks stays."""
+    rows = aggregate([{"method": "m", "figures": [Figure("", "error", v, 0.25, 9)]} for v in (2.0, 2.2)])
+    assert (rows[0]["error"], rows[0]["count"], rows[0]["seeds"]) == (0.25, 9, 2)
+    rows = aggregate([{"method": "m", "figures": [Figure("", "error", v, 0.25, 9)]} for v in (2.0, 4.0)])
+    assert rows[0]["error"] == 1.0  # between trainings
+
+
 def test_figures_of_values():
     """NaN is left out, one value has no error, none is NaN."""
     assert Figure.of("", "m", [1.0, 3.0, np.nan]) == Figure("", "m", 2.0, 1.0, 2)
@@ -140,6 +149,37 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     other = dataclasses.replace(TOY, name="tox")
     with pytest.raises(InputError, match="holds results of toy"):
         Study(other, tmp_path / "out").run(["maml"], 1)
+
+
+def test_data_are_told_by_what_is_read_of_them(tmp_path):
+    """Results in the data's folder and other files beside do not count; a byte of an image does."""
+    data, out = tmp_path / "mine", tmp_path / "mine" / "out"
+    for name in "ab":
+        (data / name).mkdir(parents=True)
+        Image.new("L", (16, 16)).save(data / name / "0.png")
+    protocol = dataclasses.replace(TOY, load=lambda path: None, reads=get("few-shot-images").reads)
+    study = lambda: Study(protocol, out, data=data)
+    study().run(["maml"], 1)
+    (data / "README.txt").write_text("unrelated")
+    study().run(["maml"], 1)
+    Image.new("L", (16, 16), 1).save(data / "a" / "0.png")
+    with pytest.raises(InputError, match=r"mine: is not the data that .*out was run on"):
+        study().run(["maml"], 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["few-shot-images", "attributes", "ambiguous-generation", "reliability", "active-learning"]
+)
+def test_of_a_folder_of_data_a_protocols_own_files_count(tmp_path, name):
+    for file in ("omniglot28.npz", "avatars_open_peeps32.npz", "views3d_furniture32.npz"):
+        (tmp_path / file).write_bytes(b"a")
+    protocol = get(name)
+    first = fingerprint(tmp_path, protocol)
+    (tmp_path / "more.png").write_bytes(b"a")
+    assert fingerprint(tmp_path, protocol) == first
+    for file in ("omniglot28.npz", "avatars_open_peeps32.npz", "views3d_furniture32.npz"):
+        (tmp_path / file).write_bytes(b"b")
+    assert fingerprint(tmp_path, protocol) != first
 
 
 def test_where_data_is_looked_for(tmp_path, monkeypatch):

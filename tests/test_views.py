@@ -134,6 +134,15 @@ def test_objects_of_one_name_or_look_stay_together():
         assert any(pair <= part for part in parts)
 
 
+def test_what_was_changed_stands_in_the_report():
+    views, azimuth, names = objects(20, sides=12)
+    data = generation.split(np.repeat(views, 3, 4), azimuth, names, "here", ["images were made smaller"])
+    options = {"pool": 2, "shown": 1, "steps": {"": 1}}
+    outcome = generation.run(generation.MEAN, 0, options, data, lambda done, what: None)
+    assert outcome.note == data.remark
+    assert outcome.note.startswith("images were made smaller; colours were averaged to grey; 20 models in 20 groups")
+
+
 def test_bad_data_ends_in_a_message(tmp_path):
     with pytest.raises(InputError, match=r"ambiguous-generation: needs views of objects; give --data"):
         generation.load(None)

@@ -44,8 +44,10 @@ class Categorical(AbstractHead):
         return raw
 
     def log_prob(self, params, y):
-        hot = jax.nn.one_hot(y[..., 0].astype(int), self.classes, dtype=params.dtype)
-        return (jax.nn.log_softmax(params) * hot).sum(-1)
+        label = y[..., 0].astype(int)
+        hot = jax.nn.one_hot(label, self.classes, dtype=params.dtype)
+        known = (label >= 0) & (label < self.classes)
+        return jnp.where(known, (jax.nn.log_softmax(params) * hot).sum(-1), -jnp.inf)
 
     def loss(self, params, y, *, key):
         return -self.log_prob(params, y)

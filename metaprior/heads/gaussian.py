@@ -45,6 +45,12 @@ class Gaussian(AbstractHead):
 
     density = True
 
+    def __check_init__(self):
+        if self.dim < 1:
+            raise ValueError(f"Gaussian takes at least 1 outcome; got {self.dim}.")
+        if isinstance(self.scale, int | float) and not self.scale > 0:
+            raise ValueError(f"Gaussian takes a scale above 0; got {self.scale}.")
+
     @property
     def raw_dim(self):
         return self.dim * (2 if self.scale is None else 1)

@@ -60,6 +60,10 @@ class StudentT(AbstractHead):
 
     density = True
 
+    def __check_init__(self):
+        if self.dim < 1:
+            raise ValueError(f"StudentT takes at least 1 outcome; got {self.dim}.")
+
     @property
     def raw_dim(self):
         return 3 * self.dim

@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import Tree, arrays, as_bytes, read_all, resize
+from metaprior.images.tree import KINDS, TABLES, Tree, arrays, as_bytes, channelled, read_all, resize
 
-TABLE = "list_attr_celeba.txt"
+TABLE = TABLES[3]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read_attributes(path: str | Path, size: int | None = None) -> Attributes:
     """A folder (or .zip) of images with `list_attr_celeba.txt`, or an .npz of `images` and a bool array an attribute.
 
     The text file has the number of images in its first line, the attributes' names in the second, then a line an image:
-    its file name and 1 or -1 for each attribute. The middle square of an image is taken, then brought to `size`.
+    its file name (its path from the text file or the folder where several share a name) and 1 or -1 for each attribute. The middle square of an image is taken, then brought to `size`.
 
     Args:
         path: of the folder or file.
@@ -44,16 +44,32 @@ def read_attributes(path: str | Path, size: int | None = None) -> Attributes:
     path = Path(path)
     if path.suffix.lower() == ".npz":
         return _from_arrays(path, size)
+    if path.suffix.lower() == ".npy":
+        raise InputError(f"{path}: an .npy holds no attributes; give an .npz of images and a bool array an attribute.")
     tree = Tree(path)
     tables = [name for name in tree.names if PurePosixPath(name).name == TABLE]
     if not tables:
         raise InputError(f"{path}: holds no {TABLE} (number of images; names of attributes; a line an image).")
     where, names, rows = tree.where(tables[0]), *_rows(tree, tables[0])
-    files = {PurePosixPath(name).name: name for name in tree.images()}
-    missing = [name for name in rows if name not in files]
+    files, above = tree.images(), PurePosixPath(tables[0]).parent
+    named: dict[str, list[str]] = {}
+    for file in files:
+        named.setdefault(PurePosixPath(file).name, []).append(file)
+    known, wanted, missing = set(files), [], []
+    for name in rows:
+        whole = next((file for file in (str(above / name), name) if file in known), None)
+        places = (
+            [whole] if whole else [f for f in named.get(PurePosixPath(name).name, ()) if f"/{f}".endswith(f"/{name}")]
+        )
+        if len(places) > 1:
+            raise InputError(
+                f"{where}: names {name}, which is in several folders ({places[0]}, {places[1]}); give paths."
+            )
+        (wanted if places else missing).append(places[0] if places else name)
     if missing:
         raise InputError(f"{where}: names {missing[0]}, which is not in the folder ({len(missing)} of {len(rows)} images are not).")  # fmt: skip
-    wanted = [files[name] for name in rows]
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"{where}: several lines name {max(wanted, key=wanted.count)}.")
     pixels, remarks = read_all(tree, wanted, size, crop=True)
     extra = len(files) - len(rows)
     if extra:
@@ -73,7 +89,9 @@ def _rows(tree: Tree, table: str) -> tuple[tuple[str, ...], dict[str, list[bool]
         raise InputError(f"{where}: line 1 says {count} images; there are {len(lines) - 2} lines of them.")
     rows = {}
     for number, line in enumerate(lines[2:], start=3):
-        name, *values = line.split()
+        name, *values = line.strip().rsplit(maxsplit=len(names))  # a name may hold spaces
+        if PurePosixPath(name).suffix.lower() not in KINDS:
+            name, *values = line.split()
         if len(values) != len(names):
             raise InputError(f"{where}: line {number} has {len(values)} values; there are {len(names)} attributes.")
         if not set(values) <= {"1", "-1"}:
@@ -90,8 +108,7 @@ def _from_arrays(path: Path, size: int | None) -> Attributes:
     held = arrays(path)
     if "images" not in held:
         raise InputError(f"{path}: holds no array images.")
-    pixels = as_bytes(path, "images", held.pop("images"))
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    pixels = channelled(as_bytes(path, "images", held.pop("images")), 1)
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
         raise InputError(f"{path}: images have the shape (n, h, w) or (n, h, w, 1 or 3); got {pixels.shape}.")
     flags = {k: v for k, v in held.items() if v.dtype == bool and v.shape == (len(pixels),)}

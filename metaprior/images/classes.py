@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import MOST_BYTES, Tree, arrays, as_bytes, read_all, resize
+from metaprior.images.tree import MOST_BYTES, TABLES, Tree, arrays, as_bytes, channelled, read_all, resize
 
 SPLITS = {"train": "train", "training": "train", "images_background": "train", "background": "train",
           "val": "val", "valid": "val", "validation": "val",
@@ -55,8 +55,10 @@ def read_classes(path: str | Path, size: int | None = None) -> Images:
     path = Path(path)
     if path.suffix.lower() == ".npz":
         return _from_arrays(path, size)
+    if path.suffix.lower() == ".npy":
+        raise InputError(f"{path}: an .npy holds no classes; give an .npz of images and label.")
     tree = Tree(path)
-    tables = [n for n in tree.names if PurePosixPath(n).name in ("train.csv", "val.csv", "test.csv")]
+    tables = [n for n in tree.names if PurePosixPath(n).name in TABLES[:3]]
     names, classes, of_split = _tables(tree, tables) if tables else _folders(tree)
     found = sorted(set(classes))
     if len(found) < 2:
@@ -99,6 +101,13 @@ def _place(name: str, all_names: list[str]) -> tuple[str, str]:
     return ("" if alone else above), split
 
 
+def without_split(name: str) -> str:
+    """A class's folders without that of its split: `train/cat` is `cat`."""
+    parts = PurePosixPath(name).parts
+    at = next((i for i, part in enumerate(parts[:-1]) if part.lower() in SPLITS), None)
+    return name if at is None else "/".join((*parts[:at], *parts[at + 1 :]))
+
+
 def _tables(tree: Tree, tables: list[str]) -> tuple[list[str], list[str], dict[str, str]]:
     """miniImageNet's layout: files and labels in three tables."""
     known, names, classes, of_split = set(tree.names), [], [], {}
@@ -128,8 +137,7 @@ def _from_arrays(path: Path, size: int | None) -> Images:
     held = arrays(path, ("images", "label", "names", "alphabet", "alphabet_names", "character", "evaluation"))
     if "images" not in held or not ("label" in held or {"alphabet", "character"} <= set(held)):
         raise InputError(f"{path}: should hold the arrays images and label (or alphabet and character).")
-    pixels = as_bytes(path, "images", held["images"])
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels
+    pixels = channelled(as_bytes(path, "images", held["images"]), 1)
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
         raise InputError(f"{path}: images have the shape (n, h, w) or (n, h, w, 1 or 3); got {held['images'].shape}.")
     n = len(pixels)

@@ -12,6 +12,7 @@ from PIL import Image
 from metaprior.errors import InputError
 
 KINDS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+TABLES = ("train.csv", "val.csv", "test.csv", "list_attr_celeba.txt")
 MOST_FILES = 2_000_000
 MOST_FILE = 64 * 2**20  # bytes of one file
 MOST_PIXELS = 64_000_000  # of one image, before it is made smaller
@@ -60,6 +61,10 @@ class Tree:
     def images(self) -> list[str]:
         """Names of image files, sorted."""
         return [name for name in self.names if PurePosixPath(name).suffix.lower() in KINDS]
+
+    def of_images(self) -> list[str]:
+        """Names of image files and of the tables that say what they are, sorted."""
+        return [n for n in self.names if PurePosixPath(n).suffix.lower() in KINDS or PurePosixPath(n).name in TABLES]
 
     def where(self, name: str) -> str:
         """A file as an error should name it."""
@@ -198,6 +203,26 @@ def arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.nda
             raise
         raise InputError(f"{path}: is no readable .npz file ({error}).") from None
     return found
+
+
+def array(path: Path) -> np.ndarray:
+    """The array of an .npy; its size is checked before anything is allocated."""
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(found, np.ndarray) and found.nbytes <= MOST_BYTES:
+            return np.array(found)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: is no readable .npy file ({error}).") from None
+    raise InputError(f"{path}: is no .npy file of one array of at most {MOST_BYTES // 2**30} GiB.")
+
+
+def channelled(pixels: np.ndarray, lead: int) -> np.ndarray:
+    """`(…, h, w)`, `(…, h, w, c)` or `(…, c, h, w)` as `(…, h, w, c)`, behind `lead` axes; anything else as it is."""
+    if pixels.ndim == lead + 2:
+        return pixels[..., None]
+    if pixels.ndim == lead + 3 and pixels.shape[lead] in (1, 3) and pixels.shape[-1] not in (1, 3):
+        return np.ascontiguousarray(np.moveaxis(pixels, lead, -1))
+    return pixels
 
 
 def as_bytes(path: Path, name: str, pixels: np.ndarray) -> np.ndarray:

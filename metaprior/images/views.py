@@ -1,12 +1,13 @@
 """Views of objects from several sides."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import Tree, arrays, as_bytes, read_all, resize
+from metaprior.images.tree import Tree, array, arrays, as_bytes, channelled, read_all, resize
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class Views:
 
 
 def read_views(path: str | Path, size: int | None = None) -> Views:
-    """An .npz of `views` `(objects, views, h, w)` or `(…, h, w, c)`, or a folder of objects, each a folder of its views.
+    """An .npz of `views` `(objects, views, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, or a folder of objects, each a folder
+    of its views.
 
-    The .npz may have `name`, `category` and `azimuth_deg`. In a folder, views are in the order of their file names,
-    and the folder above an object's is its category.
+    The .npz may have `name`, `category` and `azimuth_deg`; an .npy, or an .npz of one array without a name, is the views. In
+    a folder, views are in the order of their file names, numbers as numbers, and the folder above an object's is its
+    category.
 
     Args:
         path: of the file or folder (or a .zip of it).
@@ -42,7 +45,7 @@ def read_views(path: str | Path, size: int | None = None) -> Views:
         InputError: no such file, no views, objects with different numbers of views; the message names the file.
     """
     path = Path(path)
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() in (".npz", ".npy"):
         return _from_arrays(path, size)
     tree = Tree(path)
     objects: dict[str, list[str]] = {}
@@ -59,23 +62,32 @@ def read_views(path: str | Path, size: int | None = None) -> Views:
         raise InputError(f"{tree.where(other[0])}: has {counts[other[0]]} views; the others have {usual}.")
     if usual < 2:
         raise InputError(f"{path}: its objects have one view each; at least two are needed.")
-    pixels, remarks = read_all(tree, [file for files in objects.values() for file in files], size)
+    pixels, remarks = read_all(tree, [file for files in objects.values() for file in sorted(files, key=_natural)], size)
     pixels = pixels.reshape(len(objects), usual, *pixels.shape[1:])
     category = tuple("/".join(PurePosixPath(name).parts[:-1]) for name in objects)
     return Views(pixels, tuple(objects), category, 360.0 * np.arange(usual) / usual, tuple(remarks))
 
 
+def _natural(name: str) -> list[str | int]:
+    """2 comes before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+
+
 def _from_arrays(path: Path, size: int | None) -> Views:
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder.")
-    held = arrays(path, ("views", "name", "category", "azimuth_deg"))
-    if "views" not in held:
+    if path.suffix.lower() == ".npy":
+        held = {"views": array(path)}
+    else:
+        held = arrays(path, ("views", "arr_0", "name", "category", "azimuth_deg"))
+        held.setdefault("views", held.get("arr_0", np.empty(0)))
+    if not held["views"].size:
         raise InputError(f"{path}: holds no array views.")
-    pixels = as_bytes(path, "views", held["views"])
-    pixels = pixels[..., None] if pixels.ndim == 4 else pixels
+    pixels = channelled(as_bytes(path, "views", held["views"]), 2)
     if pixels.ndim != 5 or pixels.shape[-1] not in (1, 3) or pixels.shape[1] < 2:
         raise InputError(
-            f"{path}: views have the shape (objects, views, h, w), two views or more; got {held['views'].shape}."
+            f"{path}: views have the shape (objects, views, h, w), with 1 or 3 channels behind or before h, w, and are two or "
+            f"more; got {held['views'].shape}."
         )
     m, v = pixels.shape[:2]
     for name, length in (("name", m), ("category", m), ("azimuth_deg", v)):

@@ -304,6 +304,12 @@ def load(path: Path | None) -> dict[str, Any]:
     return found | {name: read_rows(path, s) for name, s in SUBJECTS.items() if (path / s.file).exists()}
 
 
+def reads(path: Path) -> list[Path]:
+    """What `load` reads."""
+    places = [path / name for name in ("omniglot28.npz", *(s.file for s in SUBJECTS.values()))]
+    return [place for place in places if place.exists()]
+
+
 _LABELS = {"labels": 8, "samples": [64, 24]}
 PROTOCOL = Protocol(
     name="active-learning",
@@ -363,5 +369,6 @@ PROTOCOL = Protocol(
         for setting, subject in SUBJECTS.items() if subject.seeks
     ),
     load=load,
+    reads=reads,
     sentence=sentence,
 )  # fmt: skip

@@ -56,6 +56,11 @@ class Objects:
     remark: str
 
 
+def reads(path: Path) -> list[Path]:
+    """Ours where the folder holds it, else what was given."""
+    return [path / FILE if (path / FILE).is_file() else path]
+
+
 def load(path: Path | None) -> Objects:
     """The furniture in a folder of data, or views of one's own."""
     if path is None:
@@ -64,8 +69,7 @@ def load(path: Path | None) -> Objects:
             "folder of objects, each a folder of its views."
         )
     path = Path(path)
-    own = path / FILE
-    read = read_views(own if own.is_file() else path, SIZE)
+    read = read_views(*reads(path), SIZE)
     return split(read.pixels, read.azimuth, read.names, str(path), read.remarks)
 
 
@@ -240,7 +244,7 @@ def run(method: str, seed: int, options: dict, data: Objects, tell: Tell, which:
         "mean": as_bytes(found["mean"]), "draws": as_bytes(found["draws"][:SHOWN]), "y": as_bytes(found["y"][:SHOWN]),
         "shown": as_bytes(found["shown"][:SHOWN]), "spread": found["spread"], "away": away, "mse": found["mse"],
     }  # fmt: skip
-    return Outcome(figures, columns, drawing, facts=facts)
+    return Outcome(figures, columns, drawing, data.remark, facts)
 
 
 def raw_of(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -348,5 +352,6 @@ PROTOCOL = Protocol(
         Anchor("VERSA on ShapeNet", "", "ssim", 0.7893, _PAPER),
     ),
     load=load,
+    reads=reads,
     sentence=sentence,
 )

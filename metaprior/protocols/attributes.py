@@ -57,13 +57,17 @@ class Faces:
     features: dict = dataclasses.field(default_factory=dict)
 
 
+def reads(path: Path) -> list[Path]:
+    """Ours where the folder holds it, else what was given."""
+    return [path / FILE if (path / FILE).is_file() else path]
+
+
 def load(path: Path | None) -> Faces:
     """The avatars in a folder of data, or images with attributes of one's own."""
     if path is None:
         raise InputError(f"attributes: needs images; give --data a folder that holds {FILE}, or CelebA's folder.")
     path = Path(path)
-    own = path / FILE
-    read = read_attributes(own if own.is_file() else path, SIZE)
+    read = read_attributes(*reads(path), SIZE)
     return split(read.pixels, read.values, tuple(read.names), str(path), read.remarks)
 
 
@@ -75,7 +79,9 @@ def split(
         raise InputError(f"{path}: has {values.shape[1]} attributes; a concept is a pair of three, so give 3 or more.")
     rng = np.random.default_rng(HELD_OUT)
     first = np.sort(np.unique(pixels.reshape(len(pixels), -1), axis=0, return_index=True)[1])
-    said = [*remarks, f"{len(pixels) - len(first)} of {len(pixels)} images left out as copies of others"]
+    said = list(remarks)
+    if len(first) < len(pixels):
+        said.append(f"{len(pixels) - len(first)} of {len(pixels)} images left out as copies of others")
     if len(first) > MOST_IMAGES:
         said.append(f"{MOST_IMAGES} of {len(first)} distinct images taken at random")
         first = np.sort(rng.choice(first, MOST_IMAGES, replace=False))
@@ -245,7 +251,8 @@ def run(method: str, seed: int, options: dict, data: Faces, tell: Tell, which: i
     }  # fmt: skip
     for i in range(DRAWS):
         columns[f"p_{i}"] = p[:, i].ravel().astype(np.float32) if i < s else np.full(t * 3 * n, np.nan, np.float32)
-    note = "" if s == DRAWS else f"{s} classifier{'s' * (s > 1)} an episode: all that it has"
+    few = "" if s == DRAWS else f"{s} classifier{'s' * (s > 1)} an episode: all that it has"
+    note = "; ".join(filter(None, (few, data.remark)))
     rows = (data.train, data.validation, data.test)[which]
     drawing = {
         "p": p[:SHOWN], "y": y[:SHOWN], "held": np.asarray(episodes.held[:SHOWN]), "coverage": values["coverage"],
@@ -342,5 +349,6 @@ PROTOCOL = Protocol(
     references=(KNOWN,),
     anchors=ANCHORS,
     load=load,
+    reads=reads,
     sentence=sentence,
 )

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.classes import Images, read_classes
+from metaprior.images.classes import Images, read_classes, without_split
 from metaprior.images.tree import Tree, resize
 
 MINIMAL = {
@@ -48,7 +48,7 @@ class Pictures:
         images: all of them.
         parts: indices of classes: `train`, `val`, `test`, and with runs the backgrounds `original`, `small1`, `small2`.
         settings: `(way, shot)` of the episodes.
-        rotations: whether turned classes are further classes.
+        rotations: whether turned classes are further classes, as is usual for Omniglot.
         runs: Lake's, or `None`.
         remarks: for the report.
     """
@@ -71,14 +71,26 @@ def load(path: Path | None) -> Pictures:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
+    folder, places = _places(path)
+    if len(places) == 2:
+        return _omniglot(folder, _joined([read_classes(p, 28) for p in places]))
+    return _omniglot(folder, read_classes(places[0], 28)) if places else _own(path)
+
+
+def _places(path: Path) -> tuple[Path, list[Path]]:
+    """Omniglot's folder, and its file or its two halves; none where it is something else."""
     packed = path if path.name == PACKED else path / PACKED
     if packed.is_file():
-        return _omniglot(packed.parent, read_classes(packed, 28))
-    if path.is_dir():
-        places = [next((path / n for n in names if (path / n).exists()), None) for names in FOLDERS]
-        if None not in places:
-            return _omniglot(path, _joined([read_classes(p, 28) for p in places if p is not None]))
-    return _own(path)
+        return packed.parent, [packed]
+    halves = [next((path / n for n in names if (path / n).exists()), None) for names in FOLDERS]
+    found = [half for half in halves if half is not None]
+    return path, found if len(found) == 2 and path.is_dir() else []
+
+
+def reads(path: Path) -> list[Path]:
+    """What `load` reads."""
+    folder, places = _places(path)
+    return [*places, *(folder / n for n in (SPLIT, RUNS) if (folder / n).is_file())] if places else [path]
 
 
 def _joined(halves: list[Images]) -> Images:
@@ -161,7 +173,7 @@ def read_runs(path: Path, size: int = 28) -> Runs:
 
 def _own(path: Path) -> Pictures:
     """Class folders: splits as the data say, else 60 % of the classes for training, 20 % each for validation and test."""
-    images = read_classes(path, _size(path))
+    images = merged(read_classes(path, _size(path)))
     h, w = images.pixels.shape[1:3]
     side = max(16, min(84, h, w))
     if (h, w) != (side, side):  # arrays come as they are
@@ -176,8 +188,12 @@ def _own(path: Path) -> Pictures:
         remarks.append(f"{few} class{'es' * (few > 1)} with a single image left out")
     split = np.array(images.split)
     said = {part: rich[split[rich] == part] for part in ("train", "val", "test")}
-    if len(said["train"]) and len(said["test"]):
-        parts = said if len(said["val"]) else said | {"val": said["train"]}
+    given = bool(len(said["train"]) and len(said["test"]))
+    if given:
+        parts = said
+        outside = len(rich) - sum(map(len, said.values()))
+        if outside:
+            remarks.append(f"{outside} class{'es' * (outside > 1)} outside of train, val and test left out")
     else:
         order = np.random.default_rng(0).permutation(rich)
         tests = max(2, round(0.2 * len(order)))
@@ -187,7 +203,9 @@ def _own(path: Path) -> Pictures:
         remarks.append(
             f"no split given: {len(parts['train'])} classes train, {vals} choose the step, {tests} are judged on"
         )
-        parts["val"] = parts["val"] if vals else parts["train"]
+    if not len(parts["val"]):
+        parts["val"] = parts["train"]
+        remarks.append("no classes for validation: the training classes choose the step")
     settings = []
     for shot in (1, 5):
         able = [int((count[parts[k]] >= shot + QUERY).sum()) for k in ("train", "val", "test")]
@@ -196,10 +214,39 @@ def _own(path: Path) -> Pictures:
                 settings.append((way, shot))
         if shot == 1 and not settings and 2 <= min(able):
             settings.append((min(able), 1))
+    if not settings and given:
+        short = [k for k, v in parts.items() if len(v) < 2]
+        raise InputError(f"{path}: {' and '.join(short)}: fewer than 2 classes with {1 + QUERY} images or more; each of train, val and test needs 2.")  # fmt: skip
     if not settings:
         raise InputError(f"{path}: {len(rich)} of {len(count)} classes have {1 + QUERY} images or more; too few to train on some and judge on others (at least 4 are needed).")  # fmt: skip
-    square = images.pixels.shape[-1] == 1
-    return Pictures(path.name, images, parts, tuple(settings), square, None, tuple(remarks))
+    return Pictures(path.name, images, parts, tuple(settings), False, None, tuple(remarks))
+
+
+def merged(images: Images) -> Images:
+    """Classes of one name in several of train, val and test are one class, or one concept would be judged as two.
+
+    Where test shares names, or there is none, the split is not one of classes and is forgotten; else those train.
+    """
+    plain = [without_split(name) if part else name for name, part in zip(images.names, images.split)]
+    parts: dict[str, set[str]] = {}
+    for name, part in zip(plain, images.split):
+        parts.setdefault(name, set()).add(part)
+    shared = [sides for sides in parts.values() if len(sides) > 1]
+    if not shared:
+        return images
+    mixed = "test" not in images.split or any("test" in sides for sides in shared)
+    found = list(parts)
+    first = [plain.index(name) for name in found]
+    index = {name: i for i, name in enumerate(found)}
+    label = np.array([index[name] for name in plain], images.label.dtype)[images.label]
+    split = tuple(
+        "" if mixed else "train" if len(parts[name]) > 1 else images.split[i] for name, i in zip(found, first)
+    )
+    remark = f"{len(shared)} classes are in more than one of train, val and test: images of one name were put together"
+    remark = remark.replace("1 classes are", "1 class is") if len(shared) == 1 else remark
+    remark += ", and classes split anew" if mixed else ", for training"
+    group = tuple(images.group[i] for i in first)
+    return replace(images, label=label, names=tuple(found), group=group, split=split, remarks=(*images.remarks, remark))
 
 
 def _size(path: Path) -> int | None:

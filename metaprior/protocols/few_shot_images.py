@@ -19,7 +19,7 @@ from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.methods.embedded import Embedded
 from metaprior.nets.conv import Conv4
-from metaprior.protocols.few_shot_data import MINIMAL, Pictures, Runs, load
+from metaprior.protocols.few_shot_data import MINIMAL, Pictures, Runs, load, reads
 from metaprior.protocols.few_shot_pictures import GUESSING, draw, sentence
 from metaprior.protocols.protocol import Anchor, Figure, Metric, Outcome, Protocol, able
 from metaprior.sources.episodes import Episodes
@@ -197,6 +197,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell) -
     if method == GUESSING:
         return guess(options, data)
     data = sized(data, options["side"])
+    data = replace(data, rotations=data.rotations or options.get("rotate_own", False))
     found: dict[str, dict[str, np.ndarray]] = {}
     figures, facts, drawing = [], {}, {}
     ways = sorted({way for way, _ in data.settings})
@@ -339,14 +340,16 @@ PROTOCOL = Protocol(
         "Lake, Salakhutdinov & Tenenbaum, \"The Omniglot Challenge: a 3-Year Progress Report\", 2019",
     ),
     choices=(
-        "Episodes: characters of all alphabets together, split 1028, 172 and 423 (Vinyals), turned by 90, 180 and 270 degrees "
-        "as further classes, in training and in the test; 28 x 28 pixels by averages over boxes.",
+        "Episodes of Omniglot: characters of all alphabets together, split 1028, 172 and 423 (Vinyals), turned by 90, 180 and 270 "
+        "degrees as further classes, in training and in the test; 28 x 28 pixels by averages over boxes. Of your own folders: "
+        "classes split as the notes say, never turned unless rotate_own=true is set, which makes turned classes further classes "
+        "there as well.",
         "Network: Conv4 with 32, 64, 64 and 64 filters and group normalisation over each image by itself: no statistics of a batch, so that query "
         "images do not see one another. quick halves images by strides, full by max-pools.",
         "quick trains one network on 20-way 1-shot tasks and uses it for every setting, full one for each number of classes; five shots "
         "are given to the network that was trained with one. Labels are then some of the network's classes, and "
         "probabilities those of the classes that the support shows, renormalised.",
-        "The step is chosen on held-out classes: the split's validation characters; for Lake's runs an eighth of the background "
+        "The step is chosen on held-out classes: those for validation, where there are any; for Lake's runs an eighth of the background "
         "characters, which are left out of the training. The runs are judged once, at the end.",
         "For Lake's runs half of the training tasks are within one alphabet, and images are turned, sheared, scaled and "
         "moved a little at random (Koch et al. 2015). No ensemble, nothing at test time; each of a run's 20 drawings is "
@@ -367,12 +370,12 @@ PROTOCOL = Protocol(
     able=able("classes", but=("ar_cnp", "ensemble", "stack", "process", "nuts", "bnn")),
     budgets={
         "quick": {
-            "steps": 500, "affine": 0.0, "lake_steps": 250, "every_way": False, "backgrounds": ["small1", "small2"], "filters": [32, 64, 64, 64],
+            "steps": 500, "affine": 0.0, "lake_steps": 250, "every_way": False, "rotate_own": False, "backgrounds": ["small1", "small2"], "filters": [32, 64, 64, 64],
             "pooled": False, "side": 32, "batch": 1, "learning_rate": 2e-3, "train_query": 3, "validation": 10, "tasks": 100,
             "query": 2, "samples": 10,
         },
         "full": {
-            "steps": 10_000, "affine": 0.0, "lake_steps": 4000, "every_way": True, "backgrounds": ["original", "small1", "small2"],
+            "steps": 10_000, "affine": 0.0, "lake_steps": 4000, "every_way": True, "rotate_own": False, "backgrounds": ["original", "small1", "small2"],
             "filters": [32, 64, 64, 64], "pooled": True, "side": 84, "batch": 1, "learning_rate": 2e-3, "train_query": 4, "validation": 40,
             "tasks": 600, "query": 5, "samples": 32,
         },
@@ -392,5 +395,6 @@ PROTOCOL = Protocol(
           for at, value in zip(((5, 1), (5, 5), (20, 1), (20, 5)), values)),
     ),
     load=load,
+    reads=reads,
     sentence=sentence,
 )  # fmt: skip

@@ -122,6 +122,8 @@ class Protocol:
         references: names that `run` takes beside the methods and that always run: exact answers, controls.
         anchors: published and exact numbers.
         load: `(path or None) -> data` for protocols on files; raises `InputError`. `None` where nothing is read.
+        reads: `(path) -> files and folders` that `load` reads there; of a folder its images, and tables of these. `None`
+            where that is the path itself.
         sentence: `(cells) -> str`, what came out, in plain words; `""` for none.
     """
 
@@ -139,6 +141,7 @@ class Protocol:
     references: tuple[str, ...] = ()
     anchors: tuple[Anchor, ...] = ()
     load: Callable[[Path | None], Any] | None = None
+    reads: Callable[[Path], Sequence[Path]] | None = None
     sentence: Callable[[Sequence[Drawn]], str] | None = None
     without: dict[str, str] = field(default_factory=dict)
 

@@ -230,8 +230,14 @@ def load(path: Path | None) -> dict[str, np.ndarray] | None:
         return None
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
+    found = reads(path)
+    return read(found[0]) if found else None
+
+
+def reads(path: Path) -> list[Path]:
+    """What `load` reads."""
     file = path / "omniglot28.npz" if path.is_dir() else path
-    return read(file) if file.exists() else None
+    return [file] if file.exists() else []
 
 
 def sentence(cells: Sequence[Any]) -> str:
@@ -356,5 +362,6 @@ PROTOCOL = Protocol(
     anchors=tuple(Anchor("knows nothing", setting, metric, value, _NOTHING)
                   for setting in (CHARACTERS, BLOBS) for metric, value in _UNIFORM.items()),
     load=load,
+    reads=reads,
     sentence=sentence,
 )  # fmt: skip
