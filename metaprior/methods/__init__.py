@@ -1,6 +1,7 @@
 """THE TABLE of methods: a new method is one file and one row here."""
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +59,10 @@ class Row:
 
     def init(self, spec: Spec, *, key: PRNGKeyArray, **hyper: Any) -> Any:
         """A fresh method of this row for tasks of this shape; `hyper` are further options of its class's `init`."""
-        if not hasattr(self.method, "init"):
+        init: Callable | None = getattr(self.method, "init", None)
+        if init is None:
             raise TypeError(f"{self.method.__name__} is made of trained learners; there is no untrained one.")
-        return self.method.init(spec, key=key, **self.options | hyper)  # ty: ignore[missing-attribute]
+        return init(spec, key=key, **self.options | hyper)
 
 
 BOTH = ("numbers", "classes")

@@ -74,7 +74,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         if not spec.head.density:
             raise TypeError(f"LLAMA takes the curvature of a density; {type(spec.head).__name__} has none.")
         net = network(spec, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
-        return cls(net, spec.head, inner_lr, precision, steps, eta, structure, clip)
+        return cls(net, spec.head, inner_lr, precision, steps, eta, structure, clip)  # ty: ignore[invalid-argument-type, missing-argument]
 
     @property
     def prior(self) -> Diagonal | None:

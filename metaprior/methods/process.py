@@ -98,9 +98,9 @@ class Process(AbstractMethod):
         )
         mean = Mean.init(spec, degree=degree, width=width, key=keys[2])
         if spec.head.classes:
-            return cls(mean, kernels, None, spec.head, None, decay)  # ty: ignore[invalid-argument-type]
+            return cls(mean, kernels, None, spec.head, None, decay)
         noise = Scale.init(d, 0.5, width=width, key=keys[3])
-        return cls(mean, kernels, noise, spec.head, jnp.log(jnp.asarray(8.0)), decay)  # ty: ignore[invalid-argument-type]
+        return cls(mean, kernels, noise, spec.head, jnp.log(jnp.asarray(8.0)), decay)
 
     @classmethod
     def _plain(cls, spec, kernel, width, features, decay, key):
