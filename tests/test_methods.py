@@ -37,7 +37,9 @@ LEARNERS = [
     ("matching", Categorical(2), 0.5, {}),
     ("dkt", Gaussian(1), 0.35, {}),
     pytest.param("bmaml", Gaussian(1), 0.15, dict(width=20, depth=2, objective="chaser"), marks=SLOW),
-    pytest.param("bmaml", Gaussian(1), 0.15, dict(objective="chaser", subset="last_layer"), marks=SLOW),
+    pytest.param(
+        "bmaml", Gaussian(1), 0.15, dict(width=20, depth=2, objective="chaser", subset="last_layer"), marks=SLOW
+    ),
     pytest.param("nuts", Gaussian(1), 0.25, dict(width=32, warmup=50, draws=25), marks=SLOW),
     ("versa", Gaussian(1), 0.12, dict(width=32, samples=8)),
     ("versa", Categorical(2), 0.07, dict(width=32, samples=8)),
