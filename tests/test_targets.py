@@ -274,6 +274,7 @@ def test_the_commands(joint, new, tmp_path, capsys):
     result = json.loads(call("evaluate RUN --shots 1 --json"))
     assert list(result["targets"]) == TARGETS and list(result["joint"]["shots"]["1"]["method"]) == [
         "n_tasks",
+        "n_groups",
         "ci",
         "nll",
     ]

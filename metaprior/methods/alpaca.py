@@ -9,7 +9,7 @@ import jax.random as jr
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-from metaprior.heads import Gaussian
+from metaprior.heads import Gaussian, StudentT
 from metaprior.infer.gaussian import MatrixNormal
 from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
 from metaprior.method import AbstractGenerative, AbstractMethod
@@ -52,15 +52,18 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         """The paper's network, or a polynomial.
 
         Args:
-            spec: shape of the tasks; the head is a `Gaussian`, whose scale is learned here.
+            spec: shape of the tasks; the head is a `Gaussian`, whose scale is learned here, or a `StudentT`, as for tables:
+                the predictive is normal with either.
             key: initial weights.
             features: `"network"`, or `"linear"`: φ = [1, x], or `"quadratic"`: φ = [1, x, x² - 1].
             width: units of the two hidden layers (128, the paper's code); `size`: number of features (32).
             noise_variance: of every outcome, squared units of y; a float is fixed (the paper's sinusoid has
                 0.02), an array is where learning starts. `None` (default): learned, from 0.1.
         """
-        if not isinstance(spec.head, Gaussian):
-            raise TypeError(f"ALPaCA predicts numbers with a Gaussian; the head is {type(spec.head).__name__}.")
+        if not isinstance(spec.head, Gaussian | StudentT):
+            raise TypeError(
+                f"ALPaCA's predictive is normal; the head is {type(spec.head).__name__}, which it would ignore."
+            )
         if features != "network" and features not in DEGREES:
             raise ValueError(f"ALPaCA has the features 'network', 'linear' and 'quadratic'; got {features!r}.")
         net_key, mean_key = jr.split(key)
