@@ -145,8 +145,9 @@ class Comparison:
         write_atomic(self._path(name, split), lambda p: p.write_text(json.dumps(entry) + "\n", "utf-8"))
 
     def _keep(self, stem: str, found: Evaluation, names: list[str]) -> None:
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for K in found.statistics:
+            arrays[f"g|{K}||group"] = found.groups(K)
             for name in names:
                 key = f"{K}|{'' if name == METHOD else name}"
                 arrays |= {f"s|{key}|{m}": v for m, v in found.statistics[K][name].items()}
@@ -167,16 +168,20 @@ class Comparison:
                 continue
             statistics: dict = {}
             points: dict = {}
+            grouped: dict = {}
             for name in (*done, "baselines"):
                 with np.load(self.cells / f"{name}-{split}.npz", allow_pickle=False) as file:
                     for key in file.files:
                         kind, K, who, what = key.split("|")
+                        if kind == "g":
+                            grouped[int(K)] = file[key]
+                            continue
                         into = statistics if kind == "s" else points
                         into.setdefault(int(K), {}).setdefault(who or name, {})[what] = file[key]
             for columns in (c for learners in points.values() for c in learners.values()):
                 columns["split"] = np.full(len(columns["task"]), split + 1)
             entries += [json.loads(self._path(m, split).read_text("utf-8")) for m in done]
-            each.append(Evaluation(statistics, points, entries[-1]["classes"]))
+            each.append(Evaluation(statistics, points, entries[-1]["classes"], grouped or None))
         if not each:
             return None, []
         names = [set(next(iter(e.statistics.values()))) for e in each]
@@ -224,9 +229,8 @@ def frame(found: Evaluation, called: Sequence[str]) -> Any:
     frames = []
     for K, learners in found.points.items():
         for name, columns in learners.items():
-            flat: dict[str, Any] = {}
+            flat: dict[str, Any] = {"group": np.array(called)[found.groups(K)[columns["task"]]]}
             for key, values in columns.items():
-                values = np.array(called)[values] if key == "group" else values
                 several = {f"{key}_{c}": values[:, c] for c in range(values.shape[1])} if values.ndim > 1 else {}
                 flat |= several or {key: values}
             frames.append(pl.DataFrame(flat).select(pl.lit(name).alias("learner"), pl.lit(K).alias("K"), pl.all()))

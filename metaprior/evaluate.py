@@ -101,45 +101,42 @@ class Evaluation:
     Args:
         statistics: `[K][name][metric]` -> sums a task, `(t, k)`; the method is called `"method"`.
         points: `[K][name]` -> of all query rows, pooled: `task` (its number), `y`, `nll` and, for numbers, `mean`,
-            `crps`, `pit` in the user's units; for classes the probabilities `p`, `(n, c)`. With `group`, the number of
-            its group in the table, tasks of one group are resampled together.
+            `crps`, `pit` in the user's units; for classes the probabilities `p`, `(n, c)`.
         classes: number of classes, 0 for numbers.
+        grouped: `[K]` -> the number of each task's group in the table, `(t,)`: tasks of one group are resampled together.
+            `None`: every task is a group.
     """
 
-    def __init__(self, statistics: dict, points: dict, classes: int):
-        self.statistics, self.points, self.classes = statistics, points, classes
+    def __init__(self, statistics: dict, points: dict, classes: int, grouped: dict[int, np.ndarray] | None = None):
+        self.statistics, self.points, self.classes, self.grouped = statistics, points, classes, grouped
 
     @staticmethod
     def merge(evaluations: "list[Evaluation]") -> "Evaluation":
         """Of several splits, as if their tasks were one set."""
         first = evaluations[0]
-        shots = [K for K in first.statistics if any(K in e.statistics for e in evaluations)]
-        join = lambda get, K, name: {
-            m: np.concatenate([get(e)[K][name][m] for e in evaluations if K in get(e)]) for m in get(first)[K][name]
-        }
-        first_task = {K: np.cumsum([0] + [e.tasks(K) for e in evaluations]) for K in shots}
-        evaluations = [e.shifted({K: first_task[K][i] for K in shots}) for i, e in enumerate(evaluations)]
-        first, both = evaluations[0], []
+        have = {K: [e for e in evaluations if K in e.statistics] for K in first.statistics}
+
+        def join(get, K, name):
+            columns = {m: [get(e)[K][name][m] for e in have[K]] for m in get(first)[K][name]}
+            if "task" in columns:
+                starts = np.cumsum([0, *(e.tasks(K) for e in have[K])])
+                columns["task"] = [task + start for task, start in zip(columns["task"], starts)]
+            return {m: np.concatenate(arrays) for m, arrays in columns.items()}
+
+        both = []
         for get in (lambda e: e.statistics, lambda e: e.points):
-            both.append({K: {name: join(get, K, name) for name in get(first)[K]} for K in shots})
-        return Evaluation(both[0], both[1], first.classes)
+            both.append({K: {name: join(get, K, name) for name in get(first)[K]} for K in have})
+        known = all(e.grouped is not None for e in evaluations)
+        grouped = {K: np.concatenate([e.groups(K) for e in have[K]]) for K in have} if known else None
+        return Evaluation(both[0], both[1], first.classes, grouped)
 
     def tasks(self, K: int) -> int:
         """How many there are at K support rows."""
-        return len(next(iter(self.statistics[K].values()))["nll"]) if K in self.statistics else 0
-
-    def shifted(self, start: dict[int, int]) -> "Evaluation":
-        """The same with tasks numbered from `start`."""
-        points = {K: {name: c | ({"task": c["task"] + start[K]} if "task" in c else {}) for name, c in each.items()}
-                  for K, each in self.points.items()}  # fmt: skip
-        return Evaluation(self.statistics, points, self.classes)
+        return len(next(iter(self.statistics[K].values()))["nll"])
 
     def groups(self, K: int) -> np.ndarray:
-        """The group of each task, `(t,)`; where that is not known every task is one."""
-        columns = next(iter(self.points[K].values()), {})
-        if "group" not in columns:
-            return np.arange(self.tasks(K))
-        return columns["group"][np.unique(columns["task"], return_index=True)[1]]
+        """The group of each task, `(t,)`."""
+        return np.arange(self.tasks(K)) if self.grouped is None else self.grouped[K]
 
     def figures(self, K: int) -> dict:
         """Every metric of every learner at K support rows, with 95 % intervals and paired differences."""
@@ -220,9 +217,7 @@ class JointEvaluation:
                 nll = [e.statistics[K][name]["nll"] for e in (first, *others)]
                 total = np.stack([np.sum([s[:, 0] for s in nll], axis=0), nll[0][:, 1]], axis=1)
                 statistics[K][name] = {"nll": total}
-        places = {K: {n: {k: c[k] for k in ("task", "group") if k in c} for n, c in each.items()}
-                  for K, each in first.points.items()}  # fmt: skip
-        return JointEvaluation(targets, Evaluation(statistics, places, 0))
+        return JointEvaluation(targets, Evaluation(statistics, {K: {} for K in statistics}, 0, first.grouped))
 
     @staticmethod
     def merge(evaluations: "list[JointEvaluation]") -> "JointEvaluation":
@@ -241,7 +236,7 @@ class JointEvaluation:
 
 def evaluate(
     learners: dict[str, AbstractLearner], tasks: dict[int, Task], *, units: Units | None, key, classes: int = 0,
-    groups: dict[int, np.ndarray] | None = None, progress=None,
+    grouped: dict[int, np.ndarray] | None = None, progress=None,
 ) -> Evaluation:  # fmt: skip
     """Score learners on the same tasks.
 
@@ -252,7 +247,7 @@ def evaluate(
         units: the user's scale; `None` for classes.
         key: for learners that predict by sampling.
         classes: number of classes, 0 for numbers.
-        groups: for each K the number of each task's group, where several tasks may have the same.
+        grouped: see `Evaluation`.
         progress: called with the share done.
     """
     statistics: dict = {}
@@ -268,10 +263,8 @@ def evaluate(
             count = metrics.class_statistics if classes else metrics.number_statistics
             statistics[K][name] = count(rows, mask)
             kept = ("p", "y", "nll") if classes else ("y", "mean", "nll", "crps", "pit")
-            place = np.nonzero(mask)[0]
-            where = {"task": place} | ({} if groups is None else {"group": np.asarray(groups[K])[place]})
-            points[K][name] = where | {k: rows[k][mask] for k in kept}
+            points[K][name] = {"task": np.nonzero(mask)[0]} | {k: rows[k][mask] for k in kept}
             done += 1
             if progress is not None:
                 progress(done / total)
-    return Evaluation(statistics, points, classes)
+    return Evaluation(statistics, points, classes, grouped)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 BINS = 15
@@ -137,6 +136,8 @@ def interval(value: float, draws: np.ndarray, groups: int) -> tuple[float | None
     the percentiles alone fall short of (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
     Statistician 2015, section 4). One group says nothing of others: no interval.
     """
+    from scipy import stats  # half a second, which those who only predict need not wait for
+
     if groups < 2:
         return None, None
     factor = (groups / (groups - 1)) ** 0.5 * stats.t.ppf(0.975, groups - 1) / stats.norm.ppf(0.975)

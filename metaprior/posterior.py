@@ -76,6 +76,13 @@ class AbstractHead(eqx.Module):
         """Value below which a share `level` of the outcomes lies; classes have none and raise."""
 
 
+def log_sum(each: Float[Array, "s *b"]) -> Float[Array, "*b"]:
+    """Log of the sum of exponentials along the first axis, without a NaN gradient where all terms are impossible, as in a
+    padding row whose label is no class."""
+    never = (each == -jnp.inf).all(0)
+    return jnp.where(never, -jnp.inf, jax.nn.logsumexp(jnp.where(never, 0.0, each), axis=0))
+
+
 JOINT = 64  # draws a component where the entropy of several outcomes is estimated
 
 
@@ -116,7 +123,7 @@ class Mixture(eqx.Module):
     def log_prob(self, y: Float[Array, "n p"]) -> Float[Array, "n"]:
         """Marginal log density of each point: the log of the *mean* density, in nats."""
         each = self._each(lambda part: part.head.log_prob(part.params, y[None]))
-        return jax.nn.logsumexp(each + self._log_weights()[:, None], axis=0)
+        return log_sum(each + self._log_weights()[:, None])
 
     def joint_log_prob(self, data: Data) -> Float[Array, ""]:
         """Joint log density of all points in the mask, in nats, for coherent components."""

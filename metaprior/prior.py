@@ -343,11 +343,11 @@ class Prior:
         spec = Spec(held.x.shape[1], StudentT(1), 0)
         source = learn.Groups(held.x, held.y, held.start, held.count, np.zeros(len(held.start), int), spec)
         table_source = source.table(np.arange(len(held.start)), max(max(shots), 1), MOST_QUERY)
-        tasks, groups = {}, {}
+        tasks, grouped = {}, {}
         for K in shots:
             enough = np.flatnonzero(held.count > K)
             if len(enough):
-                groups[int(K)] = enough if held.group is None else held.group[enough]
+                grouped[int(K)] = enough if held.group is None else held.group[enough]
                 size = -(-len(held.start) // 32) * 32  # the same number of tasks at every K: one compiled program
                 padded = np.resize(enough, size)
                 some = table_source.tasks(padded, np.full(size, K), key=jr.fold_in(jr.key(seed), K))
@@ -357,7 +357,7 @@ class Prior:
             raise InputError(f"No group has more than {min(shots)} rows, so there is nothing to predict.")
         learners = {METHOD: trained.learner} | trained.baselines
         tell = (lambda share: progress(share, "evaluating")) if progress else None
-        return evaluate(learners, tasks, units=trained.units, key=jr.key(seed), groups=groups, progress=tell,
+        return evaluate(learners, tasks, units=trained.units, key=jr.key(seed), grouped=grouped, progress=tell,
                         classes=len(self.info["classes"] or ()))  # fmt: skip
 
     def save(self, path: str | Path) -> None:

@@ -97,6 +97,15 @@ def test_groups_are_named_and_resampled_whole(table, tmp_path):
     assert (twice[0][:, 0] == twice[0][:, 2]).all() and (twice[0][:, 1] == twice[2][:, 0]).all()
 
 
+def test_splits_may_differ_in_their_numbers_of_rows():
+    """A split without groups of more than 5 rows, merged with one that has some, in either order."""
+    whole, part = evaluation({"np": 0.0}, tasks=6), evaluation({"np": 0.0}, tasks=4)
+    del part.statistics[5], part.points[5]
+    for pair in ((whole, part), (part, whole)):
+        assert Evaluation.merge(list(pair)).tasks(0) == 10
+    assert Evaluation.merge([whole, part]).tasks(5) == 6
+
+
 def test_one_group_ranks_nothing(tmp_path, capsys):
     """No interval, no rank, and the sentence says so."""
     lines = tiny_csv().splitlines()

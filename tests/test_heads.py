@@ -89,6 +89,10 @@ def test_labels_that_do_not_exist_have_no_probability():
         lambda r: head.risk(r, Data(jnp.zeros((3, 1)), y, jnp.asarray([True, False, False])), key=None)
     )(raw)
     assert np.isfinite(gradient).all()
+    mixture = lambda r: Mixture((Part(head, jnp.stack([r, 2 * r]), jnp.zeros(2)),)).log_prob(y)
+    assert np.isfinite(mixture(raw)).tolist() == [True, False, False]
+    slope = jax.grad(lambda r: jnp.where(jnp.asarray([True, False, False]), mixture(r), 0.0).sum())(raw)
+    assert np.isfinite(slope).all() and (slope[0] != 0).all()
 
 
 @pytest.mark.parametrize("head", HEADS + [Categorical(3)])

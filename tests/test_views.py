@@ -14,7 +14,7 @@ from metaprior.method import Spec
 from metaprior.methods import NP
 from metaprior.protocols import ambiguous_generation as generation
 from metaprior.protocols import get
-from metaprior.protocols.generation_controls import CVAE, MeanView, evidence, ssim
+from metaprior.protocols.generation_controls import CVAE, MeanView, average, ssim, weights
 from metaprior.protocols.protocol import Drawn
 from metaprior.protocols.runner import column
 from metaprior.sources.views import ObjectViews
@@ -25,6 +25,11 @@ def objects(count: int = 14, sides: int = 6, seed: int = 0):
     """Noise that has nothing in common between objects."""
     views = np.random.default_rng(seed).integers(0, 256, (count, sides, 32, 32, 1), np.uint8)
     return views, 360.0 * np.arange(sides) / sides, tuple(f"object {i}" for i in range(count))
+
+
+def evidence(learner, task, key, samples):
+    """The lower bound on log p(query | support), nats."""
+    return average(weights(learner, task, key, samples)).sum()
 
 
 def test_tasks_hold_one_object_from_different_sides():
@@ -119,7 +124,7 @@ def test_the_control_with_a_latent_a_view_has_independent_views(x64):
 def test_learners_without_a_proposal_have_no_bound():
     _, task = linear()
     mean = MeanView(jnp.zeros(1), jnp.zeros((1, 3)), Gaussian(3, scale=1.0))
-    assert evidence(mean, task, jr.key(0), 4) is None
+    assert weights(mean, task, jr.key(0), 4) is None
 
 
 def test_objects_of_one_name_or_look_stay_together():

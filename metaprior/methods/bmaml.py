@@ -11,7 +11,7 @@ from metaprior.infer.descend import Curvature
 from metaprior.infer.svgd import svgd
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
-from metaprior.posterior import AbstractHead, Particles
+from metaprior.posterior import AbstractHead, Particles, log_sum
 
 OBJECTIVES, SUBSETS = ("nll", "chaser"), ("all", "last_layer")
 
@@ -139,7 +139,7 @@ class BMAML(AbstractMethod):
         each = self.head.loss(params, query.y[None], key=outer)
         if not self.head.density:  # a score, of which there is no probability to average
             return query.mean(each.mean(0))
-        return query.mean(jnp.log(float(n)) - jax.nn.logsumexp(-self.power * each, axis=0)) / self.power
+        return query.mean(jnp.log(float(n)) - log_sum(-self.power * each)) / self.power
 
     def posterior(self, support, *, key):
         return Particles(self.svgd(self.particles, support, self.steps, key), self.apply, self.head)

@@ -15,8 +15,9 @@ class NUTS(AbstractMethod):
     """Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, as the reference posterior of a learned prior.
 
     Training is that of another method with an explicit prior p(w) and likelihood p(y | x, w) (`AbstractGenerative`:
-    not PLATIPUS, whose prior is that of the weights before their descent on the support); the posterior is draws from p(w) times the product of p(y | x, w) over the support, whatever the other method's own
-    approximation is. What it costs: thousands of gradients for every task, so it is for comparison and for few tasks.
+    not PLATIPUS, whose prior is that of the weights before their descent on the support); the posterior is draws from
+    p(w) times the product of p(y | x, w) over the support, whatever the other method's own approximation is. What
+    it costs: thousands of gradients for every task, so it is for comparison and for few tasks.
 
     Args:
         base: the other method.

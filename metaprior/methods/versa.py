@@ -11,7 +11,7 @@ from metaprior.infer.variational import draw
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, mlp, network
 from metaprior.nets.sets import DeepSet
-from metaprior.posterior import AbstractHead, Sampled
+from metaprior.posterior import AbstractHead, Sampled, log_sum
 
 
 class VERSA(AbstractMethod):
@@ -103,7 +103,7 @@ class VERSA(AbstractMethod):
         each = jax.vmap(risk)(jr.split(key, self.samples))  # (L, n)
         if not self.head.density:  # a score, of which there is no probability to average
             return query.mean(each.mean(0))
-        return query.mean(jnp.log(float(self.samples)) - jax.nn.logsumexp(-each, axis=0))
+        return query.mean(jnp.log(float(self.samples)) - log_sum(-each))
 
     def posterior(self, support, *, key):
         return Sampled(eqx.Partial(draw, self.q(support)), self.apply, self.head)

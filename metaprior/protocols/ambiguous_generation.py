@@ -19,7 +19,7 @@ from metaprior.method import AbstractLearner, Spec
 from metaprior.methods import METHODS
 from metaprior.protocols.generation_controls import CVAE, MeanView, average, ssim, weights
 from metaprior.protocols.generation_pictures import CONTROL, MEAN, draw
-from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Protocol, Tell
+from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Protocol, Tell, inside
 from metaprior.protocols.raw import lists
 from metaprior.sources.views import ObjectViews
 
@@ -56,11 +56,6 @@ class Objects:
     remark: str
 
 
-def reads(path: Path) -> list[Path]:
-    """Ours where the folder holds it, else what was given."""
-    return [path / FILE if (path / FILE).is_file() else path]
-
-
 def load(path: Path | None) -> Objects:
     """The furniture in a folder of data, or views of one's own."""
     if path is None:
@@ -69,7 +64,7 @@ def load(path: Path | None) -> Objects:
             "folder of objects, each a folder of its views."
         )
     path = Path(path)
-    read = read_views(*reads(path), SIZE)
+    read = read_views(inside(path, FILE), SIZE)
     return split(read.pixels, read.azimuth, read.names, str(path), read.remarks)
 
 
@@ -352,6 +347,6 @@ PROTOCOL = Protocol(
         Anchor("VERSA on ShapeNet", "", "ssim", 0.7893, _PAPER),
     ),
     load=load,
-    reads=reads,
+    reads=lambda path: [inside(path, FILE)],
     sentence=sentence,
 )

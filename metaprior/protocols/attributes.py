@@ -19,7 +19,7 @@ from metaprior.images import read_attributes
 from metaprior.method import AbstractLearner, Spec
 from metaprior.nets.conv import Conv4
 from metaprior.protocols.attributes_pictures import draw
-from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Protocol, Tell, able, trained
+from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Protocol, Tell, able, inside, trained
 from metaprior.sources.attributes import PAIRS, Episode, SharedAttributes, Triples, split_triples, triples
 
 FILE = "avatars_open_peeps32.npz"
@@ -57,17 +57,12 @@ class Faces:
     features: dict = dataclasses.field(default_factory=dict)
 
 
-def reads(path: Path) -> list[Path]:
-    """Ours where the folder holds it, else what was given."""
-    return [path / FILE if (path / FILE).is_file() else path]
-
-
 def load(path: Path | None) -> Faces:
     """The avatars in a folder of data, or images with attributes of one's own."""
     if path is None:
         raise InputError(f"attributes: needs images; give --data a folder that holds {FILE}, or CelebA's folder.")
     path = Path(path)
-    read = read_attributes(*reads(path), SIZE)
+    read = read_attributes(inside(path, FILE), SIZE)
     return split(read.pixels, read.values, tuple(read.names), str(path), read.remarks)
 
 
@@ -349,6 +344,6 @@ PROTOCOL = Protocol(
     references=(KNOWN,),
     anchors=ANCHORS,
     load=load,
-    reads=reads,
+    reads=lambda path: [inside(path, FILE)],
     sentence=sentence,
 )

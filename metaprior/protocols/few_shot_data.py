@@ -242,8 +242,8 @@ def merged(images: Images) -> Images:
     split = tuple(
         "" if mixed else "train" if len(parts[name]) > 1 else images.split[i] for name, i in zip(found, first)
     )
-    remark = f"{len(shared)} classes are in more than one of train, val and test: images of one name were put together"
-    remark = remark.replace("1 classes are", "1 class is") if len(shared) == 1 else remark
+    count = "1 class is" if len(shared) == 1 else f"{len(shared)} classes are"
+    remark = f"{count} in more than one of train, val and test: images of one name were put together"
     remark += ", and classes split anew" if mixed else ", for training"
     group = tuple(images.group[i] for i in first)
     return replace(images, label=label, names=tuple(found), group=group, split=split, remarks=(*images.remarks, remark))

@@ -128,14 +128,9 @@ class CVAE(AbstractMethod):
         return Sampled(jr.key_data, eqx.Partial(_decode, self, self.encoder.summary(support)), self.head)
 
 
-def evidence(learner: Any, task: Task, key, samples: int) -> Array | None:
-    """A lower bound (in expectation) on log p(query | support), nats, by importance weighting; `None` without a proposal."""
-    weight = weights(learner, task, key, samples)
-    return None if weight is None else average(weight).sum()
-
-
 def weights(learner: Any, task: Task, key, samples: int) -> Array | None:
-    """Log importance weights of draws, nats, `(2 samples, 1)`; `(2 samples, views)` where views are independent.
+    """Log importance weights of draws, nats, `(2 samples, 1)`; `(2 samples, views)` where views are independent; `None`
+    without a proposal. The sum of their `average` is a lower bound (in expectation) on log p(query | support).
 
     Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, equation 8: log of the mean of
     p(query | z) p(z | support) / r(z). Half of the `2 samples` draws come from the network q that has seen the query, half

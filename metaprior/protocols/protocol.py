@@ -146,6 +146,11 @@ class Protocol:
     without: dict[str, str] = field(default_factory=dict)
 
 
+def inside(path: Path, name: str) -> Path:
+    """Our file where the folder holds it, else what was given."""
+    return path / name if (path / name).is_file() else path
+
+
 def left_out(protocol: Protocol) -> str:
     """One line: rows of THE TABLE that the protocol does not run, and why; `""` where it runs all."""
     from metaprior.methods import METHODS

@@ -120,7 +120,7 @@ def _part(name: str, evaluation: Any, curves: list, ids: str) -> dict[str, Any]:
     result = evaluation.to_json()
     available = tables.metrics_in(result)
     wanted = [metric for metric in ("nll", "rmse", "accuracy") if metric in available][:2]
-    shots = sorted(int(k) for k, points in evaluation.points.items() if any("y" in c for c in points.values()))
+    shots = sorted(int(k) for k, points in evaluation.points.items() if points)
     chosen = [k for k in (0, 1, 5) if k in shots] or shots[:3]
     return {
         "name": name,
