@@ -62,7 +62,7 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         """
         if not isinstance(spec.head, Gaussian | StudentT):
             raise TypeError(
-                f"ALPaCA's predictive is normal; the head is {type(spec.head).__name__}, which it would ignore."
+                f"ALPaCA predicts numbers by a normal distribution; it would ignore the head {type(spec.head).__name__}."
             )
         if features != "network" and features not in DEGREES:
             raise ValueError(f"ALPaCA has the features 'network', 'linear' and 'quadratic'; got {features!r}.")
