@@ -120,7 +120,8 @@ def unmet(results: dict) -> list[str]:
 
 
 def markdown(results: dict) -> str:
-    """One table a source."""
+    """One table a source. A row that was trained for longer than its source says, or judged on fewer tasks than the
+    exact posterior or most rows, says so."""
     from metaprior.methods import METHODS
 
     lines = []
@@ -132,7 +133,8 @@ def markdown(results: dict) -> str:
         ks = [str(k) for k in case.shots]
         kinds = ("marginal", "joint") if case.exact else ("mse",)
         head = [f"{kind} {k}" for kind in kinds for k in ks]
-        lines += [f"### {source}", "", f"{case.what}. {methods[rows[0]]['steps']:,} steps.", ""]
+        tasks = max(result["tasks"] for result in methods.values())
+        lines += [f"### {source}", "", f"{case.what}. {case.steps:,} steps, {tasks:,} tasks.", ""]
         lines += ["| method | " + " | ".join([*head, "train, s", "test, ms", "parameters"]) + " |"]
         lines += ["|---|" + "---:|" * (len(head) + 3)]
         if case.exact:
@@ -142,7 +144,10 @@ def markdown(results: dict) -> str:
             result = methods[name]
             cells = ["{:.3f} ± {:.3f}".format(*result["shots"][k][kind]) for kind in kinds for k in ks]
             cost = [f"{result['seconds']:.0f}", f"{result['test_ms']:.2f}", f"{result['parameters']:,}"]
-            lines.append(f"| `{name}` | " + " | ".join([*cells, *cost]) + " |")
+            other = [f"{result['steps']:,} steps"] if result["steps"] not in (case.steps, 0) else []
+            other += [f"{result['tasks']:,} tasks"] if result["tasks"] != tasks else []
+            label = f"`{name}`" + (f" ({', '.join(other)})" if other else "")
+            lines.append(f"| {label} | " + " | ".join([*cells, *cost]) + " |")
         lines.append("")
     return "\n".join(lines)
 

@@ -132,6 +132,11 @@ class Comparison:
             prior.fit(self.table, task=s["task"], target=s["target"], features=s["features"], checkpoint=shared,
                       progress=lambda done, what: tell(0.9 * done, what))  # fmt: skip
             seconds = time.monotonic() - began
+            kept = set(self.checked().notes)
+            lost = [note for note in prior.info["notes"] if note not in kept and "left out, its loss" in note]
+            if lost:  # other rows to train on and to judge by: not to be compared with those of other methods
+                raise BadTask(f"can only be trained without groups that the others have: {' '.join(lost)} Leave them out "
+                              "of the table to compare it with the others.")  # fmt: skip
             if (self.cells / f"baselines-{split}.npz").exists() and prior.trained is not None:
                 prior.trained = dataclasses.replace(prior.trained, baselines={})
             found = prior.evaluate(shots=s["shots"], seed=split)

@@ -33,7 +33,7 @@ def naming(path: str | Path | None) -> Generator[None]:
     except InputError as error:
         if path is None or str(path) in str(error):
             raise
-        raise InputError(f"{path}: {re.sub(_KIND, '', str(error))}") from None
+        raise type(error)(f"{path}: {re.sub(_KIND, '', str(error))}") from None
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:

@@ -88,6 +88,16 @@ def test_contract_of_the_control(head):
     check_learner(bnn, head=HEADS[head])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["gaussian", "classes"])
+def test_contract_of_a_stack(head):
+    made = [
+        METHODS[n].init(Spec(2, HEADS[head]), key=jax.random.key(i), width=8) for i, n in enumerate(("maml", "cnp"))
+    ]
+    coefficients = jnp.asarray([[0.0, 0.5, 1.0], [0.3, -0.2, 0.0]])
+    check_learner(METHODS["stack"].method(tuple(made), coefficients), head=HEADS[head])
+
+
 @pytest.mark.parametrize(
     "method,head,options",
     [

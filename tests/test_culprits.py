@@ -1,5 +1,7 @@
 """A group whose loss is not finite in training: named, with the prior of before; or left out."""
 
+import json
+
 import equinox as eqx
 import jax.numpy as jnp
 import pytest
@@ -58,3 +60,15 @@ def test_in_python_the_prior_of_before_is_there_or_the_group_is_left_out(planted
     assert prior.adapt(None).predict({"x": [0.0], "kind": ["a"], "day": [1]}).height == 1
     prior = metaprior.Prior("maml", steps=30, holdout=0.2, skip_bad_tasks=True).fit("t.csv", task="g", target="y")
     assert "g3" in prior.info["notes"][0] and prior.info["groups"] == {"train": 9, "test": 2}
+
+
+@pytest.mark.slow
+def test_compared_methods_have_the_same_groups(planted, call):
+    """One that can only be trained without a group is not judged beside those that have it."""
+    table = ["t.csv", "--task", "g", "--target", "y", "--features", "x", "--shots", "0", "--skip-bad-tasks"]
+    status, _, said = call("compare", *table, "--methods", "cnp,maml", "--steps", "30", "--out", "out")
+    for words in ("maml, split 1 failed", "can only be trained without groups that the others have: g g3: left out"):
+        assert words in said, said
+    assert status == 2
+    results = json.loads((planted / "out" / "results.json").read_text())
+    assert results["methods"] == ["cnp"] and [f["method"] for f in results["failed"]] == ["maml"]

@@ -99,6 +99,7 @@ class Affine(eqx.Module):
         return jnp.stack([self.mean @ both, 0.5 * self.log_variance @ both + 2.0])  # VERSA takes 2 off again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 10])
 def test_versa_infers_a_mean(n):
     """Section 5.1 of the paper: psi ~ N(0, 1), y ~ N(psi, 1), and q(psi | y) has four numbers to learn.
@@ -176,7 +177,7 @@ def test_nuts_samples_the_exact_posterior(shown, x64):
     marginal = exact.predict(query.x, key=jax.random.key(5), samples=1)
     # outcomes that the posterior finds likely: else a few draws carry all of the joint density
     query = Data(query.x, marginal.mean() + 0.2 * query.y, query.mask)
-    f = jax.vmap(lambda w: nuts.base.apply(w, query.x)[:, 0])(found.w)  # (s, n)
+    f = jax.jit(jax.vmap(lambda w: nuts.base.apply(w, query.x)[:, 0]))(found.w)  # (s, n)
     for values, expected in [
         (f, marginal.mean()[:, 0]),
         ((f - marginal.mean()[:, 0]) ** 2, marginal.epistemic()[:, 0]),
@@ -185,9 +186,9 @@ def test_nuts_samples_the_exact_posterior(shown, x64):
         assert float(found.effective(values).min()) > 400
         assert (jnp.abs(values.mean(0) - expected) < 4 * error).all(), (values.mean(0), expected, error)
     joint = lambda w: nuts.base.head.log_prob(nuts.base.head.params(nuts.base.apply(w, query.x)), query.y).sum()
-    density = jnp.exp(jax.vmap(joint)(found.w))
+    density = jnp.exp(jax.jit(jax.vmap(joint))(found.w))
     error = float(density.std() / density.mean() / jnp.sqrt(found.effective(density)))  # of the log of the mean
-    posterior = nuts.posterior(support, key=jax.random.key(3))
+    posterior = eqx.filter_jit(lambda m, s: m.posterior(s, key=jax.random.key(3)))(nuts, support)
     ours, true = (float(p.joint_log_prob(query, key=jax.random.key(6), samples=1)) for p in (posterior, exact))
     print(f"\nNUTS, {shown} rows: joint {ours:.4f}, exact {true:.4f} ± {error:.4f}")
     assert abs(ours - true) < 4 * error

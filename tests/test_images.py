@@ -171,8 +171,13 @@ def test_arrays(tmp_path):
         read_classes(write_npz(tmp_path / "c.npz", images=pixels, label=np.arange(3)))
     with pytest.raises(InputError, match="holds Python objects"):
         read_classes(write_npz(tmp_path / "d.npz", images=pixels, label=np.array([1, "a", None, 2], dtype=object)))
-    with pytest.raises(InputError, match="are bytes, or numbers from 0 to 1"):
-        read_classes(write_npz(tmp_path / "e.npz", images=pixels + 7.0, label=np.arange(4)))
+    for wrong, said in (
+        (pixels - 7.0, "float64 from -7 to -7"),
+        (pixels.astype(int) + 256, "from 256 to 256"),
+        (pixels * np.nan, "nan"),
+    ):
+        with pytest.raises(InputError, match=f"are bytes, or numbers from 0 to 1 or from 0 to 255; got .*{said}"):
+            read_classes(write_npz(tmp_path / "e.npz", images=wrong, label=np.arange(4)))
 
 
 def test_an_array_that_says_it_is_larger_than_its_file_is_not_allocated(tmp_path):
@@ -291,6 +296,23 @@ def test_arrays_without_a_name_or_with_channels_in_front(tmp_path):
     for read in (read_classes, read_attributes):
         with pytest.raises(InputError, match=r"v.npy: an .npy holds no .*; give an .npz of images"):
             read(tmp_path / "v.npy")
+
+
+def test_pixels_of_any_type_and_with_opacity(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (4, 8, 6, 3), np.uint8)
+    read = lambda images: read_classes(write_npz(tmp_path / "a.npz", images=images, label=np.arange(4))).pixels
+    for same in (rows.astype(float), rows.astype(np.int64), rows / 255, (rows / 255).astype(np.float32)):
+        np.testing.assert_array_equal(read(same), rows)
+    binary = rows > 127
+    for same in (binary, binary.astype(np.uint8), binary.astype(int)):
+        np.testing.assert_array_equal(read(same), 255 * binary)
+    opacity = np.zeros((4, 8, 6, 1), np.uint8)
+    opacity[:, :4], opacity[0, 0, 0] = 255, 51
+    found = read(np.concatenate([rows, opacity], -1))
+    np.testing.assert_array_equal(found[1:, :4], rows[1:, :4])
+    assert (found[:, 4:] == 255).all()
+    np.testing.assert_array_equal(found[0, 0, 0], np.rint(0.2 * rows[0, 0, 0] + 0.8 * 255))
+    np.testing.assert_array_equal(read(np.moveaxis(np.concatenate([rows, opacity], -1), -1, 1)), found)
 
 
 def test_views_in_arrays(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import KINDS, TABLES, Tree, arrays, as_bytes, channelled, read_all, resize
+from metaprior.images.tree import KINDS, TABLES, Tree, arrays, as_images, read_all, resize
 
 TABLE = TABLES[3]
 
@@ -108,9 +108,9 @@ def _from_arrays(path: Path, size: int | None) -> Attributes:
     held = arrays(path)
     if "images" not in held:
         raise InputError(f"{path}: holds no array images.")
-    pixels = channelled(as_bytes(path, "images", held.pop("images")), 1)
+    pixels = as_images(path, "images", held.pop("images"), 1)
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
-        raise InputError(f"{path}: images have the shape (n, h, w) or (n, h, w, 1 or 3); got {pixels.shape}.")
+        raise InputError(f"{path}: images have the shape (n, h, w) or (n, h, w, 1, 3 or 4); got {pixels.shape}.")
     flags = {k: v for k, v in held.items() if v.dtype == bool and v.shape == (len(pixels),)}
     if "attributes" in held and held["attributes"].dtype == bool and held["attributes"].ndim == 2:
         values = held["attributes"]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import MOST_BYTES, TABLES, Tree, arrays, as_bytes, channelled, read_all, resize
+from metaprior.images.tree import MOST_BYTES, TABLES, Tree, arrays, as_images, read_all, resize
 
 SPLITS = {"train": "train", "training": "train", "images_background": "train", "background": "train",
           "val": "val", "valid": "val", "validation": "val",
@@ -137,9 +137,11 @@ def _from_arrays(path: Path, size: int | None) -> Images:
     held = arrays(path, ("images", "label", "names", "alphabet", "alphabet_names", "character", "evaluation"))
     if "images" not in held or not ("label" in held or {"alphabet", "character"} <= set(held)):
         raise InputError(f"{path}: should hold the arrays images and label (or alphabet and character).")
-    pixels = channelled(as_bytes(path, "images", held["images"]), 1)
+    pixels = as_images(path, "images", held["images"], 1)
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
-        raise InputError(f"{path}: images have the shape (n, h, w) or (n, h, w, 1 or 3); got {held['images'].shape}.")
+        raise InputError(
+            f"{path}: images have the shape (n, h, w) or (n, h, w, 1, 3 or 4); got {held['images'].shape}."
+        )
     n = len(pixels)
     for name, array in held.items():
         if name in ("label", "alphabet", "character", "evaluation") and array.shape != (n,):

@@ -216,19 +216,27 @@ def array(path: Path) -> np.ndarray:
     raise InputError(f"{path}: is no .npy file of one array of at most {MOST_BYTES // 2**30} GiB.")
 
 
-def channelled(pixels: np.ndarray, lead: int) -> np.ndarray:
-    """`(…, h, w)`, `(…, h, w, c)` or `(…, c, h, w)` as `(…, h, w, c)`, behind `lead` axes; anything else as it is."""
+def as_images(path: Path, name: str, pixels: np.ndarray, lead: int) -> np.ndarray:
+    """Bytes `(…, h, w, 1 or 3)` from `(…, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, behind `lead` axes.
+
+    Numbers are from 0 to 255, or from 0 to 1 if none is larger. A fourth channel is opacity, over white as in files. What
+    has another shape is left as it is.
+    """
+    if pixels.size:
+        number = pixels.dtype.kind in "buif"
+        low, high = (pixels.min(), pixels.max()) if number else (np.nan, np.nan)
+        if not (low >= 0 and high <= 255):
+            said = f"{pixels.dtype} from {low:g} to {high:g}" if number else str(pixels.dtype)
+            raise InputError(f"{path}: {name} are bytes, or numbers from 0 to 1 or from 0 to 255; got {said}.")
+        if pixels.dtype != np.uint8 or high <= 1:
+            pixels = np.rint(pixels * np.float32(255 if high <= 1 else 1)).astype(np.uint8)
     if pixels.ndim == lead + 2:
         return pixels[..., None]
-    if pixels.ndim == lead + 3 and pixels.shape[lead] in (1, 3) and pixels.shape[-1] not in (1, 3):
-        return np.ascontiguousarray(np.moveaxis(pixels, lead, -1))
-    return pixels
-
-
-def as_bytes(path: Path, name: str, pixels: np.ndarray) -> np.ndarray:
-    """Bytes, from bytes or from numbers in 0 … 1."""
-    if pixels.dtype == np.uint8:
+    if pixels.ndim != lead + 3:
         return pixels
-    if pixels.dtype.kind == "f" and pixels.size and pixels.min() >= 0 and pixels.max() <= 1:
-        return np.rint(pixels * 255).astype(np.uint8)
-    raise InputError(f"{path}: {name} are bytes, or numbers from 0 to 1; got {pixels.dtype}.")
+    if pixels.shape[lead] in (1, 3, 4) and pixels.shape[-1] not in (1, 3, 4):
+        pixels = np.ascontiguousarray(np.moveaxis(pixels, lead, -1))
+    if pixels.shape[-1] == 4:
+        opacity = pixels[..., 3:].astype(np.float32) / 255
+        pixels = np.rint(255 - (255 - pixels[..., :3]) * opacity).astype(np.uint8)
+    return pixels

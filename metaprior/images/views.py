@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import Tree, array, arrays, as_bytes, channelled, read_all, resize
+from metaprior.images.tree import Tree, array, arrays, as_images, read_all, resize
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def _from_arrays(path: Path, size: int | None) -> Views:
         held.setdefault("views", held.get("arr_0", np.empty(0)))
     if not held["views"].size:
         raise InputError(f"{path}: holds no array views.")
-    pixels = channelled(as_bytes(path, "views", held["views"]), 2)
+    pixels = as_images(path, "views", held["views"], 2)
     if pixels.ndim != 5 or pixels.shape[-1] not in (1, 3) or pixels.shape[1] < 2:
         raise InputError(
-            f"{path}: views have the shape (objects, views, h, w), with 1 or 3 channels behind or before h, w, and are two or "
+            f"{path}: views have the shape (objects, views, h, w), with 1, 3 or 4 channels behind or before h, w, and are two or "
             f"more; got {held['views'].shape}."
         )
     m, v = pixels.shape[:2]
