@@ -1,10 +1,8 @@
 """kill -9 at random moments: no broken file, nothing that blocks, and the same bits in the end."""
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +16,43 @@ from conftest import QUICK, tiny_csv
 import metaprior
 from metaprior import files
 
-KILLS = {"fit": 16, "reproduce": 8, "evaluate": 8, "save": 18}
+KILLS = {"auto": 4, "maml": 8, "reproduce": 6, "evaluate": 6, "save": 26}
 FIT = ["fit", "t.csv", "--task", "g", "--target", "y", "--steps", "120"]
 REPRODUCE = ["reproduce", "few-tasks", "--methods", "maml", "--set", "steps=20", "--set", "sizes=[1,2]", "--set",
              'families=["PACOH sinusoid"]', "--set", "tasks=20"]  # fmt: skip
-SAVE = """
-import sys, metaprior
-prior = metaprior.load(sys.argv[1])
-print("on", flush=True)
-while True:
-    for turn in ("even", "odd"):
-        prior.info["notes"] = [turn * 200_000]
-        prior.save(sys.argv[2])
-"""
+# Processes begin with everything imported: nothing can go wrong before, and it is half of what a command takes.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["metaprior.prior", "metaprior.evaluate", "metaprior.protocols.runner"])
+
+
+def begin(folder: Path, log: Path) -> None:
+    """In a new process: works in a folder, compiles as tests do, keeps programs in the folder, writes to `log`."""
+    import jax
+
+    os.chdir(folder)
+    os.environ |= {"XLA_FLAGS": QUICK, "METAPRIOR_CACHE": str(folder / "cache")}
+    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
+    for stream in (1, 2):
+        os.dup2(os.open(log.with_suffix(f".{stream}"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
+
+
+def command(folder: Path, log: Path, arguments: tuple[str, ...]) -> None:
+    """One command of the terminal."""
+    from metaprior.cli import main
+
+    begin(folder, log)
+    main(list(arguments))
+
+
+def save(folder: Path, log: Path, told) -> None:
+    """Saves two priors over each other for ever."""
+    begin(folder, log)
+    prior = metaprior.load("whole/prior")
+    told.send("on")
+    while True:
+        for turn in ("even", "odd"):
+            prior.info["notes"] = [turn * 200_000]
+            prior.save("saved")
 
 
 class Killer:
@@ -38,35 +60,33 @@ class Killer:
 
     def __init__(self, folder: Path, seed: int):
         self.folder, self.rng, self.kills = folder, np.random.default_rng(seed), 0
-        self.environment = {
-            **os.environ,
-            "METAPRIOR_CACHE": str(folder / "cache"),
-            "XLA_FLAGS": QUICK,
-        }
+        self.log = folder / f"log{seed}"
 
-    def start(self, *command: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def start(self, work: Callable, *arguments) -> multiprocessing.process.BaseProcess:
+        process = PROCESSES.Process(target=work, args=(self.folder, self.log, *arguments), daemon=True)
+        process.start()
+        return process
+
+    def said(self, stream: int) -> str:
+        return self.log.with_suffix(f".{stream}").read_text("utf-8")
 
     def run(self, *arguments: str) -> tuple[str, float]:
         """A command that is left alone: what it prints, and how long it took."""
         began = time.monotonic()
-        process = self.start(sys.executable, "-m", "metaprior.cli", *arguments)
-        out, err = process.communicate()
-        assert process.returncode == 0, err
-        return out, time.monotonic() - began
+        process = self.start(command, arguments)
+        process.join()
+        assert process.exitcode == 0, self.said(2)
+        return self.said(1), time.monotonic() - began
 
     def cut(self, seconds: float, *arguments: str) -> bool:
         """A command that is killed after a random share of so many seconds, unless it has finished by then."""
-        process = self.start(sys.executable, "-m", "metaprior.cli", *arguments)
-        timer = threading.Timer(float(self.rng.uniform(0.1, 1.0)) * seconds, process.kill)
-        timer.start()
-        _, err = process.communicate()
-        timer.cancel()
-        assert process.returncode in (0, -9), err
-        self.kills += process.returncode == -9
-        return process.returncode == -9
+        process = self.start(command, arguments)
+        process.join(float(self.rng.uniform(0.1, 1.0)) * seconds)
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -9), self.said(2)
+        self.kills += process.exitcode == -9
+        return process.exitcode == -9
 
     def until_done(self, seconds: float, most: int, check: Callable[[], None], *arguments: str) -> float:
         """One command, killed and started again until it ends, at most so often; then how long it took if never killed."""
@@ -107,12 +127,12 @@ def lasting(value):
     return [lasting(v) for v in value] if isinstance(value, list) else value
 
 
-def fits(killer: Killer, name: str, seconds: float, wanted: bytes, kills: int) -> int:
+def fits(killer: Killer, method: str, seconds: float, wanted: bytes) -> int:
     """Fits killed again and again, each finished at last; the number of finished ones."""
-    done, until = 0, killer.kills + kills
+    done, until = 0, killer.kills + KILLS[method]
     while killer.kills < until:
-        out = killer.folder / f"{name}{done}"
-        arguments = (*FIT, "--out", out.name, "--resume")
+        out = killer.folder / f"{method}{done}"
+        arguments = (*FIT, "--method", method, "--out", out.name, "--resume")
         seconds = killer.until_done(seconds, until - killer.kills, lambda: check(out), *arguments)
         assert {p.name for p in out.iterdir()} == {"prior", "run.json"}
         assert (out / "prior").read_bytes() == wanted
@@ -156,11 +176,13 @@ def saves(killer: Killer, kills: int) -> None:
     """A prior that is saved over and over is one of those that were saved."""
     path = killer.folder / "saved"
     for _ in range(kills):
-        process = killer.start(sys.executable, "-c", SAVE, "whole/prior", "saved")
-        assert process.stdout.readline() == "on\n", process.stderr.read()
+        hears, told = PROCESSES.Pipe(duplex=False)
+        process = killer.start(save, told)
+        told.close()
+        assert hears.recv() == "on", killer.said(2)
         time.sleep(float(killer.rng.uniform(0.05, 0.6)))
         process.kill()
-        process.communicate()
+        process.join()
         killer.kills += 1
         if path.exists():
             assert metaprior.load(path).info["notes"][0] in ("even" * 200_000, "odd" * 200_000)
@@ -172,29 +194,30 @@ def test_fifty_kills(tmp_path, capsys):
     began = time.monotonic()
     (tmp_path / "t.csv").write_text(tiny_csv())
     one, two = Killer(tmp_path, 0), Killer(tmp_path, 1)
+    auto, maml = ((*FIT, "--method", method, "--out") for method in ("auto", "maml"))
     with ThreadPoolExecutor(2) as pool:  # the programs are compiled here, by runs that nobody kills
-        first = [pool.submit(one.run, *FIT, "--out", "cold"), pool.submit(two.run, *REPRODUCE, "--out", "study")]
-        [f.result() for f in first]
-        again = [pool.submit(one.run, *FIT, "--out", "whole"), pool.submit(two.run, *REPRODUCE, "--out", "study warm")]
-        seconds = [f.result()[1] for f in again]
-        wanted = (tmp_path / "whole" / "prior").read_bytes()
-        assert (tmp_path / "cold" / "prior").read_bytes() == wanted
-        results = lasting(json.loads((tmp_path / "study" / "results.json").read_text("utf-8")))
-        evaluation, _ = one.run("evaluate", "whole", "--shots", "1", "--json")
-        _, length = one.run("evaluate", "whole", "--shots", "1", "--json")
 
         def left() -> int:
-            found = fits(one, "left", seconds[0], wanted, KILLS["fit"] // 2)
-            evaluations(one, length, evaluation, KILLS["evaluate"])
-            return found
+            one.run(*auto, "cold")
+            _, seconds = one.run(*auto, "whole auto")
+            wanted = (tmp_path / "whole auto" / "prior").read_bytes()
+            assert (tmp_path / "cold" / "prior").read_bytes() == wanted
+            return fits(one, "auto", seconds, wanted)
 
         def right() -> tuple[int, int]:
-            found = studies(two, seconds[1], results, KILLS["reproduce"])
+            two.run(*maml, "cold maml")
+            _, seconds = two.run(*maml, "whole")
+            evaluation, _ = two.run("evaluate", "whole", "--shots", "1", "--json")
+            _, length = two.run("evaluate", "whole", "--shots", "1", "--json")
+            evaluations(two, length, evaluation, KILLS["evaluate"])
             saves(two, KILLS["save"])
-            return found, fits(two, "right", seconds[0], wanted, KILLS["fit"] // 2)
+            found = fits(two, "maml", seconds, (tmp_path / "whole" / "prior").read_bytes())
+            two.run(*REPRODUCE, "--out", "study")
+            _, seconds = two.run(*REPRODUCE, "--out", "study warm")
+            results = lasting(json.loads((tmp_path / "study" / "results.json").read_text("utf-8")))
+            return found, studies(two, seconds, results, KILLS["reproduce"])
 
-        halves = [pool.submit(left), pool.submit(right)]
-        done = [half.result() for half in halves]
+        done = [half.result() for half in [pool.submit(left), pool.submit(right)]]
     assert one.kills + two.kills == sum(KILLS.values())
     with capsys.disabled():
         print(f"\n{one.kills + two.kills} kills, finished fits and studies {done}, {time.monotonic() - began:.0f} s")
