@@ -120,8 +120,7 @@ def unmet(results: dict) -> list[str]:
 
 
 def markdown(results: dict) -> str:
-    """One table a source. A row that was trained for longer than its source says, or judged on fewer tasks than the
-    exact posterior or most rows, says so."""
+    """One table a source. A row that was trained for another number of steps, or judged on fewer tasks, says so."""
     from metaprior.methods import METHODS
 
     lines = []

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-_BASE = Path(os.environ.get("METAPRIOR_CACHE") or Path.home() / ".cache" / "metaprior")
-os.environ["METAPRIOR_CACHE"] = str(_BASE / f"tests-{_WORKER}")  # one a worker: no two write the same file at once
-
 if _WORKER.startswith("gw"):  # the other cores are other workers'
     os.environ.setdefault("PJRT_NPROC", "1")
+else:  # workers have it from here, and share it: what two write at once is at worst compiled anew
+    base = os.environ.get("METAPRIOR_CACHE") or Path.home() / ".cache" / "metaprior"
+    os.environ["METAPRIOR_CACHE"] = str(Path(base) / "tests")
 
 from metaprior.cli import use_cache  # noqa: E402
 
@@ -37,6 +37,14 @@ def pytest_configure(config):
     if quick and _WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(_WORKER[2:]) % len(cores)]})
+
+
+LONG = ("test_faults_slow", "test_devices", "test_defaults_slow", "test_oracles_slow", "test_views", "test_circles")
+
+
+def pytest_collection_modifyitems(items):
+    """Files of long slow tests first: at the end no worker waits for minutes while another one has a test left."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,11 @@ def test_no_method_is_better_than_the_exact_posterior(oracle, results):
     assert oracle.violations(results) == []
 
 
+def test_the_bounds_are_met(oracle, results):
+    assert oracle.unmet(results) == []
+    assert all(m == "best" or m in results[source] for source, m, *_ in oracle.BOUNDS)
+
+
 def test_every_fit_ended_well(results):
     assert [
         (s, m) for s, found in results.items() for m, r in found.items() if r.get("outcome", "done") != "done"
@@ -87,7 +92,8 @@ def test_measures_and_continues(oracle, tmp_path, capsys):
     assert result["steps"] == 2 and result["tasks"] == 4 and result["parameters"] > 1000
     assert list(result["shots"]) == ["0", "1", "2", "5", "10", "drawn"]
     assert result["shots"]["0"]["marginal"][0] > 0  # an untrained network is worse than the exact posterior
-    assert "| `alpaca` |" in oracle.markdown(oracle.read(out))
+    page = oracle.markdown(oracle.read(out))  # what is not as in the other rows is said
+    assert "2,000 steps, 4 tasks." in page and "| `alpaca` (2 steps) |" in page
     oracle.main(command)
     assert "of 1" not in capsys.readouterr().out
 

@@ -20,7 +20,7 @@ KILLS = {"auto": 4, "maml": 8, "reproduce": 6, "evaluate": 6, "save": 26}
 FIT = ["fit", "t.csv", "--task", "g", "--target", "y", "--steps", "120"]
 REPRODUCE = ["reproduce", "few-tasks", "--methods", "maml", "--set", "steps=20", "--set", "sizes=[1,2]", "--set",
              'families=["PACOH sinusoid"]', "--set", "tasks=20"]  # fmt: skip
-# Processes begin with everything imported: nothing can go wrong before, and it is half of what a command takes.
+# Processes begin with everything imported: nothing can be broken before, and it is up to half of what a command takes.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["metaprior.prior", "metaprior.evaluate", "metaprior.protocols.runner"])
 
