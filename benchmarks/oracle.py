@@ -2,16 +2,17 @@
 
     python benchmarks/oracle.py [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again] [--docs]
 
-Every row of `metaprior.methods.METHODS` that predicts numbers, with its default settings and learning rate, by
-`fit`, for as many steps as the source says; `ensemble` is left out, as its default is `emaml`. After every method
-benchmarks/oracle.json is written; what is there already is skipped without --again.
+Every row of `metaprior.methods.METHODS`, with its default settings and learning rate, by `fit`, for as many steps as
+the source says: those that predict classes on the source of classes, the others on those of numbers. `ensemble` is left
+out, as its default is `emaml`, and `stack`, which is made of other rows. After every method benchmarks/oracle.json is
+written; what is there already is skipped without --again.
 
 Figures, all on the same held-out tasks for every method, in raw units (nothing is standardised):
 - nll: minus the log of the mean density over draws of the function, nats a query row;
 - marginal: that less the nll of the exact posterior: each query row by itself;
 - joint: the same difference for the density of all query rows together, divided by their number. With posteriors that
   are only known through draws it is taken from 256 of them, which overstates the difference;
-- mse: squared error of the mean prediction, squared units of y.
+- mse: squared error of the mean prediction, squared units of y; of the probability with classes.
 """
 
 import argparse
@@ -67,12 +68,11 @@ def measure(name: str, case: Case, judged, exact, arguments) -> dict:
     import jax
 
     from metaprior import Spec, fit
-    from metaprior.heads import Gaussian
     from metaprior.methods import METHODS
 
     jax.clear_caches()  # programs of many fits would exhaust the memory maps of the process
     row = METHODS[name]
-    learner = eqx.filter_jit(row.init)(Spec(case.x_dim, Gaussian(1)), key=jax.random.key(0))
+    learner = eqx.filter_jit(row.init)(Spec(case.x_dim, case.head), key=jax.random.key(0))
     result = {"steps": 0, "outcome": "done", "seconds": 0.0}
     if row.trainable:
 
@@ -182,8 +182,7 @@ def keep(path: Path, source: str, name: str, result: dict) -> None:
 def main(argv=None) -> None:
     from metaprior.methods import METHODS
 
-    able = [name for name, row in METHODS.items() if "numbers" in row.kinds and hasattr(row.method, "init")]
-    able.remove("ensemble")
+    able = [name for name, row in METHODS.items() if hasattr(row.method, "init") and name != "ensemble"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default=",".join(able))
     parser.add_argument("--sources", default=",".join(cases()))
@@ -202,7 +201,8 @@ def main(argv=None) -> None:
     use_cache()
     have = {} if arguments.again else read(arguments.out)
     wanted = [(s, m) for s in arguments.sources.split(",") for m in arguments.methods.split(",")]
-    wanted = [(s, m) for s, m in wanted if m not in have.get(s, {})]
+    kind = {source: "classes" if case.head.classes else "numbers" for source, case in cases().items()}
+    wanted = [(s, m) for s, m in wanted if kind[s] in METHODS[m].kinds and m not in have.get(s, {})]
     judged, exact, began = {}, {}, time.monotonic()
     for i, (source, name) in enumerate(wanted):
         case = cases()[source]

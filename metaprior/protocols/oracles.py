@@ -11,13 +11,13 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from metaprior.heads import Gaussian
+from metaprior.heads import Categorical, Gaussian
 from metaprior.method import Spec
-from metaprior.posterior import Particles, Sampled
+from metaprior.posterior import AbstractHead, Particles, Sampled
 from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
 from metaprior.protocols.raw import first_rows, joint_terms, log_p, log_terms
 from metaprior.report.figures import STYLE, colours, to_svg
-from metaprior.sources import GP, Harmonic, Linear, SineLine, Sinusoid
+from metaprior.sources import GP, Circles, Harmonic, Linear, SineLine, Sinusoid
 from metaprior.sources.exact import Known
 
 DRAWN = "drawn"  # as many support rows as in training
@@ -34,6 +34,7 @@ class Case(NamedTuple):
     steps: int
     shots: tuple = (0, 1, 2, 5, 10, DRAWN)
     x_dim: int = 1
+    head: AbstractHead = Gaussian(1)
 
     @property
     def exact(self) -> bool:
@@ -53,6 +54,8 @@ def cases() -> dict[str, Case]:
                          Sinusoid(noise=0.02**0.5, fewest=0), 3_000),
         "harmonic": Case("Sine waves of any frequency, clean query rows; 1 to 20 rows in training (Yoon et al. 2018)",
                          Harmonic(support=20, query=20, fewest=1), 5_000, (5, 10, 20)),
+        "circles": Case("Inside a circle or not, from points inside alone, 1 label in 100 wrong (Finn, Xu & Levine 2018)",
+                        Circles(support=10, fewest=0), 3_000, x_dim=2, head=Categorical(2)),
     }  # fmt: skip
 
 
@@ -69,7 +72,8 @@ def held_out(case: Case, tasks: int):
 def judge(learner, case: Case, judged: Any, minutes: float, samples: int = 256, block: int = 10):
     """Figures `(tasks, shots, …)` of as many tasks as time allows, and seconds.
 
-    A row: `y`, `mean`, `nll` and `log_p` (`raw.log_terms`); a task: `joint`, nll a row, and `joint_log_p`.
+    A row: `y`, `mean` (the second of two classes' probability), `nll` and `log_p` (`raw.log_terms`); a task: `joint`, nll
+    a row, and `joint_log_p`.
     """
 
     def one(learner, pair):
@@ -82,7 +86,7 @@ def judge(learner, case: Case, judged: Any, minutes: float, samples: int = 256, 
         if isinstance(posterior, Sampled | Particles):  # the draws of which `joint` is the mean
             drawn = posterior.sample(query.x, key=keys[2], samples=samples)
         return {
-            "y": query.y[:, 0], "mean": predictive.mean()[:, 0], "nll": -predictive.log_prob(query.y), "joint": -joint / query.count,
+            "y": query.y[:, 0], "mean": predictive.mean()[:, -1], "nll": -predictive.log_prob(query.y), "joint": -joint / query.count,
             "log_p": log_terms(predictive, query.y), "joint_log_p": joint_terms(posterior, drawn, query, joint),
         }  # fmt: skip
 
@@ -129,7 +133,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Out
             found = best
         else:
             steps = max(1, round(case.steps * options["steps_share"]))
-            learner, told = trained(method, Spec(case.x_dim, Gaussian(1)), case.source, seed, steps, part)
+            learner, told = trained(method, Spec(case.x_dim, case.head), case.source, seed, steps, part)
             facts = {**told, "steps": facts["steps"] + told["steps"],
                      "train_seconds": round(facts["train_seconds"] + told.get("train_seconds", 0.0), 1)}  # fmt: skip
             part(1.0, "judging")
