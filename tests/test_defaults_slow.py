@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import defaults
 
-BATCH = {"numbers": 4, "classes": 8, "only classes": 8}
+BATCH = 4
 
 
 @pytest.fixture(scope="session", params=list(defaults.KINDS))
@@ -24,7 +24,7 @@ def joined(request, data):
 @pytest.mark.parametrize("name,joined", defaults.CASES, indirect=["joined"])
 def test_defaults_train(name, joined):
     kind, tables = joined
-    found = defaults.measure(name, tables, BATCH[kind], 32)["tables"]
+    found = defaults.measure(name, tables, BATCH, 32)["tables"]
     print(name, kind, found)
     assert all(entry["finite"] for entry in found.values())
     assert all(entry["gain"] > -2 * entry["error"] for entry in found.values())
