@@ -95,7 +95,11 @@ def test_alpaca_on_noisy_sine_waves(key):
 
 @pytest.mark.slow
 def test_maml_sinusoid(key):
-    """Section 5.1 of the paper, 15,000 iterations: one gradient step on 10 rows."""
+    """Section 5.1 of the paper, 15,000 iterations: one gradient step on 10 rows.
+
+    A reference implementation ends between 0.45 and 0.70 after as many, and at 0.41 after 70,000. What is better than that
+    by more than three standard errors over tasks would have seen the query rows.
+    """
     maml = MAML.init(Spec(1, Gaussian(1, scale=0.5**0.5)), key=key)
     fitted = fit(
         maml, Sinusoid(), key=jax.random.key(1), steps=15_000, batch=25, every=1000, optimiser=optax.adam(1e-3)
@@ -107,6 +111,7 @@ def test_maml_sinusoid(key):
         return ((posterior.predict(task.query.x, key=key, samples=1).mean() - task.query.y) ** 2).mean()
 
     errors = jax.jit(jax.vmap(squared))(tasks)
+    mean, error = float(errors.mean()), float(errors.std()) / len(errors) ** 0.5
     speed = 15_000 * 25 / fitted.seconds
-    print(f"\nMAML sinusoid: MSE {errors.mean():.3f}, {fitted.seconds:.1f} s, {speed:.0f} tasks a second")
-    assert 0.40 < float(errors.mean()) < 0.70
+    print(f"\nMAML sinusoid: MSE {mean:.3f} ± {error:.3f}, {fitted.seconds:.1f} s, {speed:.0f} tasks a second")
+    assert 0.41 - 3 * error < mean < 0.70
