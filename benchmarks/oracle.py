@@ -182,10 +182,11 @@ def keep(path: Path, source: str, name: str, result: dict) -> None:
 def main(argv=None) -> None:
     from metaprior.methods import METHODS
 
+    sources = cases()
     able = [name for name, row in METHODS.items() if hasattr(row.method, "init") and name != "ensemble"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default=",".join(able))
-    parser.add_argument("--sources", default=",".join(cases()))
+    parser.add_argument("--sources", default=",".join(sources))
     parser.add_argument("--steps", type=int, help="of training, instead of the source's own number")
     parser.add_argument("--tasks", type=int, default=300, help="held-out tasks")
     parser.add_argument("--minutes", type=float, default=1.0, help="after which a slow method is judged on fewer tasks")
@@ -201,11 +202,11 @@ def main(argv=None) -> None:
     use_cache()
     have = {} if arguments.again else read(arguments.out)
     wanted = [(s, m) for s in arguments.sources.split(",") for m in arguments.methods.split(",")]
-    kind = {source: "classes" if case.head.classes else "numbers" for source, case in cases().items()}
-    wanted = [(s, m) for s, m in wanted if kind[s] in METHODS[m].kinds and m not in have.get(s, {})]
+    fits = lambda s, m: ("classes" if sources[s].head.classes else "numbers") in METHODS[m].kinds
+    wanted = [(s, m) for s, m in wanted if fits(s, m) and m not in have.get(s, {})]
     judged, exact, began = {}, {}, time.monotonic()
     for i, (source, name) in enumerate(wanted):
-        case = cases()[source]
+        case = sources[source]
         if source not in judged:
             judged[source] = held_out(case, arguments.tasks)
         if case.exact and source not in exact:

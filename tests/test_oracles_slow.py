@@ -97,8 +97,8 @@ def test_alpaca_on_noisy_sine_waves(key):
 def test_maml_sinusoid(key):
     """Section 5.1 of the paper, 15,000 iterations: one gradient step on 10 rows.
 
-    A reference implementation ends between 0.45 and 0.70 after as many, and at 0.41 after 70,000. What is better than that
-    by more than three standard errors over tasks would have seen the query rows.
+    A reference implementation ends between 0.45 and 0.70 after as many, and at 0.41 after 70,000. To be better than that by
+    more than three standard errors over tasks would speak for a fault in the measure.
     """
     maml = MAML.init(Spec(1, Gaussian(1, scale=0.5**0.5)), key=key)
     fitted = fit(
