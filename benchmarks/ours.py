@@ -55,7 +55,7 @@ def _predict(method, support, x, key, samples):
 
 
 class Ours:
-    """Meta-trains in chunks of about a tenth of a second, and adapts to one task."""
+    """Meta-trains in chunks of about half a second, and adapts to one task."""
 
     def __init__(self, case: Case, plain: bool = True) -> None:
         cores(case.batch)  # the process sees as many as it may use; each becomes a device for a share of the tasks
@@ -75,8 +75,8 @@ class Ours:
             self.adapt()
 
     def step(self) -> int:
-        """One chunk of meta-steps; how many tasks that was. Chunks that take less than a tenth of a second grow: calls of
-        `fit` would count, and beside others that start, chunks that are large enough later take long."""
+        """One chunk of meta-steps; how many tasks that was. Chunks that take less than half a second grow: `fit` takes 100
+        steps at once, and a call of it, which asks the system for its memory anew, as much as half a step of attention."""
         begin = time.perf_counter()
         done = self.chunk
         self.done += done
@@ -88,7 +88,7 @@ class Ours:
         fitted = metaprior.fit(self.method, self.source, key=jax.random.key(1), steps=self.done, batch=self.case.batch,
                                every=done, state=self.state, at_once=self.case.at_once, mesh=self.mesh, **rate)  # fmt: skip
         self.state = fitted.state
-        if time.perf_counter() - begin < 0.1:
+        if time.perf_counter() - begin < 0.5:
             self.chunk *= 2
         return done * self.case.batch
 

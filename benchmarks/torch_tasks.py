@@ -52,11 +52,11 @@ def source_of(case: Case) -> Any:
 def convert(case: Case, arrays: list[Tensor]) -> list[Tensor]:
     """Weights (or their gradient) of metaprior, in its order, in PyTorch's layout.
 
-    Linear layers are alike in both. Of Conv4: kernels `(9 c, f)`, and the last layer reads height, width, channels.
+    Linear layers are alike in both. Of Conv4: kernels `(f, 9 c)`, and the last layer reads height, width, channels.
     """
     if case.kind != "images":
         return arrays
-    kernels = [a.reshape(3, 3, -1, a.shape[1]).permute(3, 2, 0, 1).contiguous() for a in arrays[:4]]
+    kernels = [a.reshape(len(a), 3, 3, -1).permute(0, 3, 1, 2).contiguous() for a in arrays[:4]]
     last = arrays[12]
     side = round((last.shape[1] // 64) ** 0.5)
     last = last.reshape(-1, side, side, 64).permute(0, 3, 1, 2).flatten(1).contiguous()

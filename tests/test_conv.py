@@ -16,7 +16,7 @@ def reference(net: Conv4, row):
     """Conv4 with XLA's own convolution, reduce_window and a normalisation by reshaping."""
     image = row.reshape(1, net.size, net.size, net.channels)
     for conv, norm in zip(net.convs, net.norms):
-        kernel = conv.kernel.reshape(3, 3, image.shape[-1], -1)
+        kernel = conv.kernel.T.reshape(3, 3, image.shape[-1], -1)
         image = jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
         _, h, w, c = image.shape
         grouped = image.reshape(h, w, norm.groups, c // norm.groups)
@@ -53,7 +53,7 @@ def test_conv4_is_the_convolution_of_xla(size, channels, x64):
 def test_a_window_of_one_is_a_matrix_product_a_pixel():
     conv = Conv.init(3, 4, window=1, bias=True, key=jr.key(0))
     image = jr.normal(jr.key(1), (5, 5, 3))
-    np.testing.assert_allclose(conv(image)[2, 3], image[2, 3] @ conv.kernel, atol=1e-6)
+    np.testing.assert_allclose(conv(image)[2, 3], conv.kernel @ image[2, 3], atol=1e-6)
 
 
 def test_no_image_sees_another():

@@ -17,7 +17,7 @@ from metaprior.baselines.hausdorff import distances
 from metaprior.errors import InputError
 from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import MAML, METHODS, ProtoNet
-from metaprior.methods.embedded import Embedded
+from metaprior.methods.embedded import Embedded, mapped
 from metaprior.nets.conv import Conv4
 from metaprior.nets.mlp import mlp, network
 from metaprior.protocols import get
@@ -26,6 +26,7 @@ from metaprior.protocols.few_shot_images import compact, judge, measure, run_tas
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources import Episodes, Sinusoid
 from metaprior.sources.episodes import warp
+from metaprior.task import Data, Task, pad
 from metaprior.testing import check_method
 
 NET = functools.partial(Conv4.init, size=16, filters=8)
@@ -156,6 +157,27 @@ def test_a_spec_names_the_network_and_without_it_nothing_changes():
 def test_contract_of_methods_on_images():
     image = lambda spec, *, key, **hyper: Embedded.init(spec, key=key, base="cnp", features=4, width=8, depth=1)
     check_method(image, head=Categorical(3))
+
+
+@pytest.mark.parametrize("name", ["protonet", "matching", "versa", "embedded"])
+def test_a_loss_in_one_pass_is_that_of_two(name):
+    """What the posterior gives to the query rows; of VERSA and a black box, what two passes through the network give."""
+    spec = Spec(256, Categorical(3), net=NET)
+    kind = Embedded if name == "embedded" else METHODS[name]
+    method = kind.init(spec, key=jr.key(0))
+    task = Task(
+        Data.of(jr.normal(jr.key(1), (5, 256)), [0, 1, 2, 0, 1]), Data.of(jr.normal(jr.key(2), (4, 256)), [2, 1, 0, 0])
+    )
+    task = Task(pad(task.support, 6), pad(task.query, 7))
+    loss, two = method.loss(task, key=jr.key(3)), Task(mapped(method.net, task.support), mapped(method.net, task.query))
+    if name == "embedded":
+        other = method.base.loss(two, key=jr.key(3))
+    elif name == "versa":
+        other = eqx.tree_at(lambda m: m.net, method, eqx.nn.Identity()).loss(two, key=jr.key(3))
+    else:
+        predicted = method.posterior(task.support, key=jr.key(3)).predict(task.query.x, key=jr.key(3), samples=1)
+        other = -task.query.mean(predicted.log_prob(task.query.y))
+    np.testing.assert_allclose(loss, other, rtol=1e-5)
 
 
 def test_embedded_refuses_a_pooled_column():

@@ -1,5 +1,6 @@
 """What JAX is told to do otherwise on CPUs: the same values and derivatives, and no waiting for ever."""
 
+import functools
 import os
 import re
 import subprocess
@@ -177,3 +178,56 @@ def test_bits_are_threefry(size):
 def test_another_jax_keeps_its_loop(monkeypatch):
     monkeypatch.setattr(metaprior.lowering.mlir, "_lowerings", {})
     metaprior.lowering._in_one_pass()
+
+
+def _residual(net, x):
+    """A residual row normalised, twice: what is elementwise is read by two products."""
+    for weight in net:
+        x = x + jnp.tanh(NORM(x) @ weight)
+    return (x * x).sum()
+
+
+def _norm(x):
+    return (x - x.mean()) * jax.lax.rsqrt(x.var() + 1e-3)
+
+
+NORM = metaprior.lowering.apart(_norm)
+DERIVATIVES = {
+    "value": lambda f: f,
+    "backwards": jax.grad,
+    "forwards": lambda f: lambda net, x: jax.jvp(functools.partial(f, net), (x,), (jnp.cos(x),))[1],
+    "forwards of backwards": lambda f: lambda net, x: jax.jvp(lambda n: jax.grad(f)(n, x), (net,), (net,))[1],
+    "backwards of backwards": lambda f: jax.grad(lambda net, x: sum((g * g).sum() for g in jax.grad(f)(net, x))),
+    "remade": lambda f: jax.grad(jax.checkpoint(f)),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_what_is_apart_has_the_same_values_and_derivatives(name, compiled, monkeypatch, x64):
+    net = list(jr.normal(jr.key(0), (2, 4, 4)))
+    rows = jr.normal(jr.key(1), (3, 4))
+
+    def found():
+        many = jax.vmap(DERIVATIVES[name](_residual), (None, 0))
+        return (jax.jit(many) if compiled else many)(net, rows)
+
+    apart = found()
+    monkeypatch.setitem(globals(), "NORM", _norm)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10), apart, found())
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_what_is_apart_is_a_call_in_the_compiled_program_of_cpus(platform, monkeypatch):
+    """Two forwards and one backwards, as nobody asks for the first one's input; no value tells whether they are there."""
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    gradient = jax.vmap(jax.grad(lambda net, x: _residual(net, x)), (None, 0))
+    text = jax.jit(gradient).lower(list(jnp.ones((2, 4, 4))), jnp.ones((3, 4))).compile().as_text()
+    assert text.count(" call(") == (3 if platform == "cpu" else 0)
+
+
+def test_only_what_is_asked_is_apart():
+    """What it calls, compiled on its own too, belongs to it."""
+    inside = jax.jit(lambda x: jnp.sin(x) * 2)
+    text = jax.jit(metaprior.lowering.apart(lambda x: inside(x) + 1)).lower(jnp.ones(3)).compile().as_text()
+    assert text.count(" call(") == 1

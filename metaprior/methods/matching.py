@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from metaprior.heads import Categorical
 from metaprior.method import AbstractMethod
+from metaprior.methods.embedded import in_one_pass
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import Particles
 
@@ -105,6 +106,7 @@ class MatchingNet(AbstractMethod):
         return self.net, jnp.exp(self.log_scale), rows, offset, hot
 
     def loss(self, task, *, key):
+        self, task = in_one_pass(self, task)
         return self.head.risk(_logits(self.memory(task.support), task.query.x), task.query, key=key)
 
     def posterior(self, support, *, key):

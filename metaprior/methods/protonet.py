@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from metaprior.heads import Categorical
 from metaprior.method import AbstractMethod
+from metaprior.methods.embedded import in_one_pass
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import Particles
 
@@ -89,6 +90,7 @@ class ProtoNet(AbstractMethod):
         return total / jnp.where(count > 0, count, 1.0)[:, None], count > 0
 
     def loss(self, task, *, key):
+        self, task = in_one_pass(self, task)
         logits = _logits((self.net, *self.prototypes(task.support)), task.query.x)
         return self.head.risk(logits, task.query, key=key)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractMethod
+from metaprior.methods.embedded import in_one_pass
 from metaprior.nets.mlp import apply, mlp, network
 from metaprior.nets.sets import DeepSet
 from metaprior.posterior import AbstractHead, Sampled, log_sum
@@ -93,6 +94,8 @@ class VERSA(AbstractMethod):
         return apply(self.net, x) @ w[:, :-1].T + w[:, -1]
 
     def loss(self, task, *, key):
+        if self.encoder is None:
+            self, task = in_one_pass(self, task)
         q, query = self.q(task.support), task.query
 
         def risk(k):

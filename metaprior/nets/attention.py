@@ -6,12 +6,15 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from metaprior.lowering import apart
 from metaprior.method import Spec
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import columns, sequence
 from metaprior.task import Data
 
 NEAREST, FARTHEST = 0.1, 2.0  # lengths of the heads at the start, for columns of unit scale
+
+norm = apart(apply)  # of rows of a residual stream: its gradient is read by everything before it
 
 
 class Layer(eqx.Module):
@@ -58,7 +61,7 @@ class Layer(eqx.Module):
         Only what is read is computed: queries of rows that go on, keys and values of the null row and the set.
         """
         m, width, heads = mask.shape[0], h.shape[1], self.null.shape[0]
-        row, h = apply(self.norms[0], h), h[first:]
+        row, h = norm(self.norms[0], h), h[first:]
         query = (row[first:] @ self.project.weight[:width].T).reshape(len(h), heads, -1)
         seen = row[: 1 + m] @ self.project.weight[width:].T
         key, value = (part.reshape(1 + m, heads, -1) for part in jnp.split(seen, 2, axis=1))
@@ -68,7 +71,7 @@ class Layer(eqx.Module):
         score = score + jnp.concatenate([null, jnp.where(mask, local, -1e9)], axis=2)
         weight = jax.nn.softmax(score)
         h = h + apply(self.merge, jnp.einsum("hnm,mhc->nhc", weight, value).reshape(len(h), -1))
-        return h + apply(self.net, apply(self.norms[1], h))
+        return h + apply(self.net, norm(self.norms[1], h))
 
 
 class Attention(eqx.Module):
@@ -124,7 +127,7 @@ class Attention(eqx.Module):
         square = jnp.pad(square, ((1, 0), (0, 0), (0, 0)))  # the null row has no place: near to all
         for layer in self.layers[:-1]:
             h = layer(h, square, support.mask)
-        return apply(self.norm, self.layers[-1](h, square, support.mask, first))
+        return norm(self.norm, self.layers[-1](h, square, support.mask, first))
 
     def summary(self, data: Data) -> Float[Array, "w"]:
         """The set in `width` numbers: what the null row has read, and the mean of what the rows have."""

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.lowering import apart
+
 GROUPS = 8  # at most; fewer where the channels do not divide by it
 
 
@@ -36,12 +38,13 @@ class Conv(eqx.Module):
     """A 3 x 3 (or 1 x 1) convolution that keeps the size, as a matrix product.
 
     Args:
-        kernel: `(9 * c, f)` or, for 1 x 1, `(c, f)`; start from He's normal.
+        kernel: `(f, 9 * c)` or, for 1 x 1, `(f, c)`; starts from He's normal. Outputs first, as in a linear layer: its
+            gradient is a product of rows as they are.
         bias: `(f,)`, zero at first; `None` where a normalisation follows, which has its own.
         stride: every pixel, or every second one (rounded up).
     """
 
-    kernel: Float[Array, "k f"]
+    kernel: Float[Array, "f k"]
     bias: Float[Array, "f"] | None
     stride: int = eqx.field(static=True, default=1)
 
@@ -51,12 +54,13 @@ class Conv(eqx.Module):
     ) -> "Conv":
         """Weights for `inputs` and `outputs` channels; `window` is 3 or 1."""
         fan = window * window * inputs
-        kernel = jr.normal(key, (fan, outputs)) * (2 / fan) ** 0.5
+        kernel = (jr.normal(key, (fan, outputs)) * (2 / fan) ** 0.5).T
         return cls(kernel, jnp.zeros(outputs) if bias else None, stride)
 
+    @apart
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "h w f"]:
-        wide = image if self.kernel.shape[0] == image.shape[-1] else patches(image, self.stride)
-        out = wide @ self.kernel
+        wide = image if self.kernel.shape[1] == image.shape[-1] else patches(image, self.stride)
+        out = wide @ self.kernel.T
         return out if self.bias is None else out + self.bias
 
 
@@ -78,9 +82,10 @@ class GroupNorm(eqx.Module):
         groups = next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
         return cls(jnp.ones(channels), jnp.zeros(channels), groups)
 
+    @apart
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         c, per = image.shape[-1], image.shape[-1] // self.groups
-        spread = lambda v: jnp.repeat(v, per, total_repeat_length=c)
+        spread = lambda v: jnp.broadcast_to(v[:, None], (self.groups, per)).reshape(c)
         # Sums over pixels first: what is left is a vector a channel, so that one multiply-add a pixel remains.
         first, second = image.mean((0, 1)), (image * image).mean((0, 1))
         mean, square = first.reshape(self.groups, per).mean(1), second.reshape(self.groups, per).mean(1)
