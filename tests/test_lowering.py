@@ -151,16 +151,12 @@ def test_jit_compiles_once_with_the_effort_of_the_first_call(monkeypatch):
     assert float(call(jnp.float32(1), "b")) == 2 and traced == ["a", "b"] and len(asked) == 1
 
 
-SIZES = (metaprior.lowering.LARGE // 2, metaprior.lowering.LARGE)
+def test_random_bits_take_no_loop():
+    text = jax.jit(lambda key: jr.bits(key, (100,))).lower(jr.key(0)).compile().as_text()
+    assert " while(" not in text and text.count(" call(") == 1
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_large_arrays_take_no_loop(size):
-    text = jax.jit(lambda key: jr.bits(key, (size,))).lower(jr.key(0)).as_text()
-    assert ("stablehlo.while" in text) == (size < metaprior.lowering.LARGE)
-
-
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [10, 10_000])
 def test_bits_are_threefry(size):
     """As Random123 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) has them, 20 rounds."""
     key = np.array([0x13198A2E, 0x03707344], np.uint32)
@@ -177,7 +173,7 @@ def test_bits_are_threefry(size):
 
 def test_another_jax_keeps_its_loop(monkeypatch):
     monkeypatch.setattr(metaprior.lowering.mlir, "_lowerings", {})
-    metaprior.lowering._in_one_pass()
+    metaprior.lowering._random_bits_apart()
 
 
 def _residual(net, x):
