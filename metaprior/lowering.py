@@ -54,9 +54,10 @@ def _one_matrix_after_another() -> None:
 
 
 def _random_bits_apart() -> None:
-    """On CPUs JAX lowers its generator to a loop that reads and writes the whole array five times, with a dozen copies each
-    time, as XLA would else repeat its twenty rounds in all that use them. Apart they are computed once, in one pass: the
-    same bits, a twelfth less for a step of ABML, and PLATIPUS compiles in three quarters of the time.
+    """On CPUs JAX lowers its generator, for a short compile, to a loop that reads and writes the whole array five times, with
+    a dozen copies each time; where its twenty rounds stand in the program itself, XLA repeats them in all that use them.
+    Apart they are computed once, in one pass: the same bits, a step of ABML in a twelfth less time, and PLATIPUS compiles
+    in three quarters of the time.
     """
     try:
         primitive = jax.extend.random.threefry2x32_p

