@@ -1,12 +1,14 @@
 """Time metaprior beside its peers.
 
-    python -m benchmarks [--only NAMES] [--repeats 5] [--seconds 0.5] [--out FILE.json] [--against FILE.json] [--docs]
+    python -m benchmarks [--only NAMES] [--gpu] [--repeats 5] [--seconds 0.5] [--out FILE.json] [--against FILE.json]
+    python -m benchmarks --docs
 
 Figures on standard output, progress with the time left on standard error. docs/performance.md says what they mean.
 """
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -17,6 +19,7 @@ from benchmarks import measure, tabulate
 from benchmarks.cases import CASES, COMPILED
 
 RESULTS = measure.ROOT / "benchmarks" / "performance.json"
+ON_GPUS = measure.ROOT / "benchmarks" / "results"  # a file for each kind of GPU
 SINGLE = ("table", "first")  # times without a peer
 OTHER = ("scale",)  # curves, only when asked for
 MINUTES = {"table": 2.0, "first": 2.5, "scale": 10.0}  # about what each takes
@@ -30,9 +33,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write everything measured to this file")
     parser.add_argument("--against", type=Path, help="compare with this file; exit 1 where something got slower")
     parser.add_argument("--tolerance", type=float, default=0.15, help="slowdown of a median that --against lets pass")
+    parser.add_argument(
+        "--gpu", action="store_true", help="on the GPU that JAX sees, PyTorch too; else on one and two cores"
+    )
     parser.add_argument("--report", type=Path, help="write the curves of `scale` to this HTML file")
     parser.add_argument(
-        "--docs", action="store_true", help=f"only write performance.md's table from --out or {RESULTS.name}"
+        "--docs", action="store_true", help=f"only write performance.md's tables from {RESULTS.name} and results/"
     )
     arguments = parser.parse_args(argv)
     names = [*CASES, *SINGLE] if arguments.only is None else arguments.only.split(",")
@@ -73,7 +79,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
 
         compiler = has_compiler()
     say = Progress(arguments.names)
-    results: dict[str, Any] = {"machine": measure.machine(), "notes": [], "cases": {}, "single": {}}
+    results: dict[str, Any] = {"machine": measure.machine(arguments.gpu), "notes": [], "cases": {}, "single": {}}
     results["settings"] = {"repeats": arguments.repeats, "seconds": arguments.seconds}
     chosen = [CASES[name] for name in arguments.names if name in CASES]
     if chosen and not torch:
@@ -83,7 +89,9 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in arguments.names:
         if name in CASES:
             case = CASES[name]
-            lines = measure.run(case, case.lines(torch, compiler), arguments.repeats, arguments.seconds, say)
+            lines = measure.run(
+                case, case.lines(torch, compiler, arguments.gpu), arguments.repeats, arguments.seconds, say
+            )
             results["cases"][name] = tabulate.entry(case, lines)
         elif name == "scale":
             from benchmarks.scale import measure as scale
@@ -123,9 +131,12 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.docs:
         from benchmarks.oracle import into_docs  # with JAX, which measuring keeps to other processes
 
-        results = json.loads((arguments.out or RESULTS).read_text("utf-8"))
-        into_docs("performance", tabulate.markdown(results), "performance")
+        tables = lambda *paths: "\n".join(tabulate.markdown(json.loads(path.read_text("utf-8"))) for path in paths)
+        into_docs("performance", tables(RESULTS), "performance")
+        into_docs("gpu", tables(*sorted(ON_GPUS.glob("*.json"))), "performance")
         return 0
+    if not arguments.gpu:  # processes of its own inherit it
+        os.environ["JAX_PLATFORMS"] = "cpu"
     old = json.loads(arguments.against.read_text("utf-8")) if arguments.against else None
     try:
         # Being told to end is as good as Ctrl-C: processes of its own are ended on the way out.
@@ -134,6 +145,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped; its processes are ended.", file=sys.stderr)
         return 130
+    except measure.WorkerError as error:  # no GPU
+        print(error, file=sys.stderr)
+        return 2
     if arguments.report and "scale" in results:
         from benchmarks.report import write
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OURS, DEFAULTS = "metaprior", "metaprior, its defaults"
+GPU = "gpu"  # where a number of cores stands otherwise
 HIGHER, FUNC, COMPILED, EAGER = "higher", "torch.func", "torch.compile(torch.func)", "eager PyTorch"
 
 
@@ -37,11 +38,12 @@ class Case:
     at_once: int | None = None
     random: bool = False
 
-    def lines(self, torch: bool = True, compiler: bool = True) -> list[tuple[str, int]]:
-        """Who does it on how many cores, of what this machine has."""
+    def lines(self, torch: bool = True, compiler: bool = True, gpu: bool = False) -> list[tuple[str, int | str]]:
+        """Who does it on how many cores, or on the GPU, of what this machine has."""
         able = [peer for peer in self.peers if torch and (compiler or peer != COMPILED)]
-        found = [(who, cores) for who in (OURS, *able) for cores in (1, 2)]
-        return [*found, (DEFAULTS, 2)] if self.defaults is not None else found
+        where: tuple[int | str, ...] = (GPU,) if gpu else (1, 2)
+        found = [(who, cores) for who in (OURS, *able) for cores in where]
+        return [*found, (DEFAULTS, where[-1])] if self.defaults is not None else found
 
 
 SINE = {"width": 40, "depth": 2, "inner_lr": 0.01}

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.cases import DEFAULTS, OURS, Case
+from benchmarks.cases import DEFAULTS, GPU, OURS, Case
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 300.0  # seconds that an answer may take, compilation included
@@ -24,12 +24,14 @@ class WorkerError(Exception):
 class Worker:
     """One who is timed, in a process of its own."""
 
-    def __init__(self, who: str, case: str, cores: int) -> None:
+    def __init__(self, who: str, case: str, cores: int | str) -> None:
+        # All share a GPU's memory; JAX by itself takes three quarters of it.
+        more = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if cores == GPU else {"OMP_NUM_THREADS": str(cores)}
         command = [sys.executable, "-m", "benchmarks.worker", who, case, str(cores)]
         # A session of its own: Ctrl-C reaches the parent alone, which ends its workers.
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
-            text=True, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": str(cores)},
+            text=True, start_new_session=True, env=os.environ | more,
         )  # fmt: skip
         self.tail = ""
 
@@ -74,11 +76,12 @@ class Worker:
                 pass
 
 
-def line_of(who: str, cores: int) -> dict[str, Any]:
-    return {"who": who, "cores": cores, "train": [], "adapt": [], "error": None, "agrees": None, "flops": None}
+def line_of(who: str, cores: int | str) -> dict[str, Any]:
+    unknown = dict.fromkeys(("error", "agrees", "flops", "bytes"))
+    return {"who": who, "cores": cores, "train": [], "adapt": []} | unknown
 
 
-def run(case: Case, lines: list[tuple[str, int]], repeats: int, seconds: float, say: Any) -> list[dict[str, Any]]:
+def run(case: Case, lines: list[tuple[str, int | str]], repeats: int, seconds: float, say: Any) -> list[dict[str, Any]]:
     """All repeats of all who do a case, one slice each in turn.
 
     Returns:
@@ -122,7 +125,7 @@ def run(case: Case, lines: list[tuple[str, int]], repeats: int, seconds: float, 
     return found
 
 
-def _guard(lines: list[tuple[str, int]], found: list[dict[str, Any]], tell: Any) -> None:
+def _guard(lines: list[tuple[str, int | str]], found: list[dict[str, Any]], tell: Any) -> None:
     """Before any timing: the peers' loss and gradient at our weights and tasks are ours."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "reference.npz")
@@ -131,7 +134,7 @@ def _guard(lines: list[tuple[str, int]], found: list[dict[str, Any]], tell: Any)
             if who not in (OURS, DEFAULTS) and found[0]["error"] is None:
                 found[i]["agrees"] = tell(i, f"check {path}")
             elif found[i]["error"] is None:
-                found[i]["flops"] = tell(i, "flops")
+                found[i] |= tell(i, "work") or {}
 
 
 def middle(values: list[float]) -> float | None:
@@ -159,15 +162,22 @@ def machine_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> dict[str, Any]:
+def machine(gpu: bool = False) -> dict[str, Any]:
     """What figures depend on."""
     import platform
 
     from metaprior.run import installed, processor
 
+    own: dict[str, Any] = {}
+    if gpu:
+        ran = subprocess.run([sys.executable, "-m", "benchmarks.gpu"], cwd=ROOT, capture_output=True, text=True)
+        if ran.returncode:
+            raise WorkerError((ran.stderr.strip().splitlines() or ["benchmarks.gpu failed"])[-1])
+        own = json.loads(ran.stdout)
+    peaks = {GPU: own.pop("peak_gflops")} if gpu else {str(n): round(peak(n), 1) for n in (1, 2)}
     return {
         "cpu": processor(), "cores": machine_cores(), "system": platform.platform(), "python": platform.python_version(),
         "versions": installed("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "torch", "higher"),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "peak_gflops": {str(n): round(peak(n), 1) for n in (1, 2)},
-    }  # fmt: skip
+        "peak_gflops": peaks,
+    } | own  # fmt: skip

@@ -57,12 +57,14 @@ def _predict(method, support, x, key, samples):
 class Ours:
     """Meta-trains in chunks of about half a second, and adapts to one task."""
 
-    def __init__(self, case: Case, plain: bool = True) -> None:
+    def __init__(self, case: Case, plain: bool = True, gpu: bool = False) -> None:
         cores(case.batch)  # the process sees as many as it may use; each becomes a device for a share of the tasks
         self.mesh = mesh_of("all", case.batch)
         self.case, self.source, self.method = case, source_of(case), method_of(case, plain)
         options = case.plain if plain else case.defaults or {}
         self.samples = options.get(cases.many_of(case.row), 1)
+        # One task after another suits the caches of a CPU.
+        self.at_once = None if gpu else case.at_once
         # Plain Adam where peers have it; the object is kept, so that there is one compiled program.
         self.optimiser = optax.adam(RATE) if plain else METHODS[case.row].learning_rate
         self.state, self.done, self.chunk = None, 0, 1
@@ -86,11 +88,14 @@ class Ours:
 
             rate = {"optimiser": adam(self.optimiser, 10**6)}
         fitted = metaprior.fit(self.method, self.source, key=jax.random.key(1), steps=self.done, batch=self.case.batch,
-                               every=done, state=self.state, at_once=self.case.at_once, mesh=self.mesh, **rate)  # fmt: skip
+                               every=done, state=self.state, at_once=self.at_once, mesh=self.mesh, **rate)  # fmt: skip
         self.state = fitted.state
         if time.perf_counter() - begin < 0.5:
             self.chunk *= 2
         return done * self.case.batch
+
+    def finish(self) -> None:
+        """Nothing: a chunk ends when it is computed."""
 
     def adapt(self) -> None:
         """From the rows of a new task to predictions, as numpy arrays on both ends."""
@@ -120,11 +125,16 @@ class Ours:
         parts = {"sx": tasks.support.x, "sy": tasks.support.y, "qx": tasks.query.x, "qy": tasks.query.y}
         np.savez(path, loss=loss - constant, **arrays, **parts)
 
-    def flops(self) -> float:
-        """Of matrix products, for one task of one meta-step, forwards and backwards."""
-        from benchmarks.flops import count
+    def work(self) -> dict[str, float]:
+        """Of matrix products, for one task of one meta-step, forwards and backwards: `flops`; and `bytes`, in which weights
+        that tasks share count once a step."""
+        from benchmarks.flops import count, traffic
 
-        task = self.source(jax.random.key(0))
         moving, rest = eqx.partition(self.method, eqx.is_inexact_array)
+        keys = jax.random.split(jax.random.key(0), self.case.batch)
+        tasks = jax.vmap(self.source)(keys)
         loss = lambda m, task, key: eqx.combine(m, rest).loss(task, key=key)
-        return count(jax.value_and_grad(loss), moving, task, jax.random.key(0))
+        mean = lambda m: jax.vmap(lambda task, key: loss(m, task, key))(tasks, keys).mean()
+        one = jax.tree.map(lambda a: a[0], tasks)
+        moved = traffic(jax.value_and_grad(mean), moving) / self.case.batch
+        return {"flops": count(jax.value_and_grad(loss), moving, one, keys[0]), "bytes": moved}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.cases import DEFAULTS, OURS, Case
+from benchmarks.cases import DEFAULTS, GPU, OURS, Case
 from benchmarks.measure import middle
 
 TORCH = "PyTorch is not installed, so there are only metaprior's own lines: pip install 'metaprior[bench]'."
@@ -40,21 +40,29 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def share(line: dict, machine: dict) -> str:
-    """Of the matrix-product peak of as many cores."""
+def share(line: dict, machine: dict) -> list[str]:
+    """Of the matrix-product peak of as many cores or of the GPU; and of a GPU's roofline, the least time that operations or
+    traffic of the products take.
+    """
+    roof = "bandwidth" in machine
     peak = machine["peak_gflops"].get(str(line["cores"]))
     if not line["flops"] or not line["train"] or not peak:
-        return ""
-    return f"{1e-7 * line['flops'] * (middle(line['train']) or 0) / peak:.0f} %"
+        return [""] * (1 + roof)
+    least = [line["flops"] / peak, *([line["bytes"] / machine["bandwidth"]] if roof else [])]
+    shares = [1e-7 * (middle(line["train"]) or 0) * seconds for seconds in (least[0], max(least))]
+    return [f"{number(percent) if roof else f'{percent:.0f}'} %" for percent in shares[: 1 + roof]]
 
 
 def rows(case: dict, machine: dict) -> list[list[str]]:
-    """Of one case: who, cores, tasks a second, spread, times ours, ms to adapt, times ours, share of the peak."""
+    """Of one case: who, cores, tasks a second, spread, times ours, ms to adapt, times ours, share of the peak and of a GPU's
+    roofline."""
     lines, found = case["lines"], []
     at = {line["cores"]: line for line in lines if line["who"] == OURS}
     for line in lines:
         if not line["train"]:
-            found.append([line["who"], str(line["cores"]), line["error"] or "not available", "", "", "", "", ""])
+            found.append(
+                [line["who"], str(line["cores"]), line["error"] or "not available"] + [""] * (len(head(machine)) - 3)
+            )
             continue
         train, adapt = middle(line["train"]), middle(line["adapt"])
         own = at.get(line["cores"])
@@ -62,24 +70,33 @@ def rows(case: dict, machine: dict) -> list[list[str]]:
         if line["who"] not in (OURS, DEFAULTS) and own and own["train"]:
             pair = [f"{middle(own['train']) / train:.1f}x", f"{adapt / middle(own['adapt']):.1f}x"]
         found.append([line["who"], str(line["cores"]), number(train), spread(line["train"]), pair[0],
-                      number(adapt), pair[1], share(line, machine)])  # fmt: skip
+                      number(adapt), pair[1], *share(line, machine)])  # fmt: skip
     return found
 
 
-HEAD = ("who", "cores", "tasks/s", "spread", "ours is", "adapt, ms", "ours is", "of peak")
+def head(machine: dict) -> list[str]:
+    known = ["who", "cores", "tasks/s", "spread", "ours is", "adapt, ms", "ours is", "of peak"]
+    return [*known, "of roofline"] if "bandwidth" in machine else known
 
 
 def about(machine: dict) -> str:
-    """What the figures were measured on."""
+    """What the figures were measured on, and its bounds."""
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
-    return f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}; {versions}."
+    text = f"{machine['cpu']}, {machine['cores']} cores; Python {machine['python']}; {versions}."
+    if "bandwidth" not in machine:
+        peaks = " and ".join(f"{g} on {n}" for n, g in machine["peak_gflops"].items())
+        return f"{text} Matrix products: {peaks} cores, GFLOP/s."
+    peak, tf32 = 1e-3 * machine["peak_gflops"][GPU], 1e-3 * machine["tf32_gflops"]
+    return (
+        f"{machine['device']}; {text} Matrix products in float32: {peak:.1f} TFLOP/s in the precision that metaprior asks "
+        f"for, {machine['precision']!r}, and {tf32:.1f} in JAX's default; memory: {machine['bandwidth']:,.0f} GB/s."
+    )
 
 
 def markdown(results: dict) -> str:
     """All tables."""
     machine = results["machine"]
-    peaks = " and ".join(f"{g} on {n}" for n, g in machine["peak_gflops"].items())
-    text = [f"{about(machine)} Matrix products: {peaks} cores, GFLOP/s.", ""]
+    text = [about(machine), ""]
     for note in results.get("notes", []):
         text += [note, ""]
     asked = [(name, ratio) for name, case in results.get("cases", {}).items() for ratio in case["ratios"]]
@@ -90,7 +107,14 @@ def markdown(results: dict) -> str:
         target = "" if r["target"] is None else f"{r['target']:g}"
         text.append(f"| {name} | {r['peer']} | {ratio} | {target} | {verdict(r['met'])} |")
     for name, case in results.get("cases", {}).items():
-        text += ["", f"**{name}**: {case['what']}", "", f"| {' | '.join(HEAD)} |", "|---|" + "---:|" * (len(HEAD) - 1)]
+        columns = head(machine)
+        text += [
+            "",
+            f"**{name}**: {case['what']}",
+            "",
+            f"| {' | '.join(columns)} |",
+            "|---|" + "---:|" * (len(columns) - 1),
+        ]
         text += [f"| {' | '.join(row)} |" for row in rows(case, machine)]
     if single(results):
         text += ["", "| what | median | spread | at most | |", "|---|---:|---:|---:|---|"]
@@ -150,7 +174,8 @@ def figures(results: dict) -> dict[str, tuple[float, bool]]:
     for name, case in results.get("cases", {}).items():
         for line in case["lines"]:
             if line["who"] in (OURS, DEFAULTS) and line["train"]:
-                label = f"{name}, {line['who']}, {line['cores']} core{'s' if line['cores'] > 1 else ''}"
+                where = line["cores"]
+                label = f"{name}, {line['who']}, {where}{'' if where == GPU else ' core' if where == 1 else ' cores'}"
                 found[f"{label}: tasks/s"] = (middle(line["train"]), True)
                 found[f"{label}: adapt, ms"] = (middle(line["adapt"]), False)
     for name, one in single(results).items():
@@ -175,5 +200,6 @@ def against(new: dict, old: dict, tolerance: float) -> tuple[list[str], list[str
 
 
 def entry(case: Case, lines: list[dict]) -> dict[str, Any]:
-    """What the file has of a case."""
-    return {"what": case.what, "batch": case.batch, "lines": lines, "ratios": ratios(lines, case.targets)}
+    """What the file has of a case; ratios are asked for on cores of a CPU."""
+    targets = {} if any(line["cores"] == GPU for line in lines) else case.targets
+    return {"what": case.what, "batch": case.batch, "lines": lines, "ratios": ratios(lines, targets)}

@@ -44,7 +44,7 @@ class Peer:
         self.case, self.source = case, torch_tasks.source_of(case)
         self.p = [w.clone().requires_grad_() for w in weights]
         self.start()
-        sx, sy, qx, _ = (a[0].numpy() for a in self.source(1))
+        sx, sy, qx, _ = (a[0].cpu().numpy() for a in self.source(1))
         self.shown = sx, sy, qx
         for _ in range(2):
             self.step()
@@ -72,7 +72,12 @@ class Peer:
 
     def adapt(self) -> None:
         """From the rows of a new task to predictions, as numpy arrays on both ends."""
-        self.predict(*(torch.from_numpy(a) for a in self.shown)).detach().numpy()
+        self.predict(*(torch.as_tensor(a) for a in self.shown)).detach().cpu().numpy()
+
+    def finish(self) -> None:
+        """Wait for what a GPU still has to do."""
+        if torch.get_default_device().type == "cuda":
+            torch.cuda.synchronize()
 
     def predict(self, sx: Tensor, sy: Tensor, qx: Tensor) -> Tensor:
         raise NotImplementedError
@@ -94,7 +99,7 @@ class Peer:
         if self.case.random:
             return None
         with np.load(path) as file:
-            read = {name: torch.from_numpy(file[name].copy()) for name in file.files}
+            read = {name: torch.as_tensor(file[name].copy()) for name in file.files}
         many = sum(name.startswith("w") for name in read)
         self.load([read[f"w{i}"] for i in range(many)])
         for w in self.optimiser.param_groups[0]["params"]:

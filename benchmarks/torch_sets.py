@@ -1,5 +1,7 @@
 """Neural processes and prototypical networks in ordinary eager PyTorch, batched over tasks."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as f
@@ -54,7 +56,7 @@ class CNP(Peer):
 def attention_weights(depth: int = 2) -> list[Tensor]:
     """Of metaprior.nets.attention.Attention, in its order."""
     w = [*dense(3, WIDTH, WIDTH), 0.1 * torch.randn(WIDTH)]
-    length = torch.logspace(torch.log10(torch.tensor(0.1)), torch.log10(torch.tensor(2.0)), HEADS).log()[:, None]
+    length = torch.linspace(math.log(0.1), math.log(2.0), HEADS)[:, None]
     for _ in range(depth):
         w += [torch.ones(WIDTH), torch.zeros(WIDTH), torch.ones(WIDTH), torch.zeros(WIDTH), fan_in(3 * WIDTH, WIDTH),
               fan_in(WIDTH, WIDTH), *dense(WIDTH, 2 * WIDTH, WIDTH), length.clone(), torch.zeros(HEADS)]  # fmt: skip

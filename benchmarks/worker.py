@@ -2,8 +2,8 @@
 
 python -m benchmarks.worker WHO CASE CORES
 
-Commands: `train SECONDS`, `adapt SECONDS`, `reference FILE`, `check FILE`, `flops`. The end of the input ends it, so that
-no worker outlives its parent.
+CORES is a number, or "gpu". Commands: `train SECONDS`, `adapt SECONDS`, `reference FILE`, `check FILE`, `work`. The end of
+the input ends it, so that no worker outlives its parent.
 """
 
 import json
@@ -14,14 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 
-def sliced(call: Callable[[], int | None], seconds: float) -> tuple[int, float]:
-    """How much `call` does (once for each call unless it says), and the seconds that took: at least once."""
+def sliced(call: Callable[[], int | None], seconds: float, finish: Callable[[], None]) -> tuple[int, float]:
+    """How much `call` does (once for each call unless it says), and the seconds that took until it is finished: at least
+    once."""
     begin, done = time.perf_counter(), 0
     while True:
         done += call() or 1
-        spent = time.perf_counter() - begin
-        if spent >= seconds:
-            return done, spent
+        if time.perf_counter() - begin >= seconds:
+            finish()
+            return done, time.perf_counter() - begin
 
 
 def pin(cores: int) -> None:
@@ -31,18 +32,22 @@ def pin(cores: int) -> None:
         os.sched_setaffinity(0, able[-cores:])
 
 
-def make(who: str, name: str, cores: int) -> Any:
+def make(who: str, name: str, cores: str) -> Any:
     """The one to be timed, warmed up."""
-    from benchmarks.cases import CASES, DEFAULTS, OURS
+    from benchmarks.cases import CASES, DEFAULTS, GPU, OURS
 
     case = CASES[name]
     if who in (OURS, DEFAULTS):
         from benchmarks.ours import Ours
 
-        return Ours(case, plain=who == OURS)
+        return Ours(case, plain=who == OURS, gpu=cores == GPU)
     import torch
 
-    torch.set_num_threads(cores)
+    if cores == GPU:
+        torch.set_default_device("cuda")
+        torch.backends.cudnn.allow_tf32 = False  # as matrix products are, on both sides
+    else:
+        torch.set_num_threads(int(cores))
     from benchmarks.peers import make as peer
 
     return peer(who, case)
@@ -50,17 +55,18 @@ def make(who: str, name: str, cores: int) -> Any:
 
 def answer(one: Any, command: str, argument: str) -> Any:
     if command in ("train", "adapt"):
-        done, spent = sliced(one.step if command == "train" else one.adapt, float(argument))
+        done, spent = sliced(one.step if command == "train" else one.adapt, float(argument), one.finish)
         return {"done": done, "seconds": spent}
     if command == "reference":
         return one.reference(argument)
     if command == "check":
         return one.check(argument)
-    return one.flops()
+    return one.work()
 
 
 def main(who: str, name: str, cores: str) -> None:
-    pin(int(cores))
+    if cores.isdigit():
+        pin(int(cores))
     # What libraries print must not mix with the answers.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -70,7 +76,7 @@ def main(who: str, name: str, cores: str) -> None:
         out.flush()
 
     try:
-        one = make(who, name, int(cores))
+        one = make(who, name, cores)
         say({"ready": True})
         for line in sys.stdin:
             command, _, argument = line.strip().partition(" ")

@@ -22,9 +22,6 @@ if _devices > 1:
 # busy cores the gradient of sixteen factors of that size took 43 ms of their time, and takes 0.3 ms with one thread.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-# GPUs and TPUs round the factors of a product to 10 or 7 bits by default; covariance matrices do not survive that.
-os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
-
 _WHERE = {
     "Data": "task", "Task": "task", "concat": "task", "pad": "task", "split": "task",
     "AbstractHead": "posterior", "AbstractPosterior": "posterior", "Mixture": "posterior", "Part": "posterior",

@@ -107,7 +107,7 @@ def importable(monkeypatch):
 
 
 def line(who, cores, train, adapt=(1.0, 2.0, 3.0), **more):
-    known = {"error": None, "agrees": None, "flops": 1e6}
+    known = {"error": None, "agrees": None, "flops": 1e6, "bytes": 4e6}
     return {"who": who, "cores": cores, "train": list(train), "adapt": list(adapt)} | known | more
 
 
@@ -148,6 +148,49 @@ def test_the_table_says_what_was_measured_and_what_was_not(timed):
     assert "| higher | 1 | 10 | ±10 % | 100.0x | 2 | 1.0x |  |" in text
     assert "RuntimeError: no compiler" in text and "| import metaprior | 0.2 s | ±75 % | 0.3 s | met |" in text
     assert "torch None" not in text and "1 on" not in tabulate.plain(timed).replace("100.0 on", "")
+
+
+def test_on_a_gpu_there_is_one_line_each_and_a_roofline(timed):
+    from benchmarks import tabulate
+    from benchmarks.cases import CASES
+
+    assert CASES["bmaml-5"].lines(gpu=True) == [
+        ("metaprior", "gpu"), ("eager PyTorch", "gpu"), ("metaprior, its defaults", "gpu"),
+    ]  # fmt: skip
+    peaks = {
+        "peak_gflops": {"gpu": 1000.0},
+        "tf32_gflops": 8000.0,
+        "bandwidth": 500.0,
+        "precision": "highest",
+        "device": "a GPU",
+    }
+    timed["machine"] |= peaks
+    lines = [line("metaprior", "gpu", [1000.0]), line("higher", "gpu", [], error="there is none")]
+    timed["cases"]["maml-1"] |= {"lines": lines, "ratios": []}
+    text = tabulate.markdown(timed)
+    # 1,000 tasks of 10^6 operations and 4 MB: a thousandth of 1,000 GFLOP/s and 0.8 percent of 500 GB/s
+    assert "| metaprior | gpu | 1,000 | ±0 % |  | 2 |  | 0.1 % | 0.8 % |" in text
+    assert "| higher | gpu | there is none |  |  |  |  |  |  |" in text and "| of peak | of roofline |" in text
+    assert "a GPU; a CPU, 2 cores;" in text and "1.0 TFLOP/s" in text and "'highest', and 8.0 in" in text
+    assert "maml-1, metaprior, gpu: tasks/s" in tabulate.figures(timed)
+
+
+def test_without_a_gpu_it_says_so(capsys):
+    from benchmarks import __main__ as command
+
+    assert command.main(["--only", "maml-1", "--gpu"]) == 2
+    assert "JAX sees no GPU here" in capsys.readouterr().err
+
+
+def test_pages_show_what_was_measured_for_speed(oracle):
+    from benchmarks import __main__ as command
+    from benchmarks import tabulate
+
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    for name, paths in {"performance": [command.RESULTS], "gpu": sorted(command.ON_GPUS.glob("*.json"))}.items():
+        begin, end = oracle.marks(name)
+        text = "\n".join(tabulate.markdown(json.loads(path.read_text("utf-8"))) for path in paths)
+        assert paths and page.split(begin)[1].split(end)[0] == text
 
 
 def test_against_names_what_got_slower(timed, monkeypatch, tmp_path, capsys):
@@ -200,7 +243,7 @@ def test_without_torch_there_are_our_lines_and_a_sentence(monkeypatch):
         return [line(who, cores, [1.0]) for who, cores in lines]
 
     monkeypatch.setattr(measure, "run", run)
-    monkeypatch.setattr(measure, "machine", dict)
+    monkeypatch.setattr(measure, "machine", lambda gpu: {})
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     results = command.collect(command.parse(["--only", "maml-1,bmaml-5"]))
@@ -229,6 +272,16 @@ def test_operations_are_those_of_the_mathematics():
     assert count(looped, a, b) == 7 * count(jnp.matmul, a, b)
     xla = jax.jit(lambda a, b: jnp.stack([a @ b, a @ b + 1])).lower(a, b).compile().cost_analysis()["flops"]
     assert xla >= count(jnp.matmul, a, b)
+
+
+def test_traffic_is_each_operand_and_result_once():
+    from benchmarks.flops import traffic
+
+    a, b = jnp.zeros((3, 4)), jnp.zeros((4, 5))
+    assert traffic(jnp.matmul, a, b) == 4 * (3 * 4 + 4 * 5 + 3 * 5)
+    # What tasks share is read once.
+    batched = lambda a, b: jax.vmap(lambda one: one @ b)(a)
+    assert traffic(batched, jnp.zeros((7, 3, 4)), b) == 4 * (7 * 3 * 4 + 4 * 5 + 7 * 3 * 5)
 
 
 def operations(batch, steps):

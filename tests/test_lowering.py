@@ -1,4 +1,4 @@
-"""What JAX is told to do otherwise on CPUs: the same values and derivatives, and no waiting for ever."""
+"""What JAX is told to do otherwise: the same values and derivatives, and no waiting for ever."""
 
 import functools
 import os
@@ -30,6 +30,24 @@ ASKED = {
     "svd": (lambda a, b: jnp.linalg.svd(b, compute_uv=False), lambda a, b: np.linalg.svd(b, compute_uv=False)),
     "householder_product": (lambda a, b: jnp.abs(jnp.linalg.qr(b)[1]), lambda a, b: np.abs(np.linalg.qr(b)[1])),
 }
+
+
+@pytest.mark.parametrize(
+    ("chosen", "precision"), [(None, "HIGHEST"), ("tensorfloat32", "HIGH"), ("default", "DEFAULT")]
+)
+def test_products_are_full_float32_unless_chosen(chosen, precision):
+    code = (
+        "import jax, jax.numpy as jnp\n"  # JAX first, as many programs have it
+        "jax.devices()\n"
+        "import metaprior; metaprior.Spec\n"
+        "print(jax.jit(jnp.dot).lower(jnp.ones((3, 3)), jnp.ones((3, 3))).as_text())\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_DEFAULT_MATMUL_PRECISION"}
+    environment |= {"JAX_DEFAULT_MATMUL_PRECISION": chosen} if chosen else {}
+    text = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert f"precision = [{precision}, {precision}]" in text
 
 
 def test_every_primitive_is_asked():
