@@ -169,6 +169,50 @@ def test_jit_compiles_once_with_the_effort_of_the_first_call(monkeypatch):
     assert float(call(jnp.float32(1), "b")) == 2 and traced == ["a", "b"] and len(asked) == 1
 
 
+OVER_ROWS = "bnr,bnd->brd"
+
+
+@pytest.mark.parametrize(
+    ("equation", "a", "b", "turned"),
+    [
+        (OVER_ROWS, (3, 5, 8), (3, 5, 9), 1),
+        (OVER_ROWS, (3, 5, 8), (3, 5, 7), 0),  # few columns
+        ("abnr,abnd->abrd", (2, 3, 5, 8), (2, 3, 5, 9), 1),
+        ("nr,nd->rd", (5, 8), (5, 9), 0),  # what tasks share is one product
+        ("bnd,brd->bnr", (3, 5, 8), (3, 9, 8), 0),
+        ("bnr,brd->bnd", (3, 5, 8), (3, 8, 9), 0),
+        ("bnr,bnd->br", (3, 5, 8), (3, 5, 8), 0),
+    ],
+)
+def test_sums_of_outer_products_are_products_of_rows(equation, a, b, turned):
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in (a, b))
+    call = jax.jit(lambda a, b: jnp.einsum(equation, a, b))
+    assert call.lower(a, b).as_text().count("optimization_barrier") == turned
+    np.testing.assert_allclose(call(a, b), np.einsum(equation, a, b), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
+    """To the second order, as MAML takes them; and in double precision, which is left alone, to all digits."""
+    rng = np.random.default_rng(0)
+    w, x, y = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 9), (3, 5, 9), (3, 5, 8)))
+
+    def after_a_step(w, x, y):
+        loss = lambda w: ((jnp.tanh(x @ w.T) - y) ** 2).mean()
+        return loss(w - 0.1 * jax.grad(loss)(w))
+
+    call = jax.jit(jax.grad(lambda w, x, y: jax.vmap(after_a_step, (None, 0, 0))(w, x, y).mean()))
+    assert call.lower(w, x, y).as_text().count("optimization_barrier") >= 2
+    double = tuple(a.astype(np.float64) for a in (w, x, y))
+    assert "optimization_barrier" not in call.lower(*double).as_text()
+    np.testing.assert_allclose(call(w, x, y), call(*double), rtol=1e-4, atol=1e-6)
+
+
+def test_another_jax_keeps_its_products(monkeypatch):
+    monkeypatch.delattr(metaprior.lowering.mlir, "_platform_specific_lowerings")
+    metaprior.lowering._rows_for_outer_products()
+
+
 def test_random_bits_take_no_loop():
     text = jax.jit(lambda key: jr.bits(key, (100,))).lower(jr.key(0)).compile().as_text()
     assert " while(" not in text and text.count(" call(") == 1

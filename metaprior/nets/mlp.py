@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.method import Spec
@@ -37,5 +38,5 @@ def apply(net: Callable, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
 
 
 def _affine(layer: eqx.nn.Linear, x: Array) -> Array:
-    y = x @ layer.weight.T
+    y = jnp.einsum("nd,rd->nr", x, layer.weight)  # without a transpose, which batched over tasks would be a copy
     return y if layer.bias is None else y + layer.bias
