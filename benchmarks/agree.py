@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -37,44 +37,35 @@ def apart(name: str) -> dict[str, Any]:
     spec = Spec(1, Categorical(2) if classes else Gaussian(1))
     sinusoid = Sinusoid(10, 5)
 
-    def draw(key):
-        tasks = jax.vmap(sinusoid)(jax.random.split(key, TASKS))
+    cpu = jax.devices("cpu")[0]
+    with jax.default_device(cpu):
+        method = eqx.filter_jit(row.init)(spec, key=jax.random.key(0))
+        keys = jax.random.split(jax.random.key(1), TASKS)
+        tasks = jax.vmap(sinusoid)(keys)
         if classes:
-            tasks = eqx.tree_at(lambda t: (t.support.y, t.query.y), tasks,
-                                ((tasks.support.y > 0) * 1.0, (tasks.query.y > 0) * 1.0))  # fmt: skip
-        return tasks
+            signs = tuple((data.y > 0) * 1.0 for data in (tasks.support, tasks.query))
+            tasks = eqx.tree_at(lambda t: (t.support.y, t.query.y), tasks, signs)
+    arrays, static = eqx.partition(method, eqx.is_array)
 
-    def look(moving, rest, tasks, key):
-        method = eqx.combine(moving, rest)
-        keys = jax.random.split(key, TASKS)
-
-        def mean(moving):
-            losses = jax.vmap(lambda task, k: eqx.combine(moving, rest).loss(task, key=k))(tasks, keys)
-            return losses.mean()
-
+    @jax.jit
+    def look(arrays, tasks, keys):
+        moving, rest = eqx.partition(eqx.combine(arrays, static), eqx.is_inexact_array)
         task = jax.tree.map(lambda a: a[0], tasks)
-        predicted = method.posterior(task.support, key=key).predict(task.query.x, key=key, samples=16)
-        found = {"predictions": predicted.mean()}
+        posterior = eqx.combine(moving, rest).posterior(task.support, key=keys[0])
+        found = {"predictions": posterior.predict(task.query.x, key=keys[0], samples=16).mean()}
         if row.trainable:
+            loss = lambda moving, task, key: eqx.combine(moving, rest).loss(task, key=key)
+            mean = lambda moving: jax.vmap(lambda task, key: loss(moving, task, key))(tasks, keys).mean()
             found["loss"], found["gradient"] = jax.value_and_grad(mean)(moving)
         return found
 
     def on(device):
-        with jax.default_device(device):
-            method = eqx.filter_jit(row.init)(spec, key=jax.random.key(0))
-            moving, rest = eqx.partition(method, eqx.is_inexact_array)
-            moving, rest, tasks, key = jax.device_put((moving, eqx.filter(rest, eqx.is_array), draw(jax.random.key(1)),
-                                                       jax.random.key(2)), device)  # fmt: skip
-            _, static = eqx.partition(eqx.partition(method, eqx.is_inexact_array)[1], eqx.is_array)
-            call = jax.jit(lambda m, r, t, k: look(m, eqx.combine(r, static), t, k))
-            found = call(moving, rest, tasks, key)
-            return {
-                k: np.concatenate([np.ravel(a) for a in jax.tree.leaves(v)]) for k, v in jax.device_get(found).items()
-            }
+        found = jax.device_get(look(*jax.device_put((arrays, tasks, keys), device)))
+        return {what: np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)]) for what, tree in found.items()}
 
-    here, cpu = on(jax.devices()[0]), on(jax.devices("cpu")[0])
+    here, there = on(jax.devices()[0]), on(cpu)
     far = lambda a, b: float(np.linalg.norm(a.astype(float) - b) / np.linalg.norm(b.astype(float)))
-    return {"device": jax.devices()[0].device_kind} | {what: far(here[what], cpu[what]) for what in cpu}
+    return {"device": jax.devices()[0].device_kind} | {what: far(here[what], there[what]) for what in there}
 
 
 def one(name: str) -> dict[str, Any]:
@@ -104,7 +95,9 @@ def main() -> None:
     names = arguments.methods.split(",")
     results: dict[str, Any] = {}
     with ThreadPoolExecutor(machine_cores()) as pool:
-        for name, found in zip(names, pool.map(one, names)):
+        asked = {pool.submit(one, name): name for name in names}
+        for answer in as_completed(asked):
+            name, found = asked[answer], answer.result()
             results[name] = found
             shown = [
                 f"{k} {v:.1e}" if isinstance(v, float) and k != "seconds" else f"{k} {v}" for k, v in found.items()

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.measure import ROOT
 
 SIZES: dict[str, tuple[int, ...]] = {
-    "batch": (1, 4, 10, 25, 100, 300, 1000),
+    "batch": (1, 4, 10, 25, 100, 300, 1000, 10_000),
     "particles": (1, 2, 5, 10, 20, 50),
     "inner steps": (1, 2, 5, 10, 20, 50),
     "support rows": (5, 50, 500, 5000),
@@ -184,6 +184,7 @@ def _apart(curve: str, sizes: list[int], seconds: float = 240.0) -> tuple[list[A
     if curve == "devices":
         flags = f"--xla_force_host_platform_device_count={max(sizes)}"
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flags}".strip()
+        environment["JAX_PLATFORMS"] = "cpu"  # also beside a GPU
     command = [sys.executable, "-m", "benchmarks.scale", curve, *map(str, sizes)]
     # A session of its own: Ctrl-C reaches the parent alone, which ends it.
     process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True,

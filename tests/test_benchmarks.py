@@ -274,6 +274,13 @@ def test_operations_are_those_of_the_mathematics():
     assert xla >= count(jnp.matmul, a, b)
 
 
+@pytest.mark.parametrize("name", ["alpaca", "protonet"])  # of numbers and of classes
+def test_a_device_agrees_with_itself(name):
+    from benchmarks.agree import apart
+
+    assert apart(name) == {"device": "cpu", "predictions": 0.0, "loss": 0.0, "gradient": 0.0}
+
+
 def test_traffic_is_each_operand_and_result_once():
     from benchmarks.flops import traffic
 
