@@ -99,7 +99,7 @@ def _rows_for_outer_products() -> None:
 
 
 def _sums_outer_products(dimension_numbers, a, b) -> bool:
-    """Of a batch of matrices `(…, n, r)` and `(…, n, d)`, over `n`; with few columns there is nothing to gain."""
+    """Of a batch of matrices `(…, n, r)` and `(…, n, d)`, over `n`; with few columns or many rows there is nothing to gain."""
     (over_a, over_b), batch = dimension_numbers
     leading = tuple(range(a.ndim - 2))
     return (
@@ -108,6 +108,7 @@ def _sums_outer_products(dimension_numbers, a, b) -> bool:
         and (tuple(over_a), tuple(over_b)) == ((a.ndim - 2,), (b.ndim - 2,))
         and a.dtype == b.dtype == jnp.float32
         and min(a.shape[-1], b.shape[-1]) >= 8
+        and a.shape[-2] <= 100
     )
 
 

@@ -177,6 +177,7 @@ OVER_ROWS = "bnr,bnd->brd"
     [
         (OVER_ROWS, (3, 5, 8), (3, 5, 9), 1),
         (OVER_ROWS, (3, 5, 8), (3, 5, 7), 0),  # few columns
+        (OVER_ROWS, (3, 101, 8), (3, 101, 8), 0),  # many rows
         ("abnr,abnd->abrd", (2, 3, 5, 8), (2, 3, 5, 9), 1),
         ("nr,nd->rd", (5, 8), (5, 9), 0),  # what tasks share is one product
         ("bnd,brd->bnr", (3, 5, 8), (3, 9, 8), 0),
