@@ -1,6 +1,6 @@
 """What JAX is told to do otherwise. By importing this module: matrix products in full float32; on CPUs, factorisations one
-matrix after another, random bits in one pass, and sums of outer products as products of rows. Also on CPUs: to compile what runs briefly with less effort, by `jit`;
-and to compute a part of a network once, by `apart`."""
+matrix after another, random bits in one pass, and sums of outer products as products of rows. Also on CPUs: to compile
+what runs briefly with less effort, by `jit`; and to compute a part of a network once, by `apart`."""
 
 import functools
 import math
