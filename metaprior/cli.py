@@ -28,6 +28,7 @@ app = App(
     name="metaprior",
     help="Learn a prior from a table of many small groups; predict a new group from a few rows.",
     version=__version__,
+    suppress_keyboard_interrupt=False,  # `main` says how to continue
 )
 app.command(reproduce)
 app.command(compare)
@@ -148,7 +149,6 @@ def fit(
                "split_by": split_by, "steps": steps, "seed": seed, "kind": "auto", "holdout": HOLDOUT,
                "skip_bad_tasks": skip_bad_tasks}  # fmt: skip
     count = device_count(devices)
-    by_first, speaks = among_processes(count, coordinator, processes, process_id, table)
     run = Run(out)
 
     def check() -> None:
@@ -161,6 +161,7 @@ def fit(
             run.check_same(options, table)
 
     with ExitStack() as held:
+        by_first, speaks = among_processes(count, coordinator, processes, process_id, table, held)
         by_first(check)
         if run.finished:
             run.clean()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,9 +16,17 @@ from metaprior.terminal import SHOTS, Progress, at_least, use_cache, whole_numbe
 
 
 def among_processes(
-    devices: int | str, coordinator: str | None, processes: int | None, process_id: int | None, table: Path
+    devices: int | str,
+    coordinator: str | None,
+    processes: int | None,
+    process_id: int | None,
+    table: Path,
+    held: ExitStack,
 ) -> tuple[Callable[[Callable[[], None]], None], bool]:
-    """Join the other processes of a `fit`, if there are any: how to run what the first alone does, and is this the first."""
+    """Join the other processes of a `fit`, if there are any: how to run what the first alone does, and is this the first.
+
+    Until `held` is closed, the end of one is the end of all.
+    """
     given = (coordinator, processes, process_id)
     told = any(value is not None for value in given)
     slurm = devices == "all" and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
@@ -38,6 +47,7 @@ def among_processes(
     from metaprior.run import digest
 
     runtime.join(*given)
+    held.enter_context(runtime.together())
     mark = lambda: [digest(table) if table.is_file() else "missing"]
     runtime.agree(mark, f"{table}: is not the same file in every process.")
     return runtime.by_first, runtime.first()

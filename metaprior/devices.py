@@ -1,10 +1,14 @@
 """Several devices and several processes: JAX's own runtime, with the tasks of a step spread over a mesh."""
 
+import atexit
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import equinox as eqx
@@ -20,12 +24,27 @@ from metaprior.errors import InputError
 TASKS, PARTICLES = "tasks", "particles"
 
 
+def _own() -> list[int] | None:
+    """Which of the GPUs that this process sees are its own, as `jax.distributed.initialize` takes it: `[]` means all.
+
+    Under Slurm JAX takes the one whose number the task has on its machine. That is wrong where a machine has one task, and
+    out of range where Slurm has already shared its GPUs out (`--gpus-per-task`).
+    """
+    says = os.environ.get
+    if "JAX_LOCAL_DEVICE_IDS" in os.environ or "SLURM_STEP_NUM_TASKS" not in os.environ:
+        return None
+    shared_out = len(says("CUDA_VISIBLE_DEVICES", "").split(",")) < int(says("SLURM_GPUS_ON_NODE", "0"))
+    return [] if shared_out or says("SLURM_STEP_NUM_TASKS") == says("SLURM_STEP_NUM_NODES") else None
+
+
 def join(coordinator: str | None = None, processes: int | None = None, process_id: int | None = None) -> None:
     """Make this process one of several that run the same program; without arguments as Slurm and others say."""
     if jax.distributed.is_initialized():
         return
+    # JAX's service would take SIGTERM for itself, and nobody would stop.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
-        jax.distributed.initialize(coordinator, processes, process_id)
+        jax.distributed.initialize(coordinator, processes, process_id, _own())
     except (ValueError, RuntimeError) as error:
         raise InputError(f"The processes did not find each other ({str(error).splitlines()[0]}).") from None
 
@@ -60,6 +79,33 @@ def by_first(call: Callable[[], None]) -> None:
         raise InputError("stopped, as the first process did.")
     if failed is not None:
         raise failed
+
+
+@contextmanager
+def together() -> Generator[None]:
+    """Inside, an error that one of several processes meets alone ends it at once, and the others where they next meet it.
+
+    JAX would have it wait for the others when it ends, and them for it: minutes.
+    """
+    try:
+        yield
+    except InputError:  # all processes end so
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if jax.process_count() == 1:
+            raise
+        gone = re.search(r"Gloo|NCCL|[Cc]oordination|[Hh]eartbeat", str(error)) is not None
+        status = 130 if isinstance(error, KeyboardInterrupt) else 2 if gone or isinstance(error, OSError) else 1
+
+        def leave() -> None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+        atexit.register(leave)
+        if gone:
+            raise InputError("another process has ended; continue with the same command and --resume.") from None
+        raise
 
 
 def cores(batch: int) -> None:

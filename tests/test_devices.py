@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import equinox as eqx
@@ -16,7 +18,7 @@ import pytest
 
 import metaprior
 from metaprior import files
-from metaprior.devices import agree, by_first, mesh_of
+from metaprior.devices import agree, by_first, join, mesh_of
 from metaprior.errors import InputError
 from metaprior.heads import Gaussian
 from metaprior.infer.descend import descend
@@ -97,6 +99,31 @@ def test_a_mesh_is_refused_where_devices_are_not():
         metaprior.Prior(devices=10_000).fit(tasks=[(np.zeros((3, 1)), np.arange(3.0))] * 6)
 
 
+SLURM = [
+    # tasks, machines, GPUs of the step here, those this task sees, and whether all of them are its own; as Slurm 22 says it
+    (2, 1, "4", "2,3", True),  # --gpus-per-task=2
+    (2, 1, "2", "1", True),  # --gpus-per-task=1 or --ntasks-per-gpu=1
+    (4, 1, "4", "0,1,2,3", False),  # -n 4 --gres=gpu:4
+    (2, 2, "4", "0,1,2,3", True),  # --ntasks-per-node=1 --gres=gpu:4
+    (2, 1, None, None, False),  # no GPUs
+]
+
+
+@pytest.mark.parametrize("tasks, machines, here, seen, own", SLURM)
+def test_a_task_of_slurm_takes_the_gpus_that_are_its_own(tasks, machines, here, seen, own, monkeypatch):
+    told = {"SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_STEP_NUM_NODES": str(machines), "SLURM_GPUS_ON_NODE": here,
+            "CUDA_VISIBLE_DEVICES": seen}  # fmt: skip
+    for name, value in told.items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    asked = []
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given: asked.append(given))
+    join()
+    monkeypatch.setenv("JAX_LOCAL_DEVICE_IDS", "3")
+    join()
+    assert asked == [(None, None, None, [] if own else None), (None, None, None, None)]
+
+
 def test_one_process_agrees_with_itself():
     agree(lambda: ["a"], "never said")
     with pytest.raises(InputError, match="said"):
@@ -113,34 +140,81 @@ def table(folder: Path) -> Path:
     return path
 
 
-def command(path: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "metaprior.cli", "fit", str(path), "--task", "task", "--target", "y", "--steps", "20",
-            "--method", "maml", "--out", str(out), *more]  # fmt: skip
+def command(path: Path, out: Path, *more: str, steps: int = 20) -> list[str]:
+    return [sys.executable, "-m", "metaprior.cli", "fit", str(path), "--task", "task", "--target", "y", "--method", "maml",
+            "--steps", str(steps), "--out", str(out), *more]  # fmt: skip
+
+
+def together(path: Path, out: Path, *more: str, **options: int) -> list[subprocess.Popen]:
+    """Two processes that fit one table."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = ("--devices", "all", "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id")
+    return [subprocess.Popen(command(path, out, *shared, str(i), *more, **options), env=environment(1), text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]  # fmt: skip
+
+
+def ends(running: list[subprocess.Popen]) -> list[tuple[str, str]]:
+    """What each says on standard output and on standard error."""
+    try:
+        return [process.communicate(timeout=300) for process in running]
+    finally:
+        for process in running:
+            process.kill()
 
 
 @pytest.mark.slow
 def test_two_processes_and_four_devices_fit_the_table_as_one_does(tmp_path):
     path = table(tmp_path)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     one, four, two = (tmp_path / name for name in ("one", "four", "two"))
     subprocess.run(command(path, one), env=environment(1), check=True, timeout=300)
     subprocess.run(command(path, four, "--devices", "all"), env=environment(4), check=True, timeout=300)
-    shared = ("--devices", "all", "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id")
-    running = [subprocess.Popen(command(path, two, *shared, str(i)), env=environment(1), text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=300)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
+    running = together(path, two)
+    said = [out for out, _ in ends(running)]
     assert [process.returncode for process in running] == [0, 0]
     assert "prior from" in said[0] and "prior from" not in said[1]  # the first alone speaks and writes
     assert sorted(entry.name for entry in two.iterdir()) == ["prior", "run.json"]
     asked = pl.DataFrame({"x": [-0.5, 0.5]})
     means = [metaprior.load(out / "prior").adapt().predict(asked)["mean"].to_numpy() for out in (one, four, two)]
     np.testing.assert_allclose(means[1:], [means[0]] * 2, atol=1e-4)
+
+
+STOPS = [
+    # what comes to the first or the second of two processes, and how both end
+    (signal.SIGTERM, 1, (143, 143)),  # both at the same place, with a state to continue from
+    (signal.SIGINT, 0, (130, 2)),
+    (signal.SIGKILL, 1, (2, -signal.SIGKILL)),
+]
+SAYS = {
+    143: "metaprior: stopped; continue with the same command and --resume.\n",
+    130: "metaprior: stopped; continue with the same command and --resume.\n",
+    2: "metaprior: another process has ended; continue with the same command and --resume.\n",
+}
+
+
+@pytest.mark.slow
+def test_the_end_of_one_process_ends_the_other(tmp_path):
+    """JAX by itself takes SIGTERM for itself, and where one process fails lets each wait for the other for minutes."""
+    path = table(tmp_path)
+    for number, (sent, to, expected) in enumerate(STOPS):
+        out = tmp_path / "out"
+        running = together(path, out, *["--resume"] * (number > 0), steps=1_000_000)
+        state, began = out / "checkpoint" / "maml.state", time.monotonic()
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while not any(process.poll() for process in running) and time.monotonic() - began < 200:
+            if state.exists() and state.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.05)
+        running[to].send_signal(sent)
+        began = time.monotonic()
+        said = ends(running)
+        assert tuple(process.returncode for process in running) == expected, said
+        assert time.monotonic() - began < 60
+        assert all(
+            text.endswith(SAYS[status]) for (_, text), status in zip(said, expected, strict=True) if status in SAYS
+        )
+        assert {entry.name for entry in out.iterdir()} - {"lock.part"} == {"checkpoint", "run.json"}
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,13 @@ from metaprior.protocols.runner import Study
 from metaprior.run import Run, continued
 from metaprior.sources.table import Table
 
-# --- SIGTERM
+# --- SIGTERM and Ctrl-C
 
 
-def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(fitted, tmp_path, call, monkeypatch):
+@pytest.mark.parametrize("number, ends", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(
+    number, ends, fitted, tmp_path, call, monkeypatch
+):
     """The signal comes while a state is written: the state is kept, and the next step is not taken."""
     assert threading.current_thread() is threading.main_thread()  # where signals are handled
     save, seen = metaprior.stages.files.save, []
@@ -39,12 +42,12 @@ def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(fitted, 
         save(path, tree)
         if not seen and path.name.endswith(".state"):
             seen.append(path)
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(metaprior.stages.files, "save", saves)
     before = signal.getsignal(signal.SIGTERM)
     status, _, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run")
-    assert status == 143 and err == "metaprior: stopped; continue with the same command and --resume.\n"
+    assert status == ends and err == "metaprior: stopped; continue with the same command and --resume.\n"
     assert seen[0].exists() and not (tmp_path / "run" / "prior").exists()
     assert signal.getsignal(signal.SIGTERM) is before
     status, _, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run", "--resume")
