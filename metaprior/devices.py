@@ -92,10 +92,14 @@ def together() -> Generator[None]:
     except InputError:  # all processes end so
         raise
     except (Exception, KeyboardInterrupt) as error:
-        if jax.process_count() == 1:
+        if not jax.distributed.is_initialized():
             raise
-        gone = re.search(r"Gloo|NCCL|[Cc]oordination|[Hh]eartbeat", str(error)) is not None
-        status = 130 if isinstance(error, KeyboardInterrupt) else 2 if gone or isinstance(error, OSError) else 1
+        said, message = str(error), None
+        if "Unable to initialize backend" in said:
+            message = f"JAX does not start in this process: {said.splitlines()[0]}"
+        elif re.search(r"Gloo|NCCL|[Cc]oordination|[Hh]eartbeat", said):
+            message = "another process has ended; continue with the same command and --resume."
+        status = 130 if isinstance(error, KeyboardInterrupt) else 2 if message or isinstance(error, OSError) else 1
 
         def leave() -> None:
             sys.stdout.flush()
@@ -103,8 +107,8 @@ def together() -> Generator[None]:
             os._exit(status)
 
         atexit.register(leave)
-        if gone:
-            raise InputError("another process has ended; continue with the same command and --resume.") from None
+        if message:
+            raise InputError(message) from None
         raise
 
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import FIT, tiny_csv
 
 import metaprior
-from metaprior import culprits, faults
+from metaprior import culprits, faults, stages
 from metaprior.errors import InputError
 from metaprior.fit import fit
 from metaprior.groups import check_all
@@ -36,7 +36,7 @@ def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(
 ):
     """The signal comes while a state is written: the state is kept, and the next step is not taken."""
     assert threading.current_thread() is threading.main_thread()  # where signals are handled
-    save, seen = metaprior.stages.files.save, []
+    save, seen = stages.files.save, []
 
     def saves(path, tree):
         save(path, tree)
@@ -44,7 +44,7 @@ def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(
             seen.append(path)
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(metaprior.stages.files, "save", saves)
+    monkeypatch.setattr(stages.files, "save", saves)
     before = signal.getsignal(signal.SIGTERM)
     status, _, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run")
     assert status == ends and err == "metaprior: stopped; continue with the same command and --resume.\n"
