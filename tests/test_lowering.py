@@ -193,6 +193,28 @@ def test_sums_of_outer_products_are_products_of_rows(equation, a, b, turned):
     np.testing.assert_allclose(call(a, b), np.einsum(equation, a, b), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "equation, a, b, axes",
+    [
+        ("tnr,tnd->rd", (3, 5, 8), (3, 5, 9), 1),
+        ("tnr,tn->r", (3, 5, 8), (3, 5), 1),
+        ("tnrs,tnd->rsd", (3, 5, 2, 4), (3, 5, 1), 1),
+        ("ptnr,tpnd->prd", (2, 3, 5, 1), (3, 2, 5, 9), 1),  # particles
+        ("ptnr,tpnd->prd", (2, 3, 5, 8), (3, 2, 5, 9), 1),  # and turned
+        ("tnr,ntd->rd", (3, 5, 8), (5, 3, 9), 1),
+        ("tnr,tnd->rd", (3, 0, 8), (3, 0, 9), 1),
+        ("tnr,tnd->rd", (3, 5, 256), (3, 5, 256), 2),
+    ],
+)
+def test_sums_over_tasks_and_rows_have_one_axis(equation, a, b, axes):
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in (a, b))
+    call = jax.jit(lambda a, b: jnp.einsum(equation, a, b))
+    (over,) = re.findall(r"contracting_dims = \[([^]]*)\]", call.lower(a, b).as_text())
+    assert len(over.split(",")) == axes
+    np.testing.assert_allclose(call(a, b), np.einsum(equation, a, b), rtol=1e-5, atol=1e-5)
+
+
 def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
     """To the second order, as MAML takes them; and in double precision, which is left alone, to all digits."""
     rng = np.random.default_rng(0)
@@ -211,7 +233,7 @@ def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
 
 def test_another_jax_keeps_its_products(monkeypatch):
     monkeypatch.delattr(metaprior.lowering.mlir, "_platform_specific_lowerings")
-    metaprior.lowering._rows_for_outer_products()
+    metaprior.lowering._sums_of_outer_products()
 
 
 def test_random_bits_take_no_loop():
