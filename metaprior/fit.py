@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+from jax.extend.core import Literal
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metaprior import devices
+from metaprior.lowering import apart
 from metaprior.method import AbstractMethod
 from metaprior.task import Task
 
@@ -79,6 +81,22 @@ def _mean_loss(method, tasks, keys, at_once, mesh):
     return devices.spread(weighted, mesh)(arrays, *leaves, keys)
 
 
+def _draw(source, keys):
+    """Tasks, drawn apart, or everything that reads them would draw them again; what is the same for every key, such as a
+    mask of ones, stays known to the compiler.
+    """
+    draw = jax.vmap(source)
+    traced = jax.make_jaxpr(draw)(keys).jaxpr
+    from_keys = set(traced.invars)
+    for line in traced.eqns:
+        if not from_keys.isdisjoint(v for v in line.invars if not isinstance(v, Literal)):
+            from_keys.update(line.outvars)
+    leaves, tree = jax.tree.flatten(draw(keys))
+    drawn = jax.tree.leaves(apart(lambda source, keys: jax.vmap(source)(keys))(source, keys))
+    varies = [not isinstance(v, Literal) and v in from_keys for v in traced.outvars]
+    return jax.tree.unflatten(tree, [new if v else old for v, new, old in zip(varies, drawn, leaves, strict=True)])
+
+
 def _gradient(params, rest, source, keys, at_once, mesh):
     """Mean loss over new tasks and its gradient; `at_once` tasks after another, so that only theirs are in memory."""
     arrays, static = eqx.partition((rest, source), eqx.is_array)
@@ -86,7 +104,7 @@ def _gradient(params, rest, source, keys, at_once, mesh):
     def weighted(whole, task_keys, loss_keys, weights):
         params, arrays = whole
         rest, source = eqx.combine(arrays, static)
-        tasks, count = jax.vmap(source)(task_keys), weights.shape[0]
+        tasks, count = _draw(source, task_keys), weights.shape[0]
 
         def part(tasks, keys, weights):
             def loss(params):

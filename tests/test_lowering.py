@@ -201,6 +201,7 @@ def test_sums_of_outer_products_are_products_of_rows(equation, a, b, turned):
         ("tnrs,tnd->rsd", (3, 5, 2, 4), (3, 5, 1), 1),
         ("ptnr,tpnd->prd", (2, 3, 5, 1), (3, 2, 5, 9), 1),  # particles
         ("ptnr,tpnd->prd", (2, 3, 5, 8), (3, 2, 5, 9), 1),  # and turned
+        ("tpd,tqd->pq", (3, 5, 40), (3, 4, 40), 1),  # a kernel that tasks share
         ("tnr,ntd->rd", (3, 5, 8), (5, 3, 9), 1),
         ("tnr,tnd->rd", (3, 0, 8), (3, 0, 9), 1),
         ("tnr,tnd->rd", (3, 5, 256), (3, 5, 256), 2),
@@ -212,6 +213,25 @@ def test_sums_over_tasks_and_rows_have_one_axis(equation, a, b, axes):
     call = jax.jit(lambda a, b: jnp.einsum(equation, a, b))
     (over,) = re.findall(r"contracting_dims = \[([^]]*)\]", call.lower(a, b).as_text())
     assert len(over.split(",")) == axes
+    np.testing.assert_allclose(call(a, b), np.einsum(equation, a, b), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "equation, kernel, batches",
+    [
+        ("qp,tpd->tqd", (4, 5), 1),
+        ("qp,tpd->qtd", (4, 5), 1),
+        ("pq,stpd->stqd", (5, 4), 2),
+        ("qp,tpd->tqd", (90, 5), 0),  # larger than what it is for
+    ],
+)
+def test_a_kernel_that_tasks_share_is_one_for_each(equation, kernel, batches):
+    rng = np.random.default_rng(0)
+    particles = (2, 3, 5, 80) if "s" in equation else (3, 5, 80)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in (kernel, particles))
+    call = jax.jit(lambda a, b: jnp.einsum(equation, a, b))
+    every = re.findall(r"batching_dims = \[([^]]*)\] x", call.lower(a, b).as_text())
+    assert (len(every[0].split(",")) if every else 0) == batches
     np.testing.assert_allclose(call(a, b), np.einsum(equation, a, b), rtol=1e-5, atol=1e-5)
 
 
@@ -233,7 +253,7 @@ def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
 
 def test_another_jax_keeps_its_products(monkeypatch):
     monkeypatch.delattr(metaprior.lowering.mlir, "_platform_specific_lowerings")
-    metaprior.lowering._sums_of_outer_products()
+    metaprior.lowering._products()
 
 
 def test_random_bits_take_no_loop():
