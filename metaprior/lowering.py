@@ -78,8 +78,7 @@ def _products() -> None:
 
     It brings every product into the form of a batch of matrices, rows with columns. What stands otherwise is turned round
     in memory before, together with everything elementwise that leads to it, which is computed again in that order. The
-    forms below need none of that. With them MAML with 5 steps trains a tenth, MAML with one step and ensembles an eighth
-    and BMAML two fifths faster.
+    forms below need none of that; docs/performance.md says what each brought.
     """
     product = jax.lax.dot_general_p
     try:
