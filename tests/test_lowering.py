@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import metaprior.lowering
+from metaprior.fit import _draw
 
 SYMMETRIC = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
 SYMMETRIC = (SYMMETRIC @ SYMMETRIC.swapaxes(-1, -2) + np.eye(4)).astype(np.float32)
@@ -254,6 +255,16 @@ def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
 def test_another_jax_keeps_its_products(monkeypatch):
     monkeypatch.delattr(metaprior.lowering.mlir, "_platform_specific_lowerings")
     metaprior.lowering._products()
+
+
+def test_tasks_are_drawn_apart_but_for_what_no_key_changes():
+    source, keys = metaprior.sources.Sinusoid(), jr.split(jr.key(0), 3)
+    for drawn, expected in zip(
+        *(jax.tree.leaves(f(source, keys)) for f in (_draw, lambda s, k: jax.vmap(s)(k))), strict=True
+    ):
+        np.testing.assert_allclose(drawn, expected, rtol=1e-5, atol=1e-6)
+    text = lambda part: jax.jit(lambda keys: getattr(_draw(source, keys).support, part)).lower(keys).compile().as_text()
+    assert 'inlineable="false"' in text("y") and "call(" not in text("mask")
 
 
 def test_random_bits_take_no_loop():
