@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jax.extend.core import Literal
+from jax.extend.core import Literal, jaxpr_as_fun
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -85,16 +85,15 @@ def _draw(source, keys):
     """Tasks, drawn apart, or everything that reads them would draw them again; what is the same for every key, such as a
     mask of ones, stays known to the compiler.
     """
-    draw = jax.vmap(source)
-    traced = jax.make_jaxpr(draw)(keys).jaxpr
-    from_keys = set(traced.invars)
+    traced, shapes = jax.make_jaxpr(jax.vmap(source), return_shape=True)(keys)
+    from_keys = set(traced.jaxpr.invars)
     for line in traced.eqns:
         if not from_keys.isdisjoint(v for v in line.invars if not isinstance(v, Literal)):
             from_keys.update(line.outvars)
-    leaves, tree = jax.tree.flatten(draw(keys))
-    drawn = jax.tree.leaves(apart(lambda source, keys: jax.vmap(source)(keys))(source, keys))
-    varies = [not isinstance(v, Literal) and v in from_keys for v in traced.outvars]
-    return jax.tree.unflatten(tree, [new if v else old for v, new, old in zip(varies, drawn, leaves, strict=True)])
+    varies = [not isinstance(v, Literal) and v in from_keys for v in traced.jaxpr.outvars]
+    draw = jaxpr_as_fun(traced)
+    leaves = [new if v else old for v, new, old in zip(varies, apart(draw)(keys), draw(keys), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
 def _gradient(params, rest, source, keys, at_once, mesh):
