@@ -100,22 +100,22 @@ def _form(over, batch, a, b) -> Callable | None:
     """What to make of a product `over` some axes of `a` and some of `b`; `None` as it is."""
     if not a.dtype == b.dtype == jnp.float32:
         return None
-    free = [_free(x, *axes) for x, *axes in zip((a, b), over, batch)]
-    shapes = [[x.shape[axis] for axis in axes] for x, axes in zip((a, b), free)]
     if len(over[0]) > 1:
-        if math.prod(shapes[0]) * math.prod(shapes[1]) >= 256**2:  # it would be slower
+        free = [_free(x, *axes) for x, *axes in zip((a, b), over, batch)]
+        entries = math.prod(x.shape[axis] for x, axes in zip((a, b), free) for axis in axes)
+        if entries >= 256**2:  # it would be slower
             return None
-        inside = any(axes and min(axes) < max(summed) for axes, summed in zip(free, over))
-        return _summed_after if inside and not batch[0] else _over_one_axis
+        between = any(axes and min(axes) < max(summed) for axes, summed in zip(free, over))
+        return _summed_after if between and not batch[0] else _over_one_axis
     if not batch[0]:
         inside = lambda array, axes: axes and 0 < axes[0] < array.ndim - 1
-        one = lambda x, y, axes: x.ndim == 2 and inside(y, axes) and x.size <= math.prod(y.shape[axes[0] :])
-        return _matrix_for_each if one(a, b, over[1]) or one(b, a, over[0]) else None
-    leading = tuple(range(a.ndim - 2))
-    if a.ndim == b.ndim > 2 and all(tuple(dims) == leading for dims in batch) and min(a.shape[-1], b.shape[-1]) >= 8:
-        rows = (a.ndim - 2,)
-        return _turned if tuple(over[0]) == tuple(over[1]) == rows and a.shape[-2] <= 100 else None
-    return None
+        small = lambda x, y, axes: x.ndim == 2 and inside(y, axes) and x.size <= math.prod(y.shape[axes[0] :])
+        return _matrix_for_each if small(a, b, over[1]) or small(b, a, over[0]) else None
+    leading, rows = tuple(range(a.ndim - 2)), (a.ndim - 2,)
+    same = lambda pair, axes: tuple(map(tuple, pair)) == (axes, axes)
+    own = a.ndim == b.ndim > 2 and same(batch, leading) and same(over, rows)
+    # With few columns or many rows there is nothing to gain.
+    return _turned if own and min(a.shape[-1], b.shape[-1]) >= 8 and a.shape[-2] <= 100 else None
 
 
 def _free(array, over, batch) -> list[int]:

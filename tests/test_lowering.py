@@ -173,6 +173,15 @@ def test_jit_compiles_once_with_the_effort_of_the_first_call(monkeypatch):
 OVER_ROWS = "bnr,bnd->brd"
 
 
+def lowered(equation, *shapes) -> str:
+    """The program of a product of arrays of these shapes; its values are numpy's."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    call = jax.jit(lambda *arrays: jnp.einsum(equation, *arrays))
+    np.testing.assert_allclose(call(*arrays), np.einsum(equation, *arrays), rtol=1e-5, atol=1e-5)
+    return call.lower(*arrays).as_text()
+
+
 @pytest.mark.parametrize(
     ("equation", "a", "b", "turned"),
     [
@@ -187,11 +196,7 @@ OVER_ROWS = "bnr,bnd->brd"
     ],
 )
 def test_sums_of_outer_products_are_products_of_rows(equation, a, b, turned):
-    rng = np.random.default_rng(0)
-    a, b = (rng.normal(size=shape).astype(np.float32) for shape in (a, b))
-    call = jax.jit(lambda a, b: jnp.einsum(equation, a, b))
-    assert call.lower(a, b).as_text().count("optimization_barrier") == turned
-    np.testing.assert_allclose(call(a, b), np.einsum(equation, a, b), rtol=1e-5, atol=1e-5)
+    assert lowered(equation, a, b).count("optimization_barrier") == turned
 
 
 @pytest.mark.parametrize(
@@ -209,12 +214,8 @@ def test_sums_of_outer_products_are_products_of_rows(equation, a, b, turned):
     ],
 )
 def test_sums_over_tasks_and_rows_have_one_axis(equation, a, b, axes):
-    rng = np.random.default_rng(0)
-    a, b = (rng.normal(size=shape).astype(np.float32) for shape in (a, b))
-    call = jax.jit(lambda a, b: jnp.einsum(equation, a, b))
-    (over,) = re.findall(r"contracting_dims = \[([^]]*)\]", call.lower(a, b).as_text())
+    (over,) = re.findall(r"contracting_dims = \[([^]]*)\]", lowered(equation, a, b))
     assert len(over.split(",")) == axes
-    np.testing.assert_allclose(call(a, b), np.einsum(equation, a, b), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -227,13 +228,9 @@ def test_sums_over_tasks_and_rows_have_one_axis(equation, a, b, axes):
     ],
 )
 def test_a_kernel_that_tasks_share_is_one_for_each(equation, kernel, batches):
-    rng = np.random.default_rng(0)
     particles = (2, 3, 5, 80) if "s" in equation else (3, 5, 80)
-    a, b = (rng.normal(size=shape).astype(np.float32) for shape in (kernel, particles))
-    call = jax.jit(lambda a, b: jnp.einsum(equation, a, b))
-    every = re.findall(r"batching_dims = \[([^]]*)\] x", call.lower(a, b).as_text())
+    every = re.findall(r"batching_dims = \[([^]]*)\] x", lowered(equation, kernel, particles))
     assert (len(every[0].split(",")) if every else 0) == batches
-    np.testing.assert_allclose(call(a, b), np.einsum(equation, a, b), rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
