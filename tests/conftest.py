@@ -1,6 +1,7 @@
 """Shared by all tests: a compilation cache, the data folder, a tiny table and a prior fitted on it."""
 
 import os
+import signal
 import sys
 import time
 from importlib.metadata import version
@@ -49,6 +50,14 @@ LONG = ("test_faults_slow", "test_devices", "test_defaults_slow", "test_oracles_
 def pytest_collection_modifyitems(items):
     """Files of long slow tests first: at the end no worker waits for minutes while another one has a test left."""
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+@pytest.fixture
+def ctrl_c():
+    """SIGINT as at a terminal, here and in processes started here: what was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 @pytest.fixture(autouse=True)

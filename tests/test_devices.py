@@ -194,7 +194,7 @@ SAYS = {
 
 
 @pytest.mark.slow
-def test_the_end_of_one_process_ends_the_other(tmp_path):
+def test_the_end_of_one_process_ends_the_other(tmp_path, ctrl_c):
     """JAX by itself takes SIGTERM for itself, and where one process fails lets each wait for the other for minutes."""
     path = table(tmp_path)
     for number, (sent, to, expected) in enumerate(STOPS):

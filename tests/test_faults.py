@@ -32,7 +32,7 @@ from metaprior.sources.table import Table
 
 @pytest.mark.parametrize("number, ends", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(
-    number, ends, fitted, tmp_path, call, monkeypatch
+    number, ends, fitted, tmp_path, call, monkeypatch, ctrl_c
 ):
     """The signal comes while a state is written: the state is kept, and the next step is not taken. Ctrl-C ends what the
     main thread does."""
