@@ -41,7 +41,7 @@ def _bytes(product: Any) -> float:
 def _of(jaxpr: Any, cost: Callable[[Any], float]) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
+        if equation.primitive.name in ("dot_general", "matrix_product"):
             total += cost(equation)
             continue
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1

@@ -310,9 +310,9 @@ def operations(batch, steps):
 
 def test_operations_grow_linearly_with_tasks_and_inner_steps():
     assert operations(8, 1) == pytest.approx(8 * operations(1, 1), rel=1e-6)
-    one, two, three, six = (operations(1, steps) for steps in (1, 2, 3, 6))
-    assert six - three == pytest.approx(3 * (three - two), rel=0.02)
-    assert one < two - (three - two)  # a single step by rows
+    one, six, seven, nine = (operations(1, steps) for steps in (1, 6, 7, 9))
+    assert nine - seven == pytest.approx(2 * (seven - six), rel=0.02)
+    assert one < six - 5 * (seven - six)  # by rows
 
 
 def test_tasks_of_different_sizes_share_one_compiled_program():

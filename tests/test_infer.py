@@ -14,7 +14,7 @@ from metaprior.infer.descend import LONGEST, Curvature, descend
 from metaprior.infer.gaussian import Diagonal, Full, LowRank
 from metaprior.infer.gp import cholesky, contrast
 from metaprior.infer.laplace import fisher_roots, laplace, log_det
-from metaprior.infer.rows import cheaper, large, outputs_after_step
+from metaprior.infer.rows import by_rows, cheaper, outputs_after_steps
 from metaprior.infer.svgd import bandwidth, direction, svgd
 from metaprior.nets.conv import Conv4
 from metaprior.nets.mlp import apply, mlp
@@ -57,49 +57,51 @@ def test_first_order_stops_the_inner_gradient_only(x64):
     np.testing.assert_allclose(both, [2 * adapted * (1 - 0.1 * 12.0), 2 * adapted])
 
 
-STEPS_BY_ROWS = {  # depth, rows of the support, options
-    "two layers": (2, 4, {}),
-    "three layers": (3, 4, {}),
-    "one row": (2, 1, {}),
-    "more rows than units": (2, 30, {}),
-    "no row": (2, 0, {}),
-    "first order": (3, 4, {"first_order": True}),
+BY_ROWS = {  # which layers are, rows of the support, options
+    "one step": ([False, True, False], 4, {}),
+    "two steps": ([False, True, True, True], 4, {"steps": 2}),
+    "five steps": ([True, True, True], 2, {"steps": 5}),
+    "one row": ([True, True, True], 1, {"steps": 2}),
+    "more rows than units": ([False, True, False], 30, {}),
+    "no row": ([True, True, True], 0, {"steps": 2}),
+    "first order": ([False, True, True, True], 4, {"steps": 2, "first_order": True}),
 }
 
 
-@pytest.mark.parametrize("depth, rows, options", STEPS_BY_ROWS.values(), ids=STEPS_BY_ROWS)
-def test_a_step_by_rows_is_a_step(depth, rows, options, x64, key):
+@pytest.mark.parametrize("chosen, rows, options", BY_ROWS.values(), ids=BY_ROWS)
+def test_steps_by_rows_are_steps(chosen, rows, options, x64, key):
     """The same outputs and derivatives, in everything: nothing but the order of the sums differs."""
     keys = jax.random.split(key, 5)
-    net = mlp(2, 3, 12, depth, key=keys[0], activation=jnp.tanh)
+    net = mlp(2, 3, 12, len(chosen) - 1, key=keys[0], activation=jnp.tanh)
     draw = lambda k, *shape: jax.random.normal(k, shape)
     x, y, query, along = draw(keys[1], rows, 2), draw(keys[2], rows, 3), draw(keys[3], 5, 2), draw(keys[4], 5, 3)
-    assert large(net, len(query)) == [False, *(depth - 1) * [True], False]
+    assert by_rows(net, rows, len(query), options.get("steps", 1)) == chosen
 
-    def by_rows(net, x, y, query, rate):
-        return outputs_after_step(lambda raw: ((raw - y) ** 2).sum() / 7, net, x, query, rate, **options)
+    def without_weights(net, x, y, query, rate):
+        return outputs_after_steps(lambda raw: ((raw - y) ** 2).sum() / 7, net, x, query, rate, **options)
 
-    def by_weights(net, x, y, query, rate):
+    def with_weights(net, x, y, query, rate):
         return apply(descend(lambda w: ((apply(w, x) - y) ** 2).sum() / 7, net, rate, **options), query)
 
     arguments = eqx.filter((net, x, y, query, jnp.asarray(0.3)), eqx.is_inexact_array)
     rest = eqx.filter(net, eqx.is_inexact_array, inverse=True)
     found, expected = (
         jax.value_and_grad(lambda a: (along * f(eqx.combine(a[0], rest), *a[1:])).sum())(arguments)
-        for f in (by_rows, by_weights)
+        for f in (without_weights, with_weights)
     )
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_when_a_step_by_rows_is_cheaper(key):
-    net = mlp(1, 1, 40, 2, key=key)
-    assert cheaper(net, 0.01, 20) and cheaper(net, jnp.asarray(0.01), 20)
-    assert not cheaper(net, 0.01, 21)  # 21 (40 + 40) > 40 · 40
-    assert not cheaper(net, jax.tree.map(jnp.ones_like, eqx.filter(net, eqx.is_inexact_array)), 20)
-    assert not cheaper(net, Curvature.init(net, 0.01, 1), 20)
-    assert not cheaper(eqx.nn.MLP(1, 1, 40, 2, use_bias=False, key=key), 0.01, 20)
-    assert not cheaper(Conv4.init(5, key=key), 0.01, 5)
+def test_when_steps_by_rows_are_cheaper(key):
+    net, rates = mlp(1, 1, 40, 2, key=key), Curvature.init(mlp(1, 1, 40, 2, key=key), 0.01, 1)
+    assert cheaper(net, 0.01, 10, 20, 1) and cheaper(net, jnp.asarray(0.01), 10, 20, 1)
+    assert not cheaper(net, 0.01, 10, 21, 1)  # 21 (40 + 40) > 40 · 40
+    assert cheaper(net, 0.01, 10, 12, 5) and not cheaper(net, 0.01, 10, 13, 5)  # 10 · 53 (40 + 40) > (10 + 16) 40 · 40
+    assert not cheaper(net, 0.01, 1, 1, 6) and not cheaper(net, 0.01, 10, 10, 0)
+    assert not cheaper(net, rates, 10, 10, 1) and not cheaper(net, eqx.filter(net, eqx.is_inexact_array), 10, 10, 1)
+    assert not cheaper(eqx.nn.MLP(1, 1, 40, 2, use_bias=False, key=key), 0.01, 10, 10, 1)
+    assert not cheaper(Conv4.init(5, key=key), 0.01, 5, 5, 1)
 
 
 def test_a_rate_a_weight():

@@ -1,6 +1,5 @@
-"""A step of descent without the weights that it leads to."""
+"""Descent without the weights that it leads to."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,72 +8,104 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaprior.nets.mlp import affine, apply, layers
+from metaprior.nets.mlp import affine, layers
+from metaprior.products import nn, nt
+
+LONGEST = 5  # steps: each stands for itself in the program, and takes half a second to compile
+LOOP = 16  # rows through a task's own weights that take as long as to carry the weights through a loop over steps
 
 
-def large(net: eqx.nn.MLP, rows: int) -> list[bool]:
-    """For each layer, whether few enough rows go through it after the step: rows (inputs + outputs) ≤ inputs · outputs."""
-    return [rows * sum(layer.weight.shape) <= math.prod(layer.weight.shape) for layer in net.layers]
+def by_rows(net: eqx.nn.MLP, support: int, query: int, steps: int) -> list[bool]:
+    """For each layer, whether `outputs_after_steps` does without its weights, for so many rows of support and query.
+
+    It then takes support · rows · (inputs + outputs) multiplications a step, rows being those that go through the layer after
+    a step, in the place of support · inputs · outputs, and of carrying the weights through a loop where steps are many.
+    """
+    rows, kept = support * (steps - 1) + query, LOOP if steps > 1 else 0
+    sizes = [layer.weight.shape for layer in net.layers]
+    return [support * rows * (i + o) <= (support + kept) * i * o for o, i in sizes]
 
 
-def cheaper(net: Any, rate: Any, rows: int) -> bool:
-    """Whether `outputs_after_step` does less than one step of `descend`: for a dense network with one rate for all of its weights
-    and a layer that is `large` beside the `rows` of the query."""
+def cheaper(net: Any, rate: Any, support: int, query: int, steps: int) -> bool:
+    """Whether `outputs_after_steps` does less than `descend`: for a few steps of a dense network with one rate for all of its
+    weights and a layer that is large beside the rows."""
     dense = isinstance(net, eqx.nn.MLP) and all(layer.bias is not None for layer in net.layers)
-    return dense and eqx.is_array_like(rate) and jnp.ndim(rate) == 0 and any(large(net, rows))
+    one = eqx.is_array_like(rate) and jnp.ndim(rate) == 0
+    return dense and one and 1 <= steps <= LONGEST and any(by_rows(net, support, query, steps))
 
 
-def outputs_after_step(
+def outputs_after_steps(
     risk: Callable[[Float[Array, "n r"]], Float[Array, ""]],
     net: eqx.nn.MLP,
     support: Float[Array, "n d"],
     query: Float[Array, "m d"],
     rate: Any,
+    steps: int = 1,
     *,
     first_order: bool = False,
 ) -> Float[Array, "m r"]:
-    """What `apply(descend(lambda w: risk(apply(w, support)), net, rate), query)` gives, in another order of the same sums.
+    """What `apply(descend(lambda w: risk(apply(w, support)), net, rate, steps), query)` gives, in another order of its sums.
 
     The gradient of a layer's weights W is a sum over the support's rows, G = Σᵢ gᵢ sᵢᵀ, with sᵢ what goes into the layer and
-    gᵢ the gradient of what comes out, so that after the step it gives x ↦ W x + b - α Σᵢ gᵢ (sᵢᵀ x + 1): no weights of a
-    task's own. What many tasks share is one product with W for all their rows, in the backward pass as well. Layers that
-    are not `large` get their weights, as `descend` makes them.
+    gᵢ the gradient of what comes out, so that after a step it gives x ↦ W x + b - α Σᵢ gᵢ (sᵢᵀ x + 1), and after several
+    the sum over those of all: no task has weights of its own. What tasks share is one product with W for the rows of all,
+    in the backward pass as well. Layers for which `by_rows` says no get their weights, as `descend` makes them.
 
     Args:
         risk: of the raw outputs at the rows of `support`, in nats.
-        net: before the step, with biases.
+        net: before the first step, with biases.
         support, query: rows of x.
         rate: α, one number.
-        first_order: take the inner gradient as a constant.
+        steps: number of steps.
+        first_order: take the inner gradients as constants.
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from metaprior.infer.rows import outputs_after_step
+        >>> from metaprior.infer.rows import outputs_after_steps
         >>> from metaprior.nets.mlp import mlp
         >>> net, x = mlp(1, 1, 8, 2, key=jax.random.key(0)), jnp.ones((3, 1))
-        >>> outputs_after_step(lambda raw: ((raw - 1.0) ** 2).mean(), net, x, x[:2], 0.1).shape
+        >>> outputs_after_steps(lambda raw: ((raw - 1.0) ** 2).mean(), net, x, x[:2], 0.1).shape
         (2, 1)
     """
-    big = large(net, len(query))
-    part = lambda name: lambda net: [getattr(layer, name) for layer, by_rows in zip(net.layers, big) if by_rows]
-    biases = part("bias")
-    # With a bias for every row: its gradient is gᵢ.
-    each = [jnp.broadcast_to(bias, (len(support), *bias.shape)) for bias in biases(net)]
-    before = eqx.tree_at(biases, net, each)
-    move = eqx.tree_at(part("weight"), jax.tree.map(eqx.is_inexact_array, before), replace_fn=lambda _: False)
-    moving, fixed = eqx.partition(before, move)
-    loss = lambda w: risk(apply(eqx.combine(w, fixed), support))
-    constant = jax.lax.stop_gradient if first_order else lambda a: a
-    step = jax.tree.map(lambda gradient: -rate * gradient, constant(jax.grad(loss)(moving)))
-    after = eqx.combine(eqx.apply_updates(moving, step), fixed)
+    chosen = by_rows(net, len(support), len(query), steps)
+    still = lambda net: [a for layer, rows in zip(net.layers, chosen) if rows for a in (layer.weight, layer.bias)]
+    moves = eqx.tree_at(still, jax.tree.map(eqx.is_inexact_array, net), replace_fn=lambda _: False)
+    moving, fixed = eqx.partition(net, moves)
+    # Added to what comes out of a layer; its gradient is gᵢ.
+    zeros = [
+        jnp.zeros((len(support), *layer.bias.shape), layer.bias.dtype) if rows else None
+        for layer, rows in zip(net.layers, chosen)
+    ]
 
-    moves = iter(biases(step))  # -α gᵢ
-    s, x = support, query
-    for layer, (old, activation), (new, activated), by_rows in zip(net.layers, layers(before), layers(after), big):
-        if by_rows:
-            inner = jnp.einsum("id,nd->in", constant(s), x) + 1
-            y = affine(layer, x) + jnp.einsum("ir,in->nr", next(moves), inner)
-        else:
-            y = affine(new, x)
-        s, x = activation(affine(old, s)), activated(y)
-    return x
+    def forward(moving, added, more, x):
+        """Outputs, and what goes into each layer."""
+        inputs = []
+        for (layer, activation), rows, plus in zip(layers(eqx.combine(moving, fixed)), added, more):
+            inputs.append(x)
+            y = affine(layer, x)
+            if rows is not None:
+                s, step = rows
+                y = y + nn(nt(x, s) + 1, step)
+            x = activation(y if plus is None else y + plus)
+        return x, inputs
+
+    def loss(varied, added):
+        moving, more = varied
+        raw, inputs = forward(moving, added, more, support)
+        return risk(raw), inputs
+
+    constant = jax.lax.stop_gradient if first_order else lambda a: a
+    added = nothing = [None] * len(chosen)
+    for _ in range(steps):
+        gradient, inputs = constant(jax.grad(loss, has_aux=True)((moving, zeros), added))
+        step, news = jax.tree.map(lambda g: -rate * g, gradient)
+        moving = eqx.apply_updates(moving, step)
+        added = [_with(rows, s, new) for rows, s, new in zip(added, inputs, news)]
+    return forward(moving, added, nothing, query)[0]
+
+
+def _with(rows: tuple[Array, Array] | None, s: Array, step: Array | None) -> tuple[Array, Array] | None:
+    """The rows of another step beside those before: sᵢ and -α gᵢ."""
+    if step is None or rows is None:
+        return None if step is None else (s, step)
+    return jnp.concatenate([rows[0], s]), jnp.concatenate([rows[1], step])

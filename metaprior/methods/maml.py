@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.random as jr
 
 from metaprior.infer.descend import descend
-from metaprior.infer.rows import cheaper, outputs_after_step
+from metaprior.infer.rows import cheaper, outputs_after_steps
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Particles
@@ -69,12 +69,11 @@ class MAML(AbstractMethod):
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)
-        if self.steps != 1 or not cheaper(self.net, self.inner_lr, len(task.query.x)):
+        x, z = task.support.x, task.query.x
+        if self.checkpoints is not None or not cheaper(self.net, self.inner_lr, len(x), len(z), self.steps):
             return self.risk(self.adapt(task.support, inner), task.query, outer)
         risk = lambda raw: self.head.risk(raw, task.support, key=inner)
-        raw = outputs_after_step(
-            risk, self.net, task.support.x, task.query.x, self.inner_lr, first_order=self.first_order
-        )
+        raw = outputs_after_steps(risk, self.net, x, z, self.inner_lr, self.steps, first_order=self.first_order)
         return self.head.risk(raw, task.query, key=outer)
 
     def posterior(self, support, *, key):
