@@ -73,7 +73,7 @@ def outputs_after_steps(
     moving, fixed = eqx.partition(net, moves)
     # Added to what comes out of a layer; its gradient is gᵢ.
     zeros = [
-        jnp.zeros((len(support), *layer.bias.shape), layer.bias.dtype) if rows else None
+        jnp.zeros((len(support), len(layer.weight)), layer.weight.dtype) if rows else None
         for layer, rows in zip(net.layers, chosen)
     ]
 
