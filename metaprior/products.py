@@ -37,9 +37,10 @@ PRODUCT = Primitive("matrix_product")
 
 
 def _bind(a, b, form):
+    kind = jnp.result_type(a, b)
     leading = tuple(range(a.ndim - 2))
     over = tuple((len(leading) + axis,) for axis in SUMMED[form])
-    return PRODUCT.bind(a, b, form=form, dimension_numbers=(over, (leading, leading)))
+    return PRODUCT.bind(a.astype(kind), b.astype(kind), form=form, dimension_numbers=(over, (leading, leading)))
 
 
 def _plain(a, b, *, form, dimension_numbers):
@@ -51,10 +52,10 @@ def _shape(a, b, *, form, dimension_numbers):
     return a.update(shape=(*a.shape[:-2], rows, columns))
 
 
-def _batched(arrays, axes, *, form, dimension_numbers):
-    (size,) = {x.shape[axis] for x, axis in zip(arrays, axes) if axis is not None}
-    whole = lambda x, axis: jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
-    return _bind(*map(whole, arrays, axes), form), 0
+def _batched(arrays, axes, **params):
+    if None in axes:  # what all share: one large product, in the form that JAX finds
+        return jax.vmap(lambda a, b: _plain(a, b, **params), axes)(*arrays), 0
+    return _bind(*(jnp.moveaxis(x, axis, 0) for x, axis in zip(arrays, axes)), params["form"]), 0
 
 
 PRODUCT.def_impl(jax.jit(_plain, static_argnames=("form", "dimension_numbers")))
