@@ -12,6 +12,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 from metaprior import Data, Spec, Task, fit, split
 from metaprior.heads import Categorical, Gaussian
 from metaprior.infer.gaussian import Diagonal
+from metaprior.infer.rows import cheaper
 from metaprior.methods import METHODS, VERSA, ALPaCA
 
 
@@ -33,6 +34,20 @@ def agree(posterior, query, mean, covariance, y):
     np.testing.assert_allclose(predictive.variance()[:, 0], np.diag(covariance), atol=1e-5)
     joint = posterior.joint_log_prob(query, key=jax.random.key(0), samples=1)
     np.testing.assert_allclose(joint, stats.multivariate_normal.logpdf(y, mean, covariance), atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_loss_of_maml_is_the_risk_of_what_it_adapts(steps, x64):
+    """Without the weights that `adapt` makes, where that is cheaper, and with a row of padding in the support."""
+    maml = METHODS["maml"].init(Spec(2, Gaussian(1)), key=jax.random.key(0), steps=steps, inner_lr=0.1)
+    support, query, _ = observed(jax.random.key(1))
+    assert cheaper(maml.net, maml.inner_lr, len(support.x), len(query.x), steps)
+    key = jax.random.key(2)
+    inner, outer = jax.random.split(key)
+    risk = maml.risk(maml.adapt(support, inner), query, outer)
+    np.testing.assert_allclose(maml.loss(Task(support, query), key=key), risk, rtol=1e-12)
+    before = maml.risk(maml.net, query, outer)
+    assert abs(risk - before) > 1e-3
 
 
 PLAIN = {
