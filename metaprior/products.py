@@ -37,6 +37,7 @@ PRODUCT = Primitive("matrix_product")
 
 
 def _bind(a, b, form):
+    """`dimension_numbers` follow from the form; they stand there as `dot_general` has them, for what counts operations."""
     kind = jnp.result_type(a, b)
     leading = tuple(range(a.ndim - 2))
     over = tuple((len(leading) + axis,) for axis in SUMMED[form])

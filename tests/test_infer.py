@@ -94,7 +94,8 @@ def test_steps_by_rows_are_steps(chosen, rows, options, x64, key):
 
 
 def test_when_steps_by_rows_are_cheaper(key):
-    net, rates = mlp(1, 1, 40, 2, key=key), Curvature.init(mlp(1, 1, 40, 2, key=key), 0.01, 1)
+    net = mlp(1, 1, 40, 2, key=key)
+    rates = Curvature.init(net, 0.01, 1)
     assert cheaper(net, 0.01, 10, 20, 1) and cheaper(net, jnp.asarray(0.01), 10, 20, 1)
     assert not cheaper(net, 0.01, 10, 21, 1)  # 21 (40 + 40) > 40 · 40
     assert cheaper(net, 0.01, 10, 12, 5) and not cheaper(net, 0.01, 10, 13, 5)  # 10 · 53 (40 + 40) > (10 + 16) 40 · 40

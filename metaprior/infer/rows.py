@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from metaprior.nets.mlp import affine, layers
 from metaprior.products import nn, nt
 
-LONGEST = 5  # steps: each stands for itself in the program, and takes half a second to compile
+MOST = 5  # steps: each stands for itself in the program, and takes half a second to compile
 LOOP = 16  # rows through a task's own weights that take as long as to carry the weights through a loop over steps
 
 
@@ -31,7 +31,7 @@ def cheaper(net: Any, rate: Any, support: int, query: int, steps: int) -> bool:
     weights and a layer that is large beside the rows."""
     dense = isinstance(net, eqx.nn.MLP) and all(layer.bias is not None for layer in net.layers)
     one = eqx.is_array_like(rate) and jnp.ndim(rate) == 0
-    return dense and one and 1 <= steps <= LONGEST and any(by_rows(net, support, query, steps))
+    return dense and one and 1 <= steps <= MOST and any(by_rows(net, support, query, steps))
 
 
 def outputs_after_steps(
@@ -106,6 +106,8 @@ def outputs_after_steps(
 
 def _with(rows: tuple[Array, Array] | None, s: Array, step: Array | None) -> tuple[Array, Array] | None:
     """The rows of another step beside those before: sᵢ and -α gᵢ."""
-    if step is None or rows is None:
-        return None if step is None else (s, step)
+    if step is None:  # of a layer that has weights
+        return None
+    if rows is None:
+        return s, step
     return jnp.concatenate([rows[0], s]), jnp.concatenate([rows[1], step])
