@@ -93,6 +93,15 @@ def test_steps_by_rows_are_steps(chosen, rows, options, x64, key):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
 
 
+def test_layers_have_their_own_activations(key):
+    """A learned one, with a slope for each layer and unit, as equinox's own call has it."""
+    net = eqx.nn.MLP(2, 3, 4, 2, eqx.nn.PReLU(), key=key)
+    slopes = jnp.linspace(0.1, 0.9, 8).reshape(2, 4)
+    net = eqx.tree_at(lambda n: n.activation.negative_slope, net, slopes)
+    x = jax.random.normal(key, (5, 2))
+    np.testing.assert_allclose(apply(net, x), jax.vmap(net)(x), rtol=1e-5, atol=1e-6)
+
+
 def test_when_steps_by_rows_are_cheaper(key):
     net = mlp(1, 1, 40, 2, key=key)
     rates = Curvature.init(net, 0.01, 1)

@@ -23,6 +23,7 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
 from metaprior.infer.gaussian import Diagonal, Full
+from metaprior.nets.mlp import layers
 from metaprior.posterior import AbstractHead
 from metaprior.task import Data
 
@@ -141,12 +142,9 @@ def _kronecker(net: eqx.nn.MLP, precision, head, data) -> Kronecker:
     def forward(x, shifts):
         """Raw outputs, with something added to every layer's outputs, and every layer's inputs."""
         inputs = []
-        for i, (layer, shift) in enumerate(zip(net.layers, shifts)):
+        for (layer, activation), shift in zip(layers(net), shifts):
             inputs.append(jnp.append(x, 1.0))
-            x = layer(x) + shift
-            if i + 1 < len(net.layers):
-                activation = jax.tree.map(lambda a, i=i: a[i] if eqx.is_array(a) else a, net.activation)
-                x = eqx.filter_vmap(lambda a, v: a(v))(activation, x)
+            x = activation(layer(x) + shift)
         return x, inputs
 
     zero = [jnp.zeros(layer.weight.shape[0], data.x.dtype) for layer in net.layers]

@@ -37,8 +37,15 @@ def apply(net: Callable, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
 
 
 def layers(net: eqx.nn.MLP) -> list[tuple[eqx.nn.Linear, Callable]]:
-    """Each layer with the activation after it."""
-    return [*((layer, net.activation) for layer in net.layers[:-1]), (net.layers[-1], net.final_activation)]
+    """Each layer with the activation after it; arrays of an activation are equinox's, one for each hidden layer and unit."""
+
+    def hidden(i):
+        own = jax.tree.map(lambda a: a[i] if eqx.is_array(a) else a, net.activation)
+        units = eqx.filter_vmap(lambda a, v: a(v), in_axes=(eqx.if_array(0), -1), out_axes=-1)
+        return (lambda x: units(own, x)) if jax.tree.leaves(eqx.filter(own, eqx.is_array)) else own
+
+    *first, last = net.layers
+    return [*((layer, hidden(i)) for i, layer in enumerate(first)), (last, net.final_activation)]
 
 
 def affine(layer: eqx.nn.Linear, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
