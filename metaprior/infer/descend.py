@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 LONGEST = 256  # axis that a matrix is learned for
+FEW = 5  # steps that are written out where that is quicker; each takes a tenth of a second or more to compile
 
 
 def shorten(gradient: Any, length: float) -> Any:
@@ -80,12 +81,21 @@ def step_of(rate: Any, w: Any) -> Callable[[Any, Int[Array, ""]], Any]:
     return lambda gradient, step: jax.tree.map(lambda r, g: r * g, rates, gradient)
 
 
-def repeat(step: Callable[[Any, Int[Array, ""]], tuple[Any, None]], w: Any, steps: int) -> Any:
-    """`step` so many times. A single step stands for itself: under a `vmap` over tasks a loop begins with a copy of the
-    weights for each of them, where a large product with the weights that all share is quicker than many small ones.
-    (The first of several steps outside their loop is quicker too, by less than it takes longer to compile.)
+def few_steps(net: Any) -> int:
+    """Most steps of a descent on `net` to be written out: with convolutions there is nothing to gain."""
+    return FEW if isinstance(net, eqx.nn.MLP) else 1
+
+
+def repeat(step: Callable[[Any, Int[Array, ""]], tuple[Any, None]], w: Any, steps: int, *, unroll: int = 1) -> Any:
+    """`step` so many times, in a loop; up to `unroll` of them stand for themselves in the program. Under a `vmap` over tasks
+    a loop begins with a copy of the weights for each of them, where a large product with the weights that all share is
+    quicker than many small ones; and what the gradient passes back through is copied into and out of one array.
     """
-    return step(w, jnp.zeros((), int))[0] if steps == 1 else jax.lax.scan(step, w, jnp.arange(steps))[0]
+    if steps > unroll:
+        return jax.lax.scan(step, w, jnp.arange(steps))[0]
+    for i in range(steps):
+        w = step(w, jnp.asarray(i))[0]
+    return w
 
 
 def descend(
@@ -97,6 +107,7 @@ def descend(
     first_order: bool = False,
     clip: float | None = None,
     checkpoints: int | None = None,
+    unroll: int = 1,
 ) -> Any:
     """`steps` steps of gradient descent, w <- w - rate * grad loss(w), differentiable in everything.
 
@@ -114,6 +125,7 @@ def descend(
         checkpoints: keep the weights of so many steps only and compute the others again where the gradient passes back
             (Wang, Moin & Iaccarino, "Minimal Repetition Dynamic Checkpointing", 2009): the same result in memory that
             does not grow with `steps`, for more time. `None` (default) keeps all.
+        unroll: most steps that are written out rather than in a loop: quicker for a small network, longer to compile.
 
     Returns:
         the adapted `w`.
@@ -138,4 +150,4 @@ def descend(
     if checkpoints is not None:
         moving = eqxi.scan(step, moving, jnp.arange(steps), kind="checkpointed", checkpoints=checkpoints)[0]
         return eqx.combine(moving, fixed)
-    return eqx.combine(repeat(step, moving, steps), fixed)
+    return eqx.combine(repeat(step, moving, steps, unroll=unroll), fixed)

@@ -8,22 +8,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metaprior.infer.descend import FEW
 from metaprior.nets.mlp import affine, layers
 from metaprior.products import nn, nt
 
-MOST = 5  # steps: each stands for itself in the program, and takes half a second to compile
-LOOP = 16  # rows through a task's own weights that take as long as to carry the weights through a loop over steps
+OWN = 8  # rows through a task's own weights that take as long as what else these cost in a step
 
 
 def by_rows(net: eqx.nn.MLP, support: int, query: int, steps: int) -> list[bool]:
     """For each layer, whether `outputs_after_steps` does without its weights, for so many rows of support and query.
 
     It then takes support · rows · (inputs + outputs) multiplications a step, rows being those that go through the layer after
-    a step, in the place of support · inputs · outputs, and of carrying the weights through a loop where steps are many.
+    a step, in the place of support · inputs · outputs, and of reading and writing each task's own weights where steps are many.
     """
-    rows, kept = support * (steps - 1) + query, LOOP if steps > 1 else 0
+    rows, own = support * (steps - 1) + query, OWN if steps > 1 else 0
     sizes = [layer.weight.shape for layer in net.layers]
-    return [support * rows * (i + o) <= (support + kept) * i * o for o, i in sizes]
+    return [support * rows * (i + o) <= (support + own) * i * o for o, i in sizes]
 
 
 def cheaper(net: Any, rate: Any, support: int, query: int, steps: int) -> bool:
@@ -31,7 +31,7 @@ def cheaper(net: Any, rate: Any, support: int, query: int, steps: int) -> bool:
     weights and a layer that is large beside the rows."""
     dense = isinstance(net, eqx.nn.MLP) and all(layer.bias is not None for layer in net.layers)
     one = eqx.is_array_like(rate) and jnp.ndim(rate) == 0
-    return dense and one and 1 <= steps <= MOST and any(by_rows(net, support, query, steps))
+    return dense and one and 1 <= steps <= FEW and any(by_rows(net, support, query, steps))
 
 
 def outputs_after_steps(

@@ -60,6 +60,7 @@ def svgd(
     h: Array | float | None = None,
     clip: float | None = None,
     repulsion: Array | float = 1.0,
+    unroll: int = 1,
 ) -> Any:
     """`steps` steps of Stein variational gradient descent, differentiable in everything but the bandwidth.
 
@@ -74,6 +75,7 @@ def svgd(
         clip: greatest norm of a particle's score; `None` (default) for any.
         repulsion: factor of the kernel's gradient: 1 (default) where `log_prob` is a log density, 1 / n where it is one over
             n, a mean over rows: particles then go where those of the density itself go, at an n-th of the rate.
+        unroll: most steps that are written out, as `metaprior.infer.descend.descend` takes it.
 
     Returns:
         the moved particles.
@@ -99,4 +101,4 @@ def svgd(
         along = direction(w, score(w), wide, repulsion)
         return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along)), None
 
-    return eqx.combine(repeat(step, moving, steps), fixed)
+    return eqx.combine(repeat(step, moving, steps, unroll=unroll), fixed)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from metaprior.infer.descend import Curvature
+from metaprior.infer.descend import Curvature, few_steps
 from metaprior.infer.svgd import svgd
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
@@ -117,7 +117,7 @@ class BMAML(AbstractMethod):
         """Raw outputs of one particle."""
         return apply(eqx.combine(particle, self.shared), x)
 
-    def svgd(self, particles, data, steps, key):
+    def svgd(self, particles, data, steps, key, unroll=1):
         """Particles after some steps on the rows of `data`; without rows they stay."""
         n = jnp.maximum(data.count, 1)
 
@@ -125,12 +125,12 @@ class BMAML(AbstractMethod):
             square = 0.5 * self.precision / n * _square(particle)
             return -self.head.risk(self.apply(particle, data.x), data, key=key) - square
 
-        moved = svgd(log_prob, particles, self.inner_lr, steps, clip=self.clip, repulsion=1.0 / n)
+        moved = svgd(log_prob, particles, self.inner_lr, steps, clip=self.clip, repulsion=1.0 / n, unroll=unroll)
         return jax.tree.map(lambda a, b: jnp.where(data.count > 0, a, b), moved, particles)
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)
-        chaser = self.svgd(self.particles, task.support, self.steps, inner)
+        chaser = self.svgd(self.particles, task.support, self.steps, inner, few_steps(self.shared))
         if self.objective == "chaser":
             leader = self.svgd(chaser, task.union, self.leader_steps, outer)
             return _square(chaser, jax.lax.stop_gradient(leader))

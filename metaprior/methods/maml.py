@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.random as jr
 
-from metaprior.infer.descend import descend
+from metaprior.infer.descend import descend, few_steps
 from metaprior.infer.rows import cheaper, outputs_after_steps
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
@@ -65,7 +65,7 @@ class MAML(AbstractMethod):
         """The network after the inner steps, φ."""
         loss = lambda net: self.risk(net, support, key)
         return descend(loss, self.net, self.inner_lr, self.steps, first_order=self.first_order,
-                       checkpoints=self.checkpoints)  # fmt: skip
+                       checkpoints=self.checkpoints, unroll=few_steps(self.net))  # fmt: skip
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)
