@@ -22,7 +22,7 @@ RESULTS = measure.ROOT / "benchmarks" / "performance.json"
 ON_GPUS = measure.ROOT / "benchmarks" / "results"  # a file for each kind of GPU
 SINGLE = ("table", "first")  # times without a peer
 OTHER = ("scale",)  # curves, only when asked for
-MINUTES = {"table": 2.0, "first": 2.5, "scale": 10.0}  # about what each takes
+MINUTES = {"table": 2.0, "first": 2.5, "scale": 8.0}  # about what each takes
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -55,17 +55,21 @@ class Progress:
 
     def __init__(self, names: list[str]) -> None:
         self.left = {name: MINUTES.get(name, 0.8 if name in CASES and CASES[name].peers else 0.5) for name in names}
-        self.began, self.done, self.total = time.monotonic(), 0.0, sum(self.left.values())
+        self.began, self.at, self.done, self.rate = time.monotonic(), 0.0, 0.0, 1.0
 
     def __call__(self, text: str) -> None:
-        spent = (time.monotonic() - self.began) / 60
-        # What was guessed, corrected by how right the guesses have been.
-        rate = spent / self.done if self.done > 1 else 1.0
-        minutes = rate * sum(self.left.values())
+        minutes = self.rate * sum(self.left.values()) - (self.spent() - self.at)
         print(f"{text}; about {max(minutes, 0.5):.0f} min left", file=sys.stderr, flush=True)
 
     def finished(self, name: str) -> None:
         self.done += self.left.pop(name)
+        self.at = self.spent()
+        if self.done > 1:  # what was guessed, corrected by how right the guesses have been
+            self.rate = self.at / self.done
+
+    def spent(self) -> float:
+        """Minutes since the start."""
+        return (time.monotonic() - self.began) / 60
 
 
 def collect(arguments: argparse.Namespace) -> dict[str, Any]:
