@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from metaprior import __version__
 from metaprior.commands import among_processes, compare, reproduce, rerun
@@ -329,6 +329,18 @@ def methods(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] =
     print_methods(listed)
 
 
+def usage(error: CycloptsError) -> str:
+    """What was wrong with the arguments. Cyclopts says of an option left out that it "requires an argument"."""
+    said = str(error)
+    absent = isinstance(error, MissingArgumentError) and error.keyword is None and error.argument is not None
+    if not absent or "Did you mean" in said:
+        return said
+    unknown = [token for token in error.unused_tokens or [] if token.startswith("--")]
+    other = f" and does not know {unknown[0]}" if unknown else ""
+    command = " ".join(error.command_chain or ())
+    return f"{command} needs {error.argument.name}{other}. `metaprior {command} --help` lists what it takes."
+
+
 def complain(message: str) -> int:
     print(f"metaprior: {' '.join(message.split())}", file=sys.stderr)
     return 2
@@ -343,7 +355,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with stoppable(stopped, patient=command == "fit"):
             app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except (InputError, CycloptsError) as error:
+    except CycloptsError as error:
+        status = complain(usage(error))
+    except InputError as error:
         status = complain(str(error))
     except Stopped:
         print(stopped, end="", file=sys.stderr)

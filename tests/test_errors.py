@@ -105,7 +105,10 @@ TABLES = [
     ("negative seed", tiny_csv(), FIT + " --seed -1", ["--seed"]),
     ("seed with letters", tiny_csv(), FIT + " --seed one", ["--seed", "one"]),
     ("no features", tiny_csv(), FIT + " --features ,", ["--features"]),
-    ("forgotten option", tiny_csv(), "fit t.csv --target y --out new", ["--task"]),
+    ("forgotten option", tiny_csv(), "fit t.csv --target y --out new", ["fit needs --task", "fit --help"]),
+    ("another option", tiny_csv(), FIT.replace("--task", "--group"), ["fit needs --task", "does not know --group"]),
+    ("misspelt option", tiny_csv(), FIT.replace("--task", "--taks"), ["did you mean --task instead of --taks"]),
+    ("option without a value", tiny_csv(), FIT + " --seed", ["--seed requires an argument"]),
     ("unknown command", tiny_csv(), "fti t.csv", ["fti", "fit"]),
     ("table is a folder", tiny_csv(), FIT.replace("t.csv", "sub"), ["sub", "folder"]),
 ]  # fmt: skip
