@@ -55,17 +55,17 @@ class Progress:
 
     def __init__(self, names: list[str]) -> None:
         self.left = {name: MINUTES.get(name, 0.8 if name in CASES and CASES[name].peers else 0.5) for name in names}
-        self.began, self.at, self.done, self.rate = time.monotonic(), 0.0, 0.0, 1.0
+        self.began, self.done, self.at = time.monotonic(), 0.0, 0.0
 
     def __call__(self, text: str) -> None:
-        minutes = self.rate * sum(self.left.values()) - (self.spent() - self.at)
+        # What was guessed, corrected by how right the guesses have been, less what this job has had.
+        rate = self.at / self.done if self.done > 1 else 1.0
+        minutes = rate * sum(self.left.values()) - (self.spent() - self.at)
         print(f"{text}; about {max(minutes, 0.5):.0f} min left", file=sys.stderr, flush=True)
 
     def finished(self, name: str) -> None:
         self.done += self.left.pop(name)
         self.at = self.spent()
-        if self.done > 1:  # what was guessed, corrected by how right the guesses have been
-            self.rate = self.at / self.done
 
     def spent(self) -> float:
         """Minutes since the start."""

@@ -62,6 +62,7 @@ BY_ROWS = {  # which layers are, rows of the support, options
     "two steps": ([False, True, True, False], 4, {"steps": 2}),
     "five steps": ([False, True, False], 2, {"steps": 5}),
     "one row": ([True, True, True], 1, {"steps": 2}),
+    "one row, five steps": ([True, True, True], 1, {"steps": 5}),
     "more rows than units": ([False, True, False], 30, {}),
     "no row": ([True, True, True], 0, {"steps": 2}),
     "first order": ([False, True, True, False], 4, {"steps": 2, "first_order": True}),

@@ -82,7 +82,7 @@ def step_of(rate: Any, w: Any) -> Callable[[Any, Int[Array, ""]], Any]:
 
 
 def few_steps(net: Any) -> int:
-    """Most steps of a descent on `net` to be written out: with convolutions there is nothing to gain."""
+    """Most steps of a descent on `net` to be written out: one with convolutions takes seconds to compile."""
     return FEW if isinstance(net, eqx.nn.MLP) else 1
 
 

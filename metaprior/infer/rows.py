@@ -19,7 +19,7 @@ def by_rows(net: eqx.nn.MLP, support: int, query: int, steps: int) -> list[bool]
     """For each layer, whether `outputs_after_steps` does without its weights, for so many rows of support and query.
 
     It then takes support · rows · (inputs + outputs) multiplications a step, rows being those that go through the layer after
-    a step, in the place of support · inputs · outputs, and of reading and writing each task's own weights where steps are many.
+    a step, in the place of support · inputs · outputs, and, of several steps, of reading and writing each task's own weights.
     """
     rows, own = support * (steps - 1) + query, OWN if steps > 1 else 0
     sizes = [layer.weight.shape for layer in net.layers]

@@ -130,6 +130,7 @@ class BMAML(AbstractMethod):
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)
+        # Written out here only: a posterior is computed once, and would wait for the compiler.
         chaser = self.svgd(self.particles, task.support, self.steps, inner, few_steps(self.shared))
         if self.objective == "chaser":
             leader = self.svgd(chaser, task.union, self.leader_steps, outer)
