@@ -14,7 +14,7 @@ from metaprior.infer.descend import LONGEST, Curvature, descend
 from metaprior.infer.gaussian import Diagonal, Full, LowRank
 from metaprior.infer.gp import cholesky, contrast
 from metaprior.infer.laplace import fisher_roots, laplace, log_det
-from metaprior.infer.rows import by_rows, cheaper, outputs_after_steps
+from metaprior.infer.rows import by_rows, outputs_after_steps, takes
 from metaprior.infer.svgd import bandwidth, direction, svgd
 from metaprior.nets.conv import Conv4
 from metaprior.nets.mlp import apply, mlp
@@ -62,10 +62,13 @@ BY_ROWS = {  # which layers are, rows of the support, options
     "two steps": ([False, True, True, False], 4, {"steps": 2}),
     "five steps": ([False, True, False], 2, {"steps": 5}),
     "one row": ([True, True, True], 1, {"steps": 2}),
-    "one row, five steps": ([True, True, True], 1, {"steps": 5}),
+    "one row, five steps": ([False, True, True], 1, {"steps": 5}),
+    "none": ([False, False, False], 4, {"steps": 5}),
+    "none, learned activation": ([False, False, False], 4, {"steps": 3, "activation": eqx.nn.PReLU()}),
     "more rows than units": ([False, True, False], 30, {}),
     "no row": ([True, True, True], 0, {"steps": 2}),
     "first order": ([False, True, True, False], 4, {"steps": 2, "first_order": True}),
+    "none, first order": ([False, False, False], 4, {"steps": 3, "first_order": True}),
 }
 
 
@@ -73,7 +76,8 @@ BY_ROWS = {  # which layers are, rows of the support, options
 def test_steps_by_rows_are_steps(chosen, rows, options, x64, key):
     """The same outputs and derivatives, in everything: nothing but the order of the sums differs."""
     keys = jax.random.split(key, 5)
-    net = mlp(2, 3, 12, len(chosen) - 1, key=keys[0], activation=jnp.tanh)
+    options = {"activation": jnp.tanh} | options
+    net = mlp(2, 3, 12, len(chosen) - 1, key=keys[0], activation=options.pop("activation"))
     draw = lambda k, *shape: jax.random.normal(k, shape)
     x, y, query, along = draw(keys[1], rows, 2), draw(keys[2], rows, 3), draw(keys[3], 5, 2), draw(keys[4], 5, 3)
     assert by_rows(net, rows, len(query), options.get("steps", 1)) == chosen
@@ -103,16 +107,19 @@ def test_layers_have_their_own_activations(key):
     np.testing.assert_allclose(apply(net, x), jax.vmap(net)(x), rtol=1e-5, atol=1e-6)
 
 
-def test_when_steps_by_rows_are_cheaper(key):
+def test_when_layers_go_by_rows(key):
     net = mlp(1, 1, 40, 2, key=key)
-    rates = Curvature.init(net, 0.01, 1)
-    assert cheaper(net, 0.01, 10, 20, 1) and cheaper(net, jnp.asarray(0.01), 10, 20, 1)
-    assert not cheaper(net, 0.01, 10, 21, 1)  # 21 (40 + 40) > 40 · 40
-    assert cheaper(net, 0.01, 10, 16, 3) and not cheaper(net, 0.01, 10, 17, 3)  # 10 · 37 (40 + 40) > (10 + 8) 40 · 40
-    assert not cheaper(net, 0.01, 1, 1, 6) and not cheaper(net, 0.01, 10, 10, 0)
-    assert not cheaper(net, rates, 10, 10, 1) and not cheaper(net, eqx.filter(net, eqx.is_inexact_array), 10, 10, 1)
-    assert not cheaper(eqx.nn.MLP(1, 1, 40, 2, use_bias=False, key=key), 0.01, 10, 10, 1)
-    assert not cheaper(Conv4.init(5, key=key), 0.01, 5, 5, 1)
+    assert by_rows(net, 10, 20, 1)[1] and not by_rows(net, 10, 21, 1)[1]  # 21 (40 + 40) > 40 · 40
+    assert by_rows(net, 10, 16, 2)[1] and not by_rows(net, 10, 17, 2)[1]  # 10 · 27 (40 + 40) > (10 + 3) 40 · 40
+
+
+def test_what_steps_by_rows_take(key):
+    net = mlp(1, 1, 40, 2, key=key)
+    assert takes(net, 0.01, 1) and takes(net, jnp.asarray(0.01), 5)
+    assert not takes(net, 0.01, 6) and not takes(net, 0.01, 0)
+    assert not takes(net, Curvature.init(net, 0.01, 1), 1) and not takes(net, eqx.filter(net, eqx.is_inexact_array), 1)
+    assert not takes(eqx.nn.MLP(1, 1, 40, 2, use_bias=False, key=key), 0.01, 1)
+    assert not takes(Conv4.init(5, key=key), 0.01, 1)
 
 
 @pytest.mark.parametrize("most", [3, 2], ids=["written out", "in a loop"])

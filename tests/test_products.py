@@ -1,5 +1,7 @@
 """Products whose derivatives are such products again."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,6 @@ def test_nothing_is_transposed_after_a_product(product):
         slope = jax.grad(lambda a, b: jnp.sin(f(a, b)).sum(), (0, 1))
         curved = lambda a, b: sum((g**3).sum() for g in slope(a, b))
         text = jax.jit(jax.vmap(jax.grad(curved, (0, 1)))).lower(*pair(product, 4)).as_text()
-        return text.count("stablehlo.transpose") - text.count("optimization_barrier")
+        return text.count("stablehlo.transpose") - len(re.findall(r"optimization_barrier .* : tensor<\d", text))
 
     assert transposed(product) == 0 < transposed(plain(product))

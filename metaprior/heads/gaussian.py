@@ -65,15 +65,18 @@ class Gaussian(AbstractHead):
 
     def params(self, raw):
         check_raw(self, raw)
-        mean = raw[..., : self.dim]
         if self.scale is None:
-            scale = self.floor + jax.nn.softplus(raw[..., self.dim :])
+            mean, scale = jnp.split(raw, 2, axis=-1)
+            scale = self.floor + jax.nn.softplus(scale)
         else:
-            scale = jnp.broadcast_to(self.scale, mean.shape).astype(mean.dtype)
+            mean, scale = raw, jnp.broadcast_to(self.scale, raw.shape).astype(raw.dtype)
         return jnp.stack([mean, scale], axis=-1)
 
     def log_prob(self, params, y):
-        return stats.norm.logpdf(y, params[..., 0], params[..., 1]).sum(-1)
+        mean, scale = jnp.unstack(
+            params, axis=-1
+        )  # of slices the gradient would be an array each, filled up with zeros
+        return stats.norm.logpdf(y, mean, scale).sum(-1)
 
     def loss(self, params, y, *, key):
         return -self.log_prob(params, y)

@@ -84,7 +84,7 @@ class StudentT(AbstractHead):
         return jnp.stack([location, scale, df], axis=-1)
 
     def log_prob(self, params, y):
-        location, scale, df = params[..., 0], params[..., 1], params[..., 2]
+        location, scale, df = jnp.unstack(params, axis=-1)
         z = (y - location) / scale
         log_p = log_gamma_ratio(df) - 0.5 * jnp.log(jnp.pi * df) - jnp.log(scale)
         return (log_p - 0.5 * (df + 1) * jnp.log1p(z * z / df)).sum(-1)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaprior.infer.descend import FEW
-from metaprior.nets.mlp import affine, layers
-from metaprior.products import nn, nt
+from metaprior.nets.mlp import layers
+from metaprior.products import nn, nt, tn
 
-OWN = 8  # rows through a task's own weights that take as long as what else these cost in a step
+OWN = 3  # rows through a task's own weights that take as long as what else these cost in a step
 
 
 def by_rows(net: eqx.nn.MLP, support: int, query: int, steps: int) -> list[bool]:
@@ -26,12 +26,11 @@ def by_rows(net: eqx.nn.MLP, support: int, query: int, steps: int) -> list[bool]
     return [support * rows * (i + o) <= (support + own) * i * o for o, i in sizes]
 
 
-def cheaper(net: Any, rate: Any, support: int, query: int, steps: int) -> bool:
-    """Whether `outputs_after_steps` does less than `descend`: for a few steps of a dense network with one rate for all of its
-    weights and a layer that is large beside the rows."""
+def takes(net: Any, rate: Any, steps: int) -> bool:
+    """Whether `outputs_after_steps` can take the place of `descend`: for a few steps of a dense network with one rate for all of
+    its weights."""
     dense = isinstance(net, eqx.nn.MLP) and all(layer.bias is not None for layer in net.layers)
-    one = eqx.is_array_like(rate) and jnp.ndim(rate) == 0
-    return dense and one and 1 <= steps <= FEW and any(by_rows(net, support, query, steps))
+    return dense and eqx.is_array_like(rate) and jnp.ndim(rate) == 0 and 1 <= steps <= FEW
 
 
 def outputs_after_steps(
@@ -49,7 +48,9 @@ def outputs_after_steps(
     The gradient of a layer's weights W is a sum over the support's rows, G = Σᵢ gᵢ sᵢᵀ, with sᵢ what goes into the layer and
     gᵢ the gradient of what comes out, so that after a step it gives x ↦ W x + b - α Σᵢ gᵢ (sᵢᵀ x + 1), and after several
     the sum over those of all: no task has weights of its own. What tasks share is one product with W for the rows of all,
-    in the backward pass as well. Layers for which `by_rows` says no get their weights, as `descend` makes them.
+    in the backward pass as well. Layers for which `by_rows` says no get their weights, W + Σᵢ gᵢ (-α sᵢ)ᵀ: with α taken
+    into the product, what the gradient passes back through G reads is the gradient of the weights themselves, which XLA
+    then adds to from step to step; of W - α G it makes the sum over all later steps again at every step.
 
     Args:
         risk: of the raw outputs at the rows of `support`, in nats.
@@ -68,46 +69,47 @@ def outputs_after_steps(
         (2, 1)
     """
     chosen = by_rows(net, len(support), len(query), steps)
-    still = lambda net: [a for layer, rows in zip(net.layers, chosen) if rows for a in (layer.weight, layer.bias)]
-    moves = eqx.tree_at(still, jax.tree.map(eqx.is_inexact_array, net), replace_fn=lambda _: False)
-    moving, fixed = eqx.partition(net, moves)
+    affine = lambda net: [a for layer in net.layers for a in (layer.weight, layer.bias)]
+    moves = eqx.tree_at(affine, jax.tree.map(eqx.is_inexact_array, net), replace_fn=lambda _: False)
+    moving, fixed = eqx.partition(net, moves)  # what activations learn, and the rest
     # Added to what comes out of a layer; its gradient is gᵢ.
-    zeros = [
-        jnp.zeros((len(support), len(layer.weight)), layer.weight.dtype) if rows else None
-        for layer, rows in zip(net.layers, chosen)
-    ]
+    zeros = [jnp.zeros((len(support), len(layer.weight)), layer.weight.dtype) for layer in net.layers]
 
-    def forward(moving, added, more, x):
+    def forward(moving, weights, added, more, x):
         """Outputs, and what goes into each layer."""
         inputs = []
-        for (layer, activation), rows, plus in zip(layers(eqx.combine(moving, fixed)), added, more):
+        for (W, b), (_, activation), rows, plus in zip(weights, layers(eqx.combine(moving, fixed)), added, more):
             inputs.append(x)
-            y = affine(layer, x)
+            y = nt(x, W) + b
             if rows is not None:
                 s, step = rows
                 y = y + nn(nt(x, s) + 1, step)
             x = activation(y if plus is None else y + plus)
         return x, inputs
 
-    def loss(varied, added):
+    def loss(varied, weights, added):
         moving, more = varied
-        raw, inputs = forward(moving, added, more, support)
+        raw, inputs = forward(moving, weights, added, more, support)
         return risk(raw), inputs
 
     constant = jax.lax.stop_gradient if first_order else lambda a: a
-    added = nothing = [None] * len(chosen)
+    weights = [(layer.weight, layer.bias) for layer in net.layers]
+    nothing = [None] * len(chosen)
+    added = list(nothing)
     for _ in range(steps):
-        gradient, inputs = constant(jax.grad(loss, has_aux=True)((moving, zeros), added))
-        step, news = jax.tree.map(lambda g: -rate * g, gradient)
-        moving = eqx.apply_updates(moving, step)
-        added = [_with(rows, s, new) for rows, s, new in zip(added, inputs, news)]
-    return forward(moving, added, nothing, query)[0]
+        (gradient, each), inputs = constant(jax.grad(loss, has_aux=True)((moving, zeros), weights, added))
+        moving = eqx.apply_updates(moving, jax.tree.map(lambda g: -rate * g, gradient))
+        for i, (s, g) in enumerate(zip(inputs, each)):
+            if chosen[i]:
+                added[i] = _with(added[i], s, -rate * g)
+            else:
+                W, b = weights[i]
+                weights[i] = W + tn(g, -rate * s), b - rate * g.sum(0)
+    return forward(moving, weights, added, nothing, query)[0]
 
 
-def _with(rows: tuple[Array, Array] | None, s: Array, step: Array | None) -> tuple[Array, Array] | None:
+def _with(rows: tuple[Array, Array] | None, s: Array, step: Array) -> tuple[Array, Array]:
     """The rows of another step beside those before: sᵢ and -α gᵢ."""
-    if step is None:  # of a layer that has weights
-        return None
     if rows is None:
         return s, step
     return jnp.concatenate([rows[0], s]), jnp.concatenate([rows[1], step])

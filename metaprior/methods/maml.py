@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.random as jr
 
 from metaprior.infer.descend import descend, few_steps
-from metaprior.infer.rows import cheaper, outputs_after_steps
+from metaprior.infer.rows import outputs_after_steps, takes
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Particles
@@ -69,11 +69,11 @@ class MAML(AbstractMethod):
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)
-        x, z = task.support.x, task.query.x
-        if self.checkpoints is not None or not cheaper(self.net, self.inner_lr, len(x), len(z), self.steps):
+        if self.checkpoints is not None or not takes(self.net, self.inner_lr, self.steps):
             return self.risk(self.adapt(task.support, inner), task.query, outer)
         risk = lambda raw: self.head.risk(raw, task.support, key=inner)
-        raw = outputs_after_steps(risk, self.net, x, z, self.inner_lr, self.steps, first_order=self.first_order)
+        raw = outputs_after_steps(risk, self.net, task.support.x, task.query.x, self.inner_lr, self.steps,
+                                  first_order=self.first_order)  # fmt: skip
         return self.head.risk(raw, task.query, key=outer)
 
     def posterior(self, support, *, key):
