@@ -1,4 +1,4 @@
-"""Descent without the weights that it leads to."""
+"""A few steps of descent on a dense network, by the rows that its gradients are sums over."""
 
 from collections.abc import Callable
 from typing import Any
