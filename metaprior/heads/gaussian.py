@@ -73,9 +73,8 @@ class Gaussian(AbstractHead):
         return jnp.stack([mean, scale], axis=-1)
 
     def log_prob(self, params, y):
-        mean, scale = jnp.unstack(
-            params, axis=-1
-        )  # of slices the gradient would be an array each, filled up with zeros
+        # The gradient of slices would be an array each, filled up with zeros.
+        mean, scale = jnp.unstack(params, axis=-1)
         return stats.norm.logpdf(y, mean, scale).sum(-1)
 
     def loss(self, params, y, *, key):

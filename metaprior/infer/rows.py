@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaprior.infer.descend import FEW
-from metaprior.nets.mlp import layers
+from metaprior.nets.mlp import affine, layers
 from metaprior.products import nn, nt, tn
 
 OWN = 3  # rows through a task's own weights that take as long as what else these cost in a step
@@ -69,43 +69,43 @@ def outputs_after_steps(
         (2, 1)
     """
     chosen = by_rows(net, len(support), len(query), steps)
-    affine = lambda net: [a for layer in net.layers for a in (layer.weight, layer.bias)]
-    moves = eqx.tree_at(affine, jax.tree.map(eqx.is_inexact_array, net), replace_fn=lambda _: False)
+    weights = lambda net: [a for layer in net.layers for a in (layer.weight, layer.bias)]
+    moves = eqx.tree_at(weights, jax.tree.map(eqx.is_inexact_array, net), replace_fn=lambda _: False)
     moving, fixed = eqx.partition(net, moves)  # what activations learn, and the rest
     # Added to what comes out of a layer; its gradient is gᵢ.
     zeros = [jnp.zeros((len(support), len(layer.weight)), layer.weight.dtype) for layer in net.layers]
 
-    def forward(moving, weights, added, more, x):
+    def forward(moving, own, added, more, x):
         """Outputs, and what goes into each layer."""
         inputs = []
-        for (W, b), (_, activation), rows, plus in zip(weights, layers(eqx.combine(moving, fixed)), added, more):
+        for layer, (_, activation), rows, plus in zip(own, layers(eqx.combine(moving, fixed)), added, more):
             inputs.append(x)
-            y = nt(x, W) + b
+            y = affine(layer, x)
             if rows is not None:
                 s, step = rows
                 y = y + nn(nt(x, s) + 1, step)
             x = activation(y if plus is None else y + plus)
         return x, inputs
 
-    def loss(varied, weights, added):
+    def loss(varied, own, added):
         moving, more = varied
-        raw, inputs = forward(moving, weights, added, more, support)
+        raw, inputs = forward(moving, own, added, more, support)
         return risk(raw), inputs
 
     constant = jax.lax.stop_gradient if first_order else lambda a: a
-    weights = [(layer.weight, layer.bias) for layer in net.layers]
+    own = list(net.layers)
     nothing = [None] * len(chosen)
     added = list(nothing)
     for _ in range(steps):
-        (gradient, each), inputs = constant(jax.grad(loss, has_aux=True)((moving, zeros), weights, added))
+        (gradient, each), inputs = constant(jax.grad(loss, has_aux=True)((moving, zeros), own, added))
         moving = eqx.apply_updates(moving, jax.tree.map(lambda g: -rate * g, gradient))
         for i, (s, g) in enumerate(zip(inputs, each)):
             if chosen[i]:
                 added[i] = _with(added[i], s, -rate * g)
             else:
-                W, b = weights[i]
-                weights[i] = W + tn(g, -rate * s), b - rate * g.sum(0)
-    return forward(moving, weights, added, nothing, query)[0]
+                after = own[i].weight + tn(g, -rate * s), own[i].bias - rate * g.sum(0)
+                own[i] = eqx.tree_at(lambda layer: (layer.weight, layer.bias), own[i], after)
+    return forward(moving, own, added, nothing, query)[0]
 
 
 def _with(rows: tuple[Array, Array] | None, s: Array, step: Array) -> tuple[Array, Array]:
