@@ -168,38 +168,6 @@ def _matrix_for_each(bind, over, batch, a, b):
     return jnp.moveaxis(bind(a, b, dimension_numbers=(((j + i,), (j,)), (every, every))), j, 0)
 
 
-def _sums() -> None:
-    """Sums over the rows of many matrices, on CPUs: the same numbers by a product with a row of ones.
-
-    XLA hands sums of 4,096 numbers and more to a library that takes two to five times as long for these. The gradient of a
-    task's biases is such a sum: without the library MAML's steps train a twentieth to a tenth faster.
-    """
-    try:
-        rule = mlir._lowerings[jax.lax.reduce_sum_p].rule
-    except (AttributeError, KeyError):  # another JAX: as it does it
-        return
-
-    def lower(ctx, a, *, axes, **params):
-        if not _over_rows(*ctx.avals_in, axes):
-            return rule(ctx, a, axes=axes, **params)
-        return mlir.lower_fun(functools.partial(_times_ones, axis=int(axes[0])), multiple_results=False)(ctx, a)
-
-    mlir.register_lowering(jax.lax.reduce_sum_p, lower, platform="cpu")
-
-
-def _over_rows(a, axes) -> bool:
-    """Whether to take a sum so: over one axis between others, of an array that is large enough. With many columns there is
-    nothing to gain."""
-    if not (a.dtype == jnp.float32 and a.size >= 4096 and len(axes) == 1 and 0 < axes[0] < a.ndim - 1):
-        return False
-    return a.shape[axes[0]] > 1 and math.prod(a.shape[axes[0] + 1 :]) < 4096
-
-
-def _times_ones(a, axis):
-    batch = tuple(range(axis))
-    return jax.lax.dot_general(jnp.ones(a.shape[: axis + 1], a.dtype), a, (((axis,), (axis,)), (batch, batch)))
-
-
 def effort() -> dict[str, Any]:
     """Options of `jax.jit` for what runs briefly: on CPUs LLVM's first level of optimisation, unless XLA_FLAGS says which.
 
@@ -261,4 +229,3 @@ _full_products()
 _one_matrix_after_another()
 _random_bits_apart()
 _products()
-_sums()

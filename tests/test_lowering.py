@@ -250,41 +250,6 @@ def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
     np.testing.assert_allclose(call(w, x, y), call(*double), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("shape", "axes", "product"),
-    [
-        ((16, 32, 8), 1, 1),
-        ((2, 8, 32, 8), 2, 1),
-        ((2, 8, 32, 8), 1, 1),
-        ((4, 2, 600), -2, 1),
-        ((15, 32, 8), 1, 0),  # XLA's own loops
-        ((16, 32, 8), 0, 0),  # over tasks
-        ((16, 32, 8), 2, 0),  # along a row
-        ((16, 32, 8), (0, 1), 0),
-        ((16, 1, 256), 1, 0),
-        ((2, 2, 4096), 1, 0),  # many columns
-        ((16, 32, 8), None, 0),
-    ],
-)
-def test_sums_over_rows_are_products_with_ones(shape, axes, product, x64):
-    a = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    call = jax.jit(lambda a: a.sum(axes))
-    assert call.lower(a).as_text().count("dot_general") == product
-    np.testing.assert_allclose(call(a), a.astype(np.float64).sum(axes), rtol=1e-5, atol=1e-5)
-    assert "dot_general" not in call.lower(a.astype(np.float64)).as_text()
-
-
-def test_what_is_not_finite_stays_in_its_row_and_column():
-    a = np.zeros((16, 32, 8), np.float32)
-    a[3, 5, 2], a[4, 6, 1] = np.nan, np.inf
-    np.testing.assert_array_equal(jax.jit(lambda a: a.sum(1))(a), a.sum(1))
-
-
-def test_another_jax_keeps_its_sums(monkeypatch):
-    monkeypatch.setattr(metaprior.lowering.mlir, "_lowerings", {})
-    metaprior.lowering._sums()
-
-
 def test_another_jax_keeps_its_products(monkeypatch):
     monkeypatch.delattr(metaprior.lowering.mlir, "_platform_specific_lowerings")
     metaprior.lowering._products()
