@@ -27,6 +27,16 @@ def tn(a: Float[Array, "... m n"], b: Float[Array, "... m r"]) -> Float[Array, "
     return _bind(a, b, "tn")
 
 
+def column_sums(a: Float[Array, "... n r"]) -> Float[Array, "... r"]:
+    """The sum of the rows of each matrix."""
+    return SUMS.bind(a)
+
+
+def plus_row(a: Float[Array, "n r"], row: Float[Array, " r"]) -> Float[Array, "n r"]:
+    """`a + row`, whose derivative in `row` is `column_sums`."""
+    return a + ROWS.bind(row, n=len(a))
+
+
 SUMMED = {"nn": (1, 0), "nt": (1, 1), "tn": (0, 0)}  # axis of each matrix
 DERIVATIVES = {
     "nn": (lambda ct, a, b: nt(ct, b), lambda ct, a, b: tn(a, ct)),
@@ -68,3 +78,33 @@ ad.defbilinear(
     lambda ct, a, b, *, form, dimension_numbers: DERIVATIVES[form][0](ct, a, b),
     lambda ct, a, b, *, form, dimension_numbers: DERIVATIVES[form][1](ct, a, b),
 )
+
+SUMS, ROWS = Primitive("column_sums"), Primitive("rows_of_one")
+
+
+def _sums(a):
+    """XLA hands sums of 4,096 numbers and more to a library that takes twice as long for many small matrices as a product of
+    each with a row of ones."""
+    if a.ndim == 2 or a.size < 4096 or a.dtype != jnp.float32:
+        return a.sum(-2)
+    batch = tuple(range(a.ndim - 2))
+    over = ((a.ndim - 2,), (a.ndim - 2,))
+    return jax.lax.dot_general(jnp.ones(a.shape[:-1], a.dtype), a, (over, (batch, batch)))
+
+
+def _rows(row, *, n):
+    return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], n, row.shape[-1]))
+
+
+SUMS.def_impl(jax.jit(lambda a: a.sum(-2)))
+SUMS.def_abstract_eval(lambda a: a.update(shape=(*a.shape[:-2], a.shape[-1])))
+mlir.register_lowering(SUMS, mlir.lower_fun(lambda a: a.sum(-2), multiple_results=False))
+mlir.register_lowering(SUMS, mlir.lower_fun(_sums, multiple_results=False), platform="cpu")
+batching.primitive_batchers[SUMS] = lambda a, axis: (SUMS.bind(jnp.moveaxis(*a, *axis, 0)), 0)
+ad.deflinear2(SUMS, lambda ct, a: [ROWS.bind(ct, n=a.aval.shape[-2])])
+
+ROWS.def_impl(jax.jit(_rows, static_argnames="n"))
+ROWS.def_abstract_eval(lambda row, *, n: row.update(shape=(*row.shape[:-1], n, row.shape[-1])))
+mlir.register_lowering(ROWS, mlir.lower_fun(_rows, multiple_results=False))
+batching.primitive_batchers[ROWS] = lambda row, axis, *, n: (ROWS.bind(jnp.moveaxis(*row, *axis, 0), n=n), 0)
+ad.deflinear2(ROWS, lambda ct, row, *, n: [SUMS.bind(ct)])

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from metaprior.infer.descend import FEW
 from metaprior.nets.mlp import affine, layers
-from metaprior.products import nn, nt, tn
+from metaprior.products import column_sums, nn, nt, tn
 
 OWN = 3  # rows through a task's own weights that take as long as what else these cost in a step
 
@@ -103,7 +103,7 @@ def outputs_after_steps(
             if chosen[i]:
                 added[i] = _with(added[i], s, -rate * g)
             else:
-                after = own[i].weight + tn(g, -rate * s), own[i].bias - rate * g.sum(0)
+                after = own[i].weight + tn(g, -rate * s), own[i].bias - rate * column_sums(g)
                 own[i] = eqx.tree_at(lambda layer: (layer.weight, layer.bias), own[i], after)
     return forward(moving, own, added, nothing, query)[0]
 
