@@ -83,23 +83,26 @@ SUMS, ROWS = Primitive("column_sums"), Primitive("rows_of_one")
 
 
 def _sums(a):
+    return a.sum(-2)
+
+
+def _times_ones(a):
     """XLA hands sums of 4,096 numbers and more to a library that takes twice as long for many small matrices as a product of
     each with a row of ones."""
     if a.ndim == 2 or a.size < 4096 or a.dtype != jnp.float32:
-        return a.sum(-2)
-    batch = tuple(range(a.ndim - 2))
-    over = ((a.ndim - 2,), (a.ndim - 2,))
-    return jax.lax.dot_general(jnp.ones(a.shape[:-1], a.dtype), a, (over, (batch, batch)))
+        return _sums(a)
+    batch, rows = tuple(range(a.ndim - 2)), (a.ndim - 2,)
+    return jax.lax.dot_general(jnp.ones(a.shape[:-1], a.dtype), a, ((rows, rows), (batch, batch)))
 
 
 def _rows(row, *, n):
     return jnp.broadcast_to(row[..., None, :], (*row.shape[:-1], n, row.shape[-1]))
 
 
-SUMS.def_impl(jax.jit(lambda a: a.sum(-2)))
+SUMS.def_impl(jax.jit(_sums))
 SUMS.def_abstract_eval(lambda a: a.update(shape=(*a.shape[:-2], a.shape[-1])))
-mlir.register_lowering(SUMS, mlir.lower_fun(lambda a: a.sum(-2), multiple_results=False))
-mlir.register_lowering(SUMS, mlir.lower_fun(_sums, multiple_results=False), platform="cpu")
+mlir.register_lowering(SUMS, mlir.lower_fun(_sums, multiple_results=False))
+mlir.register_lowering(SUMS, mlir.lower_fun(_times_ones, multiple_results=False), platform="cpu")
 batching.primitive_batchers[SUMS] = lambda a, axis: (SUMS.bind(jnp.moveaxis(*a, *axis, 0)), 0)
 ad.deflinear2(SUMS, lambda ct, a: [ROWS.bind(ct, n=a.aval.shape[-2])])
 
