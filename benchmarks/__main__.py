@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measure, tabulate
-from benchmarks.cases import CASES, COMPILED
+from benchmarks.cases import CASES, COMPILED, DEFAULTS, OURS
 
 RESULTS = measure.ROOT / "benchmarks" / "performance.json"
 ON_GPUS = measure.ROOT / "benchmarks" / "results"  # a file for each kind of GPU
@@ -104,7 +104,11 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
         else:
             from benchmarks import first
 
-            results["single"] |= {"table": first.table, "first": first.first}[name](arguments.repeats, say)
+            try:
+                for what, timed in {"table": first.table, "first": first.first}[name](arguments.repeats, say):
+                    results["single"][what] = timed
+            except first.Failed as error:  # what was measured before is not lost
+                results["single"][name] = first.one([], None) | {"error": str(error)}
         say.finished(name)
         keep(arguments.out, results)
     return results
@@ -128,6 +132,13 @@ def disagreeing(results: dict[str, Any], limit: float = 1e-3) -> list[str]:
                 f"{name}, {line['who']}: {what} {d:.1e} away from ours" for what, d in apart.items() if not d < limit
             ]
     return found
+
+
+def failed(results: dict[str, Any]) -> list[str]:
+    """What of ours could not be timed, and why."""
+    lines = [(f"{name}, {line['who']}", line) for name, case in results["cases"].items() for line in case["lines"]]
+    ours = [(label, line) for label, line in lines if line["who"] in (OURS, DEFAULTS)]
+    return [f"{label}: {one['error']}" for label, one in [*ours, *results["single"].items()] if one.get("error")]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -157,9 +168,12 @@ def main(argv: list[str] | None = None) -> int:
 
         write(arguments.report, results)
     print(tabulate.plain(results), end="")
-    wrong = disagreeing(results)
-    for line in wrong:
+    unequal, missing = disagreeing(results), failed(results)
+    for line in unequal:
         print("UNEQUAL WORK:", line)
+    for line in missing:
+        print("FAILED:", line)
+    wrong = unequal or missing
     if old is None:
         return 1 if wrong else 0
     lines, slower = tabulate.against(results, old, arguments.tolerance)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,15 @@ rows.select("x").write_csv(sys.argv[1] + "/query.csv")
 """
 
 
+class Failed(Exception):
+    """A process ended with an error: which, and its last word."""
+
+
 def took(command: list[str], cache: Path | None = None, folder: Path = ROOT) -> tuple[float, str]:
     """Seconds of a fresh process from its start to its end, and what it printed."""
-    environment = dict(os.environ)
+    # In any folder this checkout is timed, as in all other processes here, and not what is installed.
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if cache is not None:
         environment |= {"METAPRIOR_CACHE": str(cache), "JAX_COMPILATION_CACHE_DIR": str(cache),
                         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}  # fmt: skip
@@ -47,7 +54,7 @@ def took(command: list[str], cache: Path | None = None, folder: Path = ROOT) -> 
                          check=False)  # fmt: skip
     seconds = time.perf_counter() - began
     if ran.returncode:
-        raise RuntimeError(f"{' '.join(command)[:80]}: {(ran.stderr.strip().splitlines() or ['failed'])[-1]}")
+        raise Failed(f"{' '.join(command)[:80]}: {(ran.stderr.strip().splitlines() or ['failed'])[-1]}")
     return seconds, ran.stdout
 
 
@@ -55,15 +62,14 @@ def one(values: list[float], target: float | None, unit: str = "s", **more: Any)
     return {"values": values, "target": target, "unit": unit, **more}
 
 
-def first(repeats: int, say: Any) -> dict[str, Any]:
-    """What a user waits for, each time in a fresh process."""
-    found: dict[str, Any] = {}
+def first(repeats: int, say: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a user waits for, each time in a fresh process: one time after another, with its name."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         quick = {"import metaprior": (["-c", IMPORT], 0.3), "metaprior --help": (["-c", MAIN, "--help"], 0.5)}
         for what, (command, target) in quick.items():
             took(command)  # byte code is written once
-            found[what] = one([took(command)[0] for _ in range(repeats)], target)
+            yield what, one([took(command)[0] for _ in range(repeats)], target)
             say(f"first: {what}")
         cold, warm, last = [], [], ""
         for i in range(min(repeats, 3)):
@@ -73,8 +79,8 @@ def first(repeats: int, say: Any) -> dict[str, Any]:
             warm.append(took(["-m", "benchmarks.trained"], cache)[0])
             say(f"first: MAML until its error is below 0.40, {i + 1} of {min(repeats, 3)}")
         details = json.loads(last)
-        found["MAML from process start to error < 0.40, warm cache"] = one(warm, 5.0)
-        found["MAML from process start to error < 0.40, cold cache"] = one(cold, 8.0, details=details)
+        yield "MAML from process start to error < 0.40, warm cache", one(warm, 5.0)
+        yield "MAML from process start to error < 0.40, cold cache", one(cold, 8.0, details=details)
         took(["-c", SMALL, name])
         took(["-c", MAIN, "fit", "table.csv", "--task", "group", "--target", "y", "--out", "prior"],
              folder / "cache", folder)  # fmt: skip
@@ -82,13 +88,12 @@ def first(repeats: int, say: Any) -> dict[str, Any]:
         predict = ["-c", MAIN, "predict", "prior", "--support", "support.csv", "--query", "query.csv"]
         took(predict, folder / "cache", folder)
         later = [took(predict, folder / "cache", folder)[0] for _ in range(repeats)]
-        found["metaprior predict, from the second time on"] = one(later, 2.0)
-    return found
+        yield "metaprior predict, from the second time on", one(later, 2.0)
 
 
-def table(repeats: int, say: Any) -> dict[str, Any]:
+def table(repeats: int, say: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The whole job: `Prior().fit` on the packaged weather table, with a cold cache; once, as it takes minutes."""
     with tempfile.TemporaryDirectory() as cache:
         say("table: Prior().fit on the packaged table")
         seconds = json.loads(took(["-c", TABLE], Path(cache))[1].splitlines()[-1])
-    return {f"Prior().fit on the weather table, {machine_cores()} cores": one([seconds], None)}
+    yield f"Prior().fit on the weather table, {machine_cores()} cores", one([seconds], None)

@@ -4,6 +4,7 @@ Speed: the arithmetic of ratios, the process that is timed, and counts that do n
 
 import importlib.util
 import json
+import re
 import sys
 
 import jax
@@ -221,6 +222,25 @@ def test_unequal_work_is_an_error(timed, monkeypatch, capsys):
     timed["cases"]["maml-1"]["lines"][2]["agrees"] = {"loss": 1e-7, "gradient": 0.2}
     assert command.main(["--only", "maml-1"]) == 1
     assert "UNEQUAL WORK: maml-1, higher: gradient 2.0e-01 away from ours" in capsys.readouterr().out
+
+
+def test_what_failed_is_named_beside_what_was_timed(monkeypatch, capsys, tmp_path):
+    from benchmarks import __main__ as command
+    from benchmarks import first, measure
+
+    def some(repeats, say):
+        seconds, said = first.took(["-c", "import metaprior; print(metaprior.__file__)"], folder=tmp_path)
+        assert said.strip() == str(measure.ROOT / "metaprior" / "__init__.py")  # no other version that is installed
+        yield "import metaprior", first.one([seconds], 60.0)
+        first.took(["-c", "import nothing_of_this_name"])
+
+    machine = {"cpu": "a CPU", "cores": 2, "python": "3.11", "versions": {}, "peak_gflops": {}}
+    monkeypatch.setattr(measure, "machine", lambda gpu: machine)
+    monkeypatch.setattr(first, "first", some)
+    assert command.main(["--only", "first"]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"import metaprior +[0-9.]+ s +60 s +met", said)
+    assert "\nFAILED: first: -c import nothing_of_this_name: ModuleNotFoundError: No module named" in said
 
 
 def test_unknown_names_are_refused(capsys):
