@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,10 @@ from benchmarks.measure import ROOT, machine_cores
 TASKS, PATIENCE = 8, 300.0
 
 
-def apart(name: str) -> dict[str, Any]:
-    """Of one method: relative distances, and the device."""
+def program(name: str) -> tuple[Callable, tuple]:
+    """Of one method with its defaults: a function of arrays that adapts, predicts and gives loss and gradient; the arrays."""
     import equinox as eqx
     import jax
-    import numpy as np
 
     from metaprior import Spec
     from metaprior.heads import Categorical, Gaussian
@@ -37,17 +37,14 @@ def apart(name: str) -> dict[str, Any]:
     spec = Spec(1, Categorical(2) if classes else Gaussian(1))
     sinusoid = Sinusoid(10, 5)
 
-    cpu = jax.devices("cpu")[0]
-    with jax.default_device(cpu):
-        method = eqx.filter_jit(row.init)(spec, key=jax.random.key(0))
-        keys = jax.random.split(jax.random.key(1), TASKS)
-        tasks = jax.vmap(sinusoid)(keys)
-        if classes:
-            signs = tuple((data.y > 0) * 1.0 for data in (tasks.support, tasks.query))
-            tasks = eqx.tree_at(lambda t: (t.support.y, t.query.y), tasks, signs)
+    method = eqx.filter_jit(row.init)(spec, key=jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), TASKS)
+    tasks = jax.vmap(sinusoid)(keys)
+    if classes:
+        signs = tuple((data.y > 0) * 1.0 for data in (tasks.support, tasks.query))
+        tasks = eqx.tree_at(lambda t: (t.support.y, t.query.y), tasks, signs)
     arrays, static = eqx.partition(method, eqx.is_array)
 
-    @jax.jit
     def look(arrays, tasks, keys):
         moving, rest = eqx.partition(eqx.combine(arrays, static), eqx.is_inexact_array)
         task = jax.tree.map(lambda a: a[0], tasks)
@@ -59,8 +56,21 @@ def apart(name: str) -> dict[str, Any]:
             found["loss"], found["gradient"] = jax.value_and_grad(mean)(moving)
         return found
 
+    return look, (arrays, tasks, keys)
+
+
+def apart(name: str) -> dict[str, Any]:
+    """Of one method: relative distances, and the device."""
+    import jax
+    import numpy as np
+
+    cpu = jax.devices("cpu")[0]
+    with jax.default_device(cpu):
+        look, arrays = program(name)
+    look = jax.jit(look)
+
     def on(device):
-        found = jax.device_get(look(*jax.device_put((arrays, tasks, keys), device)))
+        found = jax.device_get(look(*jax.device_put(arrays, device)))
         return {what: np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)]) for what, tree in found.items()}
 
     here, there = on(jax.devices()[0]), on(cpu)

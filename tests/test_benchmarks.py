@@ -243,6 +243,29 @@ def test_what_failed_is_named_beside_what_was_timed(monkeypatch, capsys, tmp_pat
     assert "\nFAILED: first: -c import nothing_of_this_name: ModuleNotFoundError: No module named" in said
 
 
+def test_programs_that_a_gpu_starts_are_those_of_loops_and_of_the_whole():
+    from benchmarks.deviceless import started
+
+    text = """HloModule jit_f
+
+%fused (p: f32[2]) -> f32[2] {
+  %inner = f32[2]{0} fusion(%p), kind=kLoop, calls=%other
+}
+
+%turn (p: (f32[2])) -> (f32[2]) {
+  %a = f32[2]{0} fusion(%p), kind=kLoop, calls=%fused
+  %b = (f32[2]{0}, s8[4]{0}) custom-call(%a), custom_call_target="__cublas$gemm"
+  %c = f32[2]{0} add(%a, %a)
+}
+
+ENTRY %main (p: f32[2]) -> f32[2] {
+  %d = f32[2]{0} copy(%p)
+  %e = (f32[2]{0}) while(%d), condition=%ends, body=%turn
+}
+"""
+    assert started(text) == (2, 1)
+
+
 def test_unknown_names_are_refused(capsys):
     from benchmarks import __main__ as command
 
