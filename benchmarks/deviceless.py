@@ -1,6 +1,6 @@
 """Every job of the benchmarks and every method, compiled for a GPU that is not there: what XLA makes of them, or refuses.
 
-    pip install 'jax[cuda12]'               # 3 GB: XLA's compiler for GPUs, and the libraries that it asks
+    pip install 'jax[cuda13]'               # 3 GB: XLA's compiler for GPUs, and the libraries that it asks
     python -m benchmarks.deviceless [--only maml-1,llama] [--devices 4]
 
 A line each: seconds to compile; programs that a GPU is asked to start one after another, in a turn of its loops (a step of
@@ -111,7 +111,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.devices < 1:
         parser.error("--devices is at least 1")
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}  # XLA prints every product that it refuses, whole
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
 
     import jax
@@ -129,7 +129,7 @@ def main() -> int:
     try:
         found = topologies.get_topology_desc(platform="cuda", target_config=H200, topology=f"1x1x{arguments.devices}")
     except Exception as error:  # JAX says it in many ways
-        print(f"JAX has no compiler for GPUs here: pip install 'jax[cuda12]' ({error})"[:300], file=sys.stderr)
+        print(f"JAX has no compiler for GPUs here: pip install 'jax[cuda13]' ({error})"[:300], file=sys.stderr)
         return 2
     one, gpus = jax.sharding.SingleDeviceSharding(found.devices[0]), list(found.devices)
     programs: list[tuple[str, Callable[[], tuple]]] = []
