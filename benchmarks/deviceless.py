@@ -111,7 +111,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.devices < 1:
         parser.error("--devices is at least 1")
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}  # XLA prints every product that it refuses, whole
+    # XLA logs every product that it refuses, whole.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"
 
     import jax
