@@ -1,11 +1,12 @@
 """The command line: one command per verb; jax and polars load only inside the commands that need them."""
 
+import csv
 import gc
 import json
 import os
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,18 +49,21 @@ def write_frame(frame: Any, out: Path | None) -> None:
     write_atomic(out, lambda part: part.write_text(text, "utf-8"))
 
 
-def support_rows(path: Path | None) -> Any:
+def support_rows(path: Path | None, text: list[str]) -> Any:
     """The new group's rows; no file, or a file with a header only, is no rows."""
     if path is None:
         return None
+    import polars as pl
+
     from metaprior.table import read
 
     if path.is_file() and path.suffix.lower() not in (".parquet", ".pq"):
         with path.open("rb") as file:
             lines = [line for line, _ in zip((raw for raw in file if raw.strip()), range(2))]
         if len(lines) == 1:
-            return None
-    return read(path)
+            with suppress(UnicodeDecodeError):  # which reading says
+                return pl.DataFrame(schema=[name.strip() for name in next(csv.reader([lines[0].decode("utf-8-sig")]))])
+    return read(path, text=text)
 
 
 @app.command
@@ -202,7 +206,8 @@ def predict(folder: Path, /, *, query: Path, support: Path | None = None, out: P
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
-    known, asked = support_rows(support), read(query)
+    text = prior.text()
+    known, asked = support_rows(support, text), read(query, text=text)
     with naming(support):
         posterior = prior.adapt(known)
     with naming(query):
@@ -239,7 +244,8 @@ def suggest(
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
-    known, candidates = support_rows(support), read(pool)
+    text = prior.text()
+    known, candidates = support_rows(support, text), read(pool, text=text)
     if n > candidates.height:
         raise InputError(f"{pool}: holds {candidates.height} rows; --n {n} asks for more.")
     with naming(support):

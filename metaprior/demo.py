@@ -28,7 +28,9 @@ def check_out(out: Path) -> None:
     check_writable(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: --out is a file; give a folder.")
-    other = sorted({e.name for e in out.iterdir() if not e.name.endswith(PART)} - set(FILES)) if out.exists() else []
+    there = [e for e in out.iterdir() if not e.name.endswith(PART)] if out.exists() else []
+    ours = lambda e: e.name in FILES and e.is_file() and (e.suffix != ".html" or b"metaprior" in e.read_bytes())
+    other = sorted(e.name for e in there if not ours(e))
     if other:
         raise InputError(f"{out}: --out holds something else ({other[0]}); choose another folder.")
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -41,12 +42,30 @@ def join(coordinator: str | None = None, processes: int | None = None, process_i
     """Make this process one of several that run the same program; without arguments as Slurm and others say."""
     if jax.distributed.is_initialized():
         return
+    if coordinator is not None:
+        _check_address(coordinator, process_id == 0)
+        print(f"process {process_id} of {processes}: waits for the others at {coordinator}", file=sys.stderr)
     # JAX's service would take SIGTERM for itself, and nobody would stop.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, processes, process_id, _own())
     except (ValueError, RuntimeError) as error:
         raise InputError(f"The processes did not find each other ({str(error).splitlines()[0]}).") from None
+
+
+def _check_address(coordinator: str, here: bool) -> None:
+    """JAX waits five minutes for a host that there is not, and a port that is taken ends the process in its C++."""
+    host, _, port = coordinator.rpartition(":")
+    try:
+        if not 0 < int(port) < 2**16:
+            raise InputError(f"--coordinator: a port is from 1 to 65535; got {port}.")
+        socket.getaddrinfo(host.strip("[]"), int(port))
+        if here:
+            socket.create_server(("", int(port))).close()
+    except socket.gaierror:
+        raise InputError(f"--coordinator: no host {host!r} is known here.") from None
+    except OSError as error:
+        raise InputError(f"--coordinator: port {port} cannot be used here ({error.strerror}).") from None
 
 
 def first() -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -86,6 +87,14 @@ def stoppable(message: str, patient: bool) -> Generator[None]:
             os.write(2, (shown + message).encode())
             os._exit(STOPPED)
 
+    def dropped(found: Any) -> None:
+        # Python drops what is raised where an object ends or garbage is collected, and says so with a traceback.
+        if found.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+        elif found.exc_type is not Stopped:  # after which `watch` ends the process
+            hook(found)
+
+    hook, sys.unraisablehook = sys.unraisablehook, dropped
     ear, mouth = os.pipe()
     os.set_blocking(mouth, False)
     before = signal.signal(signal.SIGTERM, handle)
@@ -94,6 +103,7 @@ def stoppable(message: str, patient: bool) -> Generator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.set_wakeup_fd(old)
         signal.signal(signal.SIGTERM, before)
         os.close(mouth)

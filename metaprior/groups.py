@@ -8,7 +8,7 @@ import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.evaluate import Units
-from metaprior.table import is_text, need_columns, numbers, numeric_text
+from metaprior.table import is_text, need_columns, numbers, numeric_text, usable
 
 FOLDS = 5
 SKIP = "--skip-bad-tasks (in Python skip_bad_tasks=True)"
@@ -81,6 +81,18 @@ def target_values(series: pl.Series, where: str, target: str, kind: str) -> tupl
     if y.min() == y.max():
         raise InputError(f"{where}: column {target!r} is constant ({y[0]}); there is nothing to learn.")
     return y, None
+
+
+def in_units(series: pl.Series, units: Units, where: str) -> np.ndarray:
+    """Outcomes of a new group in the model's units, `(n, 1)`; none so far off that the others would be all one number."""
+    with usable(series, where):
+        y = numeric_text(series, where, series.name) if is_text(series) else numbers(series)
+    bad = ~np.isfinite(y) | ((y <= 0) & units.log)
+    z = units.to_z(np.where(bad, 1.0, y))
+    for row in np.flatnonzero(bad | (np.abs(z) > FAR))[:1]:
+        why = "" if bad[row] else f": it is {abs(z[row]):.0e} standard deviations from what was learned from"
+        raise InputError(f"{where}: column {series.name!r}, row {row + 1}: {series[int(row)]} cannot be used{why}.")
+    return np.asarray(z, np.float32)[:, None]
 
 
 def need_classes(y: np.ndarray, fold: np.ndarray, labels: list, where: str, target: str) -> None:

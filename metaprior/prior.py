@@ -21,12 +21,12 @@ from metaprior.culprits import BadTask, BadTasks
 from metaprior.devices import agree, cores, mesh_of
 from metaprior.errors import InputError
 from metaprior.evaluate import METHOD, Evaluation, JointEvaluation, Units, evaluate
-from metaprior.groups import SKIP, Arrays, Checked, check_all, frame_of, runs, sorted_groups
+from metaprior.groups import SKIP, Arrays, Checked, check_all, frame_of, in_units, runs, sorted_groups
 from metaprior.heads import Categorical, StudentT
 from metaprior.kinds import fits
 from metaprior.method import AbstractLearner, Spec
 from metaprior.stages import Progress, Stages
-from metaprior.table import Features, as_frame, is_text, need_columns, numbers, numeric_text, same_label
+from metaprior.table import Features, as_frame, need_columns, same_label
 
 AUTO = "auto"
 INFO = {"method": str, "task": str, "target": str | list[str], "features": list[str], "notes": list[str], "seed": int,
@@ -241,7 +241,15 @@ class Prior:
 
     def frame(self, rows: Any) -> pl.DataFrame:
         """Rows without a target as a table: x where the prior was fitted on arrays, else a table already."""
-        return frame_of([(rows, None)]) if self._ready().info["arrays"] and not _tabular(rows) else as_frame(rows)
+        return (
+            frame_of([(rows, None)])
+            if self._ready().info["arrays"] and not _tabular(rows)
+            else as_frame(rows, text=self.text())
+        )
+
+    def text(self) -> list[str]:
+        """Columns that a file's rows hold as text, whatever they look like."""
+        return [name for part in self.parts for name in part.text()] if self.joint else self._ready().features.text()
 
     def encode(self, frame: pl.DataFrame, where: str = "table") -> np.ndarray:
         """Encoded feature columns with the pooled prediction behind them, `(n, d)`."""
@@ -271,11 +279,7 @@ class Prior:
                         f"{where}: column {target!r}, row {row + 1}: {label!r} is no class; classes: {known}."
                     )
             return np.array([index[v] for v in labels], np.float32)[:, None]
-        y = numeric_text(series, where, target) if is_text(series) else numbers(series)
-        bad = np.flatnonzero(~np.isfinite(y) | ((y <= 0) & trained.units.log))
-        if len(bad):
-            raise InputError(f"{where}: column {target!r}, row {bad[0] + 1}: {series[int(bad[0])]} cannot be used.")
-        return np.asarray(trained.units.to_z(y), np.float32)[:, None]
+        return in_units(series, trained.units, where)
 
     def adapt(self, rows: Any = None) -> Posterior | chain.JointPosterior:
         """Condition on the observed rows of a new group: none, some, or all of them.
@@ -286,7 +290,7 @@ class Prior:
         """
         if self.joint is None:
             return self._adapt(rows)
-        frame = None if rows is None else as_frame(rows)
+        frame = None if rows is None else as_frame(rows, text=self.text())
         return chain.JointPosterior(self.joint, [part._adapt(frame) for part in self.parts])
 
     def _adapt(self, rows: Any) -> Posterior:
@@ -296,7 +300,8 @@ class Prior:
         elif self._ready().info["arrays"] and isinstance(rows, tuple):
             frame = frame_of([rows])
         else:
-            frame = as_frame(rows)
+            frame = as_frame(rows, text=self.text())
+            need_columns(frame, [*(c.name for c in self._ready().features.columns), self.info["target"]], "support")
         if frame is None or frame.height == 0:
             return Posterior(self, np.zeros((0, width), np.float32), np.zeros((0, 1), np.float32))
         return Posterior(self, self.encode(frame, "support"), self.model_y(frame, "support"))
@@ -330,7 +335,7 @@ class Prior:
                 raise InputError("No groups were held out when this prior was fitted; give a table.")
             return trained.held
         where = str(table) if isinstance(table, (str, Path)) else "table"
-        frame, task = as_frame(table), self.info["task"]
+        frame, task = as_frame(table, text=self.text()), self.info["task"]
         need_columns(frame, [task], where)
         group, order = sorted_groups(frame, task, where)
         x, y = self.encode(frame, where)[order], self.model_y(frame, where)[order]

@@ -1,7 +1,8 @@
 """Tables: reading them, checking them, and turning columns into numbers."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from metaprior.errors import InputError
 
 CLIP = 6.0  # standard deviations
 MOST_LEVELS = 30
+LARGEST = 1e30  # of a feature; squares of more, and sums of them, are no numbers any more
 _MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
-def read(path: str | Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """A CSV or Parquet file as a polars frame; every row of a CSV decides its columns' types.
+def read(path: str | Path, columns: Sequence[str] | None = None, text: Sequence[str] = ()) -> pl.DataFrame:
+    """A CSV or Parquet file as a polars frame; every row of a CSV decides its columns' types, but for those in `text`.
 
     With `columns`, others of a Parquet file are not read, unless one of them is missing: whoever needs it then says so.
     """
@@ -34,11 +36,13 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pl.DataFrame
             frame = lazy.collect(engine="streaming")  # decoded piece by piece
         else:
             header = path.open("rb").readline().decode("utf-8-sig", "strict").strip()
-            names = [name.strip() for name in next(csv.reader([header]), [])]
+            written = next(csv.reader([header]), [])
+            names = [name.strip() for name in written]
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"{path}: two columns are called {name!r}; names must differ.")
             frame = pl.read_csv(path, infer_schema_length=None, null_values=["", "NA", "NaN", "nan", "null"],
+                                schema_overrides={name: pl.String for name in text if name in written},
                                 try_parse_dates=True)  # fmt: skip
             frame = frame.rename(lambda name: name.replace('""', '"'))  # polars leaves doubled quotes of a header
     except InputError:
@@ -52,12 +56,12 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pl.DataFrame
     return frame
 
 
-def as_frame(table: Any, only: Sequence[str] | None = None) -> pl.DataFrame:
-    """A polars frame from a polars or pandas frame, a path (with the columns of `read`), or a mapping of columns."""
+def as_frame(table: Any, only: Sequence[str] | None = None, text: Sequence[str] = ()) -> pl.DataFrame:
+    """A polars frame from a polars or pandas frame, a path (with the columns and text of `read`), or a mapping of columns."""
     if isinstance(table, pl.DataFrame):
         return table
     if isinstance(table, (str, Path)):
-        return read(table, only)
+        return read(table, only, text)
     if hasattr(table, "to_dict") and hasattr(table, "columns"):  # pandas, without importing it
         names = list(table.columns)
         for name in names:
@@ -83,7 +87,25 @@ def need_columns(frame: pl.DataFrame, names: list[str], where: str) -> None:
     """All of `names` are columns, or an error that says which is not and which are."""
     for name in names:
         if name not in frame.columns:
-            raise InputError(f"{where}: no column {name!r}; the columns are {', '.join(frame.columns)}.")
+            shown = [repr(other) if other != other.strip() else other for other in frame.columns]
+            raise InputError(f"{where}: no column {name!r}; the columns are {', '.join(shown)}.{_other_marks(frame)}")
+
+
+def _other_marks(frame: pl.DataFrame) -> str:
+    """What may be wrong with a file of one column."""
+    mark = next((mark for mark in ";\t|" if frame.width == 1 and mark in frame.columns[0]), None)
+    return "" if mark is None else f" Columns are separated by commas; these seem to be by {mark!r}."
+
+
+@contextmanager
+def usable(series: pl.Series, where: str) -> Generator[None]:
+    """Inside, what polars cannot make of a column, such as numbers of lists, is an input error."""
+    try:
+        yield
+    except pl.exceptions.PolarsError:
+        raise InputError(
+            f"{where}: column {series.name!r} holds {series.dtype}; columns hold numbers, text or dates."
+        ) from None
 
 
 def numbers(series: pl.Series) -> np.ndarray:
@@ -173,6 +195,17 @@ def numeric_text(series: pl.Series, where: str, name: str) -> np.ndarray:
     return value.fill_null(np.nan).to_numpy().astype(np.float64)
 
 
+def nearly_numbers(series: pl.Series) -> list[str]:
+    """A note on a text column of which nine in ten values are numbers."""
+    seen = series.cast(pl.String).str.strip_chars().drop_nulls()
+    other = seen.filter(seen.cast(pl.Float64, strict=False).is_null())
+    if not 0 < 10 * len(other) <= len(seen):
+        return []
+    return [
+        f"{series.name}: taken as text, since {other[0]!r} is no number; {len(seen) - len(other)} of {len(seen)} values are."
+    ]
+
+
 def same_label(label: str | None, index: dict) -> str | None:
     """Numbers written differently (1 and 1.0) are one label."""
     if label in index or label is None:
@@ -201,10 +234,15 @@ class Features(eqx.Module):
         for name in names:
             series = frame[name]
             if is_text(series):
-                column = Category.learn(name, series, group)
+                with usable(series, "table"):
+                    column = Category.learn(name, series, group)
+                    notes += nearly_numbers(series)
                 reason = "no level occurs in two groups, so it says nothing of a new group"
             else:
-                values = numbers(series)
+                with usable(series, "table"):
+                    values = numbers(series)
+                if (np.abs(values[np.isfinite(values)]) > LARGEST).any():
+                    raise InputError(f"table: column {name!r} holds numbers beyond {LARGEST:g}, which cannot be used.")
                 column = Number.learn(name, values)
                 reason = "it has one value in all training groups"
                 share = 1 - np.isfinite(values).mean()
@@ -216,12 +254,17 @@ class Features(eqx.Module):
                 columns.append(column)
         return Features(tuple(columns), tuple(notes))
 
+    def text(self) -> list[str]:
+        """The columns that are text, also where a file's rows of them look like numbers."""
+        return [column.name for column in self.columns if isinstance(column, Category)]
+
     def encode(self, frame: pl.DataFrame, where: str = "table") -> tuple[np.ndarray, np.ndarray]:
         """`(n, d)` standardised columns and `(n, f)` raw columns for trees; `d` is at least 1."""
         need_columns(frame, [column.name for column in self.columns], where)
         encoded, raw = [], []
         for column in self.columns:
-            some, one = column.encode(frame[column.name], where)
+            with usable(frame[column.name], where):
+                some, one = column.encode(frame[column.name], where)
             encoded += some
             raw.append(one)
         if not encoded:  # nothing but the group is known: a column of zeros

@@ -217,6 +217,20 @@ def test_the_end_of_one_process_ends_the_other(tmp_path, ctrl_c):
         assert {entry.name for entry in out.iterdir()} - {"lock.part"} == {"checkpoint", "run.json"}
 
 
+MANY = ("--processes", "2", "--devices", "all")
+
+
+def test_a_coordinators_port_that_is_taken_is_one_line(tmp_path, capsys):
+    """JAX alone ends the process with a segmentation fault."""
+    from metaprior.cli import main
+
+    with socket.create_server(("", 0)) as taken, pytest.raises(SystemExit) as stopped:
+        address = f"localhost:{taken.getsockname()[1]}"
+        main(command(table(tmp_path), tmp_path / "out", *MANY, "--coordinator", address, "--process-id", "0")[3:])
+    assert stopped.value.code == 2
+    assert "cannot be used here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "more, said",
     [
@@ -225,6 +239,8 @@ def test_the_end_of_one_process_ends_the_other(tmp_path, ctrl_c):
         (("--coordinator", "here", "--processes", "2", "--process-id", "0", "--devices", "all"), "is HOST:PORT"),
         (("--coordinator", "a:1", "--processes", "2", "--process-id", "2", "--devices", "all"), "from 0 to 1; got 2"),
         (("--coordinator", "a:1", "--processes", "2", "--process-id", "0"), "add --devices all"),
+        ((*MANY, "--coordinator", "localhost:99999", "--process-id", "0"), "a port is from 1 to 65535; got 99999"),
+        ((*MANY, "--coordinator", "no host:1234", "--process-id", "1"), "no host 'no host' is known here"),
     ],
 )
 def test_wrong_devices_are_one_line(more, said, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Bad input: one line that names file, column and row; exit status 2; nothing written or changed."""
 
+import io
 import os
 import pickle
 import subprocess
@@ -8,13 +9,17 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import polars as pl
 import pytest
 from conftest import tiny_csv
 
 from metaprior import Spec
 from metaprior.cli import main
+from metaprior.errors import InputError
 from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
 from metaprior.methods import METHODS
+from metaprior.table import Features, read
 
 FIT = "fit t.csv --task g --target y --steps 4 --out new"
 
@@ -74,6 +79,9 @@ TABLES = [
     ("target missing", edit(7, 4, ""), FIT, ["t.csv", "'y'", "row 7"]),
     ("target infinite", edit(9, 4, "inf"), FIT, ["t.csv", "'y'", "row 9"]),
     ("target not a number", edit(9, 4, "NaN"), FIT, ["t.csv", "'y'", "row 9"]),
+    ("feature beyond numbers", edit(9, 1, "1e200"), FIT, ["t.csv", "'x'", "1e+30"]),
+    ("another separator", tiny_csv().replace(",", ";"), FIT, ["t.csv", "'g'", "commas", "';'"]),
+    ("spaces in the header", tiny_csv().replace("day,y", "day, y"), FIT, ["t.csv", "no column 'y'", "' y'"]),
     ("task missing", edit(4, 0, ""), FIT, ["t.csv", "'g'", "row 4"]),
     ("constant target", columns(y="3.5"), FIT, ["t.csv", "'y'", "3.5"]),
     ("log of a negative target", tiny_csv(), FIT + " --log-target", ["t.csv", "'y'", "row"]),
@@ -156,6 +164,14 @@ def folder(fitted, tmp_path):
     return tmp_path
 
 
+def lists() -> bytes:
+    """A Parquet file whose column x holds a list in each row."""
+    file = io.BytesIO()
+    pl.DataFrame({"x": [[1.0, 2.0]], "kind": ["a"], "day": [1], "y": [2.0]}).write_parquet(file)
+    return file.getvalue()
+
+
+LISTS = lists()
 PREDICT = "predict run --support s.csv --query q.csv"
 SUGGEST = "suggest run --support s.csv --pool q.csv"
 USES = [
@@ -174,6 +190,21 @@ USES = [
     ("support lacks the target", {"s.csv": b"x,kind,day\n1,a,1\n"}, PREDICT, ["s.csv", "'y'"]),
     ("support target missing", {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,\n"}, PREDICT, ["s.csv", "'y'", "row 2"]),
     ("support target word", {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,u\n"}, PREDICT, ["s.csv", "'y'", "row 2"]),
+    (
+        "support target far off",
+        {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,1e30\n"},
+        PREDICT,
+        ["s.csv", "'y'", "row 2", "1e+30"],
+    ),
+    ("support of one line", {"s.csv": b"0.1,a,1,2.0\n"}, PREDICT, ["s.csv", "'x'", "0.1"]),
+    ("query of lists", {"q.parquet": LISTS}, PREDICT.replace("q.csv", "q.parquet"), ["q.parquet", "'x'", "List"]),
+    ("support of lists", {"s.parquet": LISTS}, PREDICT.replace("s.csv", "s.parquet"), ["s.parquet", "'x'", "List"]),
+    (
+        "evaluated target far off",
+        {"t.csv": b"g,x,kind,day,y\na,1,a,1,2\na,1,a,1,-1e200\n"},
+        "evaluate run t.csv",
+        ["t.csv", "'y'", "row 2"],
+    ),
     ("output exists", {"p.csv": b"my,thesis\n"}, PREDICT + " --out p.csv", ["p.csv", "something else"]),
     ("output is a folder", {"p/a": b"1"}, PREDICT + " --out p", ["p", "not a file"]),
     ("pool lacks a feature", {"q.csv": b"kind,day\na,1\n"}, SUGGEST, ["q.csv", "'x'"]),
@@ -263,6 +294,35 @@ def test_heads(make, words):
         make()
     for word in words:
         assert word in str(error.value), str(error.value)
+
+
+def test_a_column_of_codes_stays_text_where_a_file_has_only_numbers(tmp_path):
+    """Trained on 01, 02 and A1, a file with 01 and 02 alone must not become the numbers 1 and 2."""
+    path = tmp_path / "t.csv"
+    path.write_text("code\n01\n02\nA1\n01\n02\nA1\n")
+    features = Features.learn(read(path), ["code"], np.repeat([0, 1], 3))
+    path.write_text("code\n01\n02\n")
+    found, _ = features.encode(read(path, text=features.text()))
+    assert features.text() == ["code"] and found.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+
+
+def test_a_column_of_numbers_but_for_one_word_is_noted():
+    frame = pl.DataFrame({"x": [*map(str, range(29)), "?"] * 2})
+    notes = Features.learn(frame, ["x"], np.repeat([0, 1], 30)).notes
+    assert notes == ("x: taken as text, since '?' is no number; 58 of 60 values are.",)
+    assert Features.learn(pl.DataFrame({"x": ["a", "b"] * 5}), ["x"], np.repeat([0, 1], 5)).notes == ()
+
+
+def test_a_folder_with_another_report_is_no_demo(tmp_path):
+    from metaprior.demo import check_out
+
+    (tmp_path / "report.html").write_text("<p>a thesis</p>")
+    with pytest.raises(InputError, match=r"something else \(report.html\)"):
+        check_out(tmp_path)
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "prior").mkdir()
+    with pytest.raises(InputError, match=r"something else \(prior\)"):
+        check_out(tmp_path)
 
 
 def test_truncated_and_altered_priors(folder, capsys, monkeypatch):

@@ -64,6 +64,8 @@ STOPS = [
     ("hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)", 6.0),  # one long call, as of a compiled program
     ("with saving():\n  while not asked(): time.sleep(0.01)\n  time.sleep(0.5); print('saved'); raise Stopped", 3.0),
     ("with saving():\n  os.kill(os.getpid(), 15); os.kill(os.getpid(), 15); time.sleep(60)", 3.0),
+    # Where an object ends, Python drops what is raised.
+    ("Ends = type('Ends', (), {'__del__': lambda self: time.sleep(1)})\nEnds()\ntime.sleep(60)", 4.0),
 ]
 
 
@@ -85,6 +87,17 @@ def test_sigterm_ends_the_process_in_time(number):
     assert process.returncode == 143 and err == "stopped.\n", err
     assert time.monotonic() - began < most + 5  # this machine is shared
     assert out == ("saved\n" if "saved" in work else "")
+
+
+def test_ctrl_c_is_not_lost_where_an_object_ends():
+    code = (
+        "import os, signal, sys, time\nfrom metaprior.faults import *\n"
+        "class Ends:\n def __del__(self): signal.raise_signal(signal.SIGINT); time.sleep(0.1)\n"
+        "try:\n with stoppable('', patient=True):\n  Ends(); time.sleep(60)\n"
+        "except KeyboardInterrupt: print('ended')\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "ended\n", "")
 
 
 # --- one process in a folder
