@@ -27,11 +27,12 @@ _KIND = re.compile("^(table|support|query|pool): ")
 
 @contextmanager
 def naming(path: str | Path | None) -> Generator[None]:
-    """Input errors raised inside name the file `path`, if they do not already."""
+    """Input errors raised inside name the file `path`, if they do not name it or another already."""
     try:
         yield
     except InputError as error:
-        if path is None or str(path) in str(error):
+        named = str(error).split(": ")[0]
+        if path is None or str(path) in str(error) or (os.sep in named and os.path.exists(named)):
             raise
         raise type(error)(f"{path}: {re.sub(_KIND, '', str(error))}") from None
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metaprior import devices, faults, files
+from metaprior.errors import InputError
 
 
 def stop_if_asked() -> None:
@@ -39,9 +40,9 @@ class Stages:
 
         stop_if_asked()
         if path.exists():
-            return files.load(path)
+            return _kept(path)
         if trains:
-            state = files.load(partial) if partial.exists() else None
+            state = _kept(partial) if partial.exists() else None
             with faults.saving():
                 result = run(state=state, save=save)
         else:
@@ -50,6 +51,14 @@ class Stages:
             files.save(path, result)
             partial.unlink(missing_ok=True)
         return result
+
+
+def _kept(path: Path) -> Any:
+    """What a file of an unfinished run holds, or what to do about it."""
+    try:
+        return files.load(path)
+    except InputError as error:
+        raise InputError(f"{error} Without this file --resume computes it again.") from None
 
 
 class Progress:

@@ -19,6 +19,8 @@ from metaprior.cli import main
 from metaprior.errors import InputError
 from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
 from metaprior.methods import METHODS
+from metaprior.run import naming
+from metaprior.stages import Stages
 from metaprior.table import Features, read
 
 FIT = "fit t.csv --task g --target y --steps 4 --out new"
@@ -311,6 +313,17 @@ def test_a_column_of_numbers_but_for_one_word_is_noted():
     notes = Features.learn(frame, ["x"], np.repeat([0, 1], 30)).notes
     assert notes == ("x: taken as text, since '?' is no number; 58 of 60 values are.",)
     assert Features.learn(pl.DataFrame({"x": ["a", "b"] * 5}), ["x"], np.repeat([0, 1], 5)).notes == ()
+
+
+def test_a_damaged_file_of_an_unfinished_run_says_what_helps(tmp_path):
+    """It is named alone, not as if the table were damaged."""
+    stages = Stages(tmp_path / "checkpoint")
+    assert stages("boosting", lambda: {"a": jnp.zeros(3)})["a"].shape == (3,)
+    path = tmp_path / "checkpoint" / "boosting.done"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError) as error, naming("t.csv"):
+        stages("boosting", dict)
+    assert str(error.value).startswith(f"{path}: ") and str(error.value).endswith("--resume computes it again.")
 
 
 def test_a_folder_with_another_report_is_no_demo(tmp_path):
