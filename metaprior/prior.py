@@ -241,11 +241,9 @@ class Prior:
 
     def frame(self, rows: Any) -> pl.DataFrame:
         """Rows without a target as a table: x where the prior was fitted on arrays, else a table already."""
-        return (
-            frame_of([(rows, None)])
-            if self._ready().info["arrays"] and not _tabular(rows)
-            else as_frame(rows, text=self.text())
-        )
+        if self._ready().info["arrays"] and not _tabular(rows):
+            return frame_of([(rows, None)])
+        return as_frame(rows, text=self.text())
 
     def text(self) -> list[str]:
         """Columns that a file's rows hold as text, whatever they look like."""
@@ -301,7 +299,8 @@ class Prior:
             frame = frame_of([rows])
         else:
             frame = as_frame(rows, text=self.text())
-            need_columns(frame, [*(c.name for c in self._ready().features.columns), self.info["target"]], "support")
+            if frame.width:  # a header alone can be wrong too
+                need_columns(frame, [*(c.name for c in self._ready().features.columns), self.info["target"]], "support")
         if frame is None or frame.height == 0:
             return Posterior(self, np.zeros((0, width), np.float32), np.zeros((0, 1), np.float32))
         return Posterior(self, self.encode(frame, "support"), self.model_y(frame, "support"))
