@@ -66,6 +66,18 @@ def support_rows(path: Path | None, text: list[str]) -> Any:
     return read(path, text=text)
 
 
+def doubt(prior: Any, known: Any, path: Path | None) -> None:
+    """Say where a new group's outcomes are far from all that were learned from; predictions follow them all the same."""
+    from metaprior.groups import far_outside
+
+    for part in prior.parts or (prior,):
+        target, units = part.info["target"], part.trained.units
+        row = None if known is None or known.height == 0 or units is None else far_outside(known[target], units)
+        if row is not None:
+            print(f"note: {path}: column {target!r}, row {row + 1}: {known[target][row]} is far from everything that was "
+                  "learned from; are the units the same?", file=sys.stderr)  # fmt: skip
+
+
 @app.command
 def demo(*, out: Path = Path("metaprior-demo")) -> None:
     """Run the main job on airport-day temperatures: fit, evaluate, predict, suggest, and write report.html.
@@ -210,6 +222,7 @@ def predict(folder: Path, /, *, query: Path, support: Path | None = None, out: P
     known, asked = support_rows(support, text), read(query, text=text)
     with naming(support):
         posterior = prior.adapt(known)
+        doubt(prior, known, support)
     with naming(query):
         frame = posterior.predict(asked)
     write_frame(frame, out)
@@ -250,6 +263,7 @@ def suggest(
         raise InputError(f"{pool}: holds {candidates.height} rows; --n {n} asks for more.")
     with naming(support):
         posterior = prior.adapt(known)
+        doubt(prior, known, support)
     with naming(pool):
         frame = posterior.suggest(candidates, n=n, by=by)
     write_frame(frame, out)

@@ -95,6 +95,12 @@ def in_units(series: pl.Series, units: Units, where: str) -> np.ndarray:
     return np.asarray(z, np.float32)[:, None]
 
 
+def far_outside(series: pl.Series, units: Units) -> int | None:
+    """The first row whose outcome lies beyond those learned from by more than their whole range."""
+    z, reach = in_units(series, units, "support")[:, 0], units.high - units.low
+    return next(iter(np.flatnonzero((z < units.low - reach) | (z > units.high + reach)).tolist()), None)
+
+
 def need_classes(y: np.ndarray, fold: np.ndarray, labels: list, where: str, target: str) -> None:
     """Each class occurs in the groups outside every fold, so that all members see all classes."""
     for k in range(fold.max() + 1):

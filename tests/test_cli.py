@@ -65,6 +65,15 @@ def test_predict_with_nothing_observed(fitted, tmp_path, call):
     assert one[0] == two[0] == 0 and one[1] == two[1]
 
 
+def test_outcomes_in_other_units_are_doubted(fitted, tmp_path, call):
+    table, support = fitted / "table.csv", tmp_path / "s.csv"
+    for factor, doubted in ((1, False), (1000, True)):
+        support.write_text(f"x,kind,day,y\n0.1,a,1,{0.2 * factor}\n0.2,b,1,{1.5 * factor}\n")
+        status, _, err = call("predict", fitted / "run", "--query", table, "--support", support)
+        said = f"note: {support}: column 'y', row 1: 200.0 is far from everything that was learned from"
+        assert status == 0 and err.startswith(said) == doubted and bool(err) == doubted
+
+
 def test_suggest_names_a_row_of_the_pool(fitted, tmp_path, call):
     rows = (fitted / "table.csv").read_text().splitlines()
     support, pool = tmp_path / "support.csv", tmp_path / "pool.csv"
