@@ -299,9 +299,9 @@ class Prior:
             frame = frame_of([rows])
         else:
             frame = as_frame(rows, text=self.text())
-            if frame.width:  # a header alone can be wrong too
-                need_columns(frame, [*(c.name for c in self._ready().features.columns), self.info["target"]], "support")
         if frame is None or frame.height == 0:
+            if frame is not None and frame.width:  # a header alone can be wrong too
+                need_columns(frame, [*(c.name for c in self._ready().features.columns), self.info["target"]], "support")
             return Posterior(self, np.zeros((0, width), np.float32), np.zeros((0, 1), np.float32))
         return Posterior(self, self.encode(frame, "support"), self.model_y(frame, "support"))
 

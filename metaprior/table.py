@@ -233,21 +233,24 @@ class Features(eqx.Module):
         columns, notes = [], []
         for name in names:
             series = frame[name]
-            if is_text(series):
-                with usable(series, "table"):
+            with usable(series, "table"):
+                if is_text(series):
                     column = Category.learn(name, series, group)
+                    reason = "no level occurs in two groups, so it says nothing of a new group"
                     notes += nearly_numbers(series)
-                reason = "no level occurs in two groups, so it says nothing of a new group"
-            else:
-                with usable(series, "table"):
+                else:
                     values = numbers(series)
-                if (np.abs(values[np.isfinite(values)]) > LARGEST).any():
-                    raise InputError(f"table: column {name!r} holds numbers beyond {LARGEST:g}, which cannot be used.")
-                column = Number.learn(name, values)
-                reason = "it has one value in all training groups"
-                share = 1 - np.isfinite(values).mean()
-                if column is not None and share > 0:
-                    notes.append(f"{name}: {share:.1%} of the values are missing; an indicator column stands for them.")
+                    if (np.abs(values[np.isfinite(values)]) > LARGEST).any():
+                        raise InputError(
+                            f"table: column {name!r} holds numbers beyond {LARGEST:g}, which cannot be used."
+                        )
+                    column = Number.learn(name, values)
+                    reason = "it has one value in all training groups"
+                    share = 1 - np.isfinite(values).mean()
+                    if column is not None and share > 0:
+                        notes.append(
+                            f"{name}: {share:.1%} of the values are missing; an indicator column stands for them."
+                        )
             if column is None:
                 notes.append(f"{name}: left out, {reason}.")
             else:
