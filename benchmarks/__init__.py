@@ -1,1 +1,3 @@
-"""What metaprior costs, beside peers written in PyTorch: `python -m benchmarks`. See docs/performance.md."""
+"""What metaprior costs, beside peers written in PyTorch: `python -m benchmarks`. See
+docs/performance.md.
+"""

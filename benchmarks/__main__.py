@@ -1,9 +1,10 @@
 """Time metaprior beside its peers.
 
-    python -m benchmarks [--only NAMES] [--gpu] [--repeats 5] [--seconds 0.5] [--out FILE.json] [--against FILE.json]
-    python -m benchmarks --docs
+    python -m benchmarks [--only NAMES] [--gpu] [--repeats 5] [--seconds 0.5] [--out FILE.json]
+    [--against FILE.json] python -m benchmarks --docs
 
-Figures on standard output, progress with the time left on standard error. docs/performance.md says what they mean.
+Figures on standard output, progress with the time left on standard error. docs/performance.md says
+what they mean.
 """
 
 import argparse
@@ -26,25 +27,44 @@ MINUTES = {"table": 2.0, "first": 2.5, "scale": 8.0}  # about what each takes
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--only", help=f"some of {', '.join((*CASES, *SINGLE, *OTHER))}, separated by commas")
-    parser.add_argument("--repeats", type=int, default=5, help="slices of everyone, of which the median counts")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--only", help=f"some of {', '.join((*CASES, *SINGLE, *OTHER))}, separated by commas"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="slices of everyone, of which the median counts"
+    )
     parser.add_argument("--seconds", type=float, default=0.5, help="of training in a slice")
     parser.add_argument("--out", type=Path, help="write everything measured to this file")
-    parser.add_argument("--against", type=Path, help="compare with this file; exit 1 where something got slower")
-    parser.add_argument("--tolerance", type=float, default=0.15, help="slowdown of a median that --against lets pass")
     parser.add_argument(
-        "--gpu", action="store_true", help="on the GPU that JAX sees, PyTorch too; else on one and two cores"
+        "--against", type=Path, help="compare with this file; exit 1 where something got slower"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.15,
+        help="slowdown of a median that --against lets pass",
+    )
+    parser.add_argument(
+        "--gpu",
+        action="store_true",
+        help="on the GPU that JAX sees, PyTorch too; else on one and two cores",
     )
     parser.add_argument("--report", type=Path, help="write the curves of `scale` to this HTML file")
     parser.add_argument(
-        "--docs", action="store_true", help=f"only write performance.md's tables from {RESULTS.name} and results/"
+        "--docs",
+        action="store_true",
+        help=f"only write performance.md's tables from {RESULTS.name} and results/",
     )
     arguments = parser.parse_args(argv)
     names = [*CASES, *SINGLE] if arguments.only is None else arguments.only.split(",")
     unknown = sorted(set(names) - {*CASES, *SINGLE, *OTHER})
     if unknown:
-        parser.error(f"--only knows {', '.join((*CASES, *SINGLE, *OTHER))}; not {', '.join(unknown)}")
+        parser.error(
+            f"--only knows {', '.join((*CASES, *SINGLE, *OTHER))}; not {', '.join(unknown)}"
+        )
     if arguments.repeats < 1:
         parser.error("--repeats is at least 1")
     return argparse.Namespace(**vars(arguments) | {"names": names})
@@ -54,11 +74,15 @@ class Progress:
     """What is being done and how long the rest takes, on standard error."""
 
     def __init__(self, names: list[str]) -> None:
-        self.left = {name: MINUTES.get(name, 0.8 if name in CASES and CASES[name].peers else 0.5) for name in names}
+        self.left = {
+            name: MINUTES.get(name, 0.8 if name in CASES and CASES[name].peers else 0.5)
+            for name in names
+        }
         self.began, self.done, self.at = time.monotonic(), 0.0, 0.0
 
     def __call__(self, text: str) -> None:
-        # What was guessed, corrected by how right the guesses have been, less what this job has had.
+        # What was guessed, corrected by how right the guesses have been, less what this job has
+        # had.
         rate = self.at / self.done if self.done > 1 else 1.0
         minutes = rate * sum(self.left.values()) - (self.spent() - self.at)
         print(f"{text}; about {max(minutes, 0.5):.0f} min left", file=sys.stderr, flush=True)
@@ -83,7 +107,12 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
 
         compiler = has_compiler()
     say = Progress(arguments.names)
-    results: dict[str, Any] = {"machine": measure.machine(arguments.gpu), "notes": [], "cases": {}, "single": {}}
+    results: dict[str, Any] = {
+        "machine": measure.machine(arguments.gpu),
+        "notes": [],
+        "cases": {},
+        "single": {},
+    }
     results["settings"] = {"repeats": arguments.repeats, "seconds": arguments.seconds}
     chosen = [CASES[name] for name in arguments.names if name in CASES]
     if chosen and not torch:
@@ -94,7 +123,11 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
         if name in CASES:
             case = CASES[name]
             lines = measure.run(
-                case, case.lines(torch, compiler, arguments.gpu), arguments.repeats, arguments.seconds, say
+                case,
+                case.lines(torch, compiler, arguments.gpu),
+                arguments.repeats,
+                arguments.seconds,
+                say,
             )
             results["cases"][name] = tabulate.entry(case, lines)
         elif name == "scale":
@@ -105,7 +138,9 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
             from benchmarks import first
 
             try:
-                for what, timed in {"table": first.table, "first": first.first}[name](arguments.repeats, say):
+                for what, timed in {"table": first.table, "first": first.first}[name](
+                    arguments.repeats, say
+                ):
                     results["single"][what] = timed
             except first.Failed as error:  # what was measured before is not lost
                 results["single"][name] = first.one([], None) | {"error": str(error)}
@@ -129,24 +164,40 @@ def disagreeing(results: dict[str, Any], limit: float = 1e-3) -> list[str]:
         for line in case["lines"]:
             apart = line["agrees"] or {}
             found += [
-                f"{name}, {line['who']}: {what} {d:.1e} away from ours" for what, d in apart.items() if not d < limit
+                f"{name}, {line['who']}: {what} {d:.1e} away from ours"
+                for what, d in apart.items()
+                if not d < limit
             ]
     return found
 
 
 def failed(results: dict[str, Any]) -> list[str]:
     """What of ours could not be timed, and why."""
-    lines = [(f"{name}, {line['who']}", line) for name, case in results["cases"].items() for line in case["lines"]]
+    lines = [
+        (f"{name}, {line['who']}", line)
+        for name, case in results["cases"].items()
+        for line in case["lines"]
+    ]
     ours = [(label, line) for label, line in lines if line["who"] in (OURS, DEFAULTS)]
-    return [f"{label}: {one['error']}" for label, one in [*ours, *results["single"].items()] if one.get("error")]
+    return [
+        f"{label}: {one['error']}"
+        for label, one in [*ours, *results["single"].items()]
+        if one.get("error")
+    ]
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     if arguments.docs:
-        from benchmarks.oracle import into_docs  # with JAX, which measuring keeps to other processes
+        from benchmarks.oracle import (
+            into_docs,
+        )  # with JAX, which measuring keeps to other processes
 
-        tables = lambda *paths: "\n".join(tabulate.markdown(json.loads(path.read_text("utf-8"))) for path in paths)
+        def tables(*paths):
+            return "\n".join(
+                tabulate.markdown(json.loads(path.read_text("utf-8"))) for path in paths
+            )
+
         into_docs("performance", tables(RESULTS), "performance")
         into_docs("gpu", tables(*sorted(ON_GPUS.glob("*.json"))), "performance")
         return 0

@@ -1,9 +1,11 @@
-"""Every method on the device that JAX prefers and on the CPU beside it: how far apart loss, gradient and predictions are.
+"""Every method on the device that JAX prefers and on the CPU beside it: how far apart loss,
+gradient and predictions are.
 
     python -m benchmarks.agree [--methods maml,np] [--out FILE.json]
 
-Same weights, tasks and random numbers; the defaults of each method. The distances are relative, by norms: rounding makes
-them about 1e-6 where a gradient is one product after another, more where steps of adaptation repeat it.
+Same weights, tasks and random numbers; the defaults of each method. The distances are relative, by
+norms: rounding makes them about 1e-6 where a gradient is one product after another, more where
+steps of adaptation repeat it.
 """
 
 import argparse
@@ -23,7 +25,9 @@ TASKS, PATIENCE = 8, 300.0
 
 
 def program(name: str) -> tuple[Callable, tuple]:
-    """Of one method with its defaults: a function of arrays that adapts, predicts and gives loss and gradient; the arrays."""
+    """Of one method with its defaults: a function of arrays that adapts, predicts and gives loss
+    and gradient; the arrays.
+    """
     import equinox as eqx
     import jax
 
@@ -51,8 +55,13 @@ def program(name: str) -> tuple[Callable, tuple]:
         posterior = eqx.combine(moving, rest).posterior(task.support, key=keys[0])
         found = {"predictions": posterior.predict(task.query.x, key=keys[0], samples=16).mean()}
         if row.trainable:
-            loss = lambda moving, task, key: eqx.combine(moving, rest).loss(task, key=key)
-            mean = lambda moving: jax.vmap(lambda task, key: loss(moving, task, key))(tasks, keys).mean()
+
+            def loss(moving, task, key):
+                return eqx.combine(moving, rest).loss(task, key=key)
+
+            def mean(moving):
+                return jax.vmap(lambda task, key: loss(moving, task, key))(tasks, keys).mean()
+
             found["loss"], found["gradient"] = jax.value_and_grad(mean)(moving)
         return found
 
@@ -71,11 +80,19 @@ def apart(name: str) -> dict[str, Any]:
 
     def on(device):
         found = jax.device_get(look(*jax.device_put(arrays, device)))
-        return {what: np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)]) for what, tree in found.items()}
+        return {
+            what: np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
+            for what, tree in found.items()
+        }
 
     here, there = on(jax.devices()[0]), on(cpu)
-    far = lambda a, b: float(np.linalg.norm(a.astype(float) - b) / np.linalg.norm(b.astype(float)))
-    return {"device": jax.devices()[0].device_kind} | {what: far(here[what], there[what]) for what in there}
+
+    def far(a, b):
+        return float(np.linalg.norm(a.astype(float) - b) / np.linalg.norm(b.astype(float)))
+
+    return {"device": jax.devices()[0].device_kind} | {
+        what: far(here[what], there[what]) for what in there
+    }
 
 
 def one(name: str) -> dict[str, Any]:
@@ -84,10 +101,16 @@ def one(name: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.agree", "--one", name]
     began = time.monotonic()
     try:
-        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        ran = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
+        )
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {PATIENCE:.0f} s"}
-    found = {"error": (ran.stderr.strip().splitlines() or ["failed"])[-1]} if ran.returncode else json.loads(ran.stdout)
+    found = (
+        {"error": (ran.stderr.strip().splitlines() or ["failed"])[-1]}
+        if ran.returncode
+        else json.loads(ran.stdout)
+    )
     return found | {"seconds": round(time.monotonic() - began, 1)}
 
 
@@ -95,7 +118,9 @@ def main() -> None:
     from metaprior.methods import METHODS
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", default=",".join(METHODS), help="rows of METHODS, separated by commas")
+    parser.add_argument(
+        "--methods", default=",".join(METHODS), help="rows of METHODS, separated by commas"
+    )
     parser.add_argument("--out", type=Path, help="write everything measured to this file")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -110,7 +135,8 @@ def main() -> None:
             name, found = asked[answer], answer.result()
             results[name] = found
             shown = [
-                f"{k} {v:.1e}" if isinstance(v, float) and k != "seconds" else f"{k} {v}" for k, v in found.items()
+                f"{k} {v:.1e}" if isinstance(v, float) and k != "seconds" else f"{k} {v}"
+                for k, v in found.items()
             ]
             print(f"{name}: {', '.join(shown)}", flush=True)
             if arguments.out:

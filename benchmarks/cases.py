@@ -1,4 +1,6 @@
-"""What is timed: the jobs, who does them, and what is asked of the ratios. Imports neither JAX nor PyTorch."""
+"""What is timed: the jobs, who does them, and what is asked of the ratios. Imports neither JAX nor
+PyTorch.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +40,9 @@ class Case:
     at_once: int | None = None
     random: bool = False
 
-    def lines(self, torch: bool = True, compiler: bool = True, gpu: bool = False) -> list[tuple[str, int | str]]:
+    def lines(
+        self, torch: bool = True, compiler: bool = True, gpu: bool = False
+    ) -> list[tuple[str, int | str]]:
         """Who does it on how many cores, or on the GPU, of what this machine has."""
         able = [peer for peer in self.peers if torch and (compiler or peer != COMPILED)]
         where: tuple[int | str, ...] = (GPU,) if gpu else (1, 2)
@@ -52,15 +56,36 @@ SHOTS = {"sinusoid": (10, 10), "gp": (25, 50), "images": (5, 5)}  # rows of supp
 
 def _maml(steps: int) -> Case:
     what = f"MAML, sinusoids, MLP 1-40-40-1, 10 + 10 rows, 25 tasks a step, second order, inner steps: {steps}"
-    return Case(f"maml-{steps}", what, "sinusoid", "maml", 25, SINE | {"steps": steps},
-                peers=(HIGHER, FUNC, COMPILED), targets={HIGHER: 100.0, COMPILED: 3.0})  # fmt: skip
+    return Case(
+        f"maml-{steps}",
+        what,
+        "sinusoid",
+        "maml",
+        25,
+        SINE | {"steps": steps},
+        peers=(HIGHER, FUNC, COMPILED),
+        targets={HIGHER: 100.0, COMPILED: 3.0},
+    )
 
 
 def _bayes(name: str, row: str, n: int, what: str, options: dict, many: str, **rest: Any) -> Case:
     text = f"{what}, {n} {many}, sinusoids, 25 tasks a step, 1 inner step"
-    defaults = None if row == "emaml" else {many_of(row): n} | {k: v for k, v in options.items() if k == "objective"}
-    return Case(f"{name}-{n}", text, "sinusoid", row, 25, SINE | {"steps": 1, many_of(row): n} | options, defaults,
-                targets={EAGER: 40.0}, **rest)  # fmt: skip
+    defaults = (
+        None
+        if row == "emaml"
+        else {many_of(row): n} | {k: v for k, v in options.items() if k == "objective"}
+    )
+    return Case(
+        f"{name}-{n}",
+        text,
+        "sinusoid",
+        row,
+        25,
+        SINE | {"steps": 1, many_of(row): n} | options,
+        defaults,
+        targets={EAGER: 40.0},
+        **rest,
+    )
 
 
 def many_of(row: str) -> str:
@@ -74,7 +99,14 @@ def _cases() -> list[Case]:
         found += [
             _bayes("emaml", "emaml", n, "Ensemble of MAML", {}, "members"),
             _bayes("bmaml", "bmaml", n, "BMAML, nll", {"clip": None, "power": 1.0}, "particles"),
-            _bayes("bmaml-chaser", "bmaml", n, "BMAML, chaser", {"clip": None, "objective": "chaser"}, "particles"),
+            _bayes(
+                "bmaml-chaser",
+                "bmaml",
+                n,
+                "BMAML, chaser",
+                {"clip": None, "objective": "chaser"},
+                "particles",
+            ),
             _bayes("platipus", "platipus", n, "PLATIPUS", {"clip": None}, "draws", random=True),
             _bayes("abml", "abml", n, "ABML", {"clip": None}, "draws", random=True),
         ]
@@ -85,13 +117,37 @@ def _cases() -> list[Case]:
         *found,
         Case("cnp", f"CNP, {gp}", "gp", "cnp", 16, {"width": 256}, targets=two),
         Case("acnp", f"Attentive CNP, {gp}", "gp", "acnp", 16, {"width": 256}, targets=two),
-        Case("anp", f"ANP, evidence bound with one draw, {gp}", "gp", "anp", 16,
-             {"width": 256, "samples": 1, "objective": "elbo"}, random=True),
-        Case("protonet-conv4", f"ProtoNet, {image}, max-pool", "images", "protonet", 8,
-             {"embedding": 64, "pseudo_count": 0.0}, targets={"best": 1.7}, at_once=1),
-        Case("maml-conv4", f"MAML, {image}, strides, second order, 1 inner step", "images", "maml", 8,
-             {"inner_lr": 0.4, "steps": 1}, peers=(HIGHER, FUNC, EAGER), targets={"best": 1.7}, at_once=1),
-    ]  # fmt: skip
+        Case(
+            "anp",
+            f"ANP, evidence bound with one draw, {gp}",
+            "gp",
+            "anp",
+            16,
+            {"width": 256, "samples": 1, "objective": "elbo"},
+            random=True,
+        ),
+        Case(
+            "protonet-conv4",
+            f"ProtoNet, {image}, max-pool",
+            "images",
+            "protonet",
+            8,
+            {"embedding": 64, "pseudo_count": 0.0},
+            targets={"best": 1.7},
+            at_once=1,
+        ),
+        Case(
+            "maml-conv4",
+            f"MAML, {image}, strides, second order, 1 inner step",
+            "images",
+            "maml",
+            8,
+            {"inner_lr": 0.4, "steps": 1},
+            peers=(HIGHER, FUNC, EAGER),
+            targets={"best": 1.7},
+            at_once=1,
+        ),
+    ]
 
 
 CASES = {case.name: case for case in _cases()}

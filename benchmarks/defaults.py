@@ -1,17 +1,21 @@
-"""Defaults that train: every method on every table and every synthetic source, 2,000 steps, no setting changed.
+"""Defaults that train: every method on every table and every synthetic source, 2,000 steps, no
+setting changed.
 
-    python -m benchmarks.defaults [--methods maml,np] [--kinds numbers,classes] [--batch 16] [--again] [--docs]
+    python -m benchmarks.defaults [--methods maml,np] [--kinds numbers,classes] [--batch 16]
+    [--again] [--docs]
 
-A finite loss at every step, and then, on groups that it has not seen, a lower negative log density than its untrained
-self had: by more than 2 standard errors of the paired difference over tasks. Tables go through the package's own
-encoding. To compile once a method instead of once a table, all tables share one shape (constant columns behind, 0 to 5
-support and 4 query rows), are held as groups of rows, and are trained at once as members of one fit; as in the front
-door, the best of the looks at some validation groups counts. Tasks of one group are not independent, so that where
-groups are few the standard error is too small. The density of a method that draws functions is the mean over as many
-draws as `metaprior.evaluate` takes: few would count against it and not against its untrained self, whose draws are
-alike. What is in the file already is skipped without --again.
+A finite loss at every step, and then, on groups that it has not seen, a lower negative log density
+than its untrained self had: by more than 2 standard errors of the paired difference over tasks.
+Tables go through the package's own encoding. To compile once a method instead of once a table, all
+tables share one shape (constant columns behind, 0 to 5 support and 4 query rows), are held as
+groups of rows, and are trained at once as members of one fit; as in the front door, the best of the
+looks at some validation groups counts. Tasks of one group are not independent, so that where groups
+are few the standard error is too small. The density of a method that draws functions is the mean
+over as many draws as `metaprior.evaluate` takes: few would count against it and not against its
+untrained self, whose draws are alike. What is in the file already is skipped without --again.
 
-`ensemble`, `ar_cnp` and `nuts` are trained as `emaml`, `acnp` and `alpaca` are, `bnn` is not trained.
+`ensemble`, `ar_cnp` and `nuts` are trained as `emaml`, `acnp` and `alpaca` are, `bnn` is not
+trained.
 """
 
 import argparse
@@ -28,12 +32,19 @@ import polars as pl
 
 from benchmarks.oracle import ROOT, into_docs, keep, read
 from metaprior import Spec, fit
-from metaprior.evaluate import SAMPLES
-from metaprior.groups import feature_columns, runs, sorted_groups, split_groups, target_values
+from metaprior.evaluation.evaluate import SAMPLES
 from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import METHODS
 from metaprior.sources import GP, Linear, SineLine, Sinusoid, Table
-from metaprior.table import Features, as_frame
+from metaprior.tables.columns import Features
+from metaprior.tables.groups import (
+    feature_columns,
+    runs,
+    sorted_groups,
+    split_groups,
+    target_values,
+)
+from metaprior.tables.read import as_frame
 
 STEPS, EVERY = 2000, 100
 SUPPORT, QUERY, ROWS = 5, 4, 100  # rows of a task; most rows of a group that are kept
@@ -53,15 +64,26 @@ TABLES = {
     "hpo": ("hpo_deepar.csv", "task", "crps", ("train_seconds",), True),
     "contraception": ("contraception_districts.csv", "district", "uses_contraception", (), False),
 }
-OWN_UNITS = {"hpo"}  # whose groups are standardised one by one: a loss on one data set says nothing of that on another
-SYNTHETIC = {"linear": Linear.of(2), "gp": GP("eq", query=10), "sinusoid": Sinusoid(), "sineline": SineLine()}
+OWN_UNITS = {
+    "hpo"
+}  # whose groups are standardised one by one: a loss on one data set says nothing of that on another
+SYNTHETIC = {
+    "linear": Linear.of(2),
+    "gp": GP("eq", query=10),
+    "sinusoid": Sinusoid(),
+    "sineline": SineLine(),
+}
 KINDS = {
-    "numbers": (Gaussian(1), [name for name in TABLES if name != "contraception"] + list(SYNTHETIC)),
+    "numbers": (
+        Gaussian(1),
+        [name for name in TABLES if name != "contraception"] + list(SYNTHETIC),
+    ),
     "classes": (Categorical(2), ["contraception"]),
     "only classes": (Categorical(2), ["contraception", *SYNTHETIC]),
 }
 SAME = {"ensemble", "ar_cnp", "nuts"}  # trained as other rows are, by default
-# A row that can predict numbers meets the synthetic sources as numbers, one that cannot by their sign.
+# A row that can predict numbers meets the synthetic sources as numbers, one that cannot by their
+# sign.
 CASES = [
     (name, kind)
     for name, row in METHODS.items()
@@ -71,7 +93,9 @@ CASES = [
 
 
 class Rows(NamedTuple):
-    """Encoded columns, outcomes, the index of each row's group in order, and what must not be split, if not the group."""
+    """Encoded columns, outcomes, the index of each row's group in order, and what must not be
+    split, if not the group.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -85,8 +109,12 @@ class Rows(NamedTuple):
         start, count = runs(self.group[order])
         within = np.arange(len(order)) - np.repeat(start, count)
         order = order[(within < ROWS) & np.repeat(count > 1, count)]
-        return Rows(self.x[order], self.y[order], np.unique(self.group[order], return_inverse=True)[1],
-                    None if self.unit is None else self.unit[order])  # fmt: skip
+        return Rows(
+            self.x[order],
+            self.y[order],
+            np.unique(self.group[order], return_inverse=True)[1],
+            None if self.unit is None else self.unit[order],
+        )
 
     def roles(self, seed):
         """Groups to train on, to judge by and to validate by."""
@@ -107,23 +135,30 @@ def from_file(data, name):
     same = group if name in OWN_UNITS else np.zeros_like(group)
     mean = np.bincount(same, y) / np.bincount(same)
     std = np.sqrt(np.bincount(same, y**2) / np.bincount(same) - mean**2)
-    unit = frame["day_of_year"].to_numpy() if name == "weather" else None  # airports share their weather
+    unit = (
+        frame["day_of_year"].to_numpy() if name == "weather" else None
+    )  # airports share their weather
     return Rows(x, y if classes else (y - mean[same]) / std[same], group, unit)
 
 
 def from_source(source, classes, groups=2000):
     """Tasks of a source as groups of rows; classes are the sign of the outcome."""
     tasks = jax.jit(jax.vmap(source))(jr.split(jr.key(0), groups))
-    x, y = (np.concatenate([getattr(d, a) for d in (tasks.support, tasks.query)], axis=1) for a in ("x", "y"))
+    x, y = (
+        np.concatenate([getattr(d, a) for d in (tasks.support, tasks.query)], axis=1)
+        for a in ("x", "y")
+    )
     group = np.repeat(np.arange(groups), x.shape[1])
     y = y.reshape(-1)
     return Rows(x.reshape(len(group), -1), (y > 0).astype(float) if classes else y, group)
 
 
 def members(kind, data, test, without=(), splits=SPLITS):
-    """What all methods train on: names of tables, the spec, a `Table` whose arrays have a leading axis, one entry a
-    table, `test` tasks to judge by and tasks to validate by. Names in `without` are left out;
-    `splits` says which tables are split into groups to train on and to judge by more than once."""
+    """What all methods train on: names of tables, the spec, a `Table` whose arrays have a leading
+    axis, one entry a table, `test` tasks to judge by and tasks to validate by. Names in `without`
+    are left out; `splits` says which tables are split into groups to train on and to judge by more
+    than once.
+    """
     head, names = KINDS[kind]
     made = {}
     for name in (name for name in names if name not in without):
@@ -132,25 +167,44 @@ def members(kind, data, test, without=(), splits=SPLITS):
         else:
             made[name] = from_file(data, name)
     made = {name: rows.fewer(np.random.default_rng(0)) for name, rows in made.items()}
-    names, roles = zip(*((n, rows.roles(seed)) for n, rows in made.items() for seed in range(splits.get(n, 1))))
+    names, roles = zip(
+        *((n, rows.roles(seed)) for n, rows in made.items() for seed in range(splits.get(n, 1)))
+    )
     columns = max(rows.x.shape[1] for rows in made.values())
-    longest, groups = max(len(rows.y) for rows in made.values()), max(rows.group[-1] + 1 for rows in made.values())
-    longer = lambda a, *size: np.pad(a, [(0, n - m) for n, m in zip(size, a.shape)])
+    longest, groups = (
+        max(len(rows.y) for rows in made.values()),
+        max(rows.group[-1] + 1 for rows in made.values()),
+    )
+
+    def longer(a, *size):
+        return np.pad(a, [(0, n - m) for n, m in zip(size, a.shape)])
+
     arrays = []
     for name in names:
         x, y, group, _ = made[name]
         start, count = runs(group)
-        arrays.append((longer(x, longest, columns).astype(np.float32), longer(y, longest)[:, None].astype(np.float32),
-                       longer(start, groups), longer(count, groups)))  # fmt: skip
+        arrays.append(
+            (
+                longer(x, longest, columns).astype(np.float32),
+                longer(y, longest)[:, None].astype(np.float32),
+                longer(start, groups),
+                longer(count, groups),
+            )
+        )
     most = max(len(train) for train, _, _ in roles)
-    arrays = [*map(np.stack, zip(*arrays)), np.stack([np.resize(train, most) for train, _, _ in roles])]
+    arrays = [
+        *map(np.stack, zip(*arrays)),
+        np.stack([np.resize(train, most) for train, _, _ in roles]),
+    ]
     source = Table(*map(jnp.asarray, arrays), SUPPORT, QUERY, ROWS)
     draw = jax.jit(jax.vmap(lambda s, g, k, key: s.tasks(g, k, key=key)))
     tasks = {}
     for role, size in ((1, test), (2, VALIDATION)):
         chosen = np.stack([np.resize(part[role], size) for part in roles])
         most = np.take_along_axis(np.asarray(source.count), chosen, axis=1) - 1
-        shots = np.minimum(np.random.default_rng(role).choice((0, 1, 2, 3, SUPPORT), chosen.shape), most)
+        shots = np.minimum(
+            np.random.default_rng(role).choice((0, 1, 2, 3, SUPPORT), chosen.shape), most
+        )
         tasks[role] = draw(source, chosen, shots, jr.split(jr.key(role), len(names)))
     return names, Spec(columns, head), source, tasks[1], tasks[2]
 
@@ -160,25 +214,42 @@ def nll(methods, tasks, draws):
     """Marginal negative log density of a query row of every task, `(members, tasks)`."""
 
     def one(method, task):
-        predictive = method.posterior(task.support, key=jr.key(3)).predict(task.query.x, key=jr.key(4), samples=draws)
+        predictive = method.posterior(task.support, key=jr.key(3)).predict(
+            task.query.x, key=jr.key(4), samples=draws
+        )
         return -task.query.mean(predictive.log_prob(task.query.y))
 
-    run = lambda m, t: jax.lax.map(lambda task: one(m, task), t, batch_size=16)
+    def run(m, t):
+        return jax.lax.map(lambda task: one(m, task), t, batch_size=16)
+
     return eqx.filter_vmap(run, in_axes=(eqx.if_array(0), eqx.if_array(0)))(methods, tasks)
 
 
 def measure(name, joined, batch, draws) -> dict:
-    """Train one method on all tables at once. For each table: whether every loss was finite, nats a row before and
-    after, the gain and its standard error."""
+    """Train one method on all tables at once. For each table: whether every loss was finite, nats a
+    row before and after, the gain and its standard error.
+    """
     names, spec, source, tasks, validation = joined
     keys = jr.split(jr.key(5), len(names))
     start = eqx.filter_jit(eqx.filter_vmap(lambda k: METHODS[name].init(spec, key=k)))(keys)
     failed, began = [], time.process_time()
-    fitted = fit(start, source, key=jr.key(6), steps=STEPS, every=EVERY, batch=batch, axes=eqx.if_array(0), validation=validation,
-                 learning_rate=METHODS[name].learning_rate,
-                 save=lambda state: failed.append(np.asarray(state.failed)))  # fmt: skip
+    fitted = fit(
+        start,
+        source,
+        key=jr.key(6),
+        steps=STEPS,
+        every=EVERY,
+        batch=batch,
+        axes=eqx.if_array(0),
+        validation=validation,
+        learning_rate=METHODS[name].learning_rate,
+        save=lambda state: failed.append(np.asarray(state.failed)),
+    )
     seconds = time.process_time() - began
-    before, after = np.asarray(nll(start, tasks, draws)), np.asarray(nll(fitted.method, tasks, draws))
+    before, after = (
+        np.asarray(nll(start, tasks, draws)),
+        np.asarray(nll(fitted.method, tasks, draws)),
+    )
     finite = np.isfinite(fitted.losses) & np.isfinite(fitted.validation) & ~np.array(failed)
     found = {}
     for table in dict.fromkeys(names):
@@ -203,8 +274,10 @@ def violations(results) -> list[str]:
                 if not entry["finite"]:
                     found.append(f"{name}, {kind}, {table}: a loss is not finite")
                 elif not entry["gain"] > 2 * entry["error"]:
-                    found.append(f"{name}, {kind}, {table}: {entry['before']} before, {entry['after']} after, "
-                                 f"a gain of {entry['gain']} ± {entry['error']}")  # fmt: skip
+                    found.append(
+                        f"{name}, {kind}, {table}: {entry['before']} before, {entry['after']} after, "
+                        f"a gain of {entry['gain']} ± {entry['error']}"
+                    )
     return found
 
 
@@ -213,12 +286,23 @@ def markdown(results) -> str:
     lines = []
     for kind, methods in results.items():
         tables = list(next(iter(methods.values()))["tables"])
-        lines += [f"### {kind}", "", "| method | " + " | ".join(tables) + " |", "|---|" + "---:|" * len(tables)]
+        lines += [
+            f"### {kind}",
+            "",
+            "| method | " + " | ".join(tables) + " |",
+            "|---|" + "---:|" * len(tables),
+        ]
         for name in (name for name in METHODS if name in methods):
-            cells = ["{gain:.2f} ± {error:.2f}".format(**methods[name]["tables"][t]) for t in tables]
+            cells = [
+                "{gain:.2f} ± {error:.2f}".format(**methods[name]["tables"][t]) for t in tables
+            ]
             lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
         lines.append("")
-    lines += ["Not better by two standard errors:", "", *(f"- {line}" for line in violations(results) or ["nothing."])]
+    lines += [
+        "Not better by two standard errors:",
+        "",
+        *(f"- {line}" for line in violations(results) or ["nothing."]),
+    ]
     return "\n".join([*lines, "\n"])
 
 
@@ -230,17 +314,23 @@ def main(argv=None) -> None:
     parser.add_argument("--batch", type=int, default=16, help="tasks a step")
     parser.add_argument("--tasks", type=int, default=768, help="to judge by")
     parser.add_argument("--draws", type=int, default=SAMPLES, help="of the function, for a density")
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the tables")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared" / "data", help="folder of the tables"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "defaults.json")
     parser.add_argument("--again", action="store_true", help="also what is in the file already")
-    parser.add_argument("--docs", action="store_true", help="only write the tables of docs/methods.md from the file")
+    parser.add_argument(
+        "--docs", action="store_true", help="only write the tables of docs/methods.md from the file"
+    )
     arguments = parser.parse_args(argv)
     if arguments.docs:
         into_docs("defaults", markdown(read(arguments.out)))
         return
     have = {} if arguments.again else read(arguments.out)
     wanted = [
-        case for case in CASES if case[0] in arguments.methods.split(",") and case[1] in arguments.kinds.split(",")
+        case
+        for case in CASES
+        if case[0] in arguments.methods.split(",") and case[1] in arguments.kinds.split(",")
     ]
     joined = {}
     for name, kind in wanted:

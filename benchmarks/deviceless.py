@@ -1,11 +1,13 @@
-"""Every job of the benchmarks and every method, compiled for a GPU that is not there: what XLA makes of them, or refuses.
+"""Every job of the benchmarks and every method, compiled for a GPU that is not there: what XLA
+makes of them, or refuses.
 
-    pip install 'jax[cuda13]'               # 3 GB: XLA's compiler for GPUs, and the libraries that it asks
-    python -m benchmarks.deviceless [--only maml-1,llama] [--devices 4]
+    pip install 'jax[cuda13]'               # 3 GB: XLA's compiler for GPUs, and the libraries that
+    it asks python -m benchmarks.deviceless [--only maml-1,llama] [--devices 4]
 
-A line each: seconds to compile; programs that a GPU is asked to start one after another, in a turn of its loops (a step of
-training) and outside of them; calls of NVIDIA's libraries; sums over devices. Which of several ways to compute a product is
-fast can only be tried out on a GPU; here XLA takes its first. Where it refuses that one, the line is of cuBLAS in its place.
+A line each: seconds to compile; programs that a GPU is asked to start one after another, in a turn
+of its loops (a step of training) and outside of them; calls of NVIDIA's libraries; sums over
+devices. Which of several ways to compute a product is fast can only be tried out on a GPU; here XLA
+takes its first. Where it refuses that one, the line is of cuBLAS in its place.
 """
 
 import argparse
@@ -19,7 +21,8 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-# NVIDIA H200: what XLA asks of a device, from its data sheet and the tables of compute capability 9.0.
+# NVIDIA H200: what XLA asks of a device, from its data sheet and the tables of compute capability
+# 9.0.
 H200 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 } core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
@@ -45,7 +48,9 @@ def training(name: str, mesh: Any) -> tuple[Callable, tuple]:
     from benchmarks import ours
     from benchmarks.cases import CASES
 
-    fit: Any = importlib.import_module("metaprior.fit")  # the package has the function under this name
+    fit: Any = importlib.import_module(
+        "metaprior.training"
+    )  # the package has the function under this name
     case, optimiser = CASES[name], optax.adam(ours.RATE)
     state = fit._start(ours.method_of(case), jax.random.key(1), optimiser, 0)
 
@@ -61,9 +66,15 @@ def compiled(function: Callable, arguments: tuple, sharding: Any, **options: Any
     import jax
 
     arrays, static = eqx.partition(arguments, eqx.is_array)
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arrays)
-    call = lambda arrays: eqx.filter(function(*eqx.combine(arrays, static)), eqx.is_array)
-    # What is chosen by the device that JAX prefers is chosen as on a GPU, and nothing traced before is kept.
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), arrays
+    )
+
+    def call(arrays):
+        return eqx.filter(function(*eqx.combine(arrays, static)), eqx.is_array)
+
+    # What is chosen by the device that JAX prefers is chosen as on a GPU, and nothing traced before
+    # is kept.
     with mock.patch.object(jax, "default_backend", return_value="gpu"):
         jax.clear_caches()
         found = jax.jit(call).lower(shapes).compile(compiler_options=options or None).as_text()
@@ -105,7 +116,9 @@ def line(function: Callable, arguments: tuple, sharding: Any) -> str:
 def main() -> int:
     from benchmarks.cases import CASES
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.deviceless", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.deviceless", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--only", help="jobs and methods, separated by commas")
     parser.add_argument("--devices", type=int, default=1, help="GPUs that share the tasks of a job")
     arguments = parser.parse_args()
@@ -119,26 +132,40 @@ def main() -> int:
     from jax.experimental import topologies
 
     from benchmarks.agree import program
-    from metaprior.devices import mesh_of
     from metaprior.methods import METHODS
+    from metaprior.system.devices import mesh_of
 
-    methods = [name for name, row in METHODS.items() if row.group != "combination"]  # of learners that are trained
+    methods = [
+        name for name, row in METHODS.items() if row.group != "combination"
+    ]  # of learners that are trained
     known = list(dict.fromkeys([*CASES, *methods]))
     names = known if arguments.only is None else arguments.only.split(",")
     if unknown := sorted({*names} - {*known}):
         parser.error(f"--only knows {', '.join(known)}; not {', '.join(unknown)}")
     try:
-        found = topologies.get_topology_desc(platform="cuda", target_config=H200, topology=f"1x1x{arguments.devices}")
+        found = topologies.get_topology_desc(
+            platform="cuda", target_config=H200, topology=f"1x1x{arguments.devices}"
+        )
     except Exception as error:  # JAX says it in many ways
-        print(f"JAX has no compiler for GPUs here: pip install 'jax[cuda13]' ({error})"[:300], file=sys.stderr)
+        print(
+            f"JAX has no compiler for GPUs here: pip install 'jax[cuda13]' ({error})"[:300],
+            file=sys.stderr,
+        )
         return 2
     one, gpus = jax.sharding.SingleDeviceSharding(found.devices[0]), list(found.devices)
     programs: list[tuple[str, Callable[[], tuple]]] = []
     for name in filter(CASES.__contains__, names):
         with mock.patch.object(jax, "devices", return_value=gpus):
             mesh = mesh_of("all", CASES[name].batch)
-        where = one if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        programs.append((f"job {name}", lambda name=name, mesh=mesh, where=where: (*training(name, mesh), where)))
+        where = (
+            one if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        )
+        programs.append(
+            (
+                f"job {name}",
+                lambda name=name, mesh=mesh, where=where: (*training(name, mesh), where),
+            )
+        )
     for name in filter(methods.__contains__, names):
         programs.append((f"method {name}", lambda name=name: (*program(name), one)))
     failed = False

@@ -1,4 +1,6 @@
-"""Times without a peer: from nothing to a trained model, the start of the program, the whole job on a table."""
+"""Times without a peer: from nothing to a trained model, the start of the program, the whole job on
+a table.
+"""
 
 import json
 import os
@@ -12,12 +14,13 @@ from typing import Any
 
 from benchmarks.measure import ROOT, machine_cores
 
-MAIN = "from metaprior.cli import main; main()"
-# Not even the check that jax stays out may be forgotten: an import that needs it would be quick once and slow ever after.
+MAIN = "from metaprior.cli.app import main; main()"
+# Not even the check that jax stays out may be forgotten: an import that needs it would be quick
+# once and slow ever after.
 IMPORT = "import sys, metaprior; assert 'jax' not in sys.modules"
 TABLE = """
 import json, resource, time, metaprior
-from metaprior.demo import airport_days
+from metaprior.cli.demo import airport_days
 table = airport_days()
 began = time.perf_counter()
 metaprior.Prior(holdout=0.1, split_by="day_of_year").fit(table, task="group", target="temp")
@@ -43,18 +46,30 @@ class Failed(Exception):
 
 def took(command: list[str], cache: Path | None = None, folder: Path = ROOT) -> tuple[float, str]:
     """Seconds of a fresh process from its start to its end, and what it printed."""
-    # In any folder this checkout is timed, as in all other processes here, and not what is installed.
+    # In any folder this checkout is timed, as in all other processes here, and not what is
+    # installed.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if cache is not None:
-        environment |= {"METAPRIOR_CACHE": str(cache), "JAX_COMPILATION_CACHE_DIR": str(cache),
-                        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}  # fmt: skip
+        environment |= {
+            "METAPRIOR_CACHE": str(cache),
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        }
     began = time.perf_counter()
-    ran = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True,
-                         check=False)  # fmt: skip
+    ran = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     seconds = time.perf_counter() - began
     if ran.returncode:
-        raise Failed(f"{' '.join(command)[:80]}: {(ran.stderr.strip().splitlines() or ['failed'])[-1]}")
+        raise Failed(
+            f"{' '.join(command)[:80]}: {(ran.stderr.strip().splitlines() or ['failed'])[-1]}"
+        )
     return seconds, ran.stdout
 
 
@@ -66,7 +81,10 @@ def first(repeats: int, say: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """What a user waits for, each time in a fresh process: one time after another, with its name."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        quick = {"import metaprior": (["-c", IMPORT], 0.3), "metaprior --help": (["-c", MAIN, "--help"], 0.5)}
+        quick = {
+            "import metaprior": (["-c", IMPORT], 0.3),
+            "metaprior --help": (["-c", MAIN, "--help"], 0.5),
+        }
         for what, (command, target) in quick.items():
             took(command)  # byte code is written once
             yield what, one([took(command)[0] for _ in range(repeats)], target)
@@ -82,17 +100,31 @@ def first(repeats: int, say: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "MAML from process start to error < 0.40, warm cache", one(warm, 5.0)
         yield "MAML from process start to error < 0.40, cold cache", one(cold, 8.0, details=details)
         took(["-c", SMALL, name])
-        took(["-c", MAIN, "fit", "table.csv", "--task", "group", "--target", "y", "--out", "prior"],
-             folder / "cache", folder)  # fmt: skip
+        took(
+            ["-c", MAIN, "fit", "table.csv", "--task", "group", "--target", "y", "--out", "prior"],
+            folder / "cache",
+            folder,
+        )
         say("first: a small prior for metaprior predict")
-        predict = ["-c", MAIN, "predict", "prior", "--support", "support.csv", "--query", "query.csv"]
+        predict = [
+            "-c",
+            MAIN,
+            "predict",
+            "prior",
+            "--support",
+            "support.csv",
+            "--query",
+            "query.csv",
+        ]
         took(predict, folder / "cache", folder)
         later = [took(predict, folder / "cache", folder)[0] for _ in range(repeats)]
         yield "metaprior predict, from the second time on", one(later, 2.0)
 
 
 def table(repeats: int, say: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The whole job: `Prior().fit` on the packaged weather table, with a cold cache; once, as it takes minutes."""
+    """The whole job: `Prior().fit` on the packaged weather table, with a cold cache; once, as it
+    takes minutes.
+    """
     with tempfile.TemporaryDirectory() as cache:
         say("table: Prior().fit on the packaged table")
         seconds = json.loads(took(["-c", TABLE], Path(cache))[1].splitlines()[-1])

@@ -11,14 +11,16 @@ import jax
 def count(call: Callable, *arguments: Any) -> float:
     """Multiplications and additions of all matrix products that one call makes.
 
-    XLA's own cost analysis counts the body of a loop once, whatever its length; here a scan counts as often as it runs.
-    A loop of unknown length counts once.
+    XLA's own cost analysis counts the body of a loop once, whatever its length; here a scan counts
+    as often as it runs. A loop of unknown length counts once.
     """
     return _of(_traced(call, arguments), _operations)
 
 
 def traffic(call: Callable, *arguments: Any) -> float:
-    """Bytes of all matrix products that one call makes, each operand read once and each result written once."""
+    """Bytes of all matrix products that one call makes, each operand read once and each result
+    written once.
+    """
     return _of(_traced(call, arguments), _bytes)
 
 
@@ -47,7 +49,9 @@ def _of(jaxpr: Any, cost: Callable[[Any], float]) -> float:
         times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         inside = [_of(part, cost) for part in _inside(equation.params.values())]
         # Of a condition's branches one runs: the dearest.
-        total += times * (max(inside, default=0.0) if equation.primitive.name == "cond" else sum(inside))
+        total += times * (
+            max(inside, default=0.0) if equation.primitive.name == "cond" else sum(inside)
+        )
     return total
 
 

@@ -1,4 +1,5 @@
-"""What a GPU can do at best, as JSON: its name, and the two bounds of the roofline (Williams et al., 2009).
+"""What a GPU can do at best, as JSON: its name, and the two bounds of the roofline (Williams et
+al., 2009).
 
 python -m benchmarks.gpu
 """
@@ -29,8 +30,9 @@ def bounds(size: int = 8192, floats: int = GIB) -> dict[str, Any]:
     """Of the first device that JAX has.
 
     Returns:
-        `device`; `precision`, that of JAX's float32 matrix products in metaprior; `peak_gflops` of a large one in it, and
-        `tf32_gflops` in JAX's own default; `bandwidth`, GB/s of adding 1 to a large array, read and written.
+        `device`; `precision`, that of JAX's float32 matrix products in metaprior; `peak_gflops` of
+        a large one in it, and `tf32_gflops` in JAX's own default; `bandwidth`, GB/s of adding 1 to
+        a large array, read and written.
     """
     import jax
     import jax.numpy as jnp
@@ -39,19 +41,29 @@ def bounds(size: int = 8192, floats: int = GIB) -> dict[str, Any]:
 
     a = jax.random.normal(jax.random.key(0), (size, size))
     x = jnp.zeros(floats)
-    product = lambda precision: best(jax.jit(lambda a: jnp.matmul(a, a, precision=precision)), a)
+
+    def product(precision):
+        return best(jax.jit(lambda a: jnp.matmul(a, a, precision=precision)), a)
+
     chosen = jax.config.jax_default_matmul_precision
-    gflops = lambda precision: round(2e-9 * size**3 / product(precision), 1)
+
+    def gflops(precision):
+        return round(2e-9 * size**3 / product(precision), 1)
+
     return {
-        "device": jax.devices()[0].device_kind, "precision": chosen,
-        "peak_gflops": gflops(chosen), "tf32_gflops": gflops("default"),
+        "device": jax.devices()[0].device_kind,
+        "precision": chosen,
+        "peak_gflops": gflops(chosen),
+        "tf32_gflops": gflops("default"),
         "bandwidth": round(8e-9 * floats / best(jax.jit(lambda x: x + 1), x), 1),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":
     import jax
 
     if jax.default_backend() == "cpu":
-        raise SystemExit("JAX sees no GPU here: pip install 'jax[cuda13]', or the CUDA of the driver.")
+        raise SystemExit(
+            "JAX sees no GPU here: pip install 'jax[cuda13]', or the CUDA of the driver."
+        )
     print(json.dumps(bounds()))

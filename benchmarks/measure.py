@@ -1,4 +1,6 @@
-"""Times who does a case: a process each, asked in turn, so that what else the machine does hits all alike."""
+"""Times who does a case: a process each, asked in turn, so that what else the machine does hits all
+alike.
+"""
 
 import json
 import os
@@ -26,13 +28,23 @@ class Worker:
 
     def __init__(self, who: str, case: str, cores: int | str) -> None:
         # All share a GPU's memory; JAX by itself takes three quarters of it.
-        more = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if cores == GPU else {"OMP_NUM_THREADS": str(cores)}
+        more = (
+            {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+            if cores == GPU
+            else {"OMP_NUM_THREADS": str(cores)}
+        )
         command = [sys.executable, "-m", "benchmarks.worker", who, case, str(cores)]
         # A session of its own: Ctrl-C reaches the parent alone, which ends its workers.
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
-            text=True, start_new_session=True, env=os.environ | more,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | more,
+        )
         self.tail = ""
 
     def read(self) -> Any:
@@ -42,14 +54,18 @@ class Worker:
         while time.monotonic() < end:
             ready, _, _ = select.select(streams, [], [], 1.0)
             for stream in ready:
-                if stream is self.process.stderr:  # read, so that it never fills and blocks the worker
+                if (
+                    stream is self.process.stderr
+                ):  # read, so that it never fills and blocks the worker
                     text = os.read(stream.fileno(), 65536).decode(errors="replace")
                     self.tail = (self.tail + text)[-2000:]
                     streams = streams if text else streams[:1]
                     continue
                 line = self.process.stdout.readline()  # ty: ignore[unresolved-attribute]
                 if not line:
-                    raise WorkerError("ended: " + (self.tail.strip().splitlines() or ["without a word"])[-1])
+                    raise WorkerError(
+                        "ended: " + (self.tail.strip().splitlines() or ["without a word"])[-1]
+                    )
                 answer = json.loads(line)
                 if "error" in answer:
                     raise WorkerError(answer["error"])
@@ -81,12 +97,16 @@ def line_of(who: str, cores: int | str) -> dict[str, Any]:
     return {"who": who, "cores": cores, "train": [], "adapt": []} | unknown
 
 
-def run(case: Case, lines: list[tuple[str, int | str]], repeats: int, seconds: float, say: Any) -> list[dict[str, Any]]:
+def run(
+    case: Case, lines: list[tuple[str, int | str]], repeats: int, seconds: float, say: Any
+) -> list[dict[str, Any]]:
     """All repeats of all who do a case, one slice each in turn.
 
     Returns:
-        a line for each of `lines`: tasks a second of training (`train`) and milliseconds of adapting (`adapt`), a
-        number a repeat; `agrees`, the relative distance to our gradient; `error` where it could not be timed.
+        a line for each of `lines`: tasks a second of training (`train`) and milliseconds of
+            adapting (`adapt`), a
+        number a repeat; `agrees`, the relative distance to our gradient; `error` where it could not
+        be timed.
     """
     found = [line_of(*line) for line in lines]
     workers: list[Worker | None] = []
@@ -142,7 +162,9 @@ def middle(values: list[float]) -> float | None:
 
 
 def peak(cores: int, size: int = 2048, repeats: int = 5) -> float:
-    """GFLOP/s of a large float32 matrix product on so many cores, the best of some: a bound for everything else."""
+    """GFLOP/s of a large float32 matrix product on so many cores, the best of some: a bound for
+    everything else.
+    """
     code = (
         "import os, time, numpy as np\n"
         f"a = np.ones(({size}, {size}), np.float32); a @ a\n"
@@ -152,8 +174,13 @@ def peak(cores: int, size: int = 2048, repeats: int = 5) -> float:
         f"print(2e-9 * {size} ** 3 / best)\n"
     )
     threads = {f"{name}_NUM_THREADS": str(cores) for name in ("OPENBLAS", "OMP", "MKL")}
-    ran = subprocess.run([sys.executable, "-c", code], env=os.environ | threads, capture_output=True, text=True,
-                         check=True)  # fmt: skip
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | threads,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return float(ran.stdout)
 
 
@@ -166,18 +193,25 @@ def machine(gpu: bool = False) -> dict[str, Any]:
     """What figures depend on."""
     import platform
 
-    from metaprior.run import installed, processor
+    from metaprior.system.folder import installed, processor
 
     own: dict[str, Any] = {}
     if gpu:
-        ran = subprocess.run([sys.executable, "-m", "benchmarks.gpu"], cwd=ROOT, capture_output=True, text=True)
+        ran = subprocess.run(
+            [sys.executable, "-m", "benchmarks.gpu"], cwd=ROOT, capture_output=True, text=True
+        )
         if ran.returncode:
             raise WorkerError((ran.stderr.strip().splitlines() or ["benchmarks.gpu failed"])[-1])
         own = json.loads(ran.stdout)
     peaks = {GPU: own.pop("peak_gflops")} if gpu else {str(n): round(peak(n), 1) for n in (1, 2)}
     return {
-        "cpu": processor(), "cores": machine_cores(), "system": platform.platform(), "python": platform.python_version(),
-        "versions": installed("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "torch", "higher"),
+        "cpu": processor(),
+        "cores": machine_cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": installed(
+            "metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "torch", "higher"
+        ),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "peak_gflops": peaks,
-    } | own  # fmt: skip
+    } | own

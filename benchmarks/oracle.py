@@ -1,17 +1,21 @@
-"""Train every method on tasks whose exact posterior is known, and measure how far from it each one stays.
+"""Train every method on tasks whose exact posterior is known, and measure how far from it each one
+stays.
 
-    python benchmarks/oracle.py [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again] [--docs]
+    python benchmarks/oracle.py [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again]
+    [--docs]
 
-Every row of `metaprior.methods.METHODS`, with its default settings and learning rate, by `fit`, for as many steps as
-the source says: those that predict classes on the source of classes, the others on those of numbers. `ensemble` is left
-out, as its default is `emaml`, and `stack`, which is made of other rows. After every method benchmarks/oracle.json is
-written; what is there already is skipped without --again.
+Every row of `metaprior.methods.METHODS`, with its default settings and learning rate, by `fit`, for
+as many steps as the source says: those that predict classes on the source of classes, the others on
+those of numbers. `ensemble` is left out, as its default is `emaml`, and `stack`, which is made of
+other rows. After every method benchmarks/oracle.json is written; what is there already is skipped
+without --again.
 
 Figures, all on the same held-out tasks for every method, in raw units (nothing is standardised):
 - nll: minus the log of the mean density over draws of the function, nats a query row;
 - marginal: that less the nll of the exact posterior: each query row by itself;
-- joint: the same difference for the density of all query rows together, divided by their number. With posteriors that
-  are only known through draws it is taken from 256 of them, which overstates the difference;
+- joint: the same difference for the density of all query rows together, divided by their number.
+  With posteriors that are only known through draws it is taken from 256 of them, which overstates
+  the difference;
 - mse: squared error of the mean prediction, squared units of y; of the probability with classes.
 """
 
@@ -27,7 +31,8 @@ from metaprior.sources.exact import Known
 ROOT = Path(__file__).resolve().parent.parent
 DRAWN = "drawn"
 
-# What must hold with the default settings: source, methods (the best of them where there is a `|`), K, figure, bound.
+# What must hold with the default settings: source, methods (the best of them where there is a `|`),
+# K, figure, bound.
 BOUNDS = (
     ("sinusoid", "alpaca", "5", "nll", -0.05),
     ("sinusoid", "alpaca", "10", "nll", -0.20),
@@ -50,7 +55,10 @@ def figures(case: Case, own, exact=None) -> dict:
     import numpy as np
 
     def mean(values):
-        return [round(float(np.mean(values)), 5), round(float(np.std(values) / len(values) ** 0.5), 5)]
+        return [
+            round(float(np.mean(values)), 5),
+            round(float(np.std(values) / len(values) ** 0.5), 5),
+        ]
 
     shots = {}
     for i, k in enumerate(case.shots):
@@ -78,16 +86,32 @@ def measure(name: str, case: Case, judged, exact, arguments) -> dict:
 
         def tell(done, steps, loss):
             if done % 1000 == 0:
-                print(f"  {name}: step {done} of {steps}, loss {loss:.3f}", file=sys.stderr, flush=True)
+                print(
+                    f"  {name}: step {done} of {steps}, loss {loss:.3f}",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
-        fitted = fit(learner, case.source, key=jax.random.key(1), steps=arguments.steps or case.steps,
-                     learning_rate=row.learning_rate, progress=tell)  # fmt: skip
+        fitted = fit(
+            learner,
+            case.source,
+            key=jax.random.key(1),
+            steps=arguments.steps or case.steps,
+            learning_rate=row.learning_rate,
+            progress=tell,
+        )
         learner = fitted.method
-        result = {"steps": fitted.steps, "outcome": fitted.outcome, "seconds": round(fitted.seconds, 1)}
+        result = {
+            "steps": fitted.steps,
+            "outcome": fitted.outcome,
+            "seconds": round(fitted.seconds, 1),
+        }
     own, seconds = score(learner, case, judged, arguments.minutes)
     arrays = jax.tree.leaves(eqx.filter(learner, eqx.is_inexact_array))
     return result | {
-        "test_ms": round(1e3 * seconds / own[..., 0].size, 3),  # the exact posterior's own time is not in it
+        "test_ms": round(
+            1e3 * seconds / own[..., 0].size, 3
+        ),  # the exact posterior's own time is not in it
         "parameters": sum(a.size for a in arrays),
         "tasks": len(own),
         "shots": figures(case, own, exact),
@@ -95,7 +119,9 @@ def measure(name: str, case: Case, judged, exact, arguments) -> dict:
 
 
 def violations(results: dict) -> list[str]:
-    """Methods that are better than the exact posterior by more than 2 standard errors: a leak, or a wrong metric."""
+    """Methods that are better than the exact posterior by more than 2 standard errors: a leak, or a
+    wrong metric.
+    """
     found = []
     for source, methods in results.items():
         for name, result in methods.items():
@@ -103,7 +129,9 @@ def violations(results: dict) -> list[str]:
                 for figure in ("marginal", "joint"):
                     gap, error = entry.get(figure, (0.0, 0.0))
                     if gap < -2 * error - SLACK:
-                        found.append(f"{source}, {name}, K = {k}: {figure} {gap:.4f} ± {error:.4f} below the exact one")
+                        found.append(
+                            f"{source}, {name}, K = {k}: {figure} {gap:.4f} ± {error:.4f} below the exact one"
+                        )
     return found
 
 
@@ -111,16 +139,22 @@ def unmet(results: dict) -> list[str]:
     """Bounds that a measured method misses."""
     found = []
     for source, name, k, figure, bound in BOUNDS:
-        methods = {m: r for m, r in results.get(source, {}).items() if m != "exact" and name in ("best", m)}
+        methods = {
+            m: r for m, r in results.get(source, {}).items() if m != "exact" and name in ("best", m)
+        }
         values = {m: r["shots"][k][figure][0] for m, r in methods.items()}
         best = min(values, key=values.get, default=None)
         if best is not None and not values[best] <= bound:
-            found.append(f"{source}, {best}, K = {k}: {figure} {values[best]:.3f}, the bound is {bound}")
+            found.append(
+                f"{source}, {best}, K = {k}: {figure} {values[best]:.3f}, the bound is {bound}"
+            )
     return found
 
 
 def markdown(results: dict) -> str:
-    """One table a source. A row that was trained for another number of steps, or judged on fewer tasks, says so."""
+    """One table a source. A row that was trained for another number of steps, or judged on fewer
+    tasks, says so.
+    """
     from metaprior.methods import METHODS
 
     lines = []
@@ -138,11 +172,19 @@ def markdown(results: dict) -> str:
         lines += ["|---|" + "---:|" * (len(head) + 3)]
         if case.exact:
             own = [f"*{methods['exact']['shots'][k]['nll'][0]:.3f}*" for k in ks]
-            lines.append("| *nll of the exact posterior* | " + " | ".join(own) + " |" * (len(ks) + 4))
+            lines.append(
+                "| *nll of the exact posterior* | " + " | ".join(own) + " |" * (len(ks) + 4)
+            )
         for name in rows:
             result = methods[name]
-            cells = ["{:.3f} ± {:.3f}".format(*result["shots"][k][kind]) for kind in kinds for k in ks]
-            cost = [f"{result['seconds']:.0f}", f"{result['test_ms']:.2f}", f"{result['parameters']:,}"]
+            cells = [
+                "{:.3f} ± {:.3f}".format(*result["shots"][k][kind]) for kind in kinds for k in ks
+            ]
+            cost = [
+                f"{result['seconds']:.0f}",
+                f"{result['test_ms']:.2f}",
+                f"{result['parameters']:,}",
+            ]
             other = [f"{result['steps']:,} steps"] if result["steps"] not in (case.steps, 0) else []
             other += [f"{result['tasks']:,} tasks"] if result["tasks"] != tasks else []
             label = f"`{name}`" + (f" ({', '.join(other)})" if other else "")
@@ -173,8 +215,13 @@ def keep(path: Path, source: str, name: str, result: dict) -> None:
     results = read(path)
     results.setdefault(source, {})[name] = result
     part = path.with_suffix(".part")
-    rows = lambda methods: ",\n".join(f"  {json.dumps(m)}: {json.dumps(r)}" for m, r in methods.items())
-    text = ",\n".join(f" {json.dumps(s)}: {{\n{rows(methods)}\n }}" for s, methods in results.items())
+
+    def rows(methods):
+        return ",\n".join(f"  {json.dumps(m)}: {json.dumps(r)}" for m, r in methods.items())
+
+    text = ",\n".join(
+        f" {json.dumps(s)}: {{\n{rows(methods)}\n }}" for s, methods in results.items()
+    )
     part.write_text(f"{{\n{text}\n}}\n", "utf-8")
     part.replace(path)
 
@@ -183,26 +230,38 @@ def main(argv=None) -> None:
     from metaprior.methods import METHODS
 
     sources = cases()
-    able = [name for name, row in METHODS.items() if hasattr(row.method, "init") and name != "ensemble"]
+    able = [
+        name for name, row in METHODS.items() if hasattr(row.method, "init") and name != "ensemble"
+    ]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default=",".join(able))
     parser.add_argument("--sources", default=",".join(sources))
     parser.add_argument("--steps", type=int, help="of training, instead of the source's own number")
     parser.add_argument("--tasks", type=int, default=300, help="held-out tasks")
-    parser.add_argument("--minutes", type=float, default=1.0, help="after which a slow method is judged on fewer tasks")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=1.0,
+        help="after which a slow method is judged on fewer tasks",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "oracle.json")
     parser.add_argument("--again", action="store_true", help="also what is in the file already")
-    parser.add_argument("--docs", action="store_true", help="only write the table of docs/methods.md from the file")
+    parser.add_argument(
+        "--docs", action="store_true", help="only write the table of docs/methods.md from the file"
+    )
     arguments = parser.parse_args(argv)
     if arguments.docs:
         into_docs("oracle", markdown(read(arguments.out)))
         return
-    from metaprior.cli import use_cache
+    from metaprior.cli.app import use_cache
 
     use_cache()
     have = {} if arguments.again else read(arguments.out)
     wanted = [(s, m) for s in arguments.sources.split(",") for m in arguments.methods.split(",")]
-    fits = lambda s, m: ("classes" if sources[s].head.classes else "numbers") in METHODS[m].kinds
+
+    def fits(s, m):
+        return ("classes" if sources[s].head.classes else "numbers") in METHODS[m].kinds
+
     wanted = [(s, m) for s, m in wanted if fits(s, m) and m not in have.get(s, {})]
     judged, exact, began = {}, {}, time.monotonic()
     for i, (source, name) in enumerate(wanted):
@@ -211,15 +270,22 @@ def main(argv=None) -> None:
             judged[source] = held_out(case, arguments.tasks)
         if case.exact and source not in exact:
             exact[source], _ = score(Known(case.source), case, judged[source], 60.0)
-            keep(arguments.out, source, "exact", {"tasks": arguments.tasks, "shots": figures(case, exact[source])})
+            keep(
+                arguments.out,
+                source,
+                "exact",
+                {"tasks": arguments.tasks, "shots": figures(case, exact[source])},
+            )
         result = measure(name, case, judged[source], exact.get(source), arguments)
         keep(arguments.out, source, name, result)
         spent = time.monotonic() - began
         kind = "marginal" if case.exact else "mse"
         gaps = " ".join(f"{entry[kind][0]:.3f}" for entry in result["shots"].values())
-        print(f"{source}, {name}: {kind} {gaps} ({result['outcome']}, trained {result['seconds']:.0f} s); "
-              f"{i + 1} of {len(wanted)}, about {spent / (i + 1) * (len(wanted) - i - 1) / 60:.0f} minutes left",
-              flush=True)  # fmt: skip
+        print(
+            f"{source}, {name}: {kind} {gaps} ({result['outcome']}, trained {result['seconds']:.0f} s); "
+            f"{i + 1} of {len(wanted)}, about {spent / (i + 1) * (len(wanted) - i - 1) / 60:.0f} minutes left",
+            flush=True,
+        )
     results = read(arguments.out)
     for line in violations(results):
         print("VIOLATION", line)

@@ -14,16 +14,18 @@ import metaprior
 from benchmarks import cases
 from benchmarks.cases import SHOTS, Case
 from metaprior import Spec
-from metaprior.devices import cores, mesh_of
 from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import METHODS
 from metaprior.nets.conv import Conv4
+from metaprior.system.devices import cores, mesh_of
 
 RATE = 1e-3  # of Adam, on all sides
 
 
 def pictures() -> tuple[np.ndarray, np.ndarray]:
-    """Images of noise, 50 classes of 20, and their labels: speed does not depend on what is on them."""
+    """Images of noise, 50 classes of 20, and their labels: speed does not depend on what is on
+    them.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, (1000, 28, 28, 1), np.uint8)
     return pixels, np.repeat(np.arange(50), 20)
 
@@ -58,7 +60,9 @@ class Ours:
     """Meta-trains in chunks of about half a second, and adapts to one task."""
 
     def __init__(self, case: Case, plain: bool = True, gpu: bool = False) -> None:
-        cores(case.batch)  # the process sees as many as it may use; each becomes a device for a share of the tasks
+        cores(
+            case.batch
+        )  # the process sees as many as it may use; each becomes a device for a share of the tasks
         self.mesh = mesh_of("all", case.batch)
         self.case, self.source, self.method = case, source_of(case), method_of(case, plain)
         options = case.plain if plain else case.defaults or {}
@@ -77,18 +81,36 @@ class Ours:
             self.adapt()
 
     def step(self) -> int:
-        """One chunk of meta-steps; how many tasks that was. Chunks that take less than half a second grow: `fit` takes 100
-        steps at once, and a call of it, which asks the system for its memory anew, as much as half a step of attention."""
+        """One chunk of meta-steps; how many tasks that was. Chunks that take less than half a
+        second grow: `fit` takes 100 steps at once, and a call of it, which asks the system for its
+        memory anew, as much as half a step of attention.
+        """
         begin = time.perf_counter()
         done = self.chunk
         self.done += done
-        rate = {"learning_rate": self.optimiser} if isinstance(self.optimiser, float) else {"optimiser": self.optimiser}
-        if "learning_rate" in rate:  # the default optimiser's schedule is part of the program: one length for all
-            from metaprior.fit import adam
+        rate = (
+            {"learning_rate": self.optimiser}
+            if isinstance(self.optimiser, float)
+            else {"optimiser": self.optimiser}
+        )
+        if (
+            "learning_rate" in rate
+        ):  # the default optimiser's schedule is part of the program: one length for all
+            from metaprior.training import adam
 
             rate = {"optimiser": adam(self.optimiser, 10**6)}
-        fitted = metaprior.fit(self.method, self.source, key=jax.random.key(1), steps=self.done, batch=self.case.batch,
-                               every=done, state=self.state, at_once=self.at_once, mesh=self.mesh, **rate)  # fmt: skip
+        fitted = metaprior.fit(
+            self.method,
+            self.source,
+            key=jax.random.key(1),
+            steps=self.done,
+            batch=self.case.batch,
+            every=done,
+            state=self.state,
+            at_once=self.at_once,
+            mesh=self.mesh,
+            **rate,
+        )
         self.state = fitted.state
         if time.perf_counter() - begin < 0.5:
             self.chunk *= 2
@@ -122,19 +144,30 @@ class Ours:
         )
         arrays = {f"w{i}": leaf for i, leaf in enumerate(jax.tree.leaves(moving))}
         arrays |= {f"g{i}": leaf for i, leaf in enumerate(jax.tree.leaves(gradient))}
-        parts = {"sx": tasks.support.x, "sy": tasks.support.y, "qx": tasks.query.x, "qy": tasks.query.y}
+        parts = {
+            "sx": tasks.support.x,
+            "sy": tasks.support.y,
+            "qx": tasks.query.x,
+            "qy": tasks.query.y,
+        }
         np.savez(path, loss=loss - constant, **arrays, **parts)
 
     def work(self) -> dict[str, float]:
-        """Of matrix products, for one task of one meta-step, forwards and backwards: `flops`; and `bytes`, in which weights
-        that tasks share count once a step."""
+        """Of matrix products, for one task of one meta-step, forwards and backwards: `flops`; and
+        `bytes`, in which weights that tasks share count once a step.
+        """
         from benchmarks.flops import count, traffic
 
         moving, rest = eqx.partition(self.method, eqx.is_inexact_array)
         keys = jax.random.split(jax.random.key(0), self.case.batch)
         tasks = jax.vmap(self.source)(keys)
-        loss = lambda m, task, key: eqx.combine(m, rest).loss(task, key=key)
-        mean = lambda m: jax.vmap(lambda task, key: loss(m, task, key))(tasks, keys).mean()
+
+        def loss(m, task, key):
+            return eqx.combine(m, rest).loss(task, key=key)
+
+        def mean(m):
+            return jax.vmap(lambda task, key: loss(m, task, key))(tasks, keys).mean()
+
         one = jax.tree.map(lambda a: a[0], tasks)
         moved = traffic(jax.value_and_grad(mean), moving) / self.case.batch
         return {"flops": count(jax.value_and_grad(loss), moving, one, keys[0]), "bytes": moved}

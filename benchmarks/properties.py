@@ -4,7 +4,8 @@
     python -m benchmarks.properties DIR     keeps what DIR/results.json says and writes the table
     python -m benchmarks.properties         writes the table from what was kept
 
-Every row of the table of methods has one here; of the many figures of a report those that stand for a property.
+Every row of the table of methods has one here; of the many figures of a report those that stand for
+a property.
 """
 
 import json
@@ -27,12 +28,16 @@ NAMES = {"exact": "*exact posterior*", "exact_classes": "*exact posterior, class
 
 
 def figures(results: dict) -> dict[str, dict[str, list[float]]]:
-    """Of every method the value and standard error of each column; methods for classes alone are judged on classes."""
+    """Of every method the value and standard error of each column; methods for classes alone are
+    judged on classes.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     for cell in results["cells"]:
         at = {(f["setting"].removesuffix(" (classes)"), f["metric"]): f for f in cell["figures"]}
         given = {name: at[where] for name, where in COLUMNS.items() if where in at}
-        found[cell["method"]] = {n: [round(f["value"], 4), round(f["error"], 4)] for n, f in given.items()}
+        found[cell["method"]] = {
+            n: [round(f["value"], 4), round(f["error"], 4)] for n, f in given.items()
+        }
     return found
 
 
@@ -40,7 +45,9 @@ def markdown(found: dict[str, dict[str, list[float]]]) -> str:
     """A row a method."""
     lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     for name, row in found.items():
-        cells = ["{:.2f} ± {:.2f}".format(*row[column]) if column in row else "" for column in COLUMNS]
+        cells = [
+            "{:.2f} ± {:.2f}".format(*row[column]) if column in row else "" for column in COLUMNS
+        ]
         lines.append(f"| {NAMES.get(name, f'`{name}`')} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 

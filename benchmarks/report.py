@@ -42,7 +42,12 @@ def write(path: Path, results: dict[str, Any]) -> None:
         if curve.get("error"):
             parts.append(f"<p>Incomplete: {html.escape(curve['error'])}</p>")
         if curve["x"]:
-            cells = lambda values: "".join(f"<td>{number(v)}</td>" for v in values)
+
+            def cells(values):
+                return "".join(f"<td>{number(v)}</td>" for v in values)
+
             parts.append(picture(name, AXES.get(name, name), curve))
             parts.append(f"<table><tr>{cells(curve['x'])}</tr><tr>{cells(curve['y'])}</tr></table>")
-    path.write_text(PAGE.format(machine=html.escape(about(results["machine"])), parts="\n".join(parts)), "utf-8")
+    path.write_text(
+        PAGE.format(machine=html.escape(about(results["machine"])), parts="\n".join(parts)), "utf-8"
+    )

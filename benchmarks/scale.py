@@ -1,4 +1,5 @@
-"""How cost grows: with the meta-batch, particles, inner steps, rows of a task, width, devices, and rows of a table.
+"""How cost grows: with the meta-batch, particles, inner steps, rows of a task, width, devices, and
+rows of a table.
 
     python -m benchmarks.scale CURVE    one curve in this process, as JSON
 
@@ -43,7 +44,9 @@ WHAT = {
 }
 
 
-def step_ms(method: Any, source: Any, batch: int = 25, mesh: Any = None, seconds: float = 0.3) -> float:
+def step_ms(
+    method: Any, source: Any, batch: int = 25, mesh: Any = None, seconds: float = 0.3
+) -> float:
     """Milliseconds of a meta-step in `metaprior.fit`: the median of three slices."""
     import jax
     import optax
@@ -56,8 +59,17 @@ def step_ms(method: Any, source: Any, batch: int = 25, mesh: Any = None, seconds
         nonlocal state, done
         done += steps
         began = time.perf_counter()
-        state = metaprior.fit(method, source, key=jax.random.key(1), steps=done, every=steps, batch=batch,
-                              optimiser=optimiser, state=state, mesh=mesh).state  # fmt: skip
+        state = metaprior.fit(
+            method,
+            source,
+            key=jax.random.key(1),
+            steps=done,
+            every=steps,
+            batch=batch,
+            optimiser=optimiser,
+            state=state,
+            mesh=mesh,
+        ).state
         return time.perf_counter() - began
 
     run(1)
@@ -89,7 +101,9 @@ def bmaml(particles: int) -> Any:
 
     spec = metaprior.Spec(1, Gaussian(1, scale=0.5**0.5))
     init = metaprior.methods.BMAML.init
-    return eqx.filter_jit(init)(spec, key=jax.random.key(0), particles=particles, inner_lr=0.01, steps=1, clip=None)
+    return eqx.filter_jit(init)(
+        spec, key=jax.random.key(0), particles=particles, inner_lr=0.01, steps=1, clip=None
+    )
 
 
 def temporary(method: Any, source: Any, batch: int = 25) -> float:
@@ -101,21 +115,27 @@ def temporary(method: Any, source: Any, batch: int = 25) -> float:
 
     def mean(moving, keys):
         tasks = jax.vmap(source)(keys)
-        return jax.vmap(lambda task, k: eqx.combine(moving, rest).loss(task, key=k))(tasks, keys).mean()
+        return jax.vmap(lambda task, k: eqx.combine(moving, rest).loss(task, key=k))(
+            tasks, keys
+        ).mean()
 
-    compiled = jax.jit(jax.grad(mean)).lower(moving, jax.random.split(jax.random.key(0), batch)).compile()
+    compiled = (
+        jax.jit(jax.grad(mean)).lower(moving, jax.random.split(jax.random.key(0), batch)).compile()
+    )
     return compiled.memory_analysis().temp_size_in_bytes / 1e6
 
 
 def on_devices(n: int) -> float:
-    from metaprior.devices import mesh_of
     from metaprior.sources import Sinusoid
+    from metaprior.system.devices import mesh_of
 
     return step_ms(maml(), Sinusoid(), 100, mesh_of(n, 100))
 
 
 def table(rows: int) -> tuple[float, float]:
-    """Seconds of `Prior.fit` on a generated Parquet table of groups of 10 rows, and peak memory in MB."""
+    """Seconds of `Prior.fit` on a generated Parquet table of groups of 10 rows, and peak memory in
+    MB.
+    """
     import resource
 
     import numpy as np
@@ -130,7 +150,9 @@ def table(rows: int) -> tuple[float, float]:
     y = (slope[group] * x).sum(1) + 0.1 * rng.normal(size=rows)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
-        pl.DataFrame({"group": group, "a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": y}).write_parquet(path)
+        pl.DataFrame(
+            {"group": group, "a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": y}
+        ).write_parquet(path)
         del x, y, group, slope
         began = time.perf_counter()
         metaprior.Prior("maml", steps=20).fit(path, task="group", target="y")
@@ -172,7 +194,12 @@ def measure(say: Any) -> dict[str, Any]:
             if error:
                 break
         if curve == "table rows":
-            found["table memory"] = {"what": WHAT["table memory"], "x": x, "y": [pair[1] for pair in y], "error": error}
+            found["table memory"] = {
+                "what": WHAT["table memory"],
+                "x": x,
+                "y": [pair[1] for pair in y],
+                "error": error,
+            }
             y = [pair[0] for pair in y]
         found[curve] = {"what": WHAT[curve], "x": x, "y": y, "error": error}
     return found
@@ -187,8 +214,15 @@ def _apart(curve: str, sizes: list[int], seconds: float = 240.0) -> tuple[list[A
         environment["JAX_PLATFORMS"] = "cpu"  # also beside a GPU
     command = [sys.executable, "-m", "benchmarks.scale", curve, *map(str, sizes)]
     # A session of its own: Ctrl-C reaches the parent alone, which ends it.
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     error = None
     try:
         out, err = process.communicate(timeout=seconds)

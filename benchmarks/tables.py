@@ -2,7 +2,8 @@
 
     python benchmarks/tables.py --splits 5 [--only milk,radon] [--data ../shared/data] [--readme]
 
-Writes benchmarks/tables.json and benchmarks/tables.md after every table, so that a run that is cut off is not lost.
+Writes benchmarks/tables.json and benchmarks/tables.md after every table, so that a run that is cut
+off is not lost.
 """
 
 import argparse
@@ -28,16 +29,19 @@ def measure(path: Path, task: str, target: str, options: dict, splits: int) -> d
     import jax
 
     from metaprior import Prior
-    from metaprior.evaluate import Evaluation
+    from metaprior.evaluation.evaluate import Evaluation
 
     done, seconds = [], []
     for seed in range(splits):
-        jax.clear_caches()  # every fit compiles; programs of many fits would exhaust the memory maps of the process
+        # every fit compiles; programs of many fits would exhaust the memory maps of the process
+        jax.clear_caches()
         began = time.monotonic()
         prior = Prior(holdout=0.2, seed=seed, **options).fit(path, task=task, target=target)
         seconds.append(time.monotonic() - began)
         done.append(prior.evaluate(shots=SHOTS, seed=seed))
-        print(f"{path.name}: split {seed}, fitted in {seconds[-1]:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{path.name}: split {seed}, fitted in {seconds[-1]:.0f} s", file=sys.stderr, flush=True
+        )
     return {**Evaluation.merge(done).to_json(), "fit_seconds": seconds}
 
 
@@ -48,12 +52,18 @@ def metric(result: dict) -> str:
 
 def best_baseline(shot: dict, name: str) -> tuple[str, float]:
     """The baseline with the lowest likelihood loss at one K, picked with hindsight."""
-    return min(((who, entry[name]) for who, entry in shot.items() if who != "method"), key=lambda pair: pair[1])
+    return min(
+        ((who, entry[name]) for who, entry in shot.items() if who != "method"),
+        key=lambda pair: pair[1],
+    )
 
 
 def markdown(results: dict) -> str:
     """One line a table and figure."""
-    lines = ["| table | | " + " | ".join(f"K = {k}" for k in SHOTS) + " |", "|---|---|" + "---:|" * len(SHOTS)]
+    lines = [
+        "| table | | " + " | ".join(f"K = {k}" for k in SHOTS) + " |",
+        "|---|---|" + "---:|" * len(SHOTS),
+    ]
     for table, result in results.items():
         name, shots = metric(result), result["shots"].values()
         best = [best_baseline(shot, name) for shot in shots]
@@ -64,13 +74,16 @@ def markdown(results: dict) -> str:
             "which": [who for who, _ in best],
         }
         if "coverage90" in result["shots"]["1"]["method"]:
-            rows["coverage of the 90 % band"] = [f"{shot['method']['coverage90']:.2f}" for shot in shots]
+            rows["coverage of the 90 % band"] = [
+                f"{shot['method']['coverage90']:.2f}" for shot in shots
+            ]
         else:
             rows["accuracy"] = [f"{shot['method']['accuracy']:.3f}" for shot in shots]
         for i, (label, values) in enumerate(rows.items()):
             lines.append(f"| {table if i == 0 else ''} | {label} | " + " | ".join(values) + " |")
         lines.append(
-            f"| | fit, seconds, compilation included | {max(result['fit_seconds']):.0f} |" + " |" * (len(SHOTS) - 1)
+            f"| | fit, seconds, compilation included | {max(result['fit_seconds']):.0f} |"
+            + " |" * (len(SHOTS) - 1)
         )
     return "\n".join(lines) + "\n"
 
@@ -91,7 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks")
     parser.add_argument("--readme", action="store_true", help="also fill in README.md")
     arguments = parser.parse_args()
-    from metaprior.cli import use_cache
+    from metaprior.cli.app import use_cache
 
     use_cache()
     saved = arguments.out / "tables.json"

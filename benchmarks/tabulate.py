@@ -12,14 +12,22 @@ CXX = "torch.compile(torch.func): not available, as there is no C++ compiler."
 def best(lines: list[dict], who: str | None = None) -> float | None:
     """The highest median of tasks a second: of one, or of all peers; over one and two cores."""
     mine = (OURS, DEFAULTS)
-    some = [line for line in lines if line["train"] and (line["who"] == who if who else line["who"] not in mine)]
+    some = [
+        line
+        for line in lines
+        if line["train"] and (line["who"] == who if who else line["who"] not in mine)
+    ]
     return max((middle(line["train"]) for line in some), default=None)  # ty: ignore[invalid-argument-type]
 
 
 def ratios(lines: list[dict], targets: dict[str, float]) -> list[dict[str, Any]]:
-    """Ours over each peer, each on as many cores as suits it better; with the target and whether it is met."""
+    """Ours over each peer, each on as many cores as suits it better; with the target and whether it
+    is met.
+    """
     ours = best(lines, OURS)
-    peers = list(dict.fromkeys(line["who"] for line in lines if line["who"] not in (OURS, DEFAULTS)))
+    peers = list(
+        dict.fromkeys(line["who"] for line in lines if line["who"] not in (OURS, DEFAULTS))
+    )
     found = []
     for name in [*peers, *(["best"] if "best" in targets else [])]:
         theirs = best(lines, None if name == "best" else name)
@@ -41,8 +49,8 @@ def number(value: float) -> str:
 
 
 def share(line: dict, machine: dict) -> list[str]:
-    """Of the matrix-product peak of as many cores or of the GPU; and of a GPU's roofline, the least time that operations or
-    traffic of the products take.
+    """Of the matrix-product peak of as many cores or of the GPU; and of a GPU's roofline, the least
+    time that operations or traffic of the products take.
     """
     roof = "bandwidth" in machine
     peak = machine["peak_gflops"].get(str(line["cores"]))
@@ -54,14 +62,16 @@ def share(line: dict, machine: dict) -> list[str]:
 
 
 def rows(case: dict, machine: dict) -> list[list[str]]:
-    """Of one case: who, cores, tasks a second, spread, times ours, ms to adapt, times ours, share of the peak and of a GPU's
-    roofline."""
+    """Of one case: who, cores, tasks a second, spread, times ours, ms to adapt, times ours, share
+    of the peak and of a GPU's roofline.
+    """
     lines, found = case["lines"], []
     at = {line["cores"]: line for line in lines if line["who"] == OURS}
     for line in lines:
         if not line["train"]:
             found.append(
-                [line["who"], str(line["cores"]), line["error"] or "not available"] + [""] * (len(head(machine)) - 3)
+                [line["who"], str(line["cores"]), line["error"] or "not available"]
+                + [""] * (len(head(machine)) - 3)
             )
             continue
         train, adapt = middle(line["train"]), middle(line["adapt"])
@@ -69,8 +79,18 @@ def rows(case: dict, machine: dict) -> list[list[str]]:
         pair = ["", ""]
         if line["who"] not in (OURS, DEFAULTS) and own and own["train"]:
             pair = [f"{middle(own['train']) / train:.1f}x", f"{adapt / middle(own['adapt']):.1f}x"]
-        found.append([line["who"], str(line["cores"]), number(train), spread(line["train"]), pair[0],
-                      number(adapt), pair[1], *share(line, machine)])  # fmt: skip
+        found.append(
+            [
+                line["who"],
+                str(line["cores"]),
+                number(train),
+                spread(line["train"]),
+                pair[0],
+                number(adapt),
+                pair[1],
+                *share(line, machine),
+            ]
+        )
     return found
 
 
@@ -99,7 +119,9 @@ def markdown(results: dict) -> str:
     text = [about(machine), ""]
     for note in results.get("notes", []):
         text += [note, ""]
-    asked = [(name, ratio) for name, case in results.get("cases", {}).items() for ratio in case["ratios"]]
+    asked = [
+        (name, ratio) for name, case in results.get("cases", {}).items() for ratio in case["ratios"]
+    ]
     if asked:
         text += ["| job | peer | ratio | asked | |", "|---|---|---:|---:|---|"]
     for name, r in asked:
@@ -120,12 +142,23 @@ def markdown(results: dict) -> str:
         text += ["", "| what | median | spread | at most | |", "|---|---:|---:|---:|---|"]
     for name, one in single(results).items():
         target = "" if one["target"] is None else f"{one['target']:g} {one['unit']}"
-        value = f"{number(middle(one['values']))} {one['unit']}" if one["values"] else one.get("error", "")  # ty: ignore[invalid-argument-type]
+        value = (
+            f"{number(middle(one['values']))} {one['unit']}"
+            if one["values"]
+            else one.get("error", "")
+        )  # ty: ignore[invalid-argument-type]
         wide = spread(one["values"]) if len(one["values"]) > 1 else ""
         text.append(f"| {name} | {value} | {wide} | {target} | {verdict(met(one))} |")
     for curve in results.get("scale", {}).values():
-        cells = lambda values: f"| {' | '.join(map(number, values))} |"
-        text += ["", f"{curve['what']}{', incomplete: ' + curve['error'] if curve['error'] else ''}:", ""]
+
+        def cells(values):
+            return f"| {' | '.join(map(number, values))} |"
+
+        text += [
+            "",
+            f"{curve['what']}{', incomplete: ' + curve['error'] if curve['error'] else ''}:",
+            "",
+        ]
         text += [cells(curve["x"]), f"|{'---:|' * len(curve['x'])}", cells(curve["y"])]
     return "\n".join(text) + "\n"
 
@@ -153,7 +186,10 @@ def plain(results: dict) -> str:
     def flush() -> None:
         widths = [max(map(len, column)) for column in zip(*table)]
         for row in table:
-            cells = [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))]
+            cells = [
+                cell.ljust(w) if i == 0 else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(row, widths))
+            ]
             text.append("  ".join(cells).rstrip())
         table.clear()
 
@@ -202,4 +238,9 @@ def against(new: dict, old: dict, tolerance: float) -> tuple[list[str], list[str
 def entry(case: Case, lines: list[dict]) -> dict[str, Any]:
     """What the file has of a case; ratios are asked for on cores of a CPU."""
     targets = {} if any(line["cores"] == GPU for line in lines) else case.targets
-    return {"what": case.what, "batch": case.batch, "lines": lines, "ratios": ratios(lines, targets)}
+    return {
+        "what": case.what,
+        "batch": case.batch,
+        "lines": lines,
+        "ratios": ratios(lines, targets),
+    }

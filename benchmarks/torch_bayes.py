@@ -1,4 +1,6 @@
-"""Bayesian MAML and its relatives as public repositories have them: loops over tasks and over particles or draws."""
+"""Bayesian MAML and its relatives as public repositories have them: loops over tasks and over
+particles or draws.
+"""
 
 import math
 
@@ -34,7 +36,9 @@ class Loop(Peer):
                     mine.copy_(new[m])
 
     def gradient(self):
-        return [torch.stack([particle[i].grad for particle in self.particles()]) for i in range(LAYERS)]
+        return [
+            torch.stack([particle[i].grad for particle in self.particles()]) for i in range(LAYERS)
+        ]
 
     def backward(self, tasks):
         total = torch.zeros(())
@@ -47,7 +51,9 @@ class Loop(Peer):
     def one(self, sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def moved(self, p: list[Tensor], x: Tensor, y: Tensor, rate, second: bool = True) -> list[Tensor]:
+    def moved(
+        self, p: list[Tensor], x: Tensor, y: Tensor, rate, second: bool = True
+    ) -> list[Tensor]:
         """One step of gradient descent."""
         gradient = torch.autograd.grad(error(mlp(p, x), y), p, create_graph=second)
         return [w - rate * g for w, g in zip(p, gradient)]
@@ -61,20 +67,29 @@ class Ensemble(Loop):
         return torch.stack(losses).mean()
 
     def predict(self, sx, sy, qx):
-        return torch.stack([mlp(self.moved(p, sx, sy, self.rate, False), qx) for p in self.particles()]).mean(0)
+        return torch.stack(
+            [mlp(self.moved(p, sx, sy, self.rate, False), qx) for p in self.particles()]
+        ).mean(0)
 
 
 class BMAML(Loop):
-    """One step of SVGD with the median bandwidth, then the mixture's loss or the distance to a leader."""
+    """One step of SVGD with the median bandwidth, then the mixture's loss or the distance to a
+    leader.
+    """
 
-    def svgd(self, particles: list[list[Tensor]], x: Tensor, y: Tensor, second: bool = True) -> list[list[Tensor]]:
+    def svgd(
+        self, particles: list[list[Tensor]], x: Tensor, y: Tensor, second: bool = True
+    ) -> list[list[Tensor]]:
         precision = 1e-2 / len(x)  # metaprior's default
         scores = []
         for p in particles:
             log_p = -error(mlp(p, x), y) - 0.5 * precision * sum((w**2).sum() for w in p)
             gradient = torch.autograd.grad(log_p, p, create_graph=second)
             scores.append(torch.cat([g.flatten() for g in gradient]))
-        flat, score = torch.stack([torch.cat([w.flatten() for w in p]) for p in particles]), torch.stack(scores)
+        flat, score = (
+            torch.stack([torch.cat([w.flatten() for w in p]) for p in particles]),
+            torch.stack(scores),
+        )
         with torch.no_grad():
             h = torch.quantile(torch.pdist(flat) ** 2, 0.5) / math.log(self.many)
         k = torch.exp(-((flat[:, None] - flat[None]) ** 2).sum(-1) / h)
@@ -88,7 +103,9 @@ class BMAML(Loop):
         if self.case.plain.get("objective") == "chaser":
             start = [[w.detach().requires_grad_() for w in p] for p in chaser]
             leader = self.svgd(start, torch.cat([sx, qx]), torch.cat([sy, qy]), second=False)
-            return sum(((a - b.detach()) ** 2).sum() for p, q in zip(chaser, leader) for a, b in zip(p, q))
+            return sum(
+                ((a - b.detach()) ** 2).sum() for p, q in zip(chaser, leader) for a, b in zip(p, q)
+            )
         errors = torch.stack([(mlp(p, qx) - qy)[:, 0] ** 2 for p in chaser])
         return (math.log(self.many) - torch.logsumexp(-errors, 0)).mean()
 
@@ -100,7 +117,8 @@ def kl(m: list[Tensor], s: list[Tensor], m0: list[Tensor], s0: list[Tensor]) -> 
     """Between diagonal normals with means m and log standard deviations s."""
     terms = zip(m, s, m0, s0)
     return sum(
-        (d - b + 0.5 * (torch.exp(2 * (b - d)) + ((a - c) * torch.exp(-d)) ** 2 - 1)).sum() for a, b, c, d in terms
+        (d - b + 0.5 * (torch.exp(2 * (b - d)) + ((a - c) * torch.exp(-d)) ** 2 - 1)).sum()
+        for a, b, c, d in terms
     )
 
 
@@ -138,7 +156,10 @@ class PLATIPUS(Loop):
         mean, sigma, _, gamma, _ = self.parts()
         p = self.moved(mean, sx, sy, gamma, False)
         return torch.stack(
-            [mlp(self.moved(draw(p, sigma), sx, sy, self.rate, False), qx) for _ in range(self.many)]
+            [
+                mlp(self.moved(draw(p, sigma), sx, sy, self.rate, False), qx)
+                for _ in range(self.many)
+            ]
         ).mean(0)
 
 
@@ -154,8 +175,12 @@ class ABML(Loop):
     def q(self, x, y, second=True):
         start, m0, s0 = self.p, self.p[:6], self.p[6:]
         # q starts as the prior but is another variable, so that KL has a gradient of its own.
-        here = [w.clone() for w in start] if second else [w.detach().requires_grad_() for w in start]
-        risk = torch.stack([error(mlp(draw(here[:6], here[6:]), x), y) for _ in range(self.many)]).mean()
+        here = (
+            [w.clone() for w in start] if second else [w.detach().requires_grad_() for w in start]
+        )
+        risk = torch.stack(
+            [error(mlp(draw(here[:6], here[6:]), x), y) for _ in range(self.many)]
+        ).mean()
         bound = risk + 0.1 * kl(here[:6], here[6:], m0, s0) / len(x)
         gradient = torch.autograd.grad(bound, here, create_graph=second)
         return [w - self.rate * g for w, g in zip(here, gradient)]
@@ -164,7 +189,9 @@ class ABML(Loop):
         q, x, y = self.q(sx, sy), torch.cat([sx, qx]), torch.cat([sy, qy])
         risk = torch.stack([error(mlp(draw(q[:6], q[6:]), x), y) for _ in range(self.many)]).mean()
         mean, spread = self.p[:6], self.p[6:]
-        hyper = 0.5 * sum((w**2).sum() for w in mean) + 0.01 * sum(torch.exp(-2 * s).sum() for s in spread)
+        hyper = 0.5 * sum((w**2).sum() for w in mean) + 0.01 * sum(
+            torch.exp(-2 * s).sum() for s in spread
+        )
         return risk + (0.1 * kl(q[:6], q[6:], mean, spread) + 1e-5 * hyper) / len(x)
 
     def predict(self, sx, sy, qx):

@@ -1,4 +1,6 @@
-"""MAML in PyTorch: functional with vmap (and compiled), an eager loop over tasks, and with the library `higher`."""
+"""MAML in PyTorch: functional with vmap (and compiled), an eager loop over tasks, and with the
+library `higher`.
+"""
 
 from typing import Any
 
@@ -17,7 +19,9 @@ def mlp(p: list[Tensor], x: Tensor) -> Tensor:
 
 
 def conv4(p: list[Tensor], x: Tensor, pooled: bool = False) -> Tensor:
-    """Four blocks of convolution, group normalisation and ReLU; each halves the image, by a stride or a max-pool."""
+    """Four blocks of convolution, group normalisation and ReLU; each halves the image, by a stride
+    or a max-pool.
+    """
     x = x.reshape(-1, 1, 28, 28)
     for i in range(4):
         x = f.conv2d(x, p[i], stride=1 if pooled else 2, padding=1)
@@ -106,9 +110,20 @@ class Peer:
             w.grad = None
         loss = self.backward(tuple(read[name] for name in ("sx", "sy", "qx", "qy")))
         own = torch.cat([g.flatten() for g in self.gradient()])
-        other = torch.cat([g.flatten() for g in torch_tasks.convert(self.case, [read[f"g{i}"] for i in range(many)])])
-        distance = lambda a, b: float((a - b).norm() / b.norm())
-        return {"loss": distance(loss, read["loss"].to(loss.dtype)), "gradient": distance(own, other)}
+        other = torch.cat(
+            [
+                g.flatten()
+                for g in torch_tasks.convert(self.case, [read[f"g{i}"] for i in range(many)])
+            ]
+        )
+
+        def distance(a, b):
+            return float((a - b).norm() / b.norm())
+
+        return {
+            "loss": distance(loss, read["loss"].to(loss.dtype)),
+            "gradient": distance(own, other),
+        }
 
 
 class Functional(Peer):
@@ -123,8 +138,12 @@ class Functional(Peer):
                 p = [w - rate * g for w, g in zip(p, inside(p, x, y))]
             return p
 
-        one = lambda p, sx, sy, qx, qy: error(net(descend(p, sx, sy), qx), qy)
-        mean = lambda p, *tasks: torch.vmap(one, (None, 0, 0, 0, 0))(p, *tasks).mean()
+        def one(p, sx, sy, qx, qy):
+            return error(net(descend(p, sx, sy), qx), qy)
+
+        def mean(p, *tasks):
+            return torch.vmap(one, (None, 0, 0, 0, 0))(p, *tasks).mean()
+
         wrap = torch.compile if compiled else lambda call: call
         self.both = wrap(torch.func.grad_and_value(mean))
         self.ahead = wrap(lambda p, sx, sy, qx: net(descend(p, sx, sy), qx))
@@ -173,7 +192,9 @@ class Conv(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(c, 64, 3, stride=2, padding=1, bias=False) for c in (1, 64, 64, 64))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(c, 64, 3, stride=2, padding=1, bias=False) for c in (1, 64, 64, 64)
+        )
         self.norms = nn.ModuleList(nn.GroupNorm(8, 64) for _ in range(4))
         self.last = nn.Linear(256, 5)
 
@@ -185,10 +206,14 @@ class Conv(nn.Module):
 
 
 class Higher(Peer):
-    """Grefenstette et al.'s `higher`, after the example in its documentation: one inner loop a task."""
+    """Grefenstette et al.'s `higher`, after the example in its documentation: one inner loop a
+    task.
+    """
 
     def start(self) -> None:
-        wide = nn.Sequential(nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1))
+        wide = nn.Sequential(
+            nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 1)
+        )
         self.net = wide if self.case.kind == "sinusoid" else Conv()
         self.p = list(self.net.parameters())
         self.inner = torch.optim.SGD(self.net.parameters(), lr=self.case.plain["inner_lr"])
@@ -199,7 +224,10 @@ class Higher(Peer):
 
         total = torch.zeros(())
         for sx, sy, qx, qy in zip(*tasks):
-            with higher.innerloop_ctx(self.net, self.inner, copy_initial_weights=False) as (net, inner):
+            with higher.innerloop_ctx(self.net, self.inner, copy_initial_weights=False) as (
+                net,
+                inner,
+            ):
                 for _ in range(self.case.plain["steps"]):
                     inner.step(error(net(sx), sy))
                 loss = error(net(qx), qy) / len(tasks[0])

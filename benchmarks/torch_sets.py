@@ -30,10 +30,16 @@ class Reader:
 
 
 class CNP(Peer):
-    """A network of each row, averaged with a null row, a linear layer, and a network of each query point."""
+    """A network of each row, averaged with a null row, a linear layer, and a network of each query
+    point.
+    """
 
     def __init__(self, case):
-        weights = [*dense(2, WIDTH, WIDTH, WIDTH), 0.1 * torch.randn(WIDTH), *dense(WIDTH + 1, WIDTH)]
+        weights = [
+            *dense(2, WIDTH, WIDTH, WIDTH),
+            0.1 * torch.randn(WIDTH),
+            *dense(WIDTH + 1, WIDTH),
+        ]
         super().__init__(case, [*weights, *dense(1 + WIDTH, WIDTH, WIDTH, 2)])
 
     def raw(self, sx, sy, qx):
@@ -58,8 +64,17 @@ def attention_weights(depth: int = 2) -> list[Tensor]:
     w = [*dense(3, WIDTH, WIDTH), 0.1 * torch.randn(WIDTH)]
     length = torch.linspace(math.log(0.1), math.log(2.0), HEADS)[:, None]
     for _ in range(depth):
-        w += [torch.ones(WIDTH), torch.zeros(WIDTH), torch.ones(WIDTH), torch.zeros(WIDTH), fan_in(3 * WIDTH, WIDTH),
-              fan_in(WIDTH, WIDTH), *dense(WIDTH, 2 * WIDTH, WIDTH), length.clone(), torch.zeros(HEADS)]  # fmt: skip
+        w += [
+            torch.ones(WIDTH),
+            torch.zeros(WIDTH),
+            torch.ones(WIDTH),
+            torch.zeros(WIDTH),
+            fan_in(3 * WIDTH, WIDTH),
+            fan_in(WIDTH, WIDTH),
+            *dense(WIDTH, 2 * WIDTH, WIDTH),
+            length.clone(),
+            torch.zeros(HEADS),
+        ]
     return [*w, torch.ones(WIDTH), torch.zeros(WIDTH)]
 
 
@@ -76,14 +91,17 @@ def attend(p: Reader, sx: Tensor, sy: Tensor, qx: Tensor, depth: int = 2) -> Ten
         a1, b1, a2, b2, project, merge, *net = p.take(10)
         log_length, bias = p.take(2)
         query, key, value = (
-            part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in f.linear(norm(h, a1, b1), project).chunk(3, -1)
+            part.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            for part in f.linear(norm(h, a1, b1), project).chunk(3, -1)
         )
         local = -0.5 * square[:, None] * torch.exp(-2 * log_length)[:, :, None]
         apart = torch.cat([bias[:, None, None].expand(len(h), -1, h.shape[1], 1), local], -1)
         score = query @ key[:, :, : 1 + m].transpose(2, 3) / query.shape[-1] ** 0.5 + apart
         read = (torch.softmax(score, -1) @ value[:, :, : 1 + m]).transpose(1, 2).flatten(2)
         h = h + f.linear(read, merge)
-        h = h + f.linear(f.gelu(f.linear(norm(h, a2, b2), net[0], net[1]), approximate="tanh"), net[2], net[3])
+        h = h + f.linear(
+            f.gelu(f.linear(norm(h, a2, b2), net[0], net[1]), approximate="tanh"), net[2], net[3]
+        )
     return norm(h, *p.take(2))
 
 
@@ -103,14 +121,20 @@ class ANP(Peer):
     """A latent variable and attention, trained on the evidence bound with one draw."""
 
     def __init__(self, case):
-        rest = [*dense(WIDTH, WIDTH, 2 * LATENT), *dense(1, LATENT), *dense(1 + 2 * LATENT + WIDTH, WIDTH, WIDTH, 2)]
+        rest = [
+            *dense(WIDTH, WIDTH, 2 * LATENT),
+            *dense(1, LATENT),
+            *dense(1 + 2 * LATENT + WIDTH, WIDTH, WIDTH, 2),
+        ]
         self.split = len(attention_weights())
         super().__init__(case, [*attention_weights(), *rest])
 
     def q(self, x, y):
         h = attend(Reader(self.p), x, y, x[:, :0])
         raw = mlp(self.p[self.split : self.split + 4], h[:, 0] + h[:, 1:].mean(1))
-        return torch.distributions.Normal(raw[:, :LATENT], 0.01 + f.softplus(raw[:, LATENT:]), validate_args=False)
+        return torch.distributions.Normal(
+            raw[:, :LATENT], 0.01 + f.softplus(raw[:, LATENT:]), validate_args=False
+        )
 
     def raw(self, sx, sy, qx, z):
         w, b, *decoder = self.p[self.split + 4 :]
@@ -131,14 +155,18 @@ class ANP(Peer):
 
 
 class ProtoNet(Peer):
-    """All images of all tasks through one network at once; squared distances to the mean of each class."""
+    """All images of all tasks through one network at once; squared distances to the mean of each
+    class.
+    """
 
     def __init__(self, case):
         super().__init__(case, conv4_weights(64, 64))
 
     def logits(self, sx, sy, qx):
         b, s = sx.shape[:2]
-        features = conv4(self.p, torch.cat([sx, qx], 1).flatten(0, 1), pooled=True).unflatten(0, (b, -1))
+        features = conv4(self.p, torch.cat([sx, qx], 1).flatten(0, 1), pooled=True).unflatten(
+            0, (b, -1)
+        )
         hot = f.one_hot(sy[..., 0].long(), 5).to(features.dtype)
         prototypes = hot.transpose(1, 2) @ features[:, :s] / hot.sum(1)[..., None]
         return -((features[:, s:, None] - prototypes[:, None]) ** 2).sum(-1)

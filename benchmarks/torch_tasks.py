@@ -8,7 +8,9 @@ from torch import Tensor
 
 from benchmarks.cases import SHOTS, Case
 
-Tasks = tuple[Tensor, Tensor, Tensor, Tensor]  # support x and y, query x and y; the first axis is of tasks
+Tasks = tuple[
+    Tensor, Tensor, Tensor, Tensor
+]  # support x and y, query x and y; the first axis is of tasks
 
 
 def sinusoids(batch: int) -> Tasks:
@@ -32,7 +34,9 @@ def processes(batch: int) -> Tasks:
 
 
 class Images:
-    """As `metaprior.sources.Episodes`: 5 of 50 classes, 2 of 20 images of each; the bytes stay in memory."""
+    """As `metaprior.sources.Episodes`: 5 of 50 classes, 2 of 20 images of each; the bytes stay in
+    memory.
+    """
 
     def __init__(self) -> None:
         self.pixels = torch.randint(0, 256, (50, 20, 28 * 28), dtype=torch.uint8)
@@ -52,7 +56,8 @@ def source_of(case: Case) -> Any:
 def convert(case: Case, arrays: list[Tensor]) -> list[Tensor]:
     """Weights (or their gradient) of metaprior, in its order, in PyTorch's layout.
 
-    Linear layers are alike in both. Of Conv4: kernels `(f, 9 c)`, and the last layer reads height, width, channels.
+    Linear layers are alike in both. Of Conv4: kernels `(f, 9 c)`, and the last layer reads height,
+    width, channels.
     """
     if case.kind != "images":
         return arrays

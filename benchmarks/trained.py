@@ -1,8 +1,10 @@
-"""From nothing to a trained MAML, as a user would write it: until 10 steps of adaptation predict sine waves from 10 rows.
+"""From nothing to a trained MAML, as a user would write it: until 10 steps of adaptation predict
+sine waves from 10 rows.
 
 python -m benchmarks.trained [--bound 0.40]
 
-Prints the seconds that parts took, the training steps and the error on 600 tasks that were not trained on.
+Prints the seconds that parts took, the training steps and the error on 600 tasks that were not
+trained on.
 """
 
 import argparse
@@ -14,10 +16,14 @@ from dataclasses import replace
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bound", type=float, default=0.40, help="mean squared error to reach")
-    parser.add_argument("--inner", type=int, default=1, help="steps of adaptation in training; 10 after it")
+    parser.add_argument(
+        "--inner", type=int, default=1, help="steps of adaptation in training; 10 after it"
+    )
     parser.add_argument("--inner-rate", type=float, default=0.01, help="rate of adaptation")
     parser.add_argument(
-        "--curvature", action="store_true", help="learn a rate for every weight and step, and Curvature"
+        "--curvature",
+        action="store_true",
+        help="learn a rate for every weight and step, and Curvature",
     )
     parser.add_argument("--rate", type=float, default=3e-3, help="of Adam")
     parser.add_argument("--batch", type=int, default=25, help="tasks a step")
@@ -36,7 +42,9 @@ def main() -> None:
 
     imported = time.perf_counter()
     source = metaprior.sources.Sinusoid()
-    spec = metaprior.Spec(1, Gaussian(1, scale=0.5**0.5))  # a fixed scale: the loss is the squared error
+    spec = metaprior.Spec(
+        1, Gaussian(1, scale=0.5**0.5)
+    )  # a fixed scale: the loss is the squared error
 
     @eqx.filter_jit
     def start(key):
@@ -50,7 +58,9 @@ def main() -> None:
         method = replace(method, steps=10)
 
         def error(task):
-            predicted = method.posterior(task.support, key=key).predict(task.query.x, key=key, samples=1)
+            predicted = method.posterior(task.support, key=key).predict(
+                task.query.x, key=key, samples=1
+            )
             return ((predicted.mean() - task.query.y) ** 2).mean()
 
         return jax.vmap(error)(jax.vmap(source)(jax.random.split(key, 600))).mean()
@@ -63,16 +73,32 @@ def main() -> None:
     error, done, first = float("inf"), 0, 0.0
     while error >= arguments.bound and done < arguments.most:
         done += arguments.every
-        fitted = metaprior.fit(method, source, key=jax.random.key(1), steps=done, batch=arguments.batch,
-                               optimiser=optimiser, every=arguments.every, state=state)  # fmt: skip
+        fitted = metaprior.fit(
+            method,
+            source,
+            key=jax.random.key(1),
+            steps=done,
+            batch=arguments.batch,
+            optimiser=optimiser,
+            every=arguments.every,
+            state=state,
+        )
         state = fitted.state
         error = float(judge(fitted.method, jax.random.key(2)))
         first = first or time.perf_counter() - imported
     now = time.perf_counter()
-    print(json.dumps({
-        "error": error, "steps": done, "import_s": round(imported - began, 2), "first_look_s": round(first, 2),
-        "rest_s": round(now - imported - first, 2), "cpu_s": round(time.process_time(), 2),
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "error": error,
+                "steps": done,
+                "import_s": round(imported - began, 2),
+                "first_look_s": round(first, 2),
+                "rest_s": round(now - imported - first, 2),
+                "cpu_s": round(time.process_time(), 2),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

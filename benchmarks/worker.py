@@ -1,9 +1,10 @@
-"""One who is timed, in a process of its own: reads commands from the parent, answers each with a line of JSON.
+"""One who is timed, in a process of its own: reads commands from the parent, answers each with a
+line of JSON.
 
 python -m benchmarks.worker WHO CASE CORES
 
-CORES is a number, or "gpu". Commands: `train SECONDS`, `adapt SECONDS`, `reference FILE`, `check FILE`, `work`. The end of
-the input ends it, so that no worker outlives its parent.
+CORES is a number, or "gpu". Commands: `train SECONDS`, `adapt SECONDS`, `reference FILE`, `check
+FILE`, `work`. The end of the input ends it, so that no worker outlives its parent.
 """
 
 import json
@@ -14,9 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 
-def sliced(call: Callable[[], int | None], seconds: float, finish: Callable[[], None]) -> tuple[int, float]:
-    """How much `call` does (once for each call unless it says), and the seconds that took until it is finished: at least
-    once."""
+def sliced(
+    call: Callable[[], int | None], seconds: float, finish: Callable[[], None]
+) -> tuple[int, float]:
+    """How much `call` does (once for each call unless it says), and the seconds that took until it
+    is finished: at least once.
+    """
     begin, done = time.perf_counter(), 0
     while True:
         done += call() or 1
@@ -55,7 +59,9 @@ def make(who: str, name: str, cores: str) -> Any:
 
 def answer(one: Any, command: str, argument: str) -> Any:
     if command in ("train", "adapt"):
-        done, spent = sliced(one.step if command == "train" else one.adapt, float(argument), one.finish)
+        done, spent = sliced(
+            one.step if command == "train" else one.adapt, float(argument), one.finish
+        )
         return {"done": done, "seconds": spent}
     if command == "reference":
         return one.reference(argument)

@@ -1,6 +1,6 @@
 """`python -m metaprior` is the command `metaprior`."""
 
-from metaprior.cli import main
+from metaprior.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -21,9 +21,9 @@ def score(mixture: Mixture, by: str, *, key: PRNGKeyArray) -> Float[Array, "n"]:
 
     Args:
         mixture: the predictive at the candidate rows.
-        by: `"entropy"` of the predictive in nats; `"bald"`, the mutual information between the row's
-            outcome and the function in nats (Houlsby et al. 2011); `"variance"`, the part of the
-            predictive variance that observations can remove; or `"random"`.
+        by: `"entropy"` of the predictive in nats; `"bald"`, the mutual information between the
+            row's outcome and the function in nats (Houlsby et al. 2011); `"variance"`, the part of
+            the predictive variance that observations can remove; or `"random"`.
         key: for `"random"`.
     """
     if by not in SCORES:

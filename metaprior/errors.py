@@ -2,4 +2,6 @@
 
 
 class InputError(ValueError):
-    """Bad input; the message names the file, column and row, and what to do. The command line exits with 2."""
+    """Bad input; the message names the file, column and row, and what to do. The command line exits
+    with 2.
+    """

@@ -17,11 +17,13 @@ class Spec(eqx.Module):
     Args:
         x_dim: number of input columns.
         head: what is predicted at a point.
-        pooled: how many of the last input columns are a pooled model's out-of-fold prediction: 0 for
-            none, 1 for numbers (the predicted outcome itself), `C` for classes (log probabilities).
-            Methods may use them as a mean function; to all others they are inputs like any.
-        net: makes the network of x in the place of a fully connected one: `(outputs, *, key) -> network of one
-            row`, such as `functools.partial(Conv4.init, size=28)` for images. `None`: each method's own.
+        pooled: how many of the last input columns are a pooled model's out-of-fold prediction: 0
+            for none, 1 for numbers (the predicted outcome itself), `C` for classes (log
+            probabilities). Methods may use them as a mean function; to all others they are inputs
+            like any.
+        net: makes the network of x in the place of a fully connected one: `(outputs, *, key) ->
+            network of one row`, such as `functools.partial(Conv4.init, size=28)` for images.
+            `None`: each method's own.
 
     Example:
         >>> import functools, jax
@@ -50,8 +52,8 @@ class AbstractLearner(eqx.Module):
 class AbstractMethod(AbstractLearner):
     """A learner whose arrays are meta-parameters, trained over tasks by `fit`.
 
-    Arrays are learned, Python numbers are fixed: `inner_lr=0.01` stays, `inner_lr=jnp.asarray(0.01)`
-    is trained.
+    Arrays are learned, Python numbers are fixed: `inner_lr=0.01` stays,
+    `inner_lr=jnp.asarray(0.01)` is trained.
     """
 
     @classmethod
@@ -65,11 +67,12 @@ class AbstractMethod(AbstractLearner):
 
 
 class AbstractGenerative(AbstractLearner):
-    """A learner whose model is written out: a prior p(w) and a likelihood p(y | x, w), both of which can be evaluated.
+    """A learner whose model is written out: a prior p(w) and a likelihood p(y | x, w), both of
+    which can be evaluated.
 
-    `prior` has `sample(key=) -> w` and `log_prob(w)`, normalised, in nats, and is `None` where settings leave it
-    implicit; p(y | x, w) is `head` at `apply(w, x)`. However such a learner approximates p(w | support), `NUTS` can
-    draw from it exactly.
+    `prior` has `sample(key=) -> w` and `log_prob(w)`, normalised, in nats, and is `None` where
+    settings leave it implicit; p(y | x, w) is `head` at `apply(w, x)`. However such a learner
+    approximates p(w | support), `NUTS` can draw from it exactly.
     """
 
     prior: eqx.AbstractVar[Any]

@@ -16,10 +16,10 @@ class AbstractHead(eqx.Module):
     """Turns raw network outputs into p(y | x), one density a point.
 
     `params` maps `raw_dim` network outputs to the natural parameters of the density; all other
-    methods read those parameters, so that closed-form posteriors can make them directly.
-    The leading axes of `params` (particles, points) broadcast against those of `y`.
-    `classes` is the number of classes, 0 when outcomes are numbers. `density` is false where only samples
-    are known, so that `log_prob` and `entropy` raise.
+    methods read those parameters, so that closed-form posteriors can make them directly. The
+    leading axes of `params` (particles, points) broadcast against those of `y`. `classes` is the
+    number of classes, 0 when outcomes are numbers. `density` is false where only samples are known,
+    so that `log_prob` and `entropy` raise.
     """
 
     classes: eqx.AbstractVar[int]
@@ -44,8 +44,12 @@ class AbstractHead(eqx.Module):
         """Log density (log probability for classes), summed over the `p` outcomes, in nats."""
 
     @abstractmethod
-    def loss(self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray) -> Float[Array, "*b"]:
-        """What training minimises at a point: -log_prob where there is a density, else a proper score."""
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
+        """What training minimises at a point: -log_prob where there is a density, else a proper
+        score.
+        """
 
     def risk(self, raw: Float[Array, "n r"], data: Data, *, key: PRNGKeyArray) -> Float[Array, ""]:
         """Mean loss of raw outputs over the rows of `data`; zero where there is no row."""
@@ -77,8 +81,9 @@ class AbstractHead(eqx.Module):
 
 
 def log_sum(each: Float[Array, "s *b"]) -> Float[Array, "*b"]:
-    """Log of the sum of exponentials along the first axis, without a NaN gradient where all terms are impossible, as in a
-    padding row whose label is no class."""
+    """Log of the sum of exponentials along the first axis, without a NaN gradient where all terms
+    are impossible, as in a padding row whose label is no class.
+    """
     never = (each == -jnp.inf).all(0)
     return jnp.where(never, -jnp.inf, jax.nn.logsumexp(jnp.where(never, 0.0, each), axis=0))
 
@@ -147,7 +152,10 @@ class Mixture(eqx.Module):
     def epistemic(self) -> Array:
         """Variance that more observations of the task could remove, same shape as `mean`."""
         inside = [part.inside for part in self.parts]
-        parts = [jnp.zeros_like(p.head.mean(p.params)) if i is None else i for p, i in zip(self.parts, inside)]
+        parts = [
+            jnp.zeros_like(p.head.mean(p.params)) if i is None else i
+            for p, i in zip(self.parts, inside)
+        ]
         weights = jnp.exp(self._log_weights())
         return self._spread() + jnp.tensordot(weights, jnp.concatenate(parts), axes=1)
 
@@ -156,13 +164,16 @@ class Mixture(eqx.Module):
         return self._average(lambda part: part.head.cdf(part.params, y[None]))
 
     def quantile(self, level) -> Float[Array, "n p"]:
-        """The value below which a share `level` in (0, 1) lies, by bisection to 1e-6 of the bracket."""
+        """The value below which a share `level` in (0, 1) lies, by bisection to 1e-6 of the
+        bracket.
+        """
         each = self._each(lambda part: part.head.quantile(part.params, jnp.asarray(level)))
         slack = 1e-3 * (jnp.abs(each).max(0) + 1e-3)
         return bisect(self.cdf, level, each.min(0) - slack, each.max(0) + slack)
 
     def atoms(self, count: int = 50) -> tuple[Array, Array]:
-        """A discrete stand-in: values `(a, n, p)` and weights `(a,)`, `count` quantiles a component.
+        """A discrete stand-in: values `(a, n, p)` and weights `(a,)`, `count` quantiles a
+        component.
 
         Integrals against it converge as 1/count²; the CRPS and the entropy use it.
         """
@@ -176,7 +187,9 @@ class Mixture(eqx.Module):
         return self._each(values), weights
 
     def _joint_atoms(self, count: int) -> tuple[Array, Array]:
-        """Like `atoms`, where outcomes must stay together: `count` draws a component, always the same ones."""
+        """Like `atoms`, where outcomes must stay together: `count` draws a component, always the
+        same ones.
+        """
         values = self._each(lambda part: _joint_draws(part, count))
         weights = jnp.repeat(jnp.exp(self._log_weights()), count) / count
         return values.reshape(-1, *values.shape[2:]), weights
@@ -188,8 +201,9 @@ class Mixture(eqx.Module):
     def entropy(self) -> Float[Array, "n"]:
         """Entropy of the predictive at each point, in nats.
 
-        One outcome: against 16 quantiles a component. Several: against `JOINT` joint draws a component from a fixed
-        key, with a standard error of about sqrt(p / 128 s) nats for `s` equal components.
+        One outcome: against 16 quantiles a component. Several: against `JOINT` joint draws a
+        component from a fixed key, with a standard error of about sqrt(p / 128 s) nats for `s`
+        equal components.
         """
         head = self.parts[0].head
         if not head.classes:
@@ -202,7 +216,8 @@ class Mixture(eqx.Module):
         """Mutual information between the outcome at a point and the function (BALD), in nats.
 
         Houlsby et al., "Bayesian Active Learning for Classification and Preference Learning", 2011,
-        equation 2: entropy of the predictive less the mean entropy given the function. Clipped at zero.
+        equation 2: entropy of the predictive less the mean entropy given the function. Clipped at
+        zero.
         """
 
         def noise_entropy(part):
@@ -222,12 +237,17 @@ class Mixture(eqx.Module):
 
 def _joint_draws(part: Part, count: int) -> Float[Array, "s m n p"]:
     """Outcomes drawn whole from each component, always the same ones."""
-    draw = lambda k: part.head.sample(part.params, key=k)
+
+    def draw(k):
+        return part.head.sample(part.params, key=k)
+
     return jax.vmap(draw, out_axes=1)(jax.random.split(jax.random.key(0), count))
 
 
 def bisect(cdf: Callable[[Array], Array], level, low: Array, high: Array) -> Array:
-    """Where the increasing `cdf` reaches `level`, elementwise, to 1e-9 of the bracket (30 halvings)."""
+    """Where the increasing `cdf` reaches `level`, elementwise, to 1e-9 of the bracket (30
+    halvings).
+    """
 
     def halve(_, bracket):
         low, high = bracket
@@ -239,10 +259,13 @@ def bisect(cdf: Callable[[Array], Array], level, low: Array, high: Array) -> Arr
     return 0.5 * (low + high)
 
 
-def crps(values: Float[Array, "a n p"], weights: Float[Array, "a"], y: Float[Array, "n p"]) -> Float[Array, "n"]:
+def crps(
+    values: Float[Array, "a n p"], weights: Float[Array, "a"], y: Float[Array, "n p"]
+) -> Float[Array, "n"]:
     """Continuous ranked probability score of weighted atoms, units of y, summed over the outcomes.
 
-    Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007, equation 21.
+    Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007,
+    equation 21.
     """
     order = jnp.argsort(values, axis=0)
     values = jnp.take_along_axis(values, order, axis=0)
@@ -292,7 +315,9 @@ class Particles(AbstractPosterior):
 
     def sample(self, x, *, key, samples):
         """All particles, whatever `samples` says: they are all the functions there are."""
-        params = self.head.params(eqx.filter_vmap(self.apply, in_axes=(eqx.if_array(0), None))(self.w, x))
+        params = self.head.params(
+            eqx.filter_vmap(self.apply, in_axes=(eqx.if_array(0), None))(self.w, x)
+        )
         return Mixture((Part(self.head, params, jnp.zeros(params.shape[0], params.dtype)),))
 
     def predict(self, x, *, key, samples):
@@ -316,7 +341,9 @@ class Sampled(AbstractPosterior):
     head: AbstractHead
 
     def sample(self, x, *, key, samples):
-        one = lambda k: self.apply(self.draw(k), x)
+        def one(k):
+            return self.apply(self.draw(k), x)
+
         params = self.head.params(jax.vmap(one)(jax.random.split(key, samples)))
         return Mixture((Part(self.head, params, jnp.zeros(samples, params.dtype)),))
 
@@ -338,7 +365,9 @@ class Pool(AbstractPosterior):
         for i, mixture in enumerate(mixtures):
             total = jax.nn.logsumexp(jnp.concatenate([p.log_weight for p in mixture.parts]))
             for p in mixture.parts:
-                parts.append(Part(p.head, p.params, p.log_weight - total + self.log_weight[i], p.inside))
+                parts.append(
+                    Part(p.head, p.params, p.log_weight - total + self.log_weight[i], p.inside)
+                )
         return Mixture(tuple(parts))
 
     def _all(self, call: Callable, key: PRNGKeyArray) -> list:
@@ -367,12 +396,22 @@ class Stacked(AbstractPosterior):
         return eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))(self.posterior, keys)
 
     def _flatten(self, mixture: Mixture) -> Mixture:
-        """Members' components side by side: in one part where they share the head, else in a part a member."""
-        merge = lambda a: a.reshape(-1, *a.shape[2:])
+        """Members' components side by side: in one part where they share the head, else in a part a
+        member.
+        """
+
+        def merge(a):
+            return a.reshape(-1, *a.shape[2:])
+
         parts = []
         for p in mixture.parts:
-            if jax.tree.leaves(eqx.filter(p.head, eqx.is_array)):  # each member has trained arrays of its own
-                parts += [jax.tree.map(lambda a: a[i] if eqx.is_array(a) else a, p) for i in range(len(p.log_weight))]
+            if jax.tree.leaves(
+                eqx.filter(p.head, eqx.is_array)
+            ):  # each member has trained arrays of its own
+                parts += [
+                    jax.tree.map(lambda a: a[i] if eqx.is_array(a) else a, p)
+                    for i in range(len(p.log_weight))
+                ]
             else:
                 inside = None if p.inside is None else merge(p.inside)
                 parts.append(Part(p.head, merge(p.params), merge(p.log_weight), inside))

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-import metaprior.lowering  # noqa: F401
+import metaprior.system.lowering  # noqa: F401
 
 
 class Data(eqx.Module):
@@ -35,7 +35,9 @@ class Data(eqx.Module):
         y = jnp.zeros((x.shape[0], 1), x.dtype) if y is None else jnp.asarray(y, x.dtype)
         y = y[:, None] if y.ndim == 1 else y
         if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
-            raise ValueError(f"Data takes x of shape (n, d) and y of shape (n, p); x is {x.shape}, y is {y.shape}.")
+            raise ValueError(
+                f"Data takes x of shape (n, d) and y of shape (n, p); x is {x.shape}, y is {y.shape}."
+            )
         return Data(x, y, jnp.ones(x.shape[0], bool))
 
     @property
@@ -63,7 +65,9 @@ class Task(eqx.Module):
 
 def concat(a: Data, b: Data) -> Data:
     """The rows of `a`, then those of `b`."""
-    return Data(jnp.concatenate([a.x, b.x]), jnp.concatenate([a.y, b.y]), jnp.concatenate([a.mask, b.mask]))
+    return Data(
+        jnp.concatenate([a.x, b.x]), jnp.concatenate([a.y, b.y]), jnp.concatenate([a.mask, b.mask])
+    )
 
 
 def pad(data: Data, n: int) -> Data:
@@ -84,5 +88,8 @@ def split(data: Data, support: int) -> Task:
         >>> task.support.x.shape, task.query.x.shape
         ((1, 1), (2, 1))
     """
-    cut = lambda a, b: Data(data.x[a:b], data.y[a:b], data.mask[a:b])
+
+    def cut(a, b):
+        return Data(data.x[a:b], data.y[a:b], data.mask[a:b])
+
     return Task(cut(0, support), cut(support, data.x.shape[0]))

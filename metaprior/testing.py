@@ -1,4 +1,5 @@
-"""`check_method`: what every method must hold, as a suite for methods of this package and of others.
+"""`check_method`: what every method must hold, as a suite for methods of this package and of
+others.
 
 Each check raises an `AssertionError` that says what was broken and where to look.
 """
@@ -16,10 +17,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from metaprior.files import load, save
 from metaprior.heads import Gaussian
 from metaprior.method import AbstractLearner, AbstractMethod, Spec
 from metaprior.posterior import AbstractHead
+from metaprior.system.files import load, save
 from metaprior.task import Data, Task, pad
 
 SLOTS, QUERY, SAMPLES, MANY = 6, 5, 16, 1024
@@ -77,7 +78,9 @@ def _look(posterior, query, key, samples):
 
 
 def _more(posterior, query, key, head):
-    """Whole functions at each query row twice; one row jointly and marginally; how much mass the predictive has."""
+    """Whole functions at each query row twice; one row jointly and marginally; how much mass the
+    predictive has.
+    """
     drawn = posterior.sample(jnp.concatenate([query.x, query.x]), key=key, samples=SAMPLES)
     seen = {
         "drawn": [part.head.mean(part.params) for part in drawn.parts],
@@ -93,7 +96,9 @@ def _more(posterior, query, key, head):
         return seen  # the integral over several outcomes is left to the head's own tests
     predictive = posterior.predict(query.x, key=key, samples=4)
     if head.classes:
-        y = jnp.broadcast_to(jnp.arange(head.classes, dtype=query.y.dtype)[:, None, None], (head.classes, QUERY, 1))
+        y = jnp.broadcast_to(
+            jnp.arange(head.classes, dtype=query.y.dtype)[:, None, None], (head.classes, QUERY, 1)
+        )
         each = jnp.exp(jax.vmap(predictive.log_prob)(y))
         return seen | {"mass": each.sum(0), "gap": jnp.abs(each.T - predictive.mean()).max()}
     # y = mean + sd sinh(t): fine near the mean, and far into heavy tails
@@ -124,14 +129,22 @@ def _put(array, dtype=None):
 def _gaps(a, b):
     """How far the arrays of two trees are from each other, relative to 1 + their size, by name."""
     for (path, left), (_, right) in zip(jax.tree.leaves_with_path(a), jax.tree.leaves_with_path(b)):
-        left, right = np.asarray(left), np.asarray(right)  # numpy: nothing here needs to be compiled
-        yield jax.tree_util.keystr(path, simple=True), float(np.max(np.abs(left - right) / (1.0 + np.abs(right))))
+        left, right = (
+            np.asarray(left),
+            np.asarray(right),
+        )  # numpy: nothing here needs to be compiled
+        yield (
+            jax.tree_util.keystr(path, simple=True),
+            float(np.max(np.abs(left - right) / (1.0 + np.abs(right)))),
+        )
 
 
 def _same(a, b, tolerance, message):
     """Two trees of arrays are equal within a tolerance relative to their size."""
     for name, gap in _gaps(a, b):
-        assert gap <= tolerance, f"{message} {name or 'The value'} differs by {gap:.2g} (relative to 1 + its size)."
+        assert gap <= tolerance, (
+            f"{message} {name or 'The value'} differs by {gap:.2g} (relative to 1 + its size)."
+        )
 
 
 def _finite(tree, message):
@@ -160,7 +173,9 @@ def _case(learner, head, x_dim, pooled, tolerance, resampled=None) -> _Case:
         posterior = learner.posterior(support, key=key)
         return _look(posterior, query, key, samples), _more(posterior, query, key, head)
 
-    brief = lambda learner, support, query, key: _look(learner.posterior(support, key=key), query, key, samples)
+    def brief(learner, support, query, key):
+        return _look(learner.posterior(support, key=key), query, key, samples)
+
     return _Case(learner, head, tasks, eqx.filter_jit(look), brief, tolerance, resampled, traces)
 
 
@@ -171,7 +186,11 @@ def _check_finite(case):
     for task in case.tasks:
         shown = int(task.support.count)
         what = f"The posterior from {shown} support rows is not finite."
-        what += "" if shown else " An empty support must give the prior: divide by max(count, 1), mask before reducing."
+        what += (
+            ""
+            if shown
+            else " An empty support must give the prior: divide by max(count, 1), mask before reducing."
+        )
         _finite(case.look(case.learner, task.support, task.query, jr.key(1)), what)
     assert len(case.traces) == 1, (
         f"{len(case.traces)} compilations for {len(case.tasks)} support sizes. The shapes are the same (padding): nothing "
@@ -189,7 +208,10 @@ def _check_padding(case):
     task, key = case.tasks[1], jr.key(3)
     shown, mask = task.support, task.support.mask[:, None]
     plain, _ = case.look(case.learner, shown, task.query, key)
-    fill = lambda a, junk: _put(np.where(mask, a, junk), a.dtype)
+
+    def fill(a, junk):
+        return _put(np.where(mask, a, junk), a.dtype)
+
     junk = Data(fill(shown.x, 37.0), fill(shown.y, 1.0), shown.mask)
     message = "Rows outside the mask changed the answer: a reduction over points does not go through the mask."
     _same(case.look(case.learner, junk, task.query, key)[0], plain, case.tolerance, message)
@@ -198,7 +220,9 @@ def _check_padding(case):
 def _check_order(case):
     task, key = case.tasks[0], jr.key(4)
     turned = jax.tree.map(lambda a: _put(np.asarray(a)[[3, 0, 5, 1, 4, 2]]), task.support)
-    pair = [case.look(case.learner, support, task.query, key)[0] for support in (task.support, turned)]
+    pair = [
+        case.look(case.learner, support, task.query, key)[0] for support in (task.support, turned)
+    ]
     message = "The order of the support rows changed the answer. A method that reads a sequence passes ordered=True."
     _same(*pair, case.other_draws, message)
 
@@ -211,7 +235,12 @@ def _check_eager(case):
     eager = _judge(predictive, task.query)
     compiled, _ = case.look(case.learner, task.support, task.query, key)
     compiled = {name: compiled[name] for name in eager}
-    _same(eager, compiled, case.tolerance, "The compiled posterior differs from the eager one: look for a side effect.")
+    _same(
+        eager,
+        compiled,
+        case.tolerance,
+        "The compiled posterior differs from the eager one: look for a side effect.",
+    )
 
 
 def _stack(tasks):
@@ -219,36 +248,62 @@ def _stack(tasks):
 
 
 def _check_vmap(case):
-    """All tasks at once, with three more padding rows; only where the two make a difference it is asked which did."""
+    """All tasks at once, with three more padding rows; only where the two make a difference it is
+    asked which did.
+    """
     keys = jr.split(jr.key(6), len(case.tasks))
-    longer = lambda support: pad(support, SLOTS + 3)
+
+    def longer(support):
+        return pad(support, SLOTS + 3)
+
     alone = [case.look(case.learner, t.support, t.query, k)[0] for t, k in zip(case.tasks, keys)]
-    call = eqx.filter_jit(lambda m, t, k: jax.vmap(lambda a, b: case.brief(m, a.support, a.query, b))(t, k))
-    together = call(case.learner, _stack([Task(longer(t.support), t.query) for t in case.tasks]), keys)
+    call = eqx.filter_jit(
+        lambda m, t, k: jax.vmap(lambda a, b: case.brief(m, a.support, a.query, b))(t, k)
+    )
+    together = call(
+        case.learner, _stack([Task(longer(t.support), t.query) for t in case.tasks]), keys
+    )
     if all(gap <= case.tolerance for _, gap in _gaps(together, _stack(alone))):
         return
     task = case.tasks[1]
     more = eqx.filter_jit(case.brief)(case.learner, longer(task.support), task.query, keys[1])
     message = "Three more padding rows changed the answer: something depends on the number of slots (a mean over "
-    _same(more, alone[1], case.other_draws, message + "them), or noise is drawn a slot (see `resampled`).")
+    _same(
+        more,
+        alone[1],
+        case.other_draws,
+        message + "them), or noise is drawn a slot (see `resampled`).",
+    )
     message = "vmap over tasks differs from a loop: some operation mixes tasks or reuses one task's noise."
     _same(call(case.learner, _stack(case.tasks), keys), _stack(alone), 10 * case.tolerance, message)
 
 
 def _check_proper(case):
-    """The predictive is a density (probabilities), checked at each query point with 1 support row and with all."""
+    """The predictive is a density (probabilities), checked at each query point with 1 support row
+    and with all.
+    """
     for task in (case.tasks[0], case.tasks[2]):
         _, more = case.look(case.learner, task.support, task.query, jr.key(7))
         if "mass" not in more:
             return
         off = float(np.abs(np.asarray(more["mass"]) - 1).max())
-        name = "probabilities of the classes sum to" if case.head.classes else "predictive density integrates to"
-        assert off < 1e-2, f"The {name} {np.asarray(more['mass'])}, not 1: log_prob of the mixture is not normalised."
-        assert float(more["gap"]) < 1e-3, "predict().mean is not the probability that log_prob gives."
+        name = (
+            "probabilities of the classes sum to"
+            if case.head.classes
+            else "predictive density integrates to"
+        )
+        assert off < 1e-2, (
+            f"The {name} {np.asarray(more['mass'])}, not 1: log_prob of the mixture is not normalised."
+        )
+        assert float(more["gap"]) < 1e-3, (
+            "predict().mean is not the probability that log_prob gives."
+        )
 
 
 def _check_sample(case):
-    """Draws are whole functions: equal at equal x; and one row has the same density jointly and marginally."""
+    """Draws are whole functions: equal at equal x; and one row has the same density jointly and
+    marginally.
+    """
     task = case.tasks[1]
     _, more = case.look(case.learner, task.support, task.query, jr.key(8))
     width = case.head.classes or case.head.y_dim
@@ -281,8 +336,15 @@ def _roundtrip(learner: AbstractLearner) -> AbstractLearner:
 
 def _check_files(case):
     task, key = case.tasks[1], jr.key(10)
-    pair = [case.look(learner, task.support, task.query, key) for learner in (_roundtrip(case.learner), case.learner)]
-    _same(*pair, 0.0, "The saved learner differs from the one in memory: an array hides outside the leaves.")
+    pair = [
+        case.look(learner, task.support, task.query, key)
+        for learner in (_roundtrip(case.learner), case.learner)
+    ]
+    _same(
+        *pair,
+        0.0,
+        "The saved learner differs from the one in memory: an array hides outside the leaves.",
+    )
 
 
 def check_learner(
@@ -303,8 +365,9 @@ def check_learner(
         x_dim: number of input columns.
         pooled: how many of them, the last ones, are a pooled model's prediction.
         ordered: the answer may depend on the order of the support rows.
-        resampled: the posterior draws noise a support row, so that more padding or another order gives other draws of
-            the same posterior; answers are then compared within this tolerance, with 1024 draws.
+        resampled: the posterior draws noise a support row, so that more padding or another order
+            gives other draws of the same posterior; answers are then compared within this
+            tolerance, with 1024 draws.
         tolerance: for equalities that only rounding breaks, relative to 1 + the size.
     """
     case = _case(learner, head, x_dim, pooled, tolerance, resampled)
@@ -328,24 +391,37 @@ def _name(path) -> str:
 
 
 def _check_training(case, untrained):
-    """Finite loss and gradients; each meta-parameter moves the loss of some task; vmap, jit and eager agree."""
+    """Finite loss and gradients; each meta-parameter moves the loss of some task; vmap, jit and
+    eager agree.
+    """
     method, keys = case.learner, jr.split(jr.key(12), len(case.tasks))
-    twice = lambda a, junk: _put(np.concatenate([a, np.full_like(a, junk)]))
-    padded = lambda q: Data(twice(q.x, 37.0), twice(q.y, 1.0), twice(q.mask, False))
+
+    def twice(a, junk):
+        return _put(np.concatenate([a, np.full_like(a, junk)]))
+
+    def padded(q):
+        return Data(twice(q.x, 37.0), twice(q.y, 1.0), twice(q.mask, False))
+
     tasks = _stack([Task(task.support, padded(task.query)) for task in case.tasks])
     moving, fixed = eqx.partition(method, eqx.is_inexact_array)
 
     @jax.jit
     def gradients(m, tasks, keys):
-        one = lambda t, k: jax.value_and_grad(lambda p: eqx.combine(p, fixed).loss(t, key=k))(m)
+        def one(t, k):
+            return jax.value_and_grad(lambda p: eqx.combine(p, fixed).loss(t, key=k))(m)
+
         return jax.vmap(one)(tasks, keys)
 
     # A little off the start: a layer that starts at zero hides the gradients of those before it.
     random = np.random.default_rng(13)
-    off = jax.tree.map(lambda a: _put(np.asarray(a) + 0.05 * random.normal(size=a.shape), a.dtype), moving)
+    off = jax.tree.map(
+        lambda a: _put(np.asarray(a) + 0.05 * random.normal(size=a.shape), a.dtype), moving
+    )
     for where, point in (("at the start", moving), ("near the start", off)):
         value, gradient = gradients(point, tasks, keys)
-        assert value.shape == (len(case.tasks),), f"loss() must be a number a task; it has shape {value.shape[1:]}."
+        assert value.shape == (len(case.tasks),), (
+            f"loss() must be a number a task; it has shape {value.shape[1:]}."
+        )
         _finite(value, f"The loss is not finite {where} (tasks with 6, 4, 1 and 0 support rows).")
         for path, leaf in jax.tree.leaves_with_path(gradient):
             assert np.isfinite(np.asarray(leaf)).all(), (
@@ -353,7 +429,9 @@ def _check_training(case, untrained):
                 "empty support, or a where() whose other branch is infinite (make its input safe first)."
             )
     for path, leaf in jax.tree.leaves_with_path(gradient):
-        declared = any(_name(path) == u or _name(path).startswith((f"{u}.", f"{u}[")) for u in untrained)
+        declared = any(
+            _name(path) == u or _name(path).startswith((f"{u}.", f"{u}[")) for u in untrained
+        )
         assert declared or (np.asarray(leaf) != 0).any(), (
             f"The loss of no task depends on {_name(path)}: it is an array, hence a meta-parameter, but never learned. Use "
             "it in the loss, make it a Python number, or name it in the class's `untrained`."
@@ -362,7 +440,12 @@ def _check_training(case, untrained):
     compiled, eager = gradients(moving, tasks, keys)[0][1], method.loss(task, key=key)
     if float(np.abs(compiled - eager)) > case.tolerance * (1 + float(np.abs(eager))):
         message = "Query rows outside the mask changed the loss."
-        _same(method.loss(Task(task.support, padded(task.query)), key=key), eager, case.tolerance, message)
+        _same(
+            method.loss(Task(task.support, padded(task.query)), key=key),
+            eager,
+            case.tolerance,
+            message,
+        )
     message = "The loss compiled and vmapped over tasks differs from the eager loss of one task."
     _same(compiled, eager, case.tolerance, message)
 
@@ -381,20 +464,24 @@ def check_method(
 ) -> AbstractMethod:
     """The contract of a method, also of one written outside this package.
 
-    Finite loss and gradients for every meta-parameter; compiled = eager; vmap = loop; one compilation for all support
-    sizes; no dependence on padding or (unless `ordered`) on the order of the rows; an empty support works; the same
-    key gives the same answer; the predictive is normalised; draws are whole functions; one row has the same density
-    jointly and marginally; saved = loaded. Where the head has no density, the CRPS stands in for it.
+    Finite loss and gradients for every meta-parameter; compiled = eager; vmap = loop; one
+    compilation for all support sizes; no dependence on padding or (unless `ordered`) on the order
+    of the rows; an empty support works; the same key gives the same answer; the predictive is
+    normalised; draws are whole functions; one row has the same density jointly and marginally;
+    saved = loaded. Where the head has no density, the CRPS stands in for it.
 
     Args:
-        method: a class with `init(spec, key=, **hyper)`, or a function that is called in the same way.
+        method: a class with `init(spec, key=, **hyper)`, or a function that is called in the same
+            way.
         head: what is predicted; `Gaussian(1)` unless given.
         x_dim: number of input columns.
         pooled: how many of them, the last ones, are a pooled model's prediction.
         ordered: the answer may depend on the order of the support rows.
-        resampled: the posterior draws noise a support row, so that more padding or another order gives other draws of
-            the same posterior; answers are then compared within this tolerance, with 1024 draws.
-        untrained: arrays that the loss need not depend on, besides those that the class names in `untrained`.
+        resampled: the posterior draws noise a support row, so that more padding or another order
+            gives other draws of the same posterior; answers are then compared within this
+            tolerance, with 1024 draws.
+        untrained: arrays that the loss need not depend on, besides those that the class names in
+            `untrained`.
         tolerance: for equalities that only rounding breaks, relative to 1 + the size.
         hyper: options of `init`.
 
@@ -412,7 +499,9 @@ def check_method(
     head = Gaussian(1) if head is None else head
     init = method.init if isinstance(method, type) else method  # ty: ignore[missing-union-attribute]
     built = init(Spec(x_dim, head, pooled), key=jr.key(0), **hyper)
-    _check_training(_case(built, head, x_dim, pooled, tolerance), (*untrained, *getattr(built, "untrained", ())))
+    _check_training(
+        _case(built, head, x_dim, pooled, tolerance), (*untrained, *getattr(built, "untrained", ()))
+    )
     checks = dict(ordered=ordered, resampled=resampled, tolerance=tolerance)
     check_learner(built, head=head, x_dim=x_dim, pooled=pooled, **checks)  # ty: ignore[invalid-argument-type]
     return built

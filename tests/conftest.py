@@ -17,16 +17,18 @@ else:  # workers have it from here, and share it: what two write at once is at w
     base = os.environ.get("METAPRIOR_CACHE") or Path.home() / ".cache" / "metaprior"
     os.environ["METAPRIOR_CACHE"] = str(Path(base) / "tests")
 
-from metaprior.cli import use_cache  # noqa: E402
+from metaprior.cli.app import use_cache  # noqa: E402
 
 use_cache()
 
-# For programs that run once: LLVM does not optimise, and fusions are emitted without the detour through MLIR, where this
-# jaxlib has a choice: XLA ends a process that is given a flag it does not know.
+# For programs that run once: LLVM does not optimise, and fusions are emitted without the detour
+# through MLIR, where this jaxlib has a choice: XLA ends a process that is given a flag it does not
+# know.
 QUICK = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):
     QUICK += " --xla_cpu_use_fusion_emitters=false"
-# For training: half of what slow tests take is compiling. Steps of dense networks are as fast as with LLVM's highest level.
+# For training: half of what slow tests take is compiling. Steps of dense networks are as fast as
+# with LLVM's highest level.
 TRAINING = "--xla_backend_optimization_level=1"
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -35,7 +37,8 @@ DATA = ROOT.parent / "shared" / "data"
 def pytest_configure(config):
     """Without the slow tests nearly all time goes into compiling.
 
-    Quick compilation of slower programs makes a third of it, and a core for each worker saves a sixth of that.
+    Quick compilation of slower programs makes a third of it, and a core for each worker saves a
+    sixth of that.
     """
     quick = "not slow" in config.option.markexpr
     os.environ.setdefault("XLA_FLAGS", QUICK if quick else TRAINING)
@@ -44,17 +47,28 @@ def pytest_configure(config):
         os.sched_setaffinity(0, {cores[int(_WORKER[2:]) % len(cores)]})
 
 
-LONG = ("test_faults_slow", "test_devices", "test_defaults_slow", "test_oracles_slow", "test_views", "test_circles")
+LONG = (
+    "test_faults_slow",
+    "test_devices",
+    "test_defaults_slow",
+    "test_oracles_slow",
+    "test_views",
+    "test_circles",
+)
 
 
 def pytest_collection_modifyitems(items):
-    """Files of long slow tests first: at the end no worker waits for minutes while another one has a test left."""
+    """Files of long slow tests first: at the end no worker waits for minutes while another one has
+    a test left.
+    """
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture
 def ctrl_c():
-    """SIGINT as at a terminal, here and in processes started here: what was started in the background ignores it."""
+    """SIGINT as at a terminal, here and in processes started here: what was started in the
+    background ignores it.
+    """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
@@ -62,7 +76,9 @@ def ctrl_c():
 
 @pytest.fixture(autouse=True)
 def give_back_programs():
-    """Compiled programs hold memory maps, of which a process has 65,530: some are given back long before that."""
+    """Compiled programs hold memory maps, of which a process has 65,530: some are given back long
+    before that.
+    """
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and "jax" in sys.modules and maps.read_bytes().count(b"\n") > 40_000:
@@ -106,7 +122,7 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.fixture
 def call(capsys):
     """Run a command here; gives status, stdout, stderr."""
-    from metaprior.cli import main
+    from metaprior.cli.app import main
 
     def run(*arguments):
         with pytest.raises(SystemExit) as stop:
@@ -119,7 +135,9 @@ def call(capsys):
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory) -> Path:
-    """A folder with `table.csv` and `run`, what `metaprior fit` makes of it; made once for all workers."""
+    """A folder with `table.csv` and `run`, what `metaprior fit` makes of it; made once for all
+    workers.
+    """
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if _WORKER != "main" else base) / "fitted"
     done = folder / "done"
@@ -131,12 +149,21 @@ def fitted(tmp_path_factory) -> Path:
         if done.read_text() != "0":
             pytest.fail("the tiny fit failed in the other worker")
         return folder
-    from metaprior.cli import main
+    from metaprior.cli.app import main
 
     status = 1
     try:
         (folder / "table.csv").write_text(tiny_csv())
-        arguments = ["fit", str(folder / "table.csv"), "--task", "g", "--target", "y", "--steps", "4"]
+        arguments = [
+            "fit",
+            str(folder / "table.csv"),
+            "--task",
+            "g",
+            "--target",
+            "y",
+            "--steps",
+            "4",
+        ]
         with pytest.raises(SystemExit) as stop:
             main([*arguments, "--out", str(folder / "run")])
         status = stop.value.code

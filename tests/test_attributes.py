@@ -1,4 +1,6 @@
-"""Ambiguous faces: tasks say what they claim, scores equal a plain recount, bad data ends in a message."""
+"""Ambiguous faces: tasks say what they claim, scores equal a plain recount, bad data ends in a
+message.
+"""
 
 import itertools
 
@@ -31,7 +33,10 @@ def small():
 
 def test_every_signed_triple_is_found(small):
     assert small.columns.shape == (32, 3)
-    assert len({(*c, *s) for c, s in zip(small.columns.tolist(), map(tuple, small.signs.tolist()))}) == 32
+    assert (
+        len({(*c, *s) for c, s in zip(small.columns.tolist(), map(tuple, small.signs.tolist()))})
+        == 32
+    )
 
 
 def test_a_triple_needs_enough_images_of_every_kind():
@@ -50,7 +55,9 @@ def test_episodes_are_what_they_claim(small):
     def held(x):
         bits = np.asarray(x)[..., :4] > 0.5
         place = columns.reshape(len(t), *[1] * (bits.ndim - 2), 3)
-        return np.take_along_axis(bits, np.broadcast_to(place, (*bits.shape[:-1], 3)), -1) == signs.reshape(place.shape)
+        return np.take_along_axis(
+            bits, np.broadcast_to(place, (*bits.shape[:-1], 3)), -1
+        ) == signs.reshape(place.shape)
 
     support = held(episodes.support.x)
     y = np.asarray(episodes.support.y[..., 0]) > 0.5
@@ -58,7 +65,9 @@ def test_episodes_are_what_they_claim(small):
     query = held(episodes.query.x)
     assert (query == np.asarray(episodes.held)).all()
     for i, pair in enumerate(PAIRS):
-        assert (query[:, i][..., list(pair)].all(-1) == (np.asarray(episodes.query.y[:, i, :, 0]) > 0.5)).all()
+        assert (
+            query[:, i][..., list(pair)].all(-1) == (np.asarray(episodes.query.y[:, i, :, 0]) > 0.5)
+        ).all()
     assert (np.asarray(episodes.query.y).sum(2) == 10).all()
     for shown, asked in zip(np.asarray(episodes.shown), np.asarray(episodes.asked)):
         assert len(set(shown)) == 10
@@ -89,8 +98,13 @@ def test_score_is_a_plain_recount():
     p, y = rng.uniform(size=(6, 10, 3, 8)), rng.integers(0, 2, (6, 3, 8))
     found = faces.score(p, y)
     for t in range(6):
-        nll = [[-np.mean([np.log(q if label else 1 - q) for q, label in zip(p[t, s, c], y[t, c])]) for c in range(3)]
-               for s in range(10)]  # fmt: skip
+        nll = [
+            [
+                -np.mean([np.log(q if label else 1 - q) for q, label in zip(p[t, s, c], y[t, c])])
+                for c in range(3)
+            ]
+            for s in range(10)
+        ]
         belongs = {}
         for s in range(10):
             c = int(np.argmin(nll[s]))
@@ -111,7 +125,9 @@ def test_one_function_covers_one_concept():
 
 
 def test_what_knows_the_attributes_is_right_and_covers_as_chance_says(small):
-    """Ten fair choices of three cover 3 (1 - (2/3)^10) = 2.948; standard error 0.011 at 400 episodes, bound four of it."""
+    """Ten fair choices of three cover 3 (1 - (2/3)^10) = 2.948; standard error 0.011 at 400
+    episodes, bound four of it.
+    """
     keys = jr.split(jr.key(2), 400)
     episodes = jax.jit(jax.vmap(small.episode))(keys)
     p = jax.vmap(lambda e, k: faces.know(e, k, 10))(episodes, keys)
@@ -123,7 +139,10 @@ def test_what_knows_the_attributes_is_right_and_covers_as_chance_says(small):
 def test_copies_are_left_out_and_no_image_is_in_two_parts():
     pixels, values = crowd(30)
     data = faces.split(
-        np.concatenate([pixels, pixels[:7]]), np.concatenate([values, values[:7]]), tuple("abcd"), "here"
+        np.concatenate([pixels, pixels[:7]]),
+        np.concatenate([values, values[:7]]),
+        tuple("abcd"),
+        "here",
     )
     assert "7 of 487" in data.remark and len(data.pixels) == 480
     parts = [set(data.train.tolist()), set(data.validation.tolist()), set(data.test.tolist())]
@@ -133,21 +152,27 @@ def test_copies_are_left_out_and_no_image_is_in_two_parts():
 
 
 def test_bad_data_ends_in_a_message(tmp_path):
-    with pytest.raises(InputError, match=r"attributes: needs images; give --data a folder that holds avatars"):
+    with pytest.raises(
+        InputError, match=r"attributes: needs images; give --data a folder that holds avatars"
+    ):
         faces.load(None)
     pixels, values = crowd(30)
     with pytest.raises(InputError, match=r"here: has 2 attributes; a concept is a pair of three"):
         faces.split(pixels, values[:, :2], tuple("ab"), "here")
     with pytest.raises(InputError, match=r"here: too few images for their 4 attributes"):
         faces.split(pixels[:40], values[:40], tuple("abcd"), "here")
-    with pytest.raises(InputError, match=r"no three of the 4 attributes have enough images for 5 positives"):
+    with pytest.raises(
+        InputError, match=r"no three of the 4 attributes have enough images for 5 positives"
+    ):
         SharedAttributes.of(pixels, values, triples(values[:8], 5, 10), 5, 10)
     with pytest.raises(InputError, match="no such file"):
         faces.load(tmp_path / "nothing.npz")
 
 
 def test_a_cell_and_its_pictures(data):
-    """The real avatars with hardly any training: figures follow from the predictions, and pictures are drawn."""
+    """The real avatars with hardly any training: figures follow from the predictions, and pictures
+    are drawn.
+    """
     protocol = get("attributes")
     held = protocol.load(data)
     assert "32 of 2500 images left out" in held.remark
@@ -157,7 +182,11 @@ def test_a_cell_and_its_pictures(data):
         outcome = protocol.run(method, 0, options, held, lambda done, what: None)
         columns = outcome.predictions
         assert len({len(v) for v in columns.values()}) == 1
-        p = np.stack([columns[f"p_{i}"] for i in range(10)], 1).reshape(6, 3, 20, 10).transpose(0, 3, 1, 2)
+        p = (
+            np.stack([columns[f"p_{i}"] for i in range(10)], 1)
+            .reshape(6, 3, 20, 10)
+            .transpose(0, 3, 1, 2)
+        )
         p = p[:, ~np.isnan(p).any((0, 2, 3))]
         again = faces.score(p, columns["y"].reshape(6, 3, 20))
         for f in outcome.figures:
@@ -165,13 +194,17 @@ def test_a_cell_and_its_pictures(data):
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
         cells.append(Drawn(method, 0, outcome.figures, drawing))
     pictures = protocol.draw(cells, options, held)
-    assert len(pictures) == 3 and all(p.svg.startswith("<svg") and len(p.svg) < 2e5 for p in pictures)
+    assert len(pictures) == 3 and all(
+        p.svg.startswith("<svg") and len(p.svg) < 2e5 for p in pictures
+    )
     assert protocol.sentence is not None and "protonet finds 1.00" in protocol.sentence(cells)
 
 
 @pytest.mark.slow
 def test_a_sampling_method_covers_the_concepts(data):
-    """Coverage 1.9 or more at an accuracy within 2 points of MAML's: on held-out images and held-out triples."""
+    """Coverage 1.9 or more at an accuracy within 2 points of MAML's: on held-out images and
+    held-out triples.
+    """
     protocol = get("attributes")
     held = protocol.load(data)
     found = {}
@@ -184,12 +217,18 @@ def test_a_sampling_method_covers_the_concepts(data):
 
 
 def test_features_are_of_training_images_only():
-    """The network of features never sees held-out images: changing these changes only their own features."""
+    """The network of features never sees held-out images: changing these changes only their own
+    features.
+    """
     pixels, values = crowd(24)
     data = faces.split(pixels, values, tuple("abcd"), "here")
     first = faces.features(data, 0, 3)
     pixels = data.pixels.copy()
     pixels[data.test] = 0
-    other = faces.Faces(pixels, data.values, data.names, data.train, data.validation, data.test, data.triples, "")
+    other = faces.Faces(
+        pixels, data.values, data.names, data.train, data.validation, data.test, data.triples, ""
+    )
     second = faces.features(other, 0, 3)
-    assert jnp.allclose(first[data.train], second[data.train]) and not jnp.allclose(first[data.test], second[data.test])
+    assert jnp.allclose(first[data.train], second[data.train]) and not jnp.allclose(
+        first[data.test], second[data.test]
+    )

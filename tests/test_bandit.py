@@ -11,9 +11,15 @@ from metaprior.sources.wheel import ARMS, Wheel, actions, contexts, rewards, uni
 from metaprior.task import Data
 
 OPTIONS = {
-    "steps": {"": 2}, "batch": 2, "horizon": 200, "repeats": 2, "refresh": 20, "late": 100,
-    "draws": {"": 4}, "memory": {"": 32},
-}  # fmt: skip
+    "steps": {"": 2},
+    "batch": 2,
+    "horizon": 200,
+    "repeats": 2,
+    "refresh": 20,
+    "late": 100,
+    "draws": {"": 4},
+    "memory": {"": 32},
+}
 
 
 def quiet(share, what):
@@ -43,16 +49,21 @@ def test_tasks_show_one_arm_a_context_and_ask_for_all():
     for data in (task.support, task.query):
         arm = jnp.argmax(data.x[:, 2:], axis=1)
         mean = jnp.take_along_axis(rewards(data.x[:, :2], delta), arm[:, None], axis=1)
-        np.testing.assert_allclose(jnp.exp(data.y), mean, atol=5 * 0.01)  # five standard deviations of the noise
+        np.testing.assert_allclose(
+            jnp.exp(data.y), mean, atol=5 * 0.01
+        )  # five standard deviations of the noise
     assert np.bincount(np.asarray(jnp.argmax(task.support.x[:, 2:], 1)), minlength=ARMS).min() > 30
-    counts = jax.jit(jax.vmap(lambda k: Wheel(support=100)(k).support.count))(jax.random.split(jax.random.key(1), 400))
+    counts = jax.jit(jax.vmap(lambda k: Wheel(support=100)(k).support.count))(
+        jax.random.split(jax.random.key(1), 400)
+    )
     assert int(counts.min()) == 0 and int(counts.max()) > 90 and 5 < float(jnp.median(counts)) < 16
 
 
 def test_exact_posterior_lies_between_what_is_known_inside_and_outside():
     context = jnp.asarray([[0.3, 0.1], [-0.5, 0.6], [0.9, -0.1], [0.95, 0.1]])
     x = actions(context).reshape(4, ARMS, -1)
-    # inside by its own arm; an arm that tells nothing; outside by its own arm; the sure arm, which tells nothing
+    # inside by its own arm; an arm that tells nothing; outside by its own arm; the sure arm, which
+    # tells nothing
     arm = jnp.asarray([1, 4, 2, 0])
     support = Data.of(x[jnp.arange(4), arm], jnp.log(jnp.asarray([1.0, 1.0, 50.0, 1.2])))
     posterior = Wheel().exact(support)
@@ -72,7 +83,9 @@ def test_memory_keeps_the_rare_arms():
     kept = bandit.remember(rows, 150, key=jax.random.key(0))
     count = np.bincount(np.asarray(jnp.argmax(kept.x[:, 2:], 1)), minlength=3)
     assert bool(kept.mask.all()) and len(set(kept.y[:, 0].tolist())) == 150 and kept.y.max() < 990
-    assert count[1] >= 40 and count[2] >= 25 and 50 <= count[0] <= 80  # shares of 150: 60, 30 rows there are, 60
+    assert (
+        count[1] >= 40 and count[2] >= 25 and 50 <= count[0] <= 80
+    )  # shares of 150: 60, 30 rows there are, 60
     few = Data(rows.x, rows.y, jnp.arange(1000) < 5)
     kept = bandit.remember(few, 150, key=jax.random.key(0))
     assert int(kept.count) == 5 and set(kept.y[kept.mask][:, 0].tolist()) == {0, 1, 2, 3, 4}
@@ -95,7 +108,8 @@ def test_uniform_loses_a_hundred_and_the_exact_posterior_little():
     for delta in bandit.DELTAS:
         one = found["uniform"][bandit.setting(delta), "cumulative"]
         assert abs(one.value - 100) < 4 * one.error + 0.5
-    # with the exact posterior: about 1 % up to δ = 0.9, 3 % at 0.95 (8 runs, refreshed every 20 steps)
+    # with the exact posterior: about 1 % up to δ = 0.9, 3 % at 0.95 (8 runs, refreshed every 20
+    # steps)
     assert found["thompson"]["δ = 0.5", "cumulative"].value < 3
     assert found["thompson"]["δ = 0.95", "cumulative"].value < 6
 
@@ -118,5 +132,7 @@ def test_best_method_loses_at_most_a_tenth_of_uniform():
     found = []
     for seed in (0, 1):
         out = bandit.run("maml", seed, bandit.PROTOCOL.budgets["quick"], None, quiet)
-        found += [f.value for f in out.figures if (f.metric, f.setting) == ("cumulative", "δ = 0.95")]
+        found += [
+            f.value for f in out.figures if (f.metric, f.setting) == ("cumulative", "δ = 0.95")
+        ]
     assert sum(found) / 2 <= 10

@@ -1,5 +1,6 @@
-"""Measured tables. Quality: nothing in it is better than the exact posterior, and the page shows what was measured.
-Speed: the arithmetic of ratios, the process that is timed, and counts that do not depend on the clock.
+"""Measured tables. Quality: nothing in it is better than the exact posterior, and the page shows
+what was measured. Speed: the arithmetic of ratios, the process that is timed, and counts that do
+not depend on the clock.
 """
 
 import importlib.util
@@ -44,7 +45,10 @@ def test_the_bounds_are_met(oracle, results):
 
 def test_every_fit_ended_well(results):
     assert [
-        (s, m) for s, found in results.items() for m, r in found.items() if r.get("outcome", "done") != "done"
+        (s, m)
+        for s, found in results.items()
+        for m, r in found.items()
+        if r.get("outcome", "done") != "done"
     ] == []
 
 
@@ -69,7 +73,12 @@ def test_every_method_has_its_properties_on_the_page(oracle):
 
 def test_defaults_trained_and_the_page_says_how_well(oracle):
     measured = oracle.read(ROOT / "benchmarks" / "defaults.json")
-    cells = [cell for kind in measured.values() for row in kind.values() for cell in row["tables"].values()]
+    cells = [
+        cell
+        for kind in measured.values()
+        for row in kind.values()
+        for cell in row["tables"].values()
+    ]
     assert len(cells) > 150 and all(cell["finite"] for cell in cells)
     begin, end = oracle.marks("defaults")
     assert PAGE.read_text("utf-8").split(begin)[1].split(end)[0] == defaults.markdown(measured)
@@ -86,13 +95,26 @@ def test_a_leak_and_a_missed_bound_are_noticed(oracle):
 
 def test_measures_and_continues(oracle, tmp_path, capsys):
     out = tmp_path / "oracle.json"
-    command = ["--methods", "alpaca", "--sources", "linear", "--steps", "2", "--tasks", "4", "--out", str(out)]
+    command = [
+        "--methods",
+        "alpaca",
+        "--sources",
+        "linear",
+        "--steps",
+        "2",
+        "--tasks",
+        "4",
+        "--out",
+        str(out),
+    ]
     oracle.main(command)
     assert "1 of 1" in capsys.readouterr().out
     result = json.loads(out.read_text("utf-8"))["linear"]["alpaca"]
     assert result["steps"] == 2 and result["tasks"] == 4 and result["parameters"] > 1000
     assert list(result["shots"]) == ["0", "1", "2", "5", "10", "drawn"]
-    assert result["shots"]["0"]["marginal"][0] > 0  # an untrained network is worse than the exact posterior
+    assert (
+        result["shots"]["0"]["marginal"][0] > 0
+    )  # an untrained network is worse than the exact posterior
     page = oracle.markdown(oracle.read(out))  # what is not as in the other rows is said
     assert "2,000 steps, 4 tasks." in page and "| `alpaca` (2 steps) |" in page
     oracle.main(command)
@@ -128,8 +150,13 @@ def timed():
     ratios = tabulate.ratios(lines, {"higher": 100.0, "torch.func": 3.1, "best": 2.0})
     case = {"what": "MAML", "batch": 25, "lines": lines, "ratios": ratios}
     single = {"import metaprior": {"values": [0.2, 0.1, 0.4], "target": 0.3, "unit": "s"}}
-    facts = {"cpu": "a CPU", "cores": 2, "python": "3.11", "versions": {"jax": "0.10", "torch": None},
-             "peak_gflops": {"1": 100.0, "2": 200.0}}  # fmt: skip
+    facts = {
+        "cpu": "a CPU",
+        "cores": 2,
+        "python": "3.11",
+        "versions": {"jax": "0.10", "torch": None},
+        "peak_gflops": {"1": 100.0, "2": 200.0},
+    }
     return {"machine": facts, "notes": [], "cases": {"maml-1": case}, "single": single}
 
 
@@ -144,10 +171,18 @@ def test_the_table_says_what_was_measured_and_what_was_not(timed):
     from benchmarks import tabulate
 
     text = tabulate.markdown(timed)
-    assert "| maml-1 | higher | 150.0 | 100 | met |" in text and "| maml-1 | torch.func | 3.0 | 3.1 | missed |" in text
-    assert "| metaprior | 1 | 1,000 | ±10 % |  | 2 |  | 1 % |" in text  # 1,000 tasks of 10^6 operations, of 100 GFLOP/s
+    assert (
+        "| maml-1 | higher | 150.0 | 100 | met |" in text
+        and "| maml-1 | torch.func | 3.0 | 3.1 | missed |" in text
+    )
+    assert (
+        "| metaprior | 1 | 1,000 | ±10 % |  | 2 |  | 1 % |" in text
+    )  # 1,000 tasks of 10^6 operations, of 100 GFLOP/s
     assert "| higher | 1 | 10 | ±10 % | 100.0x | 2 | 1.0x |  |" in text
-    assert "RuntimeError: no compiler" in text and "| import metaprior | 0.2 s | ±75 % | 0.3 s | met |" in text
+    assert (
+        "RuntimeError: no compiler" in text
+        and "| import metaprior | 0.2 s | ±75 % | 0.3 s | met |" in text
+    )
     assert "torch None" not in text and "1 on" not in tabulate.plain(timed).replace("100.0 on", "")
 
 
@@ -156,8 +191,10 @@ def test_on_a_gpu_there_is_one_line_each_and_a_roofline(timed):
     from benchmarks.cases import CASES
 
     assert CASES["bmaml-5"].lines(gpu=True) == [
-        ("metaprior", "gpu"), ("eager PyTorch", "gpu"), ("metaprior, its defaults", "gpu"),
-    ]  # fmt: skip
+        ("metaprior", "gpu"),
+        ("eager PyTorch", "gpu"),
+        ("metaprior, its defaults", "gpu"),
+    ]
     peaks = {
         "peak_gflops": {"gpu": 1000.0},
         "tf32_gflops": 8000.0,
@@ -169,10 +206,18 @@ def test_on_a_gpu_there_is_one_line_each_and_a_roofline(timed):
     lines = [line("metaprior", "gpu", [1000.0]), line("higher", "gpu", [], error="there is none")]
     timed["cases"]["maml-1"] |= {"lines": lines, "ratios": []}
     text = tabulate.markdown(timed)
-    # 1,000 tasks of 10^6 operations and 4 MB: a thousandth of 1,000 GFLOP/s and 0.8 percent of 500 GB/s
+    # 1,000 tasks of 10^6 operations and 4 MB: a thousandth of 1,000 GFLOP/s and 0.8 percent of 500
+    # GB/s
     assert "| metaprior | gpu | 1,000 | ±0 % |  | 2 |  | 0.1 % | 0.8 % |" in text
-    assert "| higher | gpu | there is none |  |  |  |  |  |  |" in text and "| of peak | of roofline |" in text
-    assert "a GPU; a CPU, 2 cores;" in text and "1.0 TFLOP/s" in text and "'highest', and 8.0 in" in text
+    assert (
+        "| higher | gpu | there is none |  |  |  |  |  |  |" in text
+        and "| of peak | of roofline |" in text
+    )
+    assert (
+        "a GPU; a CPU, 2 cores;" in text
+        and "1.0 TFLOP/s" in text
+        and "'highest', and 8.0 in" in text
+    )
     assert "maml-1, metaprior, gpu: tasks/s" in tabulate.figures(timed)
 
 
@@ -188,7 +233,10 @@ def test_pages_show_what_was_measured_for_speed(oracle):
     from benchmarks import tabulate
 
     page = (ROOT / "docs" / "performance.md").read_text("utf-8")
-    for name, paths in {"performance": [command.RESULTS], "gpu": sorted(command.ON_GPUS.glob("*.json"))}.items():
+    for name, paths in {
+        "performance": [command.RESULTS],
+        "gpu": sorted(command.ON_GPUS.glob("*.json")),
+    }.items():
         begin, end = oracle.marks(name)
         text = "\n".join(tabulate.markdown(json.loads(path.read_text("utf-8"))) for path in paths)
         assert paths and page.split(begin)[1].split(end)[0] == text
@@ -203,7 +251,9 @@ def test_against_names_what_got_slower(timed, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "collect", lambda arguments: timed)
     arguments = ["--only", "maml-1", "--against", str(path)]
     assert command.main(arguments) == 0
-    assert "maml-1, metaprior, 1 core: tasks/s: 1,000 -> 1,000 (+0 % speed)" in capsys.readouterr().out
+    assert (
+        "maml-1, metaprior, 1 core: tasks/s: 1,000 -> 1,000 (+0 % speed)" in capsys.readouterr().out
+    )
     timed["cases"]["maml-1"]["lines"][0]["train"] = [800.0]
     timed["single"]["import metaprior"]["values"] = [0.1]
     assert command.main(arguments) == 1
@@ -221,7 +271,9 @@ def test_unequal_work_is_an_error(timed, monkeypatch, capsys):
     assert command.main(["--only", "maml-1"]) == 0
     timed["cases"]["maml-1"]["lines"][2]["agrees"] = {"loss": 1e-7, "gradient": 0.2}
     assert command.main(["--only", "maml-1"]) == 1
-    assert "UNEQUAL WORK: maml-1, higher: gradient 2.0e-01 away from ours" in capsys.readouterr().out
+    assert (
+        "UNEQUAL WORK: maml-1, higher: gradient 2.0e-01 away from ours" in capsys.readouterr().out
+    )
 
 
 def test_what_failed_is_named_beside_what_was_timed(monkeypatch, capsys, tmp_path):
@@ -229,8 +281,12 @@ def test_what_failed_is_named_beside_what_was_timed(monkeypatch, capsys, tmp_pat
     from benchmarks import first, measure
 
     def some(repeats, say):
-        seconds, said = first.took(["-c", "import metaprior; print(metaprior.__file__)"], folder=tmp_path)
-        assert said.strip() == str(measure.ROOT / "metaprior" / "__init__.py")  # no other version that is installed
+        seconds, said = first.took(
+            ["-c", "import metaprior; print(metaprior.__file__)"], folder=tmp_path
+        )
+        assert said.strip() == str(
+            measure.ROOT / "metaprior" / "__init__.py"
+        )  # no other version that is installed
         yield "import metaprior", first.one([seconds], 60.0)
         first.took(["-c", "import nothing_of_this_name"])
 
@@ -240,7 +296,10 @@ def test_what_failed_is_named_beside_what_was_timed(monkeypatch, capsys, tmp_pat
     assert command.main(["--only", "first"]) == 1
     said = capsys.readouterr().out
     assert re.search(r"import metaprior +[0-9.]+ s +60 s +met", said)
-    assert "\nFAILED: first: -c import nothing_of_this_name: ModuleNotFoundError: No module named" in said
+    assert (
+        "\nFAILED: first: -c import nothing_of_this_name: ModuleNotFoundError: No module named"
+        in said
+    )
 
 
 def test_programs_that_a_gpu_starts_are_those_of_loops_and_of_the_whole():
@@ -290,9 +349,14 @@ def test_without_torch_there_are_our_lines_and_a_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     results = command.collect(command.parse(["--only", "maml-1,bmaml-5"]))
-    assert asked == [[("metaprior", 1), ("metaprior", 2)],
-                     [("metaprior", 1), ("metaprior", 2), ("metaprior, its defaults", 2)]]  # fmt: skip
-    assert "PyTorch is not installed" in results["notes"][0] and results["cases"]["maml-1"]["ratios"] == []
+    assert asked == [
+        [("metaprior", 1), ("metaprior", 2)],
+        [("metaprior", 1), ("metaprior", 2), ("metaprior, its defaults", 2)],
+    ]
+    assert (
+        "PyTorch is not installed" in results["notes"][0]
+        and results["cases"]["maml-1"]["ratios"] == []
+    )
     assert all(len(case.lines()) > len(case.lines(torch=False)) for case in CASES.values())
 
 
@@ -300,7 +364,9 @@ def test_a_process_is_timed_and_ended():
     from benchmarks import measure
     from benchmarks.cases import CASES
 
-    lines = measure.run(CASES["maml-1"], [("metaprior", 1), ("nobody", 1)], 2, 0.05, lambda text: None)
+    lines = measure.run(
+        CASES["maml-1"], [("metaprior", 1), ("nobody", 1)], 2, 0.05, lambda text: None
+    )
     assert len(lines[0]["train"]) == len(lines[0]["adapt"]) == 2 and lines[0]["error"] is None
     assert min(lines[0]["train"]) > 100 and 1e5 < lines[0]["flops"] < 1e6
     assert lines[1]["train"] == [] and lines[1]["error"]  # there is no torch here, or no such peer
@@ -311,9 +377,17 @@ def test_operations_are_those_of_the_mathematics():
 
     a, b = jnp.zeros((3, 4)), jnp.zeros((4, 5))
     assert count(jnp.matmul, a, b) == 2 * 3 * 4 * 5
-    looped = lambda a, b: jax.lax.scan(lambda c, _: (c + a @ b, None), jnp.zeros((3, 5)), None, length=7)[0]
+
+    def looped(a, b):
+        return jax.lax.scan(lambda c, _: (c + a @ b, None), jnp.zeros((3, 5)), None, length=7)[0]
+
     assert count(looped, a, b) == 7 * count(jnp.matmul, a, b)
-    xla = jax.jit(lambda a, b: jnp.stack([a @ b, a @ b + 1])).lower(a, b).compile().cost_analysis()["flops"]
+    xla = (
+        jax.jit(lambda a, b: jnp.stack([a @ b, a @ b + 1]))
+        .lower(a, b)
+        .compile()
+        .cost_analysis()["flops"]
+    )
     assert xla >= count(jnp.matmul, a, b)
 
 
@@ -329,8 +403,11 @@ def test_traffic_is_each_operand_and_result_once():
 
     a, b = jnp.zeros((3, 4)), jnp.zeros((4, 5))
     assert traffic(jnp.matmul, a, b) == 4 * (3 * 4 + 4 * 5 + 3 * 5)
+
     # What tasks share is read once.
-    batched = lambda a, b: jax.vmap(lambda one: one @ b)(a)
+    def batched(a, b):
+        return jax.vmap(lambda one: one @ b)(a)
+
     assert traffic(batched, jnp.zeros((7, 3, 4)), b) == 4 * (7 * 3 * 4 + 4 * 5 + 7 * 3 * 5)
 
 
@@ -339,11 +416,15 @@ def operations(batch, steps):
     from benchmarks.flops import count
 
     source = metaprior.sources.Sinusoid()
-    maml = metaprior.methods.MAML.init(metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0), steps=steps)
+    maml = metaprior.methods.MAML.init(
+        metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0), steps=steps
+    )
     tasks = jax.vmap(source)(jr.split(jr.key(0), batch))
 
     def mean(net):
-        method = metaprior.methods.MAML(net, *(getattr(maml, f) for f in maml.__dataclass_fields__ if f != "net"))
+        method = metaprior.methods.MAML(
+            net, *(getattr(maml, f) for f in maml.__dataclass_fields__ if f != "net")
+        )
         return jax.vmap(lambda task: method.loss(task, key=jr.key(0)))(tasks).mean()
 
     import equinox as eqx
@@ -360,7 +441,9 @@ def test_operations_grow_linearly_with_tasks_and_inner_steps():
 
 def test_tasks_of_different_sizes_share_one_compiled_program():
     traced = []
-    maml = metaprior.methods.MAML.init(metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0))
+    maml = metaprior.methods.MAML.init(
+        metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0)
+    )
 
     @jax.jit
     def predict(support, x):
@@ -381,6 +464,8 @@ def test_training_compiles_once_for_any_number_of_steps():
         traced.append(key)
         return tasks(key)
 
-    maml = metaprior.methods.MAML.init(metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0))
+    maml = metaprior.methods.MAML.init(
+        metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0)
+    )
     metaprior.fit(maml, source, key=jr.key(0), steps=7, every=3, batch=2)
     assert len(traced) == 1

@@ -1,4 +1,6 @@
-"""Methods that read the support as a sequence, and autoregressive mode against exact joint distributions."""
+"""Methods that read the support as a sequence, and autoregressive mode against exact joint
+distributions.
+"""
 
 import equinox as eqx
 import jax
@@ -21,40 +23,60 @@ from metaprior.testing import example_task
 
 @pytest.mark.parametrize("name", ["recurrent", "snail", "acnp", "anp"])
 def test_padding_may_be_anywhere(name, key):
-    """Three rows in slots 0, 1, 2 of 3, and in slots 1, 2 and 5 of 6 with other numbers between them."""
+    """Three rows in slots 0, 1, 2 of 3, and in slots 1, 2 and 5 of 6 with other numbers between
+    them.
+    """
     options = dict(width=8) | (dict(length=4) if name == "snail" else {})
     method = METHODS[name].init(Spec(2, Gaussian(1)), key=key, **options)
     task = example_task(key, Gaussian(1), 2, 3)
     plain = Data(task.support.x[:3], task.support.y[:3], jnp.ones(3, bool))
     slots = jnp.asarray([1, 2, 5])
-    spread = lambda a: jnp.full((6, a.shape[1]), 50.0).at[slots].set(a)
+
+    def spread(a):
+        return jnp.full((6, a.shape[1]), 50.0).at[slots].set(a)
+
     apart = Data(spread(plain.x), spread(plain.y), jnp.zeros(6, bool).at[slots].set(True))
 
     @eqx.filter_jit
     def look(support):
-        return method.posterior(support, key=key).predict(task.query.x, key=key, samples=4).parts[0].params
+        return (
+            method.posterior(support, key=key)
+            .predict(task.query.x, key=key, samples=4)
+            .parts[0]
+            .params
+        )
 
     np.testing.assert_allclose(look(apart), look(plain), atol=1e-5)
 
 
 def test_attention_computes_only_what_is_read(key):
-    """Query points alone are what they are among all rows, in value and gradient, and take fewer operations."""
+    """Query points alone are what they are among all rows, in value and gradient, and take fewer
+    operations.
+    """
     encoder = Attention.init(Spec(1, Gaussian(1)), width=16, depth=2, key=key)
     tasks = jax.vmap(GP("eq", fewest=10, support=10, query=10))(jax.random.split(key, 4))
     arrays, static = eqx.partition(encoder, eqx.is_inexact_array)
 
     def squared(read):
-        rows = lambda a: jax.vmap(lambda t: read(eqx.combine(a, static), t))(tasks)
+        def rows(a):
+            return jax.vmap(lambda t: read(eqx.combine(a, static), t))(tasks)
+
         return jax.jit(jax.value_and_grad(lambda a: (rows(a) ** 2).mean())).lower(arrays).compile()
 
     everything = squared(lambda e, t: e.read(t.support, t.query.x)[11:])
     queries = squared(lambda e, t: e(t.support, t.query.x))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), everything(arrays), queries(arrays))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        everything(arrays),
+        queries(arrays),
+    )
     assert queries.cost_analysis()["flops"] < 0.9 * everything.cost_analysis()["flops"]
 
 
 def test_snail_reads_a_query_point_as_the_last_of_its_sequence(key):
-    """The query point put into the sequence itself: causal blocks give it what they give query points on their own."""
+    """The query point put into the sequence itself: causal blocks give it what they give query
+    points on their own.
+    """
     snail = SNAIL.init(Spec(2, Gaussian(1)), key=key, width=4, length=4)
     task = example_task(key, Gaussian(1), 2, 6)
 
@@ -104,9 +126,14 @@ def test_flow_is_trained(objective, key):
     method = METHODS["flow_np"].init(Spec(2, Gaussian(1)), key=key, objective=objective, **options)
     task = example_task(key, Gaussian(1), 2, 4)
     moving, fixed = eqx.partition(method, eqx.is_inexact_array)
-    loss = lambda p: eqx.combine(p, fixed).loss(task, key=key)
+
+    def loss(p):
+        return eqx.combine(p, fixed).loss(task, key=key)
+
     value, gradient = jax.jit(jax.value_and_grad(loss))(moving)
-    assert bool(jnp.isfinite(value)) and all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(gradient))
+    assert bool(jnp.isfinite(value)) and all(
+        bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(gradient)
+    )
     assert all(float(jnp.abs(a).max()) > 0 for a in jax.tree.leaves(gradient.latent))
 
 
@@ -129,7 +156,9 @@ def _learner(name):
 
 @pytest.mark.parametrize("name", ["gp", "alpaca", "process"])
 def test_chain_rule_is_the_exact_joint(name, x64):
-    """Where predictions are consistent, every order gives the joint density; a row outside the mask counts for nothing."""
+    """Where predictions are consistent, every order gives the joint density; a row outside the mask
+    counts for nothing.
+    """
     learner, x_dim = _learner(name)
     task = example_task(jax.random.key(1), Gaussian(1), x_dim, 4)
     query = Data(task.query.x, task.query.y, jnp.asarray([True, True, False, True, True]))
@@ -144,7 +173,9 @@ def test_chain_rule_is_the_exact_joint(name, x64):
 
 
 def test_draws_have_the_exact_covariance(key):
-    """2,000 draws: the error of a covariance of at most 1.1 has a standard deviation of at most 0.035; 4 of them."""
+    """2,000 draws: the error of a covariance of at most 1.1 has a standard deviation of at most
+    0.035; 4 of them.
+    """
     source = GP("eq", noise=0.3)
     support = Data.of([[-0.3], [0.4]], [1.0, -0.5])
     x = jnp.asarray([[-0.1], [0.2], [0.5], [0.2]])
@@ -154,14 +185,18 @@ def test_draws_have_the_exact_covariance(key):
     @jax.jit
     def look(key):
         posterior = AutoregressiveMode(Oracle(source)).posterior(support, key=key)
-        outcomes = jax.vmap(lambda k: posterior.outcomes(x, key=k)[:, 0])(jax.random.split(key, 2000))
+        outcomes = jax.vmap(lambda k: posterior.outcomes(x, key=k)[:, 0])(
+            jax.random.split(key, 2000)
+        )
         return outcomes, posterior.sample(x, key=key, samples=2000).parts[0].params[:, :, 0, 0]
 
     outcomes, drawn = look(key)
     np.testing.assert_allclose(outcomes.mean(0), mean, atol=0.1)
     np.testing.assert_allclose(jnp.cov(outcomes.T), cov + 0.3**2 * jnp.eye(4), atol=0.14)
     np.testing.assert_allclose(jnp.cov(drawn.T), cov, atol=0.14)
-    np.testing.assert_allclose(drawn[:, 1], drawn[:, 3], atol=0.02)  # one function: equal at equal x
+    np.testing.assert_allclose(
+        drawn[:, 1], drawn[:, 3], atol=0.02
+    )  # one function: equal at equal x
 
 
 def test_draws_of_a_network_are_functions(key):

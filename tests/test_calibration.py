@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from metaprior import calibration
+from metaprior.evaluation import calibration
 from metaprior.protocols import reliability
 
 CLOSE = 1e-6
@@ -25,7 +25,8 @@ def predictions():
     return p, y
 
 
-# torchmetrics 1.9.0 (torch 2.13.0), multiclass_calibration_error(p, y, 5, n_bins, norm), p in float64
+# torchmetrics 1.9.0 (torch 2.13.0), multiclass_calibration_error(p, y, 5, n_bins, norm), p in
+# float64
 TORCHMETRICS = {
     (10, "l1"): 0.14941561222076416,
     (10, "max"): 0.21261560916900635,
@@ -53,9 +54,12 @@ def test_mce_leaves_out_bins_of_few_rows_when_told(predictions):
 def test_bins_are_those_of_scikit_learn(predictions, strategy):
     stated, came = calibration.top(*predictions)
     want_came, want_stated = calibration_curve(came, stated, n_bins=10, strategy=strategy)
-    bins = (calibration.equal_width if strategy == "uniform" else calibration.equal_mass)(stated, came, 10)
+    bins = (calibration.equal_width if strategy == "uniform" else calibration.equal_mass)(
+        stated, came, 10
+    )
     full = bins.count > 0
-    # scikit-learn's quantile bins cut at interpolated quantiles: with 2000 rows in 10 bins the same rows
+    # scikit-learn's quantile bins cut at interpolated quantiles: with 2000 rows in 10 bins the same
+    # rows
     np.testing.assert_allclose(bins.stated[full], want_stated, atol=CLOSE)
     np.testing.assert_allclose(bins.came[full], want_came, atol=CLOSE)
 
@@ -63,7 +67,9 @@ def test_bins_are_those_of_scikit_learn(predictions, strategy):
 def test_adaptive_errors_are_those_of_the_bins(predictions):
     p, y = predictions
     came, stated = calibration_curve(p.argmax(1) == y, p.max(1), n_bins=10, strategy="quantile")
-    assert calibration.adaptive_ece(p, y, 10) == pytest.approx(np.abs(came - stated).mean(), abs=CLOSE)
+    assert calibration.adaptive_ece(p, y, 10) == pytest.approx(
+        np.abs(came - stated).mean(), abs=CLOSE
+    )
     each = [calibration_curve(y == c, p[:, c], n_bins=10, strategy="quantile") for c in range(5)]
     want = np.mean([np.abs(came - stated).mean() for came, stated in each])
     assert calibration.class_adaptive_ece(p, y, 10) == pytest.approx(want, abs=CLOSE)
@@ -72,10 +78,17 @@ def test_adaptive_errors_are_those_of_the_bins(predictions):
 def test_scores_of_classes_are_those_of_scikit_learn(predictions):
     p, y = predictions
     assert calibration.class_nll(p, y) == pytest.approx(log_loss(y, p), abs=CLOSE)
-    assert calibration.brier(p, y) == pytest.approx(brier_score_loss(y, p, scale_by_half=False), abs=CLOSE)
-    assert calibration.binary_brier(p[:, 1], y == 1) == pytest.approx(brier_score_loss(y == 1, p[:, 1]), abs=CLOSE)
-    np.testing.assert_allclose(calibration.binary_brier(p[:, 1], y == 1),
-                               np.mean(scoringrules.brier_score((y == 1) * 1.0, p[:, 1])), atol=CLOSE)  # fmt: skip
+    assert calibration.brier(p, y) == pytest.approx(
+        brier_score_loss(y, p, scale_by_half=False), abs=CLOSE
+    )
+    assert calibration.binary_brier(p[:, 1], y == 1) == pytest.approx(
+        brier_score_loss(y == 1, p[:, 1]), abs=CLOSE
+    )
+    np.testing.assert_allclose(
+        calibration.binary_brier(p[:, 1], y == 1),
+        np.mean(scoringrules.brier_score((y == 1) * 1.0, p[:, 1])),
+        atol=CLOSE,
+    )
     np.testing.assert_allclose(calibration.entropy(p), stats.entropy(p, axis=1), atol=CLOSE)
     assert calibration.entropy([[1.0, 0.0]]) == 0.0
 
@@ -120,10 +133,16 @@ def test_quantile_errors_have_their_closed_forms():
     gap = np.sqrt(calibration.LEVELS) - calibration.LEVELS
     np.testing.assert_allclose(calibration.reached(shifted), np.sqrt(calibration.LEVELS), atol=1e-4)
     assert calibration.quantile_error(shifted) == pytest.approx(np.abs(gap).mean(), abs=1e-4)
-    assert calibration.quantile_error(shifted, kind="rms") == pytest.approx(np.sqrt((gap**2).mean()), abs=1e-4)
-    assert calibration.quantile_error(shifted, kind="sum") == pytest.approx((gap**2).sum(), abs=1e-4)
+    assert calibration.quantile_error(shifted, kind="rms") == pytest.approx(
+        np.sqrt((gap**2).mean()), abs=1e-4
+    )
+    assert calibration.quantile_error(shifted, kind="sum") == pytest.approx(
+        (gap**2).sum(), abs=1e-4
+    )
     inside = np.sqrt((1 + calibration.LEVELS) / 2) - np.sqrt((1 - calibration.LEVELS) / 2)
-    assert calibration.central_error(shifted) == pytest.approx(np.abs(inside - calibration.LEVELS).mean(), abs=1e-4)
+    assert calibration.central_error(shifted) == pytest.approx(
+        np.abs(inside - calibration.LEVELS).mean(), abs=1e-4
+    )
     np.testing.assert_allclose(calibration.pit_histogram(pit, 10), 0.1, atol=1e-4)
 
 
@@ -135,7 +154,9 @@ def test_errors_say_what_came():
 
 
 def test_what_is_expected_of_right_probabilities():
-    """Labels drawn from the probabilities have that error on average; overconfident ones a larger one."""
+    """Labels drawn from the probabilities have that error on average; overconfident ones a larger
+    one.
+    """
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(5), (40, 25))
     found = {name: reliability.if_calibrated("", name, p) for name in reliability.BINNED}
@@ -143,7 +164,10 @@ def test_what_is_expected_of_right_probabilities():
     for name, figure in found.items():
         values = [reliability.BINNED[name](p.reshape(-1, 5), y) for y in again]
         error = np.hypot(np.std(values, ddof=1) / 40**0.5, figure.error)
-        assert figure.metric == f"{name}_calibrated" and abs(figure.value - np.mean(values)) < 4 * error
+        assert (
+            figure.metric == f"{name}_calibrated"
+            and abs(figure.value - np.mean(values)) < 4 * error
+        )
     sure = p**3 / (p**3).sum(-1, keepdims=True)
     off = calibration.ece(sure.reshape(-1, 5), again[0])
     assert off > 2 * reliability.if_calibrated("", "ece15", sure).value > 0

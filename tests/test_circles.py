@@ -28,7 +28,9 @@ def shown(key, shots: int):
 
 @jax.jit
 def exact(support, query):
-    """Probabilities of label 1, exact and from 4000 draws, log probabilities of single labels and of all of them."""
+    """Probabilities of label 1, exact and from 4000 draws, log probabilities of single labels and
+    of all of them.
+    """
     posterior = SOURCE.exact(support)
     mixture = posterior.predict(query.x, key=None, samples=1)
     draws = posterior.sample(query.x, key=jax.random.key(0), samples=4000)
@@ -49,7 +51,9 @@ def area(center, radius, strips: int = 100):
 
 
 def importance(support, query, shots: int, draws: int = 400_000):
-    """p(label 1) of every query row, and log p(all labels), by weighing draws of the prior near the first point."""
+    """p(label 1) of every query row, and log p(all labels), by weighing draws of the prior near the
+    first point.
+    """
     rng = np.random.default_rng(0)
     points, x = np.asarray(support.x, float)[:shots], np.asarray(query.x, float)
     center, radius = rng.uniform(0, 5, (draws, 2)), rng.uniform(0.1, 2, draws)
@@ -68,7 +72,9 @@ def test_posterior_agrees_with_importance_sampling(key, shots):
     task, support = shown(key, shots)
     p, joint, size = importance(support, task.query, shots)
     found, draws, _, log_p = exact(support, task.query)
-    bound = 4 * 0.5 / size**0.5 + 2e-3  # four standard errors of the samples, and the width of the grid
+    bound = (
+        4 * 0.5 / size**0.5 + 2e-3
+    )  # four standard errors of the samples, and the width of the grid
     assert np.abs(np.asarray(found) - p).max() < bound
     assert abs(float(log_p) - joint) < 12 * 0.004 + 4 / size**0.5  # nats, twelve rows
     assert np.abs(np.asarray(draws) - p).max() < 4 * 0.5 / 4000**0.5 + bound
@@ -99,7 +105,10 @@ def test_prior_is_the_share_of_the_box_inside():
     keys = jax.random.split(jax.random.key(2), 4000)
     share = jax.jit(jax.vmap(lambda k: SOURCE(k).query.y.mean()))(keys)
     # four standard errors of the mean label, and of the mean over 500 places
-    assert abs(float(found.mean()) - float(share.mean())) < 4 * float(share.std()) / 4000**0.5 + 4 * 0.1 / 500**0.5
+    assert (
+        abs(float(found.mean()) - float(share.mean()))
+        < 4 * float(share.std()) / 4000**0.5 + 4 * 0.1 / 500**0.5
+    )
 
 
 def test_support_lies_inside_the_circle_and_the_box():
@@ -108,7 +117,9 @@ def test_support_lies_inside_the_circle_and_the_box():
     far = jnp.sqrt(((task.support.x - center[:, None]) ** 2).sum(-1))
     assert bool((far <= radius[:, None] + 1e-5).all())
     assert bool(((task.support.x >= 0) & (task.support.x <= 5)).all())
-    wrong = (((task.query.x - center[:, None]) ** 2).sum(-1) <= radius[:, None] ** 2) != (task.query.y[..., 0] > 0.5)
+    wrong = (((task.query.x - center[:, None]) ** 2).sum(-1) <= radius[:, None] ** 2) != (
+        task.query.y[..., 0] > 0.5
+    )
     assert abs(float(wrong.mean()) - 0.01) < 4 * (0.01 / 6000) ** 0.5
 
 
@@ -117,16 +128,27 @@ def again(out, exact: bool):
     rows = {k: column(v) for k, v in out.predictions.items()}
     value = {(f.setting, f.metric): f.value for f in out.figures}
     frame = pl.DataFrame(rows)
-    log_mean = lambda v: np.logaddexp.reduce(np.asarray(v, float)) - np.log(len(v))
+
+    def log_mean(v):
+        return np.logaddexp.reduce(np.asarray(v, float)) - np.log(len(v))
+
     for k in protocol.SHOTS:
         mine = frame.filter(setting=f"K = {k}")
         first = mine.filter(row=0)
         nll = [-log_mean(v) for v in mine["log_p"].to_list()]
         joint = [-log_mean(v) / 20 for v in first["joint_log_p"].to_list()]
-        iou = [np.max(np.divide(a, b)) for a, b in zip(first["overlap"].to_list(), first["union"].to_list())]
+        iou = [
+            np.max(np.divide(a, b))
+            for a, b in zip(first["overlap"].to_list(), first["union"].to_list())
+        ]
         hit = (mine["p"].to_numpy() > 0.5) == (mine["y"].to_numpy() > 0.5)
-        want = {"nll": np.mean(nll), "joint": np.mean(joint), "best_iou": np.mean(iou), "accuracy": hit.mean(),
-                "coverage": np.mean(np.array(iou) >= 0.5)}  # fmt: skip
+        want = {
+            "nll": np.mean(nll),
+            "joint": np.mean(joint),
+            "best_iou": np.mean(iou),
+            "accuracy": hit.mean(),
+            "coverage": np.mean(np.array(iou) >= 0.5),
+        }
         for name, number in want.items():
             assert value[f"K = {k}", name] == pytest.approx(number, abs=1e-5)
         n, share = len(first["union"][0]), np.array(first["share"].to_list())
@@ -161,4 +183,6 @@ def test_best_method_is_within_a_tenth_of_a_nat_of_the_exact_posterior():
     options = protocol.PROTOCOL.budgets["quick"] | {"steps": {"": 1500}}
     out = protocol.run("np", 0, options, None, quiet)
     gaps = [f.value for f in out.figures if f.metric == "gap"]
-    assert max(gaps) < 0.1 and min(gaps) > -0.01  # nats a row at every number of points; none beats the exact answer
+    assert (
+        max(gaps) < 0.1 and min(gaps) > -0.01
+    )  # nats a row at every number of points; none beats the exact answer

@@ -18,12 +18,15 @@ def table(text):
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
-    code = (
-        "import sys, metaprior.cli; print(sorted({'jax','polars','sklearn','numpy','matplotlib'} & set(sys.modules)))"
+    code = "import sys, metaprior.cli; print(sorted({'jax','polars','sklearn','numpy','matplotlib'} & set(sys.modules)))"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip()
+        == "[]"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "metaprior.cli", "--help"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "metaprior.cli", "--help"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and "suggest" in done.stdout
     assert time.monotonic() - began < 3.0  # 0.3 s alone; this machine is shared
 
@@ -31,7 +34,11 @@ def test_help_is_quick_and_loads_nothing_heavy():
 def test_fit_leaves_a_prior_and_its_record(fitted):
     assert {p.name for p in (fitted / "run").iterdir()} == {"prior", "run.json"}
     record = json.loads((fitted / "run" / "run.json").read_text())
-    assert record["table"] == str(fitted / "table.csv") and record["seed"] == 0 and record["options"]["steps"] == 4
+    assert (
+        record["table"] == str(fitted / "table.csv")
+        and record["seed"] == 0
+        and record["options"]["steps"] == 4
+    )
     assert {"metaprior", "jax", "python"} <= set(record["versions"])
 
 
@@ -44,17 +51,28 @@ def test_predict_keeps_order_and_writes_a_file(fitted, tmp_path, call):
     assert status == 0, err
     frame = table(out)
     assert frame.columns == ["mean", "std", "q05", "q50", "q95", "epistemic"] and frame.height == 4
-    assert (frame["q05"] < frame["q50"]).all() and (frame["q50"] < frame["q95"]).all() and (frame["std"] > 0).all()
+    assert (
+        (frame["q05"] < frame["q50"]).all()
+        and (frame["q50"] < frame["q95"]).all()
+        and (frame["std"] > 0).all()
+    )
     for _ in range(2):  # its own earlier output may be replaced
         status, out, err = call(
-            "predict", fitted / "run", "--support", support, "--query", query, "--out", tmp_path / "p.csv"
+            "predict",
+            fitted / "run",
+            "--support",
+            support,
+            "--query",
+            query,
+            "--out",
+            tmp_path / "p.csv",
         )
         assert status == 0 and out == ""
     assert pl.read_csv(tmp_path / "p.csv").height == 4
     query.write_text("\n".join([rows[0], *rows[8:4:-1]]))
-    assert table(call("predict", fitted / "run", "--support", support, "--query", query)[1])["mean"][
-        0
-    ] == pytest.approx(frame["mean"][3], rel=1e-4)
+    assert table(call("predict", fitted / "run", "--support", support, "--query", query)[1])[
+        "mean"
+    ][0] == pytest.approx(frame["mean"][3], rel=1e-4)
 
 
 def test_predict_with_nothing_observed(fitted, tmp_path, call):
@@ -79,10 +97,14 @@ def test_suggest_names_a_row_of_the_pool(fitted, tmp_path, call):
     support, pool = tmp_path / "support.csv", tmp_path / "pool.csv"
     support.write_text("\n".join(rows[:3]))
     pool.write_text("\n".join([rows[0], *rows[3:9]]))
-    status, out, err = call("suggest", fitted / "run", "--support", support, "--pool", pool, "--n", "2")
+    status, out, err = call(
+        "suggest", fitted / "run", "--support", support, "--pool", pool, "--n", "2"
+    )
     assert status == 0, err
     frame = table(out)
-    assert frame.height == 2 and frame["row"].n_unique() == 2 and frame["row"].is_between(1, 6).all()
+    assert (
+        frame.height == 2 and frame["row"].n_unique() == 2 and frame["row"].is_between(1, 6).all()
+    )
     assert pl.read_csv(pool)["x"][frame["row"][0] - 1] == frame["x"][0]
     assert "next" in err
 
@@ -90,7 +112,9 @@ def test_suggest_names_a_row_of_the_pool(fitted, tmp_path, call):
 def test_evaluate_json_is_one_object_and_nothing_else(fitted, call):
     status, out, _ = call("evaluate", fitted / "run", "--shots", "0,2", "--json")
     result = json.loads(out)
-    assert status == 0 and list(result["shots"]) == ["0", "2"] and isinstance(result["sentence"], str)
+    assert (
+        status == 0 and list(result["shots"]) == ["0", "2"] and isinstance(result["sentence"], str)
+    )
     entry = result["shots"]["2"]["method"]
     assert {"nll", "rmse", "crps", "coverage90", "calibration", "n_tasks", "ci"} <= set(entry)
     assert len(result["shots"]["2"]) >= 4
@@ -125,7 +149,17 @@ def test_resume_of_a_finished_run_says_so(fitted, call):
 
 
 def start(csv, out, *more):
-    command = [sys.executable, "-m", "metaprior.cli", "fit", str(csv), *FIT, "--out", str(out), *more]
+    command = [
+        sys.executable,
+        "-m",
+        "metaprior.cli",
+        "fit",
+        str(csv),
+        *FIT,
+        "--out",
+        str(out),
+        *more,
+    ]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -135,7 +169,9 @@ def files_in(folder):
 
 @pytest.mark.slow
 def test_kill_and_resume_give_the_same_bits(fitted, tmp_path):
-    """Killed when the folder appears, then at each further stage file; every continuation loses nothing."""
+    """Killed when the folder appears, then at each further stage file; every continuation loses
+    nothing.
+    """
     out, kills, wanted = tmp_path / "run", 0, 0
     for _ in range(12):
         process = start(fitted / "table.csv", out, "--resume")

@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 from conftest import tiny_csv
 
-from metaprior import metrics
-from metaprior.commands import compare
-from metaprior.compare import Comparison, rank, sentence
+from metaprior.cli.protocols import compare
 from metaprior.errors import InputError
-from metaprior.evaluate import METHOD, Evaluation
+from metaprior.evaluation import metrics
+from metaprior.evaluation.evaluate import METHOD, Evaluation
+from metaprior.tables.compare import Comparison, rank, sentence
 
 
 def evaluation(gaps, tasks=400, noise=0.1):
@@ -26,7 +26,9 @@ def evaluation(gaps, tasks=400, noise=0.1):
 
 
 def test_learners_that_data_cannot_tell_apart_share_a_rank():
-    """Differences of 0.5 with a standard error of 0.1 sqrt(2 / 400) = 0.007 are certain, those of 0.001 are not."""
+    """Differences of 0.5 with a standard error of 0.1 sqrt(2 / 400) = 0.007 are certain, those of
+    0.001 are not.
+    """
     ranked = rank(evaluation({"np": 0.0, "gp": 0.001, "maml": 0.5, "marginal": 0.501, "bnn": 2.0}))
     places = {name: row["rank"] for name, row in ranked["overall"].items()}
     assert places == {"np": 1, "gp": 1, "maml": 3, "marginal": 3, "bnn": 5}
@@ -77,15 +79,30 @@ def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
         assert results["shots"]["2"][name]["crps"] == pytest.approx(crps, rel=1e-6)
     page = (out / "report.html").read_text("utf-8")
     assert page.count("<svg") == 3 and "metaprior compare" in page
-    for changed, words in (({"steps": 6}, "was run with --steps 5, now 6"), ({"shots": "0"}, "was run with --shots")):
+    for changed, words in (
+        ({"steps": 6}, "was run with --steps 5, now 6"),
+        ({"shots": "0"}, "was run with --shots"),
+    ):
         with pytest.raises(InputError, match=words):
             compare(table, methods="maml", **(settings | changed))
 
 
 def test_groups_are_named_and_resampled_whole(table, tmp_path):
-    """Two splits: tasks of one number each, with their split and group; a group held out twice comes and goes once."""
+    """Two splits: tasks of one number each, with their split and group; a group held out twice
+    comes and goes once.
+    """
     out = tmp_path / "out"
-    compare(table, task="g", target="y", features="x,kind", shots="0,2", steps=2, splits=2, methods="cnp", out=out)
+    compare(
+        table,
+        task="g",
+        target="y",
+        features="x,kind",
+        shots="0,2",
+        steps=2,
+        splits=2,
+        methods="cnp",
+        out=out,
+    )
     rows = pl.read_parquet(out / "predictions.parquet").filter(learner="cnp", K=2)
     each = rows.select("split", "group", "task").unique()
     assert set(each["split"]) == {1, 2} and each["task"].n_unique() == len(each)
@@ -109,12 +126,27 @@ def test_splits_may_differ_in_their_numbers_of_rows():
 def test_one_group_ranks_nothing(tmp_path, capsys):
     """No interval, no rank, and the sentence says so."""
     lines = tiny_csv().splitlines()
-    few = [line for line in lines[1:] if line.split(",")[0] in sorted({row.split(",")[0] for row in lines[1:]})[:3]]
+    few = [
+        line
+        for line in lines[1:]
+        if line.split(",")[0] in sorted({row.split(",")[0] for row in lines[1:]})[:3]
+    ]
     (tmp_path / "few.csv").write_text("\n".join([lines[0], *few]) + "\n")
-    compare(tmp_path / "few.csv", task="g", target="y", features="x", shots="0", steps=2, methods="cnp",
-            out=tmp_path / "out", as_json=True)  # fmt: skip
+    compare(
+        tmp_path / "few.csv",
+        task="g",
+        target="y",
+        features="x",
+        shots="0",
+        steps=2,
+        methods="cnp",
+        out=tmp_path / "out",
+        as_json=True,
+    )
     results = json.loads(capsys.readouterr().out)
-    assert results["shots"]["0"]["cnp"]["n_groups"] == 1 and results["shots"]["0"]["cnp"]["ci"]["nll"] == [None, None]
+    assert results["shots"]["0"]["cnp"]["n_groups"] == 1 and results["shots"]["0"]["cnp"]["ci"][
+        "nll"
+    ] == [None, None]
     assert {row["rank"] for row in results["overall"].values()} == {1}
     assert results["sentence"].startswith("One held-out group cannot tell methods apart")
     assert "<svg" in (tmp_path / "out" / "report.html").read_text("utf-8")
@@ -122,7 +154,9 @@ def test_one_group_ranks_nothing(tmp_path, capsys):
 
 @pytest.mark.parametrize("groups", [3, 6, 20])
 def test_intervals_hold_the_mean_as_often_as_they_say(groups):
-    """2,000 samples of normal differences; 4 standard errors of a share of 0.95 are 0.02. Percentiles alone: 0.75 at 3."""
+    """2,000 samples of normal differences; 4 standard errors of a share of 0.95 are 0.02.
+    Percentiles alone: 0.75 at 3.
+    """
     rng = np.random.default_rng(0)
     weights = metrics.bootstrap_weights(groups)
     inside = 0

@@ -1,4 +1,6 @@
-"""Every row of THE TABLE holds the contract, with every head it predicts; and the contract notices what is broken."""
+"""Every row of THE TABLE holds the contract, with every head it predicts; and the contract notices
+what is broken.
+"""
 
 import equinox as eqx
 import jax
@@ -6,7 +8,16 @@ import jax.numpy as jnp
 import pytest
 
 from metaprior import Spec
-from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
+from metaprior.heads import (
+    Autoregressive,
+    Categorical,
+    Energy,
+    Flow,
+    Gaussian,
+    Implicit,
+    MixtureDensity,
+    StudentT,
+)
 from metaprior.method import AbstractMethod
 from metaprior.methods import MAML, METHODS, NP, Process, ProtoNet
 from metaprior.nets.mlp import apply, mlp
@@ -34,19 +45,28 @@ SMALL = {
     "bmaml": dict(width=6, depth=1, steps=2, particles=3),
     "platipus": dict(width=6, depth=1, steps=2),
 }
-CLASSES = {"nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2)}  # its base is another
-# Every row is checked by default with the first head it predicts; these with a second one. The others are slow.
-QUICK = {("maml", "student"), ("process", "student")} | {(n, "classes") for n in ("maml", "cnp", "process", "versa")}
+CLASSES = {
+    "nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2)
+}  # its base is another
+# Every row is checked by default with the first head it predicts; these with a second one. The
+# others are slow.
+QUICK = {("maml", "student"), ("process", "student")} | {
+    (n, "classes") for n in ("maml", "cnp", "process", "versa")
+}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 LONG = {"flow_np"}  # splines take a minute to compile, and the rest is np's code
 ORDERED = {"recurrent", "snail"}  # they read a sequence
 CASES = [
-    pytest.param(name, head, marks=[] if quick and name not in CHAINS | LONG else [pytest.mark.slow])
+    pytest.param(
+        name, head, marks=[] if quick and name not in CHAINS | LONG else [pytest.mark.slow]
+    )
     for name, row in METHODS.items()
     for head in HEADS
     if head != "student" or (name, head) in QUICK
     if row.trainable and ("classes" if HEADS[head].classes else "numbers") in row.kinds
-    for quick in [(name, head) in QUICK or head == ("gaussian" if "numbers" in row.kinds else "classes")]
+    for quick in [
+        (name, head) in QUICK or head == ("gaussian" if "numbers" in row.kinds else "classes")
+    ]
 ]
 
 
@@ -54,25 +74,44 @@ CASES = [
 def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
     options = CLASSES.get(name, options) if HEADS[head].classes else options
-    resampled = 0.2 if (METHODS[name].method, head) == (Process, "classes") or name in CHAINS else None
-    check_method(METHODS[name].init, head=HEADS[head], ordered=name in ORDERED, resampled=resampled, **options)
+    resampled = (
+        0.2 if (METHODS[name].method, head) == (Process, "classes") or name in CHAINS else None
+    )
+    check_method(
+        METHODS[name].init,
+        head=HEADS[head],
+        ordered=name in ORDERED,
+        resampled=resampled,
+        **options,
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if row.trainable and "numbers" in row.kinds])
+@pytest.mark.parametrize(
+    "name", [n for n, row in METHODS.items() if row.trainable and "numbers" in row.kinds]
+)
 def test_the_head_of_tables(name):
-    """Only the density differs from that of a Gaussian, with which all of the contract is checked: here losses, their
-    gradients and the predictive, from 4 rows and from none."""
-    method = METHODS[name].init(Spec(2, StudentT(1)), key=jax.random.key(0), **SMALL.get(name, dict(width=8)))
+    """Only the density differs from that of a Gaussian, with which all of the contract is checked:
+    here losses, their gradients and the predictive, from 4 rows and from none.
+    """
+    method = METHODS[name].init(
+        Spec(2, StudentT(1)), key=jax.random.key(0), **SMALL.get(name, dict(width=8))
+    )
     moving, fixed = eqx.partition(method, eqx.is_inexact_array)
-    tasks = [example_task(jax.random.key(i), StudentT(1), 2, shots) for i, shots in enumerate((4, 0))]
+    tasks = [
+        example_task(jax.random.key(i), StudentT(1), 2, shots) for i, shots in enumerate((4, 0))
+    ]
     y = jnp.sinh(jnp.linspace(-13.0, 13.0, 6001))
 
     @jax.jit
     def look(moving, task, key):
-        value, gradient = jax.value_and_grad(lambda m: eqx.combine(m, fixed).loss(task, key=key))(moving)
+        value, gradient = jax.value_and_grad(lambda m: eqx.combine(m, fixed).loss(task, key=key))(
+            moving
+        )
         predictive = (
-            eqx.combine(moving, fixed).posterior(task.support, key=key).predict(task.query.x[:1], key=key, samples=4)
+            eqx.combine(moving, fixed)
+            .posterior(task.support, key=key)
+            .predict(task.query.x[:1], key=key, samples=4)
         )
         density = jnp.exp(jax.vmap(predictive.log_prob)(y[:, None, None]))[:, 0]
         return value, gradient, predictive.log_prob(task.query.y[:1]), jnp.trapezoid(density, y)
@@ -96,13 +135,24 @@ SHAPED = {
     "implicit": lambda key: Implicit.init(1, key=key, **LITTLE),
     "adversarial of 2": lambda key: Implicit.init(2, objective="adversarial", key=key, **LITTLE),
 }
-SHAPED_QUICK = {("maml", "mixture"), ("cnp", "autoregressive of 2"), ("cnp", "energy"), ("cnp", "implicit")}
+SHAPED_QUICK = {
+    ("maml", "mixture"),
+    ("cnp", "autoregressive of 2"),
+    ("cnp", "energy"),
+    ("cnp", "implicit"),
+}
 SHAPED_CASES = [(method, head) for head in SHAPED for method in ("maml", "cnp")]
-SHAPED_CASES += [("ensemble", "implicit"), ("ensemble", "flow"), ("np", "implicit"), ("bmaml", "energy of 2")]
+SHAPED_CASES += [
+    ("ensemble", "implicit"),
+    ("ensemble", "flow"),
+    ("np", "implicit"),
+    ("bmaml", "energy of 2"),
+]
 
 
 @pytest.mark.parametrize(
-    "name,head", [pytest.param(*c, marks=[] if c in SHAPED_QUICK else [pytest.mark.slow]) for c in SHAPED_CASES]
+    "name,head",
+    [pytest.param(*c, marks=[] if c in SHAPED_QUICK else [pytest.mark.slow]) for c in SHAPED_CASES],
 )
 def test_contract_of_heads(name, head, key):
     check_method(METHODS[name].init, head=SHAPED[head](key), **SMALL.get(name, dict(width=8)))
@@ -110,7 +160,9 @@ def test_contract_of_heads(name, head, key):
 
 @pytest.mark.parametrize("head", ["gaussian", "classes"])
 def test_contract_of_the_control(head):
-    bnn = METHODS["bnn"].init(Spec(2, HEADS[head]), key=jax.random.key(0), width=6, depth=1, steps=20, samples=2)
+    bnn = METHODS["bnn"].init(
+        Spec(2, HEADS[head]), key=jax.random.key(0), width=6, depth=1, steps=20, samples=2
+    )
     check_learner(bnn, head=HEADS[head])
 
 
@@ -118,7 +170,8 @@ def test_contract_of_the_control(head):
 @pytest.mark.parametrize("head", ["gaussian", "classes"])
 def test_contract_of_a_stack(head):
     made = [
-        METHODS[n].init(Spec(2, HEADS[head]), key=jax.random.key(i), width=8) for i, n in enumerate(("maml", "cnp"))
+        METHODS[n].init(Spec(2, HEADS[head]), key=jax.random.key(i), width=8)
+        for i, n in enumerate(("maml", "cnp"))
     ]
     coefficients = jnp.asarray([[0.0, 0.5, 1.0], [0.3, -0.2, 0.0]])
     check_learner(METHODS["stack"].method(tuple(made), coefficients), head=HEADS[head])
@@ -129,15 +182,39 @@ def test_contract_of_a_stack(head):
     [
         (METHODS["alpaca"].method, Gaussian(2), dict(width=8, size=4)),
         (METHODS["alpaca"].method, Gaussian(1), dict(features="linear", noise_variance=0.1)),
-        (METHODS["maml"].method, Gaussian(2, scale=jnp.asarray([0.5, 1.0])), dict(inner_lr=jnp.asarray(0.1), steps=2)),
-        (NP, Gaussian(1), dict(width=8, latent=4, samples=2, depth=1, encoder="deep set", objective="elbo")),
+        (
+            METHODS["maml"].method,
+            Gaussian(2, scale=jnp.asarray([0.5, 1.0])),
+            dict(inner_lr=jnp.asarray(0.1), steps=2),
+        ),
+        (
+            NP,
+            Gaussian(1),
+            dict(width=8, latent=4, samples=2, depth=1, encoder="deep set", objective="elbo"),
+        ),
         (ProtoNet, Categorical(3), dict(width=8, pseudo_count=0.0)),
         (METHODS["matching"].method, Categorical(3), dict(width=8, pseudo_count=0.0, scale=1.0)),
         (Process, Gaussian(1), dict(kernel="rbf", width=0)),
-        (METHODS["llama"].method, Gaussian(1), dict(width=6, depth=1, structure="kronecker", steps=2)),
-        (METHODS["llama"].method, Gaussian(1), dict(width=6, depth=1, structure="diagonal", precision=10.0)),
-        (METHODS["bmaml"].method, Gaussian(1), dict(width=6, depth=1, steps=1, particles=2, objective="chaser")),
-        (METHODS["bmaml"].method, Gaussian(1), dict(width=6, depth=1, steps=2, particles=3, subset="last_layer")),
+        (
+            METHODS["llama"].method,
+            Gaussian(1),
+            dict(width=6, depth=1, structure="kronecker", steps=2),
+        ),
+        (
+            METHODS["llama"].method,
+            Gaussian(1),
+            dict(width=6, depth=1, structure="diagonal", precision=10.0),
+        ),
+        (
+            METHODS["bmaml"].method,
+            Gaussian(1),
+            dict(width=6, depth=1, steps=1, particles=2, objective="chaser"),
+        ),
+        (
+            METHODS["bmaml"].method,
+            Gaussian(1),
+            dict(width=6, depth=1, steps=2, particles=3, subset="last_layer"),
+        ),
         (Process, Gaussian(1), dict(kernel="linear", width=8, features=4)),
     ],
 )
@@ -167,15 +244,22 @@ class Broken(AbstractMethod):
         return jnp.zeros(())
 
     def loss(self, task, *, key):
-        net = self.net if self.fault == "spare" else eqx.tree_at(lambda n: n.layers[0].bias, self.net,
-                                                                 replace_fn=lambda b: b * self.spare[0])  # fmt: skip
+        net = (
+            self.net
+            if self.fault == "spare"
+            else eqx.tree_at(
+                lambda n: n.layers[0].bias, self.net, replace_fn=lambda b: b * self.spare[0]
+            )
+        )
         if self.fault == "gradient":
             return jnp.sqrt(((self.spare - self.spare) ** 2).sum()) + apply(net, task.query.x).sum()
         params = self.head.params(apply(net, task.query.x))
         return -task.query.mean(self.head.log_prob(params, task.query.y))
 
     def posterior(self, support, *, key):
-        return Particles.single((self.net, self.shift(support)), lambda w, x: apply(w[0], x) + w[1], self.head)
+        return Particles.single(
+            (self.net, self.shift(support)), lambda w, x: apply(w[0], x) + w[1], self.head
+        )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +292,9 @@ def test_any_row_makes_an_ensemble(name):
     def look(key):
         ensemble = METHODS["ensemble"].init(Spec(2, head), key=key, base=name, **options)
         task = example_task(key, head, 2, 4)
-        predictive = ensemble.posterior(task.support, key=key).predict(task.query.x, key=key, samples=3)
+        predictive = ensemble.posterior(task.support, key=key).predict(
+            task.query.x, key=key, samples=3
+        )
         return ensemble.loss(task, key=key), predictive.mean()
 
     loss, mean = eqx.filter_eval_shape(look, jax.random.key(0))

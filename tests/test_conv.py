@@ -17,13 +17,19 @@ def reference(net: Conv4, row):
     image = row.reshape(1, net.size, net.size, net.channels)
     for conv, norm in zip(net.convs, net.norms):
         kernel = conv.kernel.T.reshape(3, 3, image.shape[-1], -1)
-        image = jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        image = jax.lax.conv_general_dilated(
+            image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         _, h, w, c = image.shape
         grouped = image.reshape(h, w, norm.groups, c // norm.groups)
         mean, var = grouped.mean((0, 1, 3), keepdims=True), grouped.var((0, 1, 3), keepdims=True)
-        image = ((grouped - mean) / jnp.sqrt(var + 1e-5)).reshape(1, h, w, c) * norm.scale + norm.shift
+        image = ((grouped - mean) / jnp.sqrt(var + 1e-5)).reshape(
+            1, h, w, c
+        ) * norm.scale + norm.shift
         image = jax.nn.relu(image)
-        image = jax.lax.reduce_window(image, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        image = jax.lax.reduce_window(
+            image, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"
+        )
     return net.last(image.reshape(-1))
 
 
@@ -43,7 +49,10 @@ def test_conv4_is_the_convolution_of_xla(size, channels, x64):
     net = jax.tree.map(lambda a: a.astype(float) + 0.05 if hasattr(a, "dtype") else a, net)
     row = jr.normal(jr.key(1), (size * size * channels,))
     both = jax.jit(
-        lambda r: [jax.value_and_grad(lambda r: f(r).sum())(r) for f in (net, functools.partial(reference, net))]
+        lambda r: [
+            jax.value_and_grad(lambda r: f(r).sum())(r)
+            for f in (net, functools.partial(reference, net))
+        ]
     )
     (ours, our_slope), (theirs, their_slope) = both(row)
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
@@ -57,7 +66,9 @@ def test_a_window_of_one_is_a_matrix_product_a_pixel():
 
 
 def test_no_image_sees_another():
-    """The answer for an image is the same alone and in any company: nothing leaks between query points."""
+    """The answer for an image is the same alone and in any company: nothing leaks between query
+    points.
+    """
     net = Conv4.init(5, size=16, filters=8, key=jr.key(0))
     rows = jr.normal(jr.key(1), (6, 256))
     many = jax.jit(lambda rows: apply(net, rows))

@@ -17,12 +17,12 @@ import polars as pl
 import pytest
 
 import metaprior
-from metaprior import files
-from metaprior.devices import agree, by_first, join, mesh_of
 from metaprior.errors import InputError
 from metaprior.heads import Gaussian
 from metaprior.infer.descend import descend
 from metaprior.nets.mlp import apply, mlp
+from metaprior.system import files
+from metaprior.system.devices import agree, by_first, join, mesh_of
 
 # Trained for 20 steps; 6 tasks a step on 4 devices leave two devices for the particles.
 ROWS = {
@@ -34,8 +34,8 @@ ROWS = {
 TRAIN = """
 import json, sys
 import jax, metaprior, optax
-from metaprior import files
-from metaprior.devices import mesh_of
+from metaprior.system import files
+from metaprior.system.devices import mesh_of
 from metaprior.heads import Gaussian
 
 name, hyper, batch, out, state, steps = json.loads(sys.argv[1])
@@ -55,17 +55,26 @@ def environment(devices: int) -> dict[str, str]:
 def train(row: str, devices: int, out: Path, state: Path | None = None, steps: int = 20):
     name, hyper, batch = ROWS[row]
     told = json.dumps([name, hyper, batch, str(out), None if state is None else str(state), steps])
-    subprocess.run([sys.executable, "-c", TRAIN, told], env=environment(devices), check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", TRAIN, told], env=environment(devices), check=True, timeout=300
+    )
     return files.load(out).method
 
 
 def distance(a, b) -> float:
-    leaves = lambda m: jax.tree.leaves(eqx.filter(m, eqx.is_inexact_array))
+    def leaves(m):
+        return jax.tree.leaves(eqx.filter(m, eqx.is_inexact_array))
+
     return max(float(jnp.abs(x - y).max()) for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
 @pytest.mark.parametrize(
-    "row", ["maml", pytest.param("ensemble", marks=pytest.mark.slow), pytest.param("bmaml", marks=pytest.mark.slow)]
+    "row",
+    [
+        "maml",
+        pytest.param("ensemble", marks=pytest.mark.slow),
+        pytest.param("bmaml", marks=pytest.mark.slow),
+    ],
 )
 def test_four_devices_train_like_one(row, tmp_path):
     """Float32 sums in another order: 20 steps of Adam at 1e-3 stay within a hundredth of one step."""
@@ -75,10 +84,14 @@ def test_four_devices_train_like_one(row, tmp_path):
 
 @pytest.mark.slow
 def test_devices_do_not_wait_for_ever(tmp_path):
-    """Products large enough for the runtime's pool of threads, in which one device waits for the others; 15 tasks are
-    filled up to 16. Where a gradient is nearly zero Adam's first steps follow its sign, so that losses are compared."""
+    """Products large enough for the runtime's pool of threads, in which one device waits for the
+    others; 15 tasks are filled up to 16. Where a gradient is nearly zero Adam's first steps follow
+    its sign, so that losses are compared.
+    """
     task = metaprior.sources.Sinusoid()(jax.random.key(7))
-    losses = [float(train("cnp", n, tmp_path / str(n)).loss(task, key=jax.random.key(8))) for n in (2, 1)]
+    losses = [
+        float(train("cnp", n, tmp_path / str(n)).loss(task, key=jax.random.key(8))) for n in (2, 1)
+    ]
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)
 
 
@@ -100,7 +113,8 @@ def test_a_mesh_is_refused_where_devices_are_not():
 
 
 SLURM = [
-    # tasks, machines, GPUs of the step here, those this task sees, and whether all of them are its own; as Slurm 22 says it
+    # tasks, machines, GPUs of the step here, those this task sees, and whether all of them are its
+    # own; as Slurm 22 says it
     (2, 1, "4", "2,3", True),  # --gpus-per-task=2
     (2, 1, "2", "1", True),  # --gpus-per-task=1 or --ntasks-per-gpu=1
     (4, 1, "4", "0,1,2,3", False),  # -n 4 --gres=gpu:4
@@ -110,11 +124,19 @@ SLURM = [
 
 
 @pytest.mark.parametrize("tasks, machines, here, seen, own", SLURM)
-def test_a_task_of_slurm_takes_the_gpus_that_are_its_own(tasks, machines, here, seen, own, monkeypatch):
-    told = {"SLURM_STEP_NUM_TASKS": str(tasks), "SLURM_STEP_NUM_NODES": str(machines), "SLURM_GPUS_ON_NODE": here,
-            "CUDA_VISIBLE_DEVICES": seen}  # fmt: skip
+def test_a_task_of_slurm_takes_the_gpus_that_are_its_own(
+    tasks, machines, here, seen, own, monkeypatch
+):
+    told = {
+        "SLURM_STEP_NUM_TASKS": str(tasks),
+        "SLURM_STEP_NUM_NODES": str(machines),
+        "SLURM_GPUS_ON_NODE": here,
+        "CUDA_VISIBLE_DEVICES": seen,
+    }
     for name, value in told.items():
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(
+            name, value
+        )
     asked = []
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *given: asked.append(given))
@@ -134,15 +156,35 @@ def table(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     slope, start = rng.normal(size=(2, 16, 1))
     x = rng.uniform(-1, 1, (16, 6))
-    columns = {"task": np.repeat(np.arange(16), 6), "x": x.ravel(), "y": (start + slope * x).ravel()}
+    columns = {
+        "task": np.repeat(np.arange(16), 6),
+        "x": x.ravel(),
+        "y": (start + slope * x).ravel(),
+    }
     path = folder / "table.csv"
     pl.DataFrame(columns).write_csv(path)
     return path
 
 
 def command(path: Path, out: Path, *more: str, steps: int = 20) -> list[str]:
-    return [sys.executable, "-m", "metaprior.cli", "fit", str(path), "--task", "task", "--target", "y", "--method", "maml",
-            "--steps", str(steps), "--out", str(out), *more]  # fmt: skip
+    return [
+        sys.executable,
+        "-m",
+        "metaprior.cli",
+        "fit",
+        str(path),
+        "--task",
+        "task",
+        "--target",
+        "y",
+        "--method",
+        "maml",
+        "--steps",
+        str(steps),
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 def together(path: Path, out: Path, *more: str, **options: int) -> list[subprocess.Popen]:
@@ -150,9 +192,25 @@ def together(path: Path, out: Path, *more: str, **options: int) -> list[subproce
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = ("--devices", "all", "--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process-id")
-    return [subprocess.Popen(command(path, out, *shared, str(i), *more, **options), env=environment(1), text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(2)]  # fmt: skip
+    shared = (
+        "--devices",
+        "all",
+        "--coordinator",
+        f"127.0.0.1:{port}",
+        "--processes",
+        "2",
+        "--process-id",
+    )
+    return [
+        subprocess.Popen(
+            command(path, out, *shared, str(i), *more, **options),
+            env=environment(1),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for i in range(2)
+    ]
 
 
 def ends(running: list[subprocess.Popen]) -> list[tuple[str, str]]:
@@ -169,14 +227,21 @@ def test_two_processes_and_four_devices_fit_the_table_as_one_does(tmp_path):
     path = table(tmp_path)
     one, four, two = (tmp_path / name for name in ("one", "four", "two"))
     subprocess.run(command(path, one), env=environment(1), check=True, timeout=300)
-    subprocess.run(command(path, four, "--devices", "all"), env=environment(4), check=True, timeout=300)
+    subprocess.run(
+        command(path, four, "--devices", "all"), env=environment(4), check=True, timeout=300
+    )
     running = together(path, two)
     said = [out for out, _ in ends(running)]
     assert [process.returncode for process in running] == [0, 0]
-    assert "prior from" in said[0] and "prior from" not in said[1]  # the first alone speaks and writes
+    assert (
+        "prior from" in said[0] and "prior from" not in said[1]
+    )  # the first alone speaks and writes
     assert sorted(entry.name for entry in two.iterdir()) == ["prior", "run.json"]
     asked = pl.DataFrame({"x": [-0.5, 0.5]})
-    means = [metaprior.load(out / "prior").adapt().predict(asked)["mean"].to_numpy() for out in (one, four, two)]
+    means = [
+        metaprior.load(out / "prior").adapt().predict(asked)["mean"].to_numpy()
+        for out in (one, four, two)
+    ]
     np.testing.assert_allclose(means[1:], [means[0]] * 2, atol=1e-4)
 
 
@@ -195,7 +260,9 @@ SAYS = {
 
 @pytest.mark.slow
 def test_the_end_of_one_process_ends_the_other(tmp_path, ctrl_c):
-    """JAX by itself takes SIGTERM for itself, and where one process fails lets each wait for the other for minutes."""
+    """JAX by itself takes SIGTERM for itself, and where one process fails lets each wait for the
+    other for minutes.
+    """
     path = table(tmp_path)
     for number, (sent, to, expected) in enumerate(STOPS):
         out = tmp_path / "out"
@@ -212,7 +279,9 @@ def test_the_end_of_one_process_ends_the_other(tmp_path, ctrl_c):
         assert tuple(process.returncode for process in running) == expected, said
         assert time.monotonic() - began < 60
         assert all(
-            text.endswith(SAYS[status]) for (_, text), status in zip(said, expected, strict=True) if status in SAYS
+            text.endswith(SAYS[status])
+            for (_, text), status in zip(said, expected, strict=True)
+            if status in SAYS
         )
         assert {entry.name for entry in out.iterdir()} - {"lock.part"} == {"checkpoint", "run.json"}
 
@@ -222,11 +291,21 @@ MANY = ("--processes", "2", "--devices", "all")
 
 def test_a_coordinators_port_that_is_taken_is_one_line(tmp_path, capsys):
     """JAX alone ends the process with a segmentation fault."""
-    from metaprior.cli import main
+    from metaprior.cli.app import main
 
     with socket.create_server(("", 0)) as taken, pytest.raises(SystemExit) as stopped:
         address = f"localhost:{taken.getsockname()[1]}"
-        main(command(table(tmp_path), tmp_path / "out", *MANY, "--coordinator", address, "--process-id", "0")[3:])
+        main(
+            command(
+                table(tmp_path),
+                tmp_path / "out",
+                *MANY,
+                "--coordinator",
+                address,
+                "--process-id",
+                "0",
+            )[3:]
+        )
     assert stopped.value.code == 2
     assert "cannot be used here" in capsys.readouterr().err
 
@@ -236,15 +315,27 @@ def test_a_coordinators_port_that_is_taken_is_one_line(tmp_path, capsys):
     [
         (("--devices", "none"), "--devices is a number of at least 1, or all; got 'none'"),
         (("--processes", "2"), "--coordinator, --processes and --process-id go together"),
-        (("--coordinator", "here", "--processes", "2", "--process-id", "0", "--devices", "all"), "is HOST:PORT"),
-        (("--coordinator", "a:1", "--processes", "2", "--process-id", "2", "--devices", "all"), "from 0 to 1; got 2"),
+        (
+            ("--coordinator", "here", "--processes", "2", "--process-id", "0", "--devices", "all"),
+            "is HOST:PORT",
+        ),
+        (
+            ("--coordinator", "a:1", "--processes", "2", "--process-id", "2", "--devices", "all"),
+            "from 0 to 1; got 2",
+        ),
         (("--coordinator", "a:1", "--processes", "2", "--process-id", "0"), "add --devices all"),
-        ((*MANY, "--coordinator", "localhost:99999", "--process-id", "0"), "a port is from 1 to 65535; got 99999"),
-        ((*MANY, "--coordinator", "no host:1234", "--process-id", "1"), "no host 'no host' is known here"),
+        (
+            (*MANY, "--coordinator", "localhost:99999", "--process-id", "0"),
+            "a port is from 1 to 65535; got 99999",
+        ),
+        (
+            (*MANY, "--coordinator", "no host:1234", "--process-id", "1"),
+            "no host 'no host' is known here",
+        ),
     ],
 )
 def test_wrong_devices_are_one_line(more, said, tmp_path, capsys):
-    from metaprior.cli import main
+    from metaprior.cli.app import main
 
     with pytest.raises(SystemExit) as stopped:
         main(command(table(tmp_path), tmp_path / "out", *more)[3:])
@@ -254,18 +345,26 @@ def test_wrong_devices_are_one_line(more, said, tmp_path, capsys):
 
 
 def test_memory_of_checkpointed_descent_does_not_grow_with_steps():
-    """The same gradient, and temporary memory of the compiled program that 40 steps do not enlarge over 10."""
+    """The same gradient, and temporary memory of the compiled program that 40 steps do not enlarge
+    over 10.
+    """
     task = metaprior.sources.Sinusoid()(jax.random.key(0))
     net = mlp(1, 1, 64, 2, key=jax.random.key(1))
     params, rest = eqx.partition(net, eqx.is_inexact_array)
     head = Gaussian(1, scale=1.0)
 
     def gradient(steps, checkpoints):
-        risk = lambda net, data: head.risk(apply(net, data.x), data, key=jax.random.key(2))
+        def risk(net, data):
+            return head.risk(apply(net, data.x), data, key=jax.random.key(2))
 
         def loss(p):
-            inner = lambda net: risk(net, task.support)
-            return risk(descend(inner, eqx.combine(p, rest), 0.01, steps, checkpoints=checkpoints), task.query)
+            def inner(net):
+                return risk(net, task.support)
+
+            return risk(
+                descend(inner, eqx.combine(p, rest), 0.01, steps, checkpoints=checkpoints),
+                task.query,
+            )
 
         compiled = jax.jit(jax.grad(loss)).lower(params).compile()
         return compiled(params), compiled.memory_analysis().temp_size_in_bytes
@@ -280,7 +379,7 @@ def test_memory_of_checkpointed_descent_does_not_grow_with_steps():
 CORES = """
 import sys
 import jax
-from metaprior.devices import cores, mesh_of
+from metaprior.system.devices import cores, mesh_of
 if sys.argv[2] == "started":
     jax.devices()
 cores(int(sys.argv[1]))
@@ -291,10 +390,15 @@ print(len(jax.devices()), mesh and mesh.devices.shape)
 
 def seen(batch: int, cores: int, started: str = "not", **more: str) -> str:
     """What a process that may use so many cores makes of them."""
-    alone = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    alone = {
+        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")
+    }
     code = f"import os\nos.sched_getaffinity = lambda pid: set(range({cores}))" + CORES
     run = subprocess.run(
-        [sys.executable, "-c", code, str(batch), started], env=alone | more, capture_output=True, text=True
+        [sys.executable, "-c", code, str(batch), started],
+        env=alone | more,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()

@@ -17,11 +17,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    module = types.ModuleType("example")  # what a user's own file is: saved classes are found in it again
+    module = types.ModuleType(
+        "example"
+    )  # what a user's own file is: saved classes are found in it again
     monkeypatch.setitem(sys.modules, "example", module)
     names = module.__dict__
     for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.S):
-        exec(compile(code.replace("metaprior.Prior(", "metaprior.Prior(steps=4, "), page.name, "exec"), names)
+        exec(
+            compile(
+                code.replace("metaprior.Prior(", "metaprior.Prior(steps=4, "), page.name, "exec"
+            ),
+            names,
+        )
     if "Offset" in names:
         from metaprior import testing
 

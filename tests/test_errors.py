@@ -15,19 +15,32 @@ import pytest
 from conftest import tiny_csv
 
 from metaprior import Spec
-from metaprior.cli import main
+from metaprior.cli.app import main
+from metaprior.cli.run import naming
 from metaprior.errors import InputError
-from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
+from metaprior.heads import (
+    Autoregressive,
+    Categorical,
+    Energy,
+    Flow,
+    Gaussian,
+    Implicit,
+    MixtureDensity,
+    StudentT,
+)
 from metaprior.methods import METHODS
-from metaprior.run import naming
-from metaprior.stages import Stages
-from metaprior.table import Features, read
+from metaprior.tables.columns import Features
+from metaprior.tables.read import read
+from metaprior.tables.stages import Stages
 
 FIT = "fit t.csv --task g --target y --steps 4 --out new"
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
+        for p in folder.rglob("*")
+    }
 
 
 def complaint(arguments: str, capsys, monkeypatch, folder: Path) -> str:
@@ -38,7 +51,12 @@ def complaint(arguments: str, capsys, monkeypatch, folder: Path) -> str:
         main(arguments.split())
     out, err = capsys.readouterr()
     assert stop.value.code == 2, err
-    assert out == "" and "Traceback" not in err and err.startswith("metaprior: ") and err.count("\n") == 1
+    assert (
+        out == ""
+        and "Traceback" not in err
+        and err.startswith("metaprior: ")
+        and err.count("\n") == 1
+    )
     assert tree(folder) == before
     return err
 
@@ -68,8 +86,18 @@ TABLES = [
     ("empty file", "", FIT, ["t.csv", "empty"]),
     ("header only", "g,x,kind,day,y\n", FIT, ["t.csv", "no rows"]),
     ("not a table", "\x00\x01\x02\n\xff", FIT, ["t.csv"]),
-    ("missing task column", tiny_csv(), FIT.replace("--task g", "--task cow"), ["t.csv", "'cow'", "kind"]),
-    ("missing target column", tiny_csv(), FIT.replace("--target y", "--target z"), ["t.csv", "'z'"]),
+    (
+        "missing task column",
+        tiny_csv(),
+        FIT.replace("--task g", "--task cow"),
+        ["t.csv", "'cow'", "kind"],
+    ),
+    (
+        "missing target column",
+        tiny_csv(),
+        FIT.replace("--target y", "--target z"),
+        ["t.csv", "'z'"],
+    ),
     ("missing feature column", tiny_csv(), FIT + " --features x,weight", ["t.csv", "'weight'"]),
     ("missing split column", tiny_csv(), FIT + " --split-by month", ["t.csv", "'month'"]),
     ("target among the features", tiny_csv(), FIT + " --features x,y", ["'y'"]),
@@ -83,30 +111,68 @@ TABLES = [
     ("target not a number", edit(9, 4, "NaN"), FIT, ["t.csv", "'y'", "row 9"]),
     ("feature beyond numbers", edit(9, 1, "1e200"), FIT, ["t.csv", "'x'", "1e+30"]),
     ("another separator", tiny_csv().replace(",", ";"), FIT, ["t.csv", "'g'", "commas", "';'"]),
-    ("spaces in the header", tiny_csv().replace("day,y", "day, y"), FIT, ["t.csv", "no column 'y'", "' y'"]),
+    (
+        "spaces in the header",
+        tiny_csv().replace("day,y", "day, y"),
+        FIT,
+        ["t.csv", "no column 'y'", "' y'"],
+    ),
     ("task missing", edit(4, 0, ""), FIT, ["t.csv", "'g'", "row 4"]),
     ("constant target", columns(y="3.5"), FIT, ["t.csv", "'y'", "3.5"]),
     ("log of a negative target", tiny_csv(), FIT + " --log-target", ["t.csv", "'y'", "row"]),
-    ("one of two targets missing", tiny_csv(), FIT.replace("--target y", "--target y,z"), ["t.csv", "'z'", "kind"]),
-    ("the same target twice", tiny_csv(), FIT.replace("--target y", "--target x,y,x"), ["t.csv", "'x'", "twice"]),
-    ("no target", tiny_csv(), FIT.replace("--target y", "--target ,"), ["--target"]),
-    ("one of two targets is the task", tiny_csv(), FIT.replace("--target y", "--target y,g"), ["t.csv", "'g'"]),
-    ("second target constant", columns(x="2.5"), FIT.replace("--target y", "--target y,x"), ["t.csv", "'x'", "2.5"]),
-    ("second target missing", edit(7, 1, ""), FIT.replace("--target y", "--target y,x"), ["t.csv", "'x'", "row 7"]),
     (
-        "second target among the features", tiny_csv(), FIT.replace("--target y", "--target y,x --features kind,x"),
+        "one of two targets missing",
+        tiny_csv(),
+        FIT.replace("--target y", "--target y,z"),
+        ["t.csv", "'z'", "kind"],
+    ),
+    (
+        "the same target twice",
+        tiny_csv(),
+        FIT.replace("--target y", "--target x,y,x"),
+        ["t.csv", "'x'", "twice"],
+    ),
+    ("no target", tiny_csv(), FIT.replace("--target y", "--target ,"), ["--target"]),
+    (
+        "one of two targets is the task",
+        tiny_csv(),
+        FIT.replace("--target y", "--target y,g"),
+        ["t.csv", "'g'"],
+    ),
+    (
+        "second target constant",
+        columns(x="2.5"),
+        FIT.replace("--target y", "--target y,x"),
+        ["t.csv", "'x'", "2.5"],
+    ),
+    (
+        "second target missing",
+        edit(7, 1, ""),
+        FIT.replace("--target y", "--target y,x"),
+        ["t.csv", "'x'", "row 7"],
+    ),
+    (
+        "second target among the features",
+        tiny_csv(),
+        FIT.replace("--target y", "--target y,x --features kind,x"),
         ["t.csv", "'x'", "target"],
     ),
     (
-        "log of a negative second target", tiny_csv(), FIT.replace("--target y", "--target kind,y --log-target"),
+        "log of a negative second target",
+        tiny_csv(),
+        FIT.replace("--target y", "--target kind,y --log-target"),
         ["t.csv", "'y'", "row", "logarithm"],
     ),
     (
-        "class in one group", edit(7, 2, "c"), FIT.replace("--target y", "--target y,kind"),
+        "class in one group",
+        edit(7, 2, "c"),
+        FIT.replace("--target y", "--target y,kind"),
         ["t.csv", "'kind'", "'c'", "too few groups"],
     ),
     (
-        "a method for one of two targets", tiny_csv(), FIT.replace("--target y", "--target y,kind --method alpaca"),
+        "a method for one of two targets",
+        tiny_csv(),
+        FIT.replace("--target y", "--target y,kind --method alpaca"),
         ["alpaca", "'kind'", "numbers"],
     ),
     ("duplicate columns", tiny_csv().replace("g,x,kind", "g,x,x"), FIT, ["t.csv", "'x'"]),
@@ -115,13 +181,28 @@ TABLES = [
     ("negative seed", tiny_csv(), FIT + " --seed -1", ["--seed"]),
     ("seed with letters", tiny_csv(), FIT + " --seed one", ["--seed", "one"]),
     ("no features", tiny_csv(), FIT + " --features ,", ["--features"]),
-    ("forgotten option", tiny_csv(), "fit t.csv --target y --out new", ["fit needs --task", "fit --help"]),
-    ("another option", tiny_csv(), FIT.replace("--task", "--group"), ["fit needs --task", "does not know --group"]),
-    ("misspelt option", tiny_csv(), FIT.replace("--task", "--taks"), ["did you mean --task instead of --taks"]),
+    (
+        "forgotten option",
+        tiny_csv(),
+        "fit t.csv --target y --out new",
+        ["fit needs --task", "fit --help"],
+    ),
+    (
+        "another option",
+        tiny_csv(),
+        FIT.replace("--task", "--group"),
+        ["fit needs --task", "does not know --group"],
+    ),
+    (
+        "misspelt option",
+        tiny_csv(),
+        FIT.replace("--task", "--taks"),
+        ["did you mean --task instead of --taks"],
+    ),
     ("option without a value", tiny_csv(), FIT + " --seed", ["--seed requires an argument"]),
     ("unknown command", tiny_csv(), "fti t.csv", ["fti", "fit"]),
     ("table is a folder", tiny_csv(), FIT.replace("t.csv", "sub"), ["sub", "folder"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name,text,command,words", TABLES, ids=[row[0] for row in TABLES])
@@ -187,11 +268,26 @@ USES = [
     ("query file missing", {}, PREDICT.replace("q.csv", "z.csv"), ["z.csv", "no such file"]),
     ("support file missing", {}, PREDICT.replace("s.csv", "z.csv"), ["z.csv", "no such file"]),
     ("query lacks a feature", {"q.csv": b"kind,day\na,1\n"}, PREDICT, ["q.csv", "'x'"]),
-    ("query with a word", {"q.csv": b"x,kind,day\n1,a,1\nlong,a,1\n"}, PREDICT, ["q.csv", "'x'", "row 2", "long"]),
+    (
+        "query with a word",
+        {"q.csv": b"x,kind,day\n1,a,1\nlong,a,1\n"},
+        PREDICT,
+        ["q.csv", "'x'", "row 2", "long"],
+    ),
     ("query empty", {"q.csv": b"x,kind,day\n"}, PREDICT, ["q.csv", "no rows"]),
     ("support lacks the target", {"s.csv": b"x,kind,day\n1,a,1\n"}, PREDICT, ["s.csv", "'y'"]),
-    ("support target missing", {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,\n"}, PREDICT, ["s.csv", "'y'", "row 2"]),
-    ("support target word", {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,u\n"}, PREDICT, ["s.csv", "'y'", "row 2"]),
+    (
+        "support target missing",
+        {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,\n"},
+        PREDICT,
+        ["s.csv", "'y'", "row 2"],
+    ),
+    (
+        "support target word",
+        {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,u\n"},
+        PREDICT,
+        ["s.csv", "'y'", "row 2"],
+    ),
     (
         "support target far off",
         {"s.csv": b"x,kind,day,y\n1,a,1,2\n1,a,1,1e30\n"},
@@ -199,15 +295,30 @@ USES = [
         ["s.csv", "'y'", "row 2", "1e+30"],
     ),
     ("support of one line", {"s.csv": b"0.1,a,1,2.0\n"}, PREDICT, ["s.csv", "'x'", "0.1"]),
-    ("query of lists", {"q.parquet": LISTS}, PREDICT.replace("q.csv", "q.parquet"), ["q.parquet", "'x'", "List"]),
-    ("support of lists", {"s.parquet": LISTS}, PREDICT.replace("s.csv", "s.parquet"), ["s.parquet", "'x'", "List"]),
+    (
+        "query of lists",
+        {"q.parquet": LISTS},
+        PREDICT.replace("q.csv", "q.parquet"),
+        ["q.parquet", "'x'", "List"],
+    ),
+    (
+        "support of lists",
+        {"s.parquet": LISTS},
+        PREDICT.replace("s.csv", "s.parquet"),
+        ["s.parquet", "'x'", "List"],
+    ),
     (
         "evaluated target far off",
         {"t.csv": b"g,x,kind,day,y\na,1,a,1,2\na,1,a,1,-1e200\n"},
         "evaluate run t.csv",
         ["t.csv", "'y'", "row 2"],
     ),
-    ("output exists", {"p.csv": b"my,thesis\n"}, PREDICT + " --out p.csv", ["p.csv", "something else"]),
+    (
+        "output exists",
+        {"p.csv": b"my,thesis\n"},
+        PREDICT + " --out p.csv",
+        ["p.csv", "something else"],
+    ),
     ("output is a folder", {"p/a": b"1"}, PREDICT + " --out p", ["p", "not a file"]),
     ("pool lacks a feature", {"q.csv": b"kind,day\na,1\n"}, SUGGEST, ["q.csv", "'x'"]),
     ("pool too small", {}, SUGGEST + " --n 3", ["q.csv", "2 rows"]),
@@ -216,8 +327,18 @@ USES = [
     ("shots with a letter", {}, "evaluate run --shots 1,a", ["--shots", "1,a"]),
     ("negative shots", {}, "evaluate run --shots -1", ["--shots"]),
     ("no splits", {}, "evaluate run --splits 0", ["--splits"]),
-    ("table lacks the target", {"t.csv": b"g,x,kind,day\na,1,a,1\n"}, "evaluate run t.csv", ["t.csv", "'y'"]),
-    ("table lacks a feature", {"t.csv": b"g,kind,day,y\na,a,1,2\na,a,1,3\n"}, "evaluate run t.csv", ["t.csv", "'x'"]),
+    (
+        "table lacks the target",
+        {"t.csv": b"g,x,kind,day\na,1,a,1\n"},
+        "evaluate run t.csv",
+        ["t.csv", "'y'"],
+    ),
+    (
+        "table lacks a feature",
+        {"t.csv": b"g,kind,day,y\na,a,1,2\na,a,1,3\n"},
+        "evaluate run t.csv",
+        ["t.csv", "'x'"],
+    ),
     ("evaluation table missing", {}, "evaluate run z.csv", ["z.csv", "no such file"]),
     ("other options", {}, FIT.replace("new", "run --resume --seed 3"), ["--seed", "0", "3"]),
 ]
@@ -276,16 +397,31 @@ HEADS = [
     (lambda: MixtureDensity(2, 0), ["MixtureDensity", "1 outcome", "0"]),
     (lambda: MixtureDensity(2).params(jnp.zeros((1, 5))), ["MixtureDensity reads 6", "gives 5"]),
     (lambda: Autoregressive.init(0, key=KEY), ["Autoregressive", "at least 1 outcome", "0"]),
-    (lambda: Autoregressive.init(2, inner=Categorical(3), key=KEY), ["Autoregressive", "Categorical", "classes: 3"]),
-    (lambda: Autoregressive.init(2, inner=Gaussian(2), key=KEY), ["Autoregressive", "Gaussian", "outcomes: 2"]),
-    (lambda: Autoregressive.init(2, inner=Implicit.init(key=KEY), key=KEY), ["Implicit", "density: False"]),
+    (
+        lambda: Autoregressive.init(2, inner=Categorical(3), key=KEY),
+        ["Autoregressive", "Categorical", "classes: 3"],
+    ),
+    (
+        lambda: Autoregressive.init(2, inner=Gaussian(2), key=KEY),
+        ["Autoregressive", "Gaussian", "outcomes: 2"],
+    ),
+    (
+        lambda: Autoregressive.init(2, inner=Implicit.init(key=KEY), key=KEY),
+        ["Implicit", "density: False"],
+    ),
     (lambda: Flow.init(0, key=KEY), ["Flow", "dim of at least 1", "0"]),
     (lambda: Flow.init(1, bins=1, key=KEY), ["Flow", "bins", "1"]),
     (lambda: Energy.init(0, key=KEY), ["Energy", "dim of at least 1", "0"]),
     (lambda: Energy.init(1, bound=-1.0, key=KEY), ["Energy", "bound above 0", "-1.0"]),
-    (lambda: Implicit.init(1, objective="gan", key=KEY), ["'energy score'", "'adversarial'", "'gan'"]),
+    (
+        lambda: Implicit.init(1, objective="gan", key=KEY),
+        ["'energy score'", "'adversarial'", "'gan'"],
+    ),
     (lambda: Implicit.init(2, noise=1, key=KEY), ["Implicit", "as many numbers of noise", "2, 1"]),
-    (lambda: Implicit.init(key=KEY).log_prob(jnp.zeros((1, 17)), jnp.zeros((1, 1))), ["no log_prob", "CRPS"]),
+    (
+        lambda: Implicit.init(key=KEY).log_prob(jnp.zeros((1, 17)), jnp.zeros((1, 1))),
+        ["no log_prob", "CRPS"],
+    ),
     (lambda: Implicit.init(key=KEY).entropy(jnp.zeros((1, 17))), ["no entropy", "variance"]),
 ]
 
@@ -312,7 +448,9 @@ def test_a_column_of_numbers_but_for_one_word_is_noted():
     frame = pl.DataFrame({"x": [*map(str, range(29)), "?"] * 2})
     notes = Features.learn(frame, ["x"], np.repeat([0, 1], 30)).notes
     assert notes == ("x: taken as text, since '?' is no number; 58 of 60 values are.",)
-    assert Features.learn(pl.DataFrame({"x": ["a", "b"] * 5}), ["x"], np.repeat([0, 1], 5)).notes == ()
+    assert (
+        Features.learn(pl.DataFrame({"x": ["a", "b"] * 5}), ["x"], np.repeat([0, 1], 5)).notes == ()
+    )
 
 
 def test_a_damaged_file_of_an_unfinished_run_says_what_helps(tmp_path):
@@ -323,11 +461,13 @@ def test_a_damaged_file_of_an_unfinished_run_says_what_helps(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(InputError) as error, naming("t.csv"):
         stages("boosting", dict)
-    assert str(error.value).startswith(f"{path}: ") and str(error.value).endswith("--resume computes it again.")
+    assert str(error.value).startswith(f"{path}: ") and str(error.value).endswith(
+        "--resume computes it again."
+    )
 
 
 def test_a_folder_with_another_report_is_no_demo(tmp_path):
-    from metaprior.demo import check_out
+    from metaprior.cli.demo import check_out
 
     (tmp_path / "report.html").write_text("<p>a thesis</p>")
     with pytest.raises(InputError, match=r"something else \(report.html\)"):
@@ -341,7 +481,11 @@ def test_a_folder_with_another_report_is_no_demo(tmp_path):
 def test_truncated_and_altered_priors(folder, capsys, monkeypatch):
     whole = (folder / "run" / "prior").read_bytes()
     middle = len(whole) // 2
-    for broken in (whole[:middle], whole[:-1], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+    for broken in (
+        whole[:middle],
+        whole[:-1],
+        whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+    ):
         (folder / "run" / "prior").write_bytes(broken)
         assert "prior" in complaint(PREDICT, capsys, monkeypatch, folder)
 
@@ -374,5 +518,7 @@ def test_a_disk_that_fills_up_leaves_no_half_prior(folder):
     environment = {**os.environ, "METAPRIOR_CACHE": ""}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and "full" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 2 and "full" in done.stderr and "Traceback" not in done.stderr, (
+        done.stderr
+    )
     assert not list(folder.glob("p.csv*"))

@@ -1,4 +1,6 @@
-"""Being stopped, two processes in one folder, groups that nothing can be learned from, and a full disk."""
+"""Being stopped, two processes in one folder, groups that nothing can be learned from, and a full
+disk.
+"""
 
 import errno
 import os
@@ -17,15 +19,17 @@ import pytest
 from conftest import FIT, tiny_csv
 
 import metaprior
-from metaprior import culprits, faults, stages
+from metaprior.cli.run import Run
 from metaprior.errors import InputError
-from metaprior.fit import fit
-from metaprior.groups import check_all
 from metaprior.heads import Gaussian
 from metaprior.protocols.protocol import Protocol
 from metaprior.protocols.runner import Study
-from metaprior.run import Run, continued
 from metaprior.sources.table import Table
+from metaprior.system import faults
+from metaprior.system.folder import continued
+from metaprior.tables import culprits, stages
+from metaprior.tables.groups import check_all
+from metaprior.training import fit
 
 # --- SIGTERM and Ctrl-C
 
@@ -34,8 +38,9 @@ from metaprior.sources.table import Table
 def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(
     number, ends, fitted, tmp_path, call, monkeypatch, ctrl_c
 ):
-    """The signal comes while a state is written: the state is kept, and the next step is not taken. Ctrl-C ends what the
-    main thread does."""
+    """The signal comes while a state is written: the state is kept, and the next step is not taken.
+    Ctrl-C ends what the main thread does.
+    """
     assert threading.current_thread() is threading.main_thread()  # where signals are handled
     save, seen = stages.files.save, []
 
@@ -49,7 +54,10 @@ def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(
     monkeypatch.setattr(stages.files, "save", saves)
     before = signal.getsignal(signal.SIGTERM)
     status, _, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run")
-    assert status == ends and err == "metaprior: stopped; continue with the same command and --resume.\n"
+    assert (
+        status == ends
+        and err == "metaprior: stopped; continue with the same command and --resume.\n"
+    )
     assert seen[0].exists() and not (tmp_path / "run" / "prior").exists()
     assert signal.getsignal(signal.SIGTERM) is before
     status, _, err = call("fit", fitted / "table.csv", *FIT, "--out", tmp_path / "run", "--resume")
@@ -61,11 +69,20 @@ def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(
 STOPS = [
     # what runs when SIGTERM comes, and for how many seconds the process may live on
     ("time.sleep(60)", 1.5),
-    ("hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)", 6.0),  # one long call, as of a compiled program
-    ("with saving():\n  while not asked(): time.sleep(0.01)\n  time.sleep(0.5); print('saved'); raise Stopped", 3.0),
+    (
+        "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)",
+        6.0,
+    ),  # one long call, as of a compiled program
+    (
+        "with saving():\n  while not asked(): time.sleep(0.01)\n  time.sleep(0.5); print('saved'); raise Stopped",
+        3.0,
+    ),
     ("with saving():\n  os.kill(os.getpid(), 15); os.kill(os.getpid(), 15); time.sleep(60)", 3.0),
     # Where an object ends, Python drops what is raised.
-    ("Ends = type('Ends', (), {'__del__': lambda self: time.sleep(1)})\nEnds()\ntime.sleep(60)", 4.0),
+    (
+        "Ends = type('Ends', (), {'__del__': lambda self: time.sleep(1)})\nEnds()\ntime.sleep(60)",
+        4.0,
+    ),
 ]
 
 
@@ -73,12 +90,14 @@ STOPS = [
 def test_sigterm_ends_the_process_in_time(number):
     work, most = STOPS[number]
     code = (
-        "import hashlib, os, sys, time\nfrom metaprior.faults import *\nprint('on', flush=True)\n"
+        "import hashlib, os, sys, time\nfrom metaprior.system.faults import *\nprint('on', flush=True)\n"
         "try:\n with stoppable('stopped.\\n', patient=True):\n"
         + "".join(f"  {line}\n" for line in work.split("\n"))
         + "except Stopped: print('stopped.', file=sys.stderr); sys.exit(STOPPED)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "on\n"
     time.sleep(0.2)
     process.terminate()
@@ -91,7 +110,7 @@ def test_sigterm_ends_the_process_in_time(number):
 
 def test_ctrl_c_is_not_lost_where_an_object_ends():
     code = (
-        "import os, signal, sys, time\nfrom metaprior.faults import *\n"
+        "import os, signal, sys, time\nfrom metaprior.system.faults import *\n"
         "class Ends:\n def __del__(self): signal.raise_signal(signal.SIGINT); time.sleep(0.1)\n"
         "try:\n with stoppable('', patient=True):\n  Ends(); time.sleep(60)\n"
         "except KeyboardInterrupt: print('ended')\n"
@@ -108,9 +127,11 @@ def test_two_processes_do_not_share_a_folder(tmp_path, call):
     (tmp_path / "t.csv").write_text(tiny_csv())
     out = tmp_path / "new" / "out"
     commands = [
-        ("fit", tmp_path / "t.csv", *FIT), ("demo",), ("reproduce", "oracles"),
+        ("fit", tmp_path / "t.csv", *FIT),
+        ("demo",),
+        ("reproduce", "oracles"),
         ("compare", tmp_path / "t.csv", *FIT, "--methods", "maml"),
-    ]  # fmt: skip
+    ]
     with faults.alone(out):
         held = sorted(out.iterdir())
         for command in commands:
@@ -126,7 +147,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path, call):
 
 def test_a_killed_process_holds_no_lock(tmp_path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom metaprior.faults import alone\n"
+        "import sys, time\nfrom pathlib import Path\nfrom metaprior.system.faults import alone\n"
         "with alone(Path(sys.argv[1])): print('on', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
@@ -160,7 +181,12 @@ def planted(**values):
 
 @pytest.mark.parametrize(
     "value,words",
-    [("", "no value"), ("inf", "inf is not a finite"), ("1e30", "1e+30 is so far"), ("1e300", "1e+300 is so far")],
+    [
+        ("", "no value"),
+        ("inf", "inf is not a finite"),
+        ("1e30", "1e+30 is so far"),
+        ("1e300", "1e+300 is so far"),
+    ],
 )
 def test_a_bad_group_is_named(value, words, tmp_path, call):
     (tmp_path / "t.csv").write_text(planted(g3=value))
@@ -172,7 +198,7 @@ def test_a_bad_group_is_named(value, words, tmp_path, call):
 
 def test_bad_groups_are_left_out_on_request(tmp_path):
     (tmp_path / "t.csv").write_text(planted(g3="inf", g5="", g7="1e30"))
-    frame = metaprior.table.read(tmp_path / "t.csv")
+    frame = metaprior.tables.read.read(tmp_path / "t.csv")
     [checked] = check_all(frame, "g", ["y"], None, "t.csv", skip={"g1": "a reason"}, **SETTINGS)
     assert set(checked.frame["g"]) == {f"g{i}" for i in range(12)} - {"g1", "g3", "g5", "g7"}
     assert [note.split(":")[0] for note in checked.notes] == ["g g1", "g g5", "g g3", "g g7"]
@@ -188,7 +214,9 @@ def source_of(bad=()):
     for group in bad:
         y[5 * group + 1] = 1e25
     count = np.full(8, 5)
-    arrays = [jnp.asarray(a) for a in (rng.normal(size=(40, 1)), y, np.arange(8) * 5, count, np.arange(8))]
+    arrays = [
+        jnp.asarray(a) for a in (rng.normal(size=(40, 1)), y, np.arange(8) * 5, count, np.arange(8))
+    ]
     return Table(*[a.astype(jnp.float32) if a.dtype.kind == "f" else a for a in arrays], 2, 3, 5)
 
 
@@ -203,16 +231,21 @@ def test_the_culprit_of_a_loss_that_is_not_finite_is_found(key):
             with pytest.raises(culprits.BadTasks) as found:
                 culprits.trouble(fitted, source, "maml", members=False)
             assert found.value.groups == [3] and fitted.outcome == "non-finite loss"
-            assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(eqx.filter(fitted.method, eqx.is_array)))
+            assert all(
+                bool(jnp.isfinite(a).all())
+                for a in jax.tree.leaves(eqx.filter(fitted.method, eqx.is_array))
+            )
             continue
         said = culprits.trouble(fitted, source, "maml", members=False)
         assert said is None if not bad else "no group is to blame" in said
 
 
 def test_a_fit_stops_with_the_culprits_name_or_goes_on_without_it(tmp_path, monkeypatch):
-    """What training finds: an error that says where the state is, or the same fit without that group."""
+    """What training finds: an error that says where the state is, or the same fit without that
+    group.
+    """
     (tmp_path / "t.csv").write_text(tiny_csv())
-    frame, asked = metaprior.table.read(tmp_path / "t.csv"), []
+    frame, asked = metaprior.tables.read.read(tmp_path / "t.csv"), []
 
     def learns(self, checked, targets, checkpoint, *rest):
         asked.append((set(checked[0].frame["g"]), checkpoint, checked[0].notes))
@@ -222,7 +255,10 @@ def test_a_fit_stops_with_the_culprits_name_or_goes_on_without_it(tmp_path, monk
 
     monkeypatch.setattr(metaprior.Prior, "_learn_all", learns)
     options = dict(task="g", target="y", checkpoint=tmp_path / "c")
-    with pytest.raises(culprits.BadTask, match=r"'g3'.*last good state is in .*c: add --resume and --skip-bad-tasks"):
+    with pytest.raises(
+        culprits.BadTask,
+        match=r"'g3'.*last good state is in .*c: add --resume and --skip-bad-tasks",
+    ):
         metaprior.Prior().fit(frame, **options)
     metaprior.Prior(skip_bad_tasks=True).fit(frame, **options)
     assert len(asked) == 3 and asked[2][0] == asked[1][0] - {"g3"}
@@ -231,16 +267,22 @@ def test_a_fit_stops_with_the_culprits_name_or_goes_on_without_it(tmp_path, monk
 
 # --- a full disk
 
-FULL = "import resource, metaprior.stages, metaprior.cli as c; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}));"
+FULL = "import resource, metaprior.tables.stages, metaprior.cli as c; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}));"
 
 
-@pytest.mark.parametrize("size", [100, 2000])  # of the largest file: the record does not fit, or the first stage
+@pytest.mark.parametrize(
+    "size", [100, 2000]
+)  # of the largest file: the record does not fit, or the first stage
 def test_a_disk_that_fills_up_in_a_fit(size, tmp_path):
     (tmp_path / "t.csv").write_text(tiny_csv())
     code = FULL.format(size) + f"c.main({['fit', 't.csv', *FIT, '--out', 'new']!r})"
     environment = {**os.environ, "METAPRIOR_CACHE": ""}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and "the disk is full" in done.stderr and "--resume" in done.stderr, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 2 and "the disk is full" in done.stderr and "--resume" in done.stderr
+    ), done.stderr
     assert "Traceback" not in done.stderr and done.stderr.splitlines()[-1].startswith("metaprior: ")
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.state"))
     Run(tmp_path / "new").check_new(resume=True)
@@ -253,21 +295,32 @@ def fills(name, seed, options, data, tell):
 def test_a_full_disk_is_no_failure_of_a_method(tmp_path):
     """It ends a study, which would otherwise note it for one method after the other."""
     toy = Protocol(
-        name="toy", title="A toy", lead="", papers=(), choices=(), metrics={}, methods=("maml",), able=("maml",),
-        budgets={"quick": {}}, run=fills, draw=lambda *_: [],
-    )  # fmt: skip
+        name="toy",
+        title="A toy",
+        lead="",
+        papers=(),
+        choices=(),
+        metrics={},
+        methods=("maml",),
+        able=("maml",),
+        budgets={"quick": {}},
+        run=fills,
+        draw=lambda *_: [],
+    )
     with pytest.raises(OSError, match="No space left"):
         Study(toy, tmp_path / "out").run(["maml"], 1)
 
 
 def test_only_columns_of_use_are_read(tmp_path):
-    """In the file's order of rows, and all columns where one of those asked for is missing, as the complaint lists them."""
+    """In the file's order of rows, and all columns where one of those asked for is missing, as the
+    complaint lists them.
+    """
     path = tmp_path / "a [b]*.parquet"
     n = 5000
     pl.DataFrame(
         {"group": np.arange(n) // 10, "a": np.arange(n), "b": np.ones(n), "y": np.arange(n) % 7}
     ).write_parquet(path, row_group_size=100)
-    frame = metaprior.table.read(path, ["group", "y", "a", "y"])
+    frame = metaprior.tables.read.read(path, ["group", "y", "a", "y"])
     assert frame.columns == ["group", "y", "a"]
     assert frame["a"].to_list() == list(range(n))
     with pytest.raises(InputError, match="no column 'c'; the columns are group, a, b, y"):

@@ -14,31 +14,50 @@ import pytest
 from conftest import QUICK, tiny_csv
 
 import metaprior
-from metaprior import files
+from metaprior.system import files
 
 KILLS = {"auto": 4, "maml": 8, "reproduce": 6, "evaluate": 6, "save": 26}
 FIT = ["fit", "t.csv", "--task", "g", "--target", "y", "--steps", "120"]
-REPRODUCE = ["reproduce", "few-tasks", "--methods", "maml", "--set", "steps=20", "--set", "sizes=[1,2]", "--set",
-             'families=["PACOH sinusoid"]', "--set", "tasks=20"]  # fmt: skip
-# Processes begin with everything imported: nothing can be broken before, and it is up to half of what a command takes.
+REPRODUCE = [
+    "reproduce",
+    "few-tasks",
+    "--methods",
+    "maml",
+    "--set",
+    "steps=20",
+    "--set",
+    "sizes=[1,2]",
+    "--set",
+    'families=["PACOH sinusoid"]',
+    "--set",
+    "tasks=20",
+]
+# Processes begin with everything imported: nothing can be broken before, and it is up to half of
+# what a command takes.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["metaprior.prior", "metaprior.evaluate", "metaprior.protocols.runner"])
+PROCESSES.set_forkserver_preload(
+    ["metaprior.tables.prior", "metaprior.evaluation.evaluate", "metaprior.protocols.runner"]
+)
 
 
 def begin(folder: Path, log: Path) -> None:
-    """In a new process: works in a folder, compiles as tests do, keeps programs in the folder, writes to `log`."""
+    """In a new process: works in a folder, compiles as tests do, keeps programs in the folder,
+    writes to `log`.
+    """
     import jax
 
     os.chdir(folder)
     os.environ |= {"XLA_FLAGS": QUICK, "METAPRIOR_CACHE": str(folder / "cache")}
     jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
     for stream in (1, 2):
-        os.dup2(os.open(log.with_suffix(f".{stream}"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream)
+        os.dup2(
+            os.open(log.with_suffix(f".{stream}"), os.O_CREAT | os.O_TRUNC | os.O_WRONLY), stream
+        )
 
 
 def command(folder: Path, log: Path, arguments: tuple[str, ...]) -> None:
     """One command of the terminal."""
-    from metaprior.cli import main
+    from metaprior.cli.app import main
 
     begin(folder, log)
     main(list(arguments))
@@ -63,7 +82,9 @@ class Killer:
         self.log = folder / f"log{seed}"
 
     def start(self, work: Callable, *arguments) -> multiprocessing.process.BaseProcess:
-        process = PROCESSES.Process(target=work, args=(self.folder, self.log, *arguments), daemon=True)
+        process = PROCESSES.Process(
+            target=work, args=(self.folder, self.log, *arguments), daemon=True
+        )
         process.start()
         return process
 
@@ -79,7 +100,9 @@ class Killer:
         return self.said(1), time.monotonic() - began
 
     def cut(self, seconds: float, *arguments: str) -> bool:
-        """A command that is killed after a random share of so many seconds, unless it has finished by then."""
+        """A command that is killed after a random share of so many seconds, unless it has finished
+        by then.
+        """
         process = self.start(command, arguments)
         process.join(float(self.rng.uniform(0.1, 1.0)) * seconds)
         process.kill()
@@ -88,8 +111,12 @@ class Killer:
         self.kills += process.exitcode == -9
         return process.exitcode == -9
 
-    def until_done(self, seconds: float, most: int, check: Callable[[], None], *arguments: str) -> float:
-        """One command, killed and started again until it ends, at most so often; then how long it took if never killed."""
+    def until_done(
+        self, seconds: float, most: int, check: Callable[[], None], *arguments: str
+    ) -> float:
+        """One command, killed and started again until it ends, at most so often; then how long it
+        took if never killed.
+        """
         whole = self.kills
         while self.kills - whole < most:
             began, before = time.monotonic(), self.kills
@@ -220,4 +247,6 @@ def test_fifty_kills(tmp_path, capsys):
         done = [half.result() for half in [pool.submit(left), pool.submit(right)]]
     assert one.kills + two.kills == sum(KILLS.values())
     with capsys.disabled():
-        print(f"\n{one.kills + two.kills} kills, finished fits and studies {done}, {time.monotonic() - began:.0f} s")
+        print(
+            f"\n{one.kills + two.kills} kills, finished fits and studies {done}, {time.monotonic() - began:.0f} s"
+        )

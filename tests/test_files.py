@@ -21,11 +21,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import metaprior
-from metaprior import files, methods
+from metaprior import methods
 from metaprior.errors import InputError
 from metaprior.heads import Gaussian
+from metaprior.system import files
 
-SETTINGS = dict(derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+SETTINGS = dict(
+    derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
 
 
 class Leaf(eqx.Module):
@@ -73,20 +76,28 @@ def same(a, b) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, eqx.Module):
-        return same(sorted(vars(a)), sorted(vars(b))) and all(same(x, vars(b)[name]) for name, x in vars(a).items())
+        return same(sorted(vars(a)), sorted(vars(b))) and all(
+            same(x, vars(b)[name]) for name, x in vars(a).items()
+        )
     if isinstance(a, dict):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a.items(), b.items()))
     if isinstance(a, (tuple, list)):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
     if isinstance(a, (np.ndarray, np.generic, jax.Array)):
-        return (a.dtype, a.shape, np.asarray(a).tobytes()) == (b.dtype, b.shape, np.asarray(b).tobytes())
+        return (a.dtype, a.shape, np.asarray(a).tobytes()) == (
+            b.dtype,
+            b.shape,
+            np.asarray(b).tobytes(),
+        )
     return a is b or repr(a) == repr(b)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files.os, "fsync", lambda _: None)  # thousands of files, which need not outlive a power cut
+        patch.setattr(
+            files.os, "fsync", lambda _: None
+        )  # thousands of files, which need not outlive a power cut
         yield tmp_path_factory.mktemp("files") / "tree"
 
 
@@ -100,7 +111,12 @@ def header_of(path):
     return json.loads(data[files._START :][:size]), data[files._START + size :]
 
 
-SMALL = {"a": jnp.arange(3.0), "b": (np.ones((2, 1), np.uint8), None, -0.0), "c": [Pair(1, Leaf("x"))], 4: jax.nn.relu}
+SMALL = {
+    "a": jnp.arange(3.0),
+    "b": (np.ones((2, 1), np.uint8), None, -0.0),
+    "c": [Pair(1, Leaf("x"))],
+    4: jax.nn.relu,
+}
 
 
 def test_cut_anywhere_and_any_flipped_bit(path):
@@ -124,47 +140,138 @@ def test_cut_anywhere_and_any_flipped_bit(path):
     assert same(files.load(path), SMALL)
 
 
-@pytest.mark.parametrize("first", [b"metaprior 1\n", b"metaprior 3\n", b"metaprior 20\n", b"metaprior next\n"])
+@pytest.mark.parametrize(
+    "first", [b"metaprior 1\n", b"metaprior 3\n", b"metaprior 20\n", b"metaprior next\n"]
+)
 def test_another_version(path, first):
     path.write_bytes(first + bytes(100))
     with pytest.raises(InputError, match="another version"):
         files.load(path)
 
 
-deep = lambda text, times=200_000: (text * times).encode()
-leaf = lambda **fields: {"class": f"{HERE}:Leaf", "fields": fields}
-array = lambda shape, name="float32", kind="numpy", **more: {"array": name, "shape": shape, "kind": kind, **more}
+def deep(text, times=200000):
+    return (text * times).encode()
+
+
+def leaf(**fields):
+    return {"class": f"{HERE}:Leaf", "fields": fields}
+
+
+def array(shape, name="float32", kind="numpy", **more):
+    return {"array": name, "shape": shape, "kind": kind, **more}
 
 
 HOSTILE = {
-    "list": [], "nothing": {}, "text": b"", "no JSON": b"{", "twice": b'{"list": [], "list": []}', "UTF-16": '"é"'.encode("utf-16"),
-    "UTF-8": '"é"'.encode(), "two": b"1 2", "NaN": b"NaN", "infinity": b"-Infinity", "1e999": b"1e999", "digits": deep("9", 100_000),
-    "digits within": b'{"list": [' + deep("9", 5000) + b"]}", "65 bits": b"18446744073709551616", "deep lists": deep("["),
-    "deep dicts": deep('{"list":['), "deep and whole": deep('{"list":[', 150) + deep("]}", 150),
-    "deeper": deep('{"tuple":[', 400) + deep("]}", 400), "deep fields": deep('{"a":', 400) + b"1" + deep("}", 400),
-    "huge shape": array([10**18]), "product": array([2**40, 2**40]), "no shape": array([0, 2**62, 2**62]), "zeros": array([0, 2**63]),
-    "dimensions": array([1] * 5000), "negative": array([-1, -1]), "floats": array([0.0]), "truth": array([True]), "text shape": array("1"),
-    "shape": array(1), "none": array(None), "type": array([0], "object"), "type list": array([0], ["f4"]), "kind": array([0], kind="x"),
-    "kind list": array([0], kind=[]), "old kind": array([0], kind=True), "more": array([0], more=1), "scalar": array([0], kind="scalar"),
-    "index": {"array": 0, "jax": True}, "only": {"array": "float32"},
-    "float": {"float": "1"}, "float of nan": {"float": "NaN"}, "float number": {"float": 1.0}, "float list": {"float": ["nan"]},
-    "dict": {"dict": {}}, "dict of text": {"dict": ["ab"]}, "triple": {"dict": [[1, 2, 3]]}, "twice a key": {"dict": [[1, 2], [1, 3]]},
-    "equal keys": {"dict": [[1, 2], [True, 3]]}, "list key": {"dict": [[{"list": []}, 1]]}, "array key": {"dict": [[array([0]), 1]]},
-    "module key": {"dict": [[leaf(value=1), 1]]}, "key in key": {"dict": [[{"tuple": [leaf(value=1)]}, 1]]},
-    "tuple of text": {"tuple": "ab"}, "tuple of none": {"tuple": None}, "tuple of dict": {"tuple": {}}, "both": {"tuple": [], "list": []},
-    "missing": leaf(), "extra": leaf(value=1, other=2), "magic": leaf(value=1, __class__=2), "no fields": {"class": f"{HERE}:Leaf"},
-    "fields list": {"class": f"{HERE}:Leaf", "fields": []}, "fields text": {"class": f"{HERE}:Leaf", "fields": "value"},
-    "order": {"fields": {"value": 1}, "class": f"{HERE}:Leaf"}, "items": {"named": f"{HERE}:Pair", "items": [1]},
-    "too many": {"named": f"{HERE}:Pair", "items": [1, 2, 3]}, "items text": {"named": f"{HERE}:Pair", "items": "ab"},
-}  # fmt: skip
+    "list": [],
+    "nothing": {},
+    "text": b"",
+    "no JSON": b"{",
+    "twice": b'{"list": [], "list": []}',
+    "UTF-16": '"é"'.encode("utf-16"),
+    "UTF-8": '"é"'.encode(),
+    "two": b"1 2",
+    "NaN": b"NaN",
+    "infinity": b"-Infinity",
+    "1e999": b"1e999",
+    "digits": deep("9", 100_000),
+    "digits within": b'{"list": [' + deep("9", 5000) + b"]}",
+    "65 bits": b"18446744073709551616",
+    "deep lists": deep("["),
+    "deep dicts": deep('{"list":['),
+    "deep and whole": deep('{"list":[', 150) + deep("]}", 150),
+    "deeper": deep('{"tuple":[', 400) + deep("]}", 400),
+    "deep fields": deep('{"a":', 400) + b"1" + deep("}", 400),
+    "huge shape": array([10**18]),
+    "product": array([2**40, 2**40]),
+    "no shape": array([0, 2**62, 2**62]),
+    "zeros": array([0, 2**63]),
+    "dimensions": array([1] * 5000),
+    "negative": array([-1, -1]),
+    "floats": array([0.0]),
+    "truth": array([True]),
+    "text shape": array("1"),
+    "shape": array(1),
+    "none": array(None),
+    "type": array([0], "object"),
+    "type list": array([0], ["f4"]),
+    "kind": array([0], kind="x"),
+    "kind list": array([0], kind=[]),
+    "old kind": array([0], kind=True),
+    "more": array([0], more=1),
+    "scalar": array([0], kind="scalar"),
+    "index": {"array": 0, "jax": True},
+    "only": {"array": "float32"},
+    "float": {"float": "1"},
+    "float of nan": {"float": "NaN"},
+    "float number": {"float": 1.0},
+    "float list": {"float": ["nan"]},
+    "dict": {"dict": {}},
+    "dict of text": {"dict": ["ab"]},
+    "triple": {"dict": [[1, 2, 3]]},
+    "twice a key": {"dict": [[1, 2], [1, 3]]},
+    "equal keys": {"dict": [[1, 2], [True, 3]]},
+    "list key": {"dict": [[{"list": []}, 1]]},
+    "array key": {"dict": [[array([0]), 1]]},
+    "module key": {"dict": [[leaf(value=1), 1]]},
+    "key in key": {"dict": [[{"tuple": [leaf(value=1)]}, 1]]},
+    "tuple of text": {"tuple": "ab"},
+    "tuple of none": {"tuple": None},
+    "tuple of dict": {"tuple": {}},
+    "both": {"tuple": [], "list": []},
+    "missing": leaf(),
+    "extra": leaf(value=1, other=2),
+    "magic": leaf(value=1, __class__=2),
+    "no fields": {"class": f"{HERE}:Leaf"},
+    "fields list": {"class": f"{HERE}:Leaf", "fields": []},
+    "fields text": {"class": f"{HERE}:Leaf", "fields": "value"},
+    "order": {"fields": {"value": 1}, "class": f"{HERE}:Leaf"},
+    "items": {"named": f"{HERE}:Pair", "items": [1]},
+    "too many": {"named": f"{HERE}:Pair", "items": [1, 2, 3]},
+    "items text": {"named": f"{HERE}:Pair", "items": "ab"},
+}
 
 CLASSES = [
-    "os:system", "builtins:eval", "builtins:object", "builtins:tuple", "builtins:int", "builtins:type", "time:struct_time",
-    "equinox:Module", "equinox.nn:MLP.__init__", "no_such_module_here:A", "os", "os:path:join", ":", "", ":A", "os:", "os:.", "jax:numpy",
-    "metaprior:testing", "metaprior.cli:app", "metaprior.no_such:A", "metaprior.heads..x:A", "metaprior.:A", "jax.tools.jax_to_ir:A",
-    f"{HERE}:SMALL", f"{HERE}:calls", f"{HERE}:Leaf.value", f"{HERE}:Leaf.__init__", f"{HERE}:Leaf.__class__", f"{HERE}:Abstract",
-    f"{HERE}:Pair.__new__", "metaprior.method:AbstractMethod", "lazy_trap:A", "to_import:A", "optax:adam", "optax.no_such:A", None, 1, [], {},
-]  # fmt: skip
+    "os:system",
+    "builtins:eval",
+    "builtins:object",
+    "builtins:tuple",
+    "builtins:int",
+    "builtins:type",
+    "time:struct_time",
+    "equinox:Module",
+    "equinox.nn:MLP.__init__",
+    "no_such_module_here:A",
+    "os",
+    "os:path:join",
+    ":",
+    "",
+    ":A",
+    "os:",
+    "os:.",
+    "jax:numpy",
+    "metaprior:testing",
+    "metaprior.cli:app",
+    "metaprior.no_such:A",
+    "metaprior.heads..x:A",
+    "metaprior.:A",
+    "jax.tools.jax_to_ir:A",
+    f"{HERE}:SMALL",
+    f"{HERE}:calls",
+    f"{HERE}:Leaf.value",
+    f"{HERE}:Leaf.__init__",
+    f"{HERE}:Leaf.__class__",
+    f"{HERE}:Abstract",
+    f"{HERE}:Pair.__new__",
+    "metaprior.method:AbstractMethod",
+    "lazy_trap:A",
+    "to_import:A",
+    "optax:adam",
+    "optax.no_such:A",
+    None,
+    1,
+    [],
+    {},
+]
 
 FUNCTIONS = [
     "os:system",
@@ -245,16 +352,34 @@ def test_nothing_of_a_class_runs(path):
     assert files.load(path).twice == 2
 
 
-LOCAL, LOOP = type("Local", (Fixed,), {"__qualname__": "f.<locals>.Local", "__module__": HERE})(), []
+LOCAL, LOOP = (
+    type("Local", (Fixed,), {"__qualname__": "f.<locals>.Local", "__module__": HERE})(),
+    [],
+)
 LOOP.append(LOOP)
 
 
 @pytest.mark.parametrize(
     "tree",
-    [LOCAL, LOOP, lambda x: x, jnp.save, Leaf, 2**64, 1j, object(), {Leaf(1): 1}, {1, 2}, jr.key(0), np.array("a"),
-     np.zeros(1, np.float16), np.ma.array([1.0, 2.0]), type("L", (list,), {})()],
+    [
+        LOCAL,
+        LOOP,
+        lambda x: x,
+        jnp.save,
+        Leaf,
+        2**64,
+        1j,
+        object(),
+        {Leaf(1): 1},
+        {1, 2},
+        jr.key(0),
+        np.array("a"),
+        np.zeros(1, np.float16),
+        np.ma.array([1.0, 2.0]),
+        type("L", (list,), {})(),
+    ],
     ids=lambda tree: type(tree).__name__,
-)  # fmt: skip
+)
 def test_what_could_not_be_read_is_not_saved(path, tree):
     path.unlink(missing_ok=True)
     with pytest.raises(InputError, match="cannot be saved"):
@@ -262,7 +387,13 @@ def test_what_could_not_be_read_is_not_saved(path, tree):
     assert not path.exists()
 
 
-SINGLE = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=5)
+SINGLE = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+)
 KEYS = st.recursive(SINGLE, lambda inner: st.lists(inner, max_size=2).map(tuple), max_leaves=3)
 
 
@@ -271,7 +402,8 @@ def arrays(draw):
     shape = draw(st.lists(st.integers(0, 3), max_size=3))
     dtype = np.dtype(draw(st.sampled_from(files._TYPES)))
     flat = np.resize(
-        np.frombuffer(draw(st.binary(max_size=8)) + bytes(8), np.uint8), dtype.itemsize * int(np.prod(shape))
+        np.frombuffer(draw(st.binary(max_size=8)) + bytes(8), np.uint8),
+        dtype.itemsize * int(np.prod(shape)),
     )
     made = (flat % 2 if dtype.kind == "b" else flat).astype(np.uint8).view(dtype).reshape(shape)
     if not shape and draw(st.booleans()):
@@ -326,12 +458,24 @@ def test_arbitrary_bytes(path, data, at):
         files.load(path)
 
 
-WORDS = st.sampled_from([
-    *"array shape kind class fields named items tuple list dict float function value twice a b jax numpy scalar nan uint8 bool".split(),
-    *(name for name in CLASSES if isinstance(name, str)), *FUNCTIONS, "jax.nn:relu", f"{HERE}:Leaf", f"{HERE}:Pair", "optax:EmptyState",
-])  # fmt: skip
+WORDS = st.sampled_from(
+    [
+        *"array shape kind class fields named items tuple list dict float function value twice a b jax numpy scalar nan uint8 bool".split(),
+        *(name for name in CLASSES if isinstance(name, str)),
+        *FUNCTIONS,
+        "jax.nn:relu",
+        f"{HERE}:Leaf",
+        f"{HERE}:Pair",
+        "optax:EmptyState",
+    ]
+)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3) | WORDS,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=3)
+    | WORDS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=10,
 )
@@ -339,7 +483,13 @@ JSON = st.recursive(
 
 def places(node, here=()):
     yield here
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+    for key, value in (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    ):
         yield from places(value, here + (key,))
 
 
@@ -374,7 +524,7 @@ READ = """
 import importlib, pkgutil, sys
 import equinox as eqx
 import metaprior
-from metaprior import files
+from metaprior.system import files
 files.save(sys.argv[2], files.load(sys.argv[1]))
 there = set(sys.modules)
 for package in ("baselines", "heads", "infer", "methods", "nets", "sources"):
@@ -388,7 +538,9 @@ for package in ("baselines", "heads", "infer", "methods", "nets", "sources"):
 def test_a_training_state_is_read_by_a_fresh_process(path, tmp_path):
     spec = metaprior.Spec(1, Gaussian(1))
     method = methods.MAML.init(spec, key=jr.key(0), width=4)
-    fitted = metaprior.fit(method, metaprior.sources.Sinusoid(), key=jr.key(1), steps=2, every=1, batch=2)
+    fitted = metaprior.fit(
+        method, metaprior.sources.Sinusoid(), key=jr.key(1), steps=2, every=1, batch=2
+    )
     files.save(path, fitted)
     assert same(files.load(path), fitted)
     subprocess.run([sys.executable, "-c", READ, path, tmp_path / "again"], check=True, timeout=120)

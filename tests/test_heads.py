@@ -12,7 +12,16 @@ import pytest
 import scoringrules
 from scipy import stats
 
-from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
+from metaprior.heads import (
+    Autoregressive,
+    Categorical,
+    Energy,
+    Flow,
+    Gaussian,
+    Implicit,
+    MixtureDensity,
+    StudentT,
+)
 from metaprior.heads.draws import row_noise
 from metaprior.heads.network import at
 from metaprior.posterior import Mixture, Part, Particles, Pool, Stacked
@@ -42,7 +51,9 @@ def test_samples_follow_the_cdf(head, value, key):
     p = jnp.broadcast_to(params(head, value), (5000, *params(head, value).shape[1:]))
     y = head.sample(p, key=key)
     assert stats.kstest(np.asarray(head.cdf(p, y))[:, 0], "uniform").pvalue > 1e-3
-    np.testing.assert_allclose(np.asarray(-head.log_prob(p, y)).mean(), head.entropy(p)[0], atol=0.05)
+    np.testing.assert_allclose(
+        np.asarray(-head.log_prob(p, y)).mean(), head.entropy(p)[0], atol=0.05
+    )
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -81,23 +92,34 @@ def test_classes(key):
 
 
 def test_labels_that_do_not_exist_have_no_probability():
-    """Below 0 and from the number of classes on; the gradient of labels that do exist is finite beside them."""
+    """Below 0 and from the number of classes on; the gradient of labels that do exist is finite
+    beside them.
+    """
     head, y = Categorical(3), jnp.asarray([[2.0], [-1.0], [3.0]])
     raw = jnp.asarray([[0.1, 0.2, 0.3]] * 3)
     assert np.isfinite(head.log_prob(raw, y)).tolist() == [True, False, False]
     gradient = jax.grad(
-        lambda r: head.risk(r, Data(jnp.zeros((3, 1)), y, jnp.asarray([True, False, False])), key=None)
+        lambda r: head.risk(
+            r, Data(jnp.zeros((3, 1)), y, jnp.asarray([True, False, False])), key=None
+        )
     )(raw)
     assert np.isfinite(gradient).all()
-    mixture = lambda r: Mixture((Part(head, jnp.stack([r, 2 * r]), jnp.zeros(2)),)).log_prob(y)
+
+    def mixture(r):
+        return Mixture((Part(head, jnp.stack([r, 2 * r]), jnp.zeros(2)),)).log_prob(y)
+
     assert np.isfinite(mixture(raw)).tolist() == [True, False, False]
-    slope = jax.grad(lambda r: jnp.where(jnp.asarray([True, False, False]), mixture(r), 0.0).sum())(raw)
+    slope = jax.grad(lambda r: jnp.where(jnp.asarray([True, False, False]), mixture(r), 0.0).sum())(
+        raw
+    )
     assert np.isfinite(slope).all() and (slope[0] != 0).all()
 
 
 @pytest.mark.parametrize("head", HEADS + [Categorical(3)])
 def test_wrong_number_of_raw_outputs_is_named(head):
-    with pytest.raises(ValueError, match=f"reads {head.raw_dim} numbers a point; the network gives 7"):
+    with pytest.raises(
+        ValueError, match=f"reads {head.raw_dim} numbers a point; the network gives 7"
+    ):
         head.params(jnp.zeros((2, 7)))
 
 
@@ -112,12 +134,20 @@ def test_crps_of_one_normal_against_scoringrules():
 def test_mixture_against_scoringrules_and_scipy():
     p = np.array([[[0.0, 1.0]], [[2.0, 0.3]], [[-1.0, 3.0]]])
     weights, y = np.array([0.2, 0.5, 0.3]), 0.7
-    mixture = Mixture((Part(Gaussian(1), jnp.asarray(p)[:, :, None], jnp.log(jnp.asarray(weights))),))
+    mixture = Mixture(
+        (Part(Gaussian(1), jnp.asarray(p)[:, :, None], jnp.log(jnp.asarray(weights))),)
+    )
     each = stats.norm(p[:, 0, 0], p[:, 0, 1])
-    exact = scoringrules.crps_mixnorm(np.array([y]), p[None, :, 0, 0], p[None, :, 0, 1], weights[None])
+    exact = scoringrules.crps_mixnorm(
+        np.array([y]), p[None, :, 0, 0], p[None, :, 0, 1], weights[None]
+    )
     np.testing.assert_allclose(mixture.crps(jnp.asarray([[y]])), exact, rtol=5e-3, atol=1e-3)
-    np.testing.assert_allclose(mixture.log_prob(jnp.asarray([[y]])), np.log(weights @ each.pdf(y)), rtol=1e-5)
-    np.testing.assert_allclose(mixture.cdf(jnp.asarray([[y]])), [[weights @ each.cdf(y)]], rtol=1e-5)
+    np.testing.assert_allclose(
+        mixture.log_prob(jnp.asarray([[y]])), np.log(weights @ each.pdf(y)), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        mixture.cdf(jnp.asarray([[y]])), [[weights @ each.cdf(y)]], rtol=1e-5
+    )
     level = float(weights @ each.cdf(y))
     np.testing.assert_allclose(mixture.quantile(level), [[y]], atol=1e-3)
     mean = weights @ p[:, 0, 0]
@@ -131,7 +161,9 @@ def test_mixture_against_scoringrules_and_scipy():
 
 
 def test_information_is_that_of_enumeration():
-    """Mutual information of two equally likely functions for classes: entropy of the mean less mean entropy."""
+    """Mutual information of two equally likely functions for classes: entropy of the mean less mean
+    entropy.
+    """
     logits = jnp.asarray([[[2.0, 0.0]], [[0.0, 2.0]]])
     mixture = Mixture((Part(Categorical(2), logits, jnp.zeros(2)),))
     p = jax.nn.softmax(logits)[:, 0]
@@ -141,19 +173,32 @@ def test_information_is_that_of_enumeration():
 
 # ---- heads with arrays of their own, or known through fixed draws ----
 
-# name, head, and how far each may be off: mean (in standard deviations), variance (share), entropy (nats), cdf.
-# The bounds are those of the docstrings; one outcome is quadrature on a grid, several are 256 or 512 even points.
+# name, head, and how far each may be off: mean (in standard deviations), variance (share), entropy
+# (nats), cdf. The bounds are those of the docstrings; one outcome is quadrature on a grid, several
+# are 256 or 512 even points.
 SHAPES = {
     "mixture": (lambda key: MixtureDensity(3), 1e-3, 1e-3, 0.01, 1e-3),
     "mixture of 2": (lambda key: MixtureDensity(3, 2), 1e-3, 1e-3, 0.02, 1e-3),
-    "autoregressive": (lambda key: Autoregressive.init(1, inner=MixtureDensity(2), key=key), 1e-3, 0.01, 0.01, 5e-3),
+    "autoregressive": (
+        lambda key: Autoregressive.init(1, inner=MixtureDensity(2), key=key),
+        1e-3,
+        0.01,
+        0.01,
+        5e-3,
+    ),
     "autoregressive of 2": (lambda key: Autoregressive.init(2, key=key), 0.02, 0.03, 0.02, 0.02),
     "flow": (lambda key: Flow.init(1, key=key), 1e-3, 0.01, 0.02, 1e-3),
     "flow of 2": (lambda key: Flow.init(2, key=key), 0.03, 0.1, 0.05, 0.03),
     "energy": (lambda key: Energy.init(1, key=key), 2e-3, 2e-3, 1e-3, 2e-3),
     "energy of 2": (lambda key: Energy.init(2, key=key), 0.01, 0.02, 0.01, 0.02),
     "implicit": (lambda key: Implicit.init(1, key=key), None, None, None, 5e-3),
-    "implicit of 2": (lambda key: Implicit.init(2, objective="adversarial", key=key), None, None, None, 0.02),
+    "implicit of 2": (
+        lambda key: Implicit.init(2, objective="adversarial", key=key),
+        None,
+        None,
+        None,
+        0.02,
+    ),
 }
 QUICK = ["mixture", "mixture of 2", "autoregressive of 2", "flow", "energy", "implicit"]
 SHAPED = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SHAPES]
@@ -167,8 +212,13 @@ def shaken(name):
     head = SHAPES[name][0](jr.key(0))
     arrays, rest = eqx.partition(head, eqx.is_inexact_array)
     random = np.random.default_rng(0)
-    move = lambda a: jnp.asarray(1.5 * np.asarray(a) + 0.1 * random.normal(size=a.shape), a.dtype)
-    return eqx.combine(jax.tree.map(move, arrays), rest), 0.7 * jr.normal(jr.key(1), (3, head.raw_dim))
+
+    def move(a):
+        return jnp.asarray(1.5 * np.asarray(a) + 0.1 * random.normal(size=a.shape), a.dtype)
+
+    return eqx.combine(jax.tree.map(move, arrays), rest), 0.7 * jr.normal(
+        jr.key(1), (3, head.raw_dim)
+    )
 
 
 @eqx.filter_jit
@@ -176,9 +226,13 @@ def look(head, raw):
     """All that a head says, and the same by sums over a fine grid around its mean."""
     params, p = head.params(raw), head.y_dim
     out = {"mean": head.mean(params), "variance": head.variance(params)}
-    out["drawn"] = head.sample(jnp.broadcast_to(params[:, None], (3, DRAWN, *params.shape[1:])), key=jr.key(3))
+    out["drawn"] = head.sample(
+        jnp.broadcast_to(params[:, None], (3, DRAWN, *params.shape[1:])), key=jr.key(3)
+    )
     out["below"] = head.cdf(params[:, None], out["drawn"])
-    out["back"] = jax.vmap(lambda level: head.cdf(params, head.quantile(params, level)))(jnp.asarray(LEVELS))
+    out["back"] = jax.vmap(lambda level: head.cdf(params, head.quantile(params, level)))(
+        jnp.asarray(LEVELS)
+    )
     if not head.density:
         return out
     t = jnp.linspace(-12.0, 12.0, 4001) if p == 1 else jnp.linspace(-5.0, 5.0, 601)
@@ -190,8 +244,15 @@ def look(head, raw):
     log_p = head.log_prob(params, y)
     share = jnp.exp(log_p) * jnp.stack([cell[index[:, j], :, j] for j in range(p)]).prod(0)
     center = (share[..., None] * y).sum(0)
-    exact = {"mass": share.sum(0), "mean": center, "variance": (share[..., None] * (y - center) ** 2).sum(0)}
-    return out | {"exact": exact | {"entropy": -(share * log_p).sum(0)}, "entropy": head.entropy(params)}
+    exact = {
+        "mass": share.sum(0),
+        "mean": center,
+        "variance": (share[..., None] * (y - center) ** 2).sum(0),
+    }
+    return out | {
+        "exact": exact | {"entropy": -(share * log_p).sum(0)},
+        "entropy": head.entropy(params),
+    }
 
 
 @functools.cache
@@ -203,7 +264,8 @@ def seen(name):
 def test_moments_are_those_of_the_density(name):
     got, (_, mean, variance, entropy, _) = seen(name), SHAPES[name]
     exact = got["exact"]
-    # the grid's own error: 1e-4 in one dimension, up to 7e-4 with 601 points an axis (a coupled flow; 1.6e-3 with 301)
+    # the grid's own error: 1e-4 in one dimension, up to 7e-4 with 601 points an axis (a coupled
+    # flow; 1.6e-3 with 301)
     np.testing.assert_allclose(exact["mass"], 1.0, atol=1e-3)
     scale = np.sqrt(exact["variance"])
     np.testing.assert_allclose((got["mean"] - exact["mean"]) / scale, 0.0, atol=mean)
@@ -213,25 +275,36 @@ def test_moments_are_those_of_the_density(name):
 
 @pytest.mark.parametrize("name", SHAPED)
 def test_shaped_samples_follow_the_cdf(name):
-    """Kolmogorov's 0.1 % bound of 1.95 / sqrt(n) for the samples, and the head's own bound for its cdf."""
+    """Kolmogorov's 0.1 % bound of 1.95 / sqrt(n) for the samples, and the head's own bound for its
+    cdf.
+    """
     got, off = seen(name), SHAPES[name][-1]
     for share in np.moveaxis(got["below"], 1, -1).reshape(-1, DRAWN):
         assert stats.kstest(share, "uniform").statistic < 1.95 / DRAWN**0.5 + off
     scale = np.sqrt(got["variance"])
-    np.testing.assert_allclose((got["mean"] - got["drawn"].mean(1)) / scale, 0.0, atol=0.03 + 4 / DRAWN**0.5)
+    np.testing.assert_allclose(
+        (got["mean"] - got["drawn"].mean(1)) / scale, 0.0, atol=0.03 + 4 / DRAWN**0.5
+    )
     # the variance of a sample variance with kurtosis up to 6
-    np.testing.assert_allclose(got["variance"] / got["drawn"].var(1), 1.0, atol=0.1 + 4 * (5 / DRAWN) ** 0.5)
+    np.testing.assert_allclose(
+        got["variance"] / got["drawn"].var(1), 1.0, atol=0.1 + 4 * (5 / DRAWN) ** 0.5
+    )
 
 
 @pytest.mark.parametrize("name", SHAPED)
 def test_shaped_quantile_inverts_the_cdf(name):
-    np.testing.assert_allclose(seen(name)["back"], np.broadcast_to(LEVELS[:, None, None], seen(name)["back"].shape),
-                               atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(
+        seen(name)["back"],
+        np.broadcast_to(LEVELS[:, None, None], seen(name)["back"].shape),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("name", SHAPED)
 def test_gradients_of_gradients_are_finite(name):
-    """Two inner steps on the raw outputs, differentiated through, with outcomes and outputs far out as well."""
+    """Two inner steps on the raw outputs, differentiated through, with outcomes and outputs far out
+    as well.
+    """
     head, raw = shaken(name)
     arrays, rest = eqx.partition(head, eqx.is_inexact_array)
     y = jnp.asarray([0.0, 1.0, -30.0, 1000.0])[:, None] * jnp.ones(head.y_dim)
@@ -240,7 +313,10 @@ def test_gradients_of_gradients_are_finite(name):
     def gradients(arrays, raw):
         def outer(arrays, raw):
             own = eqx.combine(arrays, rest)
-            risk = lambda r: own.loss(own.params(r), y, key=jr.key(4)).mean()
+
+            def risk(r):
+                return own.loss(own.params(r), y, key=jr.key(4)).mean()
+
             for _ in range(2):
                 raw = raw - 0.01 * jax.grad(risk)(raw)
             return risk(raw)
@@ -253,12 +329,19 @@ def test_gradients_of_gradients_are_finite(name):
         assert np.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize("name", ["mixture of 2", "autoregressive of 2", "flow", "energy", "implicit"])
+@pytest.mark.parametrize(
+    "name", ["mixture of 2", "autoregressive of 2", "flow", "energy", "implicit"]
+)
 def test_particles_lead(name, key):
-    """Parameters of several particles against outcomes of one, as `Mixture` calls it, are one particle after another."""
+    """Parameters of several particles against outcomes of one, as `Mixture` calls it, are one
+    particle after another.
+    """
     head, _ = shaken(name)
     raw, y = jr.normal(key, (4, 3, head.raw_dim)), jr.normal(key, (3, head.y_dim))
-    say = lambda params, y: [head.cdf(params, y)] + ([head.log_prob(params, y)] if head.density else [])
+
+    def say(params, y):
+        return [head.cdf(params, y)] + ([head.log_prob(params, y)] if head.density else [])
+
     together = jax.jit(lambda raw: say(head.params(raw), y[None]))(raw)
     alone = jax.jit(jax.vmap(lambda r: say(head.params(r), y)))(raw)
     for a, b in zip(together, alone):
@@ -268,9 +351,15 @@ def test_particles_lead(name, key):
 @pytest.mark.parametrize("name", ["mixture", "autoregressive of 2", "flow", "energy", "implicit"])
 def test_double_precision(name, x64):
     head, raw = shaken(name)
-    out = jax.eval_shape(lambda r: (head.mean(head.params(r)), head.sample(head.params(r), key=jr.key(0)),
-                                    head.loss(head.params(r), head.mean(head.params(r)), key=jr.key(0)),
-                                    head.quantile(head.params(r), 0.5)), raw)  # fmt: skip
+    out = jax.eval_shape(
+        lambda r: (
+            head.mean(head.params(r)),
+            head.sample(head.params(r), key=jr.key(0)),
+            head.loss(head.params(r), head.mean(head.params(r)), key=jr.key(0)),
+            head.quantile(head.params(r), 0.5),
+        ),
+        raw,
+    )
     assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype("float64")}
 
 
@@ -279,11 +368,15 @@ def test_mixture_density_against_scipy():
     params = jnp.asarray([[[np.log(0.3), -1.0, 0.5], [np.log(0.7), 2.0, 1.5]]])
     each, weights = stats.norm([-1.0, 2.0], [0.5, 1.5]), np.array([0.3, 0.7])
     y = jnp.asarray([[0.4]])
-    np.testing.assert_allclose(head.log_prob(params, y), np.log([weights @ each.pdf(0.4)]), rtol=1e-5)
+    np.testing.assert_allclose(
+        head.log_prob(params, y), np.log([weights @ each.pdf(0.4)]), rtol=1e-5
+    )
     np.testing.assert_allclose(head.cdf(params, y), [[weights @ each.cdf(0.4)]], rtol=1e-5)
     np.testing.assert_allclose(head.quantile(params, float(weights @ each.cdf(0.4))), y, atol=1e-4)
     np.testing.assert_allclose(head.mean(params), [[1.1]], rtol=1e-5)
-    np.testing.assert_allclose(head.variance(params), [[0.3 * 0.25 + 0.7 * 2.25 + 0.21 * 9.0]], rtol=1e-5)
+    np.testing.assert_allclose(
+        head.variance(params), [[0.3 * 0.25 + 0.7 * 2.25 + 0.21 * 9.0]], rtol=1e-5
+    )
 
 
 def test_components_start_apart():
@@ -291,7 +384,9 @@ def test_components_start_apart():
     head = MixtureDensity(4)
     start = head.params(jnp.zeros((1, head.raw_dim)))[0, :, 1]
     assert np.diff(start).min() > 0.3 and abs(float(start.mean())) < 1e-5
-    slope = jax.grad(lambda raw: head.log_prob(head.params(raw), jnp.ones((1, 1))).sum())(jnp.zeros((1, 12)))
+    slope = jax.grad(lambda raw: head.log_prob(head.params(raw), jnp.ones((1, 1))).sum())(
+        jnp.zeros((1, 12))
+    )
     assert len(np.unique(np.asarray(slope.reshape(4, 3)[:, 1]).round(6))) == 4
 
 
@@ -304,7 +399,9 @@ def test_coupling_layers_have_the_stated_slopes():
     def check(z):
         y = head._from_base(params, z)
         back, log_slope = head._to_base(params, y)
-        jacobian = jax.vmap(jax.vmap(jax.jacfwd(lambda y, q: head._to_base(q, y)[0])), in_axes=(0, None))(y, params)
+        jacobian = jax.vmap(
+            jax.vmap(jax.jacfwd(lambda y, q: head._to_base(q, y)[0])), in_axes=(0, None)
+        )(y, params)
         return back, log_slope, jnp.linalg.slogdet(jacobian)[1]
 
     back, log_slope, exact = check(z)
@@ -323,7 +420,9 @@ def test_energy_score_is_the_crps():
 
 
 def test_noise_contrastive_loss_tends_to_the_density(key):
-    """With much noise the mean loss of several outcomes is -log p, up to the error of the normaliser."""
+    """With much noise the mean loss of several outcomes is -log p, up to the error of the
+    normaliser.
+    """
     head, raw = shaken("energy of 2")
     many = dataclasses.replace(head, noise=2000)
     params, y = many.params(raw), jr.normal(key, (3, 2))
@@ -338,15 +437,26 @@ def test_an_adversary_trains_both_and_neither_the_other():
     y, key = jnp.ones((3, 2)), jr.key(7)
 
     def loss(generator, discriminator, raw):
-        own = eqx.tree_at(lambda h: (h.generator, h.discriminator), head, (generator, discriminator))
+        own = eqx.tree_at(
+            lambda h: (h.generator, h.discriminator), head, (generator, discriminator)
+        )
         return own.loss(own.params(raw), y, key=key).sum()
 
-    split = [eqx.partition(net, eqx.is_inexact_array) for net in (head.generator, head.discriminator)]
-    whole = lambda g, d, r: loss(eqx.combine(g, split[0][1]), eqx.combine(d, split[1][1]), r)
+    split = [
+        eqx.partition(net, eqx.is_inexact_array) for net in (head.generator, head.discriminator)
+    ]
+
+    def whole(g, d, r):
+        return loss(eqx.combine(g, split[0][1]), eqx.combine(d, split[1][1]), r)
+
     slopes = jax.jit(jax.grad(whole, argnums=(0, 1, 2)))(split[0][0], split[1][0], raw)
     assert all((np.asarray(leaf) != 0).any() for leaf in jax.tree.leaves(slopes))
-    drawn = lambda g, r: _generated(eqx.combine(g, split[0][1]), head, r, key)
-    judge = lambda y: -jax.nn.softplus(-_judged(head, raw, y))
+
+    def drawn(g, r):
+        return _generated(eqx.combine(g, split[0][1]), head, r, key)
+
+    def judge(y):
+        return -jax.nn.softplus(-_judged(head, raw, y))
 
     def fooling(g, r):  # -log D of what is generated, D a constant
         return -judge(drawn(g, r)).mean(0).sum()
@@ -367,10 +477,15 @@ def _judged(head, raw, y):
 
 @pytest.mark.parametrize("name", ["implicit", "autoregressive of 2"])
 def test_members_keep_their_own_head(name, key):
-    """A stack of posteriors whose heads hold arrays is the mixture of its members, also across jit and vmap."""
+    """A stack of posteriors whose heads hold arrays is the mixture of its members, also across jit
+    and vmap.
+    """
     head, raw = shaken(name)
     x, dim = jnp.ones((2, 1)), head.y_dim
-    single = lambda k: Particles(jr.normal(k, (2, raw.shape[1])), lambda w, x: x * w, SHAPES[name][0](k))
+
+    def single(k):
+        return Particles(jr.normal(k, (2, raw.shape[1])), lambda w, x: x * w, SHAPES[name][0](k))
+
     keys, y = jr.split(key, 2), jnp.full((2, dim), 0.1)
 
     @eqx.filter_jit
@@ -386,7 +501,9 @@ def test_members_keep_their_own_head(name, key):
 
 
 def test_information_of_several_outcomes():
-    """Two equally likely normal vectors far apart in one outcome say one bit, though each outcome's spread is shared."""
+    """Two equally likely normal vectors far apart in one outcome say one bit, though each outcome's
+    spread is shared.
+    """
     params = jnp.asarray([[[[-3.0, 1.0], [0.0, 1.0]]], [[[3.0, 1.0], [0.0, 1.0]]]])  # (2, 1, 2, 2)
     mixture = Mixture((Part(Gaussian(2), params, jnp.zeros(2)),))
     grid = np.linspace(-12, 12, 20001)

@@ -38,16 +38,26 @@ def packed(root: Path) -> Path:
 def test_flat_folders_and_their_zip(tmp_path):
     root = folders(tmp_path / "mine", ["ant", "bee"])
     flat, zipped = read_classes(root), read_classes(packed(root))
-    assert flat.pixels.shape == (6, 8, 8, 1) and flat.names == ("ant", "bee") and flat.split == ("", "")
-    assert zipped.names == ("mine/ant", "mine/bee") and zipped.group == ("", "")  # one folder around all is no group
+    assert (
+        flat.pixels.shape == (6, 8, 8, 1)
+        and flat.names == ("ant", "bee")
+        and flat.split == ("", "")
+    )
+    assert zipped.names == ("mine/ant", "mine/bee") and zipped.group == (
+        "",
+        "",
+    )  # one folder around all is no group
     np.testing.assert_array_equal(flat.pixels, zipped.pixels)
     np.testing.assert_array_equal(flat.label, [0, 0, 0, 1, 1, 1])
     assert flat.pixels[4, 0, 0, 0] == 11
 
 
 def test_omniglots_layout_has_alphabets_and_splits(tmp_path):
-    names = ["images_background/Greek/character01", "images_background/Greek/character02",
-             "images_evaluation/Tibetan/character01"]  # fmt: skip
+    names = [
+        "images_background/Greek/character01",
+        "images_background/Greek/character02",
+        "images_evaluation/Tibetan/character01",
+    ]
     images = read_classes(folders(tmp_path, names, mode="1"), 4)
     assert images.group == ("images_background/Greek",) * 2 + ("images_evaluation/Tibetan",)
     assert images.split == ("train", "train", "test")
@@ -71,7 +81,10 @@ def mini(root: Path, rows: dict[str, str]) -> Path:
 def test_tables_of_file_names(tmp_path):
     root = mini(
         tmp_path,
-        {"train.csv": "filename,label\na1.jpg,a\na2.jpg,a\nb1.jpg,b\n", "test.csv": "filename,label\nc1.jpg,c\n"},
+        {
+            "train.csv": "filename,label\na1.jpg,a\na2.jpg,a\nb1.jpg,b\n",
+            "test.csv": "filename,label\nc1.jpg,c\n",
+        },
     )
     images = read_classes(root)
     assert images.names == ("a", "b", "c") and images.split == ("train", "train", "test")
@@ -81,13 +94,22 @@ def test_tables_of_file_names(tmp_path):
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"train.csv": "file,label\na1.jpg,a\n"}, r"train.csv: has the columns file, label; it needs filename and label"),
-        ({"train.csv": "filename,label\na1.jpg,a\nz.jpg,b\n"}, r"train.csv: row 3 names 'z.jpg', which is not in images"),
-        ({"train.csv": "filename,label\na1.jpg,a\n", "val.csv": "filename,label\na2.jpg,a\n"}, r"val.csv: row 2: class a is also in train.csv"),
+        (
+            {"train.csv": "file,label\na1.jpg,a\n"},
+            r"train.csv: has the columns file, label; it needs filename and label",
+        ),
+        (
+            {"train.csv": "filename,label\na1.jpg,a\nz.jpg,b\n"},
+            r"train.csv: row 3 names 'z.jpg', which is not in images",
+        ),
+        (
+            {"train.csv": "filename,label\na1.jpg,a\n", "val.csv": "filename,label\na2.jpg,a\n"},
+            r"val.csv: row 2: class a is also in train.csv",
+        ),
         ({"train.csv": "filename,label\na1.jpg,a\na2.jpg,a\n"}, "holds one class only"),
         ({"train.csv": "filename,label\n"}, "train.csv: has no rows"),
     ],
-)  # fmt: skip
+)
 def test_tables_that_do_not_match(tmp_path, tables, message):
     with pytest.raises(InputError, match=message):
         read_classes(mini(tmp_path, tables))
@@ -121,7 +143,9 @@ def test_images_of_several_sizes_are_made_alike_and_it_is_said(tmp_path):
 
 
 def test_archives_that_point_outside_are_refused(tmp_path):
-    for i, name in enumerate(("../out/a.png", "/etc/a.png", "a/../../b.png", "C:/a.png", "..\\out\\a.png")):
+    for i, name in enumerate(
+        ("../out/a.png", "/etc/a.png", "a/../../b.png", "C:/a.png", "..\\out\\a.png")
+    ):
         path = tmp_path / f"{i}.zip"
         with zipfile.ZipFile(path, "w") as file:
             file.writestr(name, b"")
@@ -163,30 +187,46 @@ def test_arrays(tmp_path):
     pixels = np.zeros((4, 6, 6), np.uint8)
     plain = read_classes(write_npz(tmp_path / "a.npz", images=pixels, label=np.array([3, 3, 5, 5])))
     assert plain.names == ("3", "5") and plain.pixels.shape == (4, 6, 6, 1)
-    floats = read_classes(write_npz(tmp_path / "f.npz", images=pixels + 0.5, label=np.array(["x", "x", "y", "y"])), 3)
-    assert floats.names == ("x", "y") and floats.pixels.shape == (4, 3, 3, 1) and floats.pixels.max() == 128
+    floats = read_classes(
+        write_npz(tmp_path / "f.npz", images=pixels + 0.5, label=np.array(["x", "x", "y", "y"])), 3
+    )
+    assert (
+        floats.names == ("x", "y")
+        and floats.pixels.shape == (4, 3, 3, 1)
+        and floats.pixels.max() == 128
+    )
     with pytest.raises(InputError, match="should hold the arrays images and label"):
         read_classes(write_npz(tmp_path / "b.npz", images=pixels))
     with pytest.raises(InputError, match=r"label has shape \(3,\); there are 4 images"):
         read_classes(write_npz(tmp_path / "c.npz", images=pixels, label=np.arange(3)))
     with pytest.raises(InputError, match="holds Python objects"):
-        read_classes(write_npz(tmp_path / "d.npz", images=pixels, label=np.array([1, "a", None, 2], dtype=object)))
+        read_classes(
+            write_npz(
+                tmp_path / "d.npz", images=pixels, label=np.array([1, "a", None, 2], dtype=object)
+            )
+        )
     for wrong, said in (
         (pixels - 7.0, "float64 from -7 to -7"),
         (pixels.astype(int) + 256, "from 256 to 256"),
         (pixels * np.nan, "nan"),
     ):
-        with pytest.raises(InputError, match=f"are bytes, or numbers from 0 to 1 or from 0 to 255; got .*{said}"):
+        with pytest.raises(
+            InputError, match=f"are bytes, or numbers from 0 to 1 or from 0 to 255; got .*{said}"
+        ):
             read_classes(write_npz(tmp_path / "e.npz", images=wrong, label=np.arange(4)))
 
 
 def test_an_array_that_says_it_is_larger_than_its_file_is_not_allocated(tmp_path):
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**7, 100, 100)})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (10**7, 100, 100)}
+    )
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
         file.writestr("images.npy", header.getvalue() + b"\0" * 100)
         file.writestr("label.npy", header.getvalue())
-    with pytest.raises(InputError, match="images says it has 100000000000 bytes, more than the file holds"):
+    with pytest.raises(
+        InputError, match="images says it has 100000000000 bytes, more than the file holds"
+    ):
         read_classes(tmp_path / "a.npz")
 
 
@@ -205,14 +245,20 @@ def test_celebas_layout(tmp_path):
     assert found.names == ("Smiling", "Hat") and found.pixels.shape == (2, 4, 4, 3)
     np.testing.assert_array_equal(found.values, [[True, False], [False, True]])
     picture(tmp_path / "img_align_celeba" / "3.jpg", size=(10, 12), mode="RGB")
-    assert "1 image without a line in list_attr_celeba.txt left out" in read_attributes(tmp_path, 4).remarks
+    assert (
+        "1 image without a line in list_attr_celeba.txt left out"
+        in read_attributes(tmp_path, 4).remarks
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("3" + CELEBA[1:], "line 1 says 3 images; there are 2 lines"),
-        (CELEBA.replace("2.jpg", "7.jpg"), r"names 7.jpg, which is not in the folder \(1 of 2 images are not\)"),
+        (
+            CELEBA.replace("2.jpg", "7.jpg"),
+            r"names 7.jpg, which is not in the folder \(1 of 2 images are not\)",
+        ),
         (CELEBA.replace("1.jpg 1 -1", "1.jpg 1"), "line 3 has 1 values; there are 2 attributes"),
         (CELEBA.replace("1.jpg 1", "1.jpg 0"), "line 3: a value is 1 or -1; got '0'"),
         (CELEBA.replace("2.jpg", "1.jpg"), "line 4 names 1.jpg again"),
@@ -231,11 +277,17 @@ def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path):
     table = tmp_path / "list_attr_celeba.txt"
     table.write_text("3\nx y z\nb/1 2.png -1 1 1\nb/0.png -1 1 -1\na/0.png 1 1 1\n")
     found = read_attributes(tmp_path)
-    assert found.pixels[:, 0, 0, 0].tolist() == [3, 2, 1] and found.values[0].tolist() == [False, True, True]
+    assert found.pixels[:, 0, 0, 0].tolist() == [3, 2, 1] and found.values[0].tolist() == [
+        False,
+        True,
+        True,
+    ]
     table.write_text("1\nx y z\n1 2.png 1 1 1\n")  # one of this name: its folder may be left out
     assert read_attributes(tmp_path).pixels[0, 0, 0, 0] == 3
     table.write_text("1\nx y z\n0.png 1 1 1\n")
-    with pytest.raises(InputError, match=r"names 0.png, which is in several folders \(a/0.png, b/0.png\)"):
+    with pytest.raises(
+        InputError, match=r"names 0.png, which is in several folders \(a/0.png, b/0.png\)"
+    ):
         read_attributes(tmp_path)
     table.write_text("2\nx y z\n1 2.png 1 1 1\nb/1 2.png 1 1 1\n")
     with pytest.raises(InputError, match=r"several lines name b/1 2.png"):
@@ -250,7 +302,9 @@ def test_attributes_without_a_table(tmp_path):
         read_attributes(folders(tmp_path, ["a"]))
     pixels = np.zeros((3, 6, 6, 3), np.uint8)
     flags = np.array([True, False, True])
-    found = read_attributes(write_npz(tmp_path / "a.npz", images=pixels, hat=flags, other=np.arange(5)))
+    found = read_attributes(
+        write_npz(tmp_path / "a.npz", images=pixels, hat=flags, other=np.arange(5))
+    )
     assert found.names == ("hat",) and found.values.shape == (3, 1)
     with pytest.raises(InputError, match="holds no attributes"):
         read_attributes(write_npz(tmp_path / "b.npz", images=pixels, hat=np.arange(3)))
@@ -300,8 +354,16 @@ def test_arrays_without_a_name_or_with_channels_in_front(tmp_path):
 
 def test_pixels_of_any_type_and_with_opacity(tmp_path):
     rows = np.random.default_rng(0).integers(0, 256, (4, 8, 6, 3), np.uint8)
-    read = lambda images: read_classes(write_npz(tmp_path / "a.npz", images=images, label=np.arange(4))).pixels
-    for same in (rows.astype(float), rows.astype(np.int64), rows / 255, (rows / 255).astype(np.float32)):
+
+    def read(images):
+        return read_classes(write_npz(tmp_path / "a.npz", images=images, label=np.arange(4))).pixels
+
+    for same in (
+        rows.astype(float),
+        rows.astype(np.int64),
+        rows / 255,
+        (rows / 255).astype(np.float32),
+    ):
         np.testing.assert_array_equal(read(same), rows)
     binary = rows > 127
     for same in (binary, binary.astype(np.uint8), binary.astype(int)):
@@ -312,12 +374,16 @@ def test_pixels_of_any_type_and_with_opacity(tmp_path):
     np.testing.assert_array_equal(found[1:, :4], rows[1:, :4])
     assert (found[:, 4:] == 255).all()
     np.testing.assert_array_equal(found[0, 0, 0], np.rint(0.2 * rows[0, 0, 0] + 0.8 * 255))
-    np.testing.assert_array_equal(read(np.moveaxis(np.concatenate([rows, opacity], -1), -1, 1)), found)
+    np.testing.assert_array_equal(
+        read(np.moveaxis(np.concatenate([rows, opacity], -1), -1, 1)), found
+    )
 
 
 def test_views_in_arrays(tmp_path):
     pixels = np.zeros((3, 4, 6, 6), np.uint8)
-    views = read_views(write_npz(tmp_path / "v.npz", views=pixels, name=np.array(["a", "b", "c"])), 3)
+    views = read_views(
+        write_npz(tmp_path / "v.npz", views=pixels, name=np.array(["a", "b", "c"])), 3
+    )
     assert views.pixels.shape == (3, 4, 3, 3, 1) and views.names == ("a", "b", "c")
     with pytest.raises(InputError, match=r"name has shape \(2,\); it should have 3 entries"):
         read_views(write_npz(tmp_path / "w.npz", views=pixels, name=np.array(["a", "b"])))
@@ -339,4 +405,6 @@ def test_the_packed_omniglot_is_the_archive_at_28_pixels(data):
     whole = read_classes(data / "omniglot28.npz")
     one = small.names.index("images_background_small1/Greek/character03")
     same = whole.names.index("images_background/Greek/character03")
-    np.testing.assert_array_equal(255 - small.pixels[small.label == one], whole.pixels[whole.label == same])
+    np.testing.assert_array_equal(
+        255 - small.pixels[small.label == one], whole.pixels[whole.label == same]
+    )

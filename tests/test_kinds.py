@@ -1,4 +1,6 @@
-"""A file whose checksum is right may still hold anything: each field must be of the kind that its class says."""
+"""A file whose checksum is right may still hold anything: each field must be of the kind that its
+class says.
+"""
 
 import copy
 import json
@@ -13,24 +15,57 @@ import pytest
 from jaxtyping import Array, Float
 
 import metaprior
-from metaprior import files
 from metaprior.errors import InputError
 from metaprior.heads import Gaussian
-from metaprior.kinds import fits
 from metaprior.posterior import AbstractHead
+from metaprior.system import files
+from metaprior.system.kinds import fits
 
 FIT = [
-    (1, int), (1, float), (True, bool), (np.ones(3), float), (jnp.ones(3), int), (None, float), ("a", str), (None, str | None),
-    (jnp.ones(2), Float[Array, "n"]), (np.ones(2), np.ndarray), (0.5, Float[Array, ""] | float), ("x", Literal["x", 1]),
-    ((1, "a"), tuple[int, str]), ((1, 2, 3), tuple[int, ...]), ((), tuple[int, ...]), ([1], list[int]), ({"a": 1}, dict[str, int]),
-    (jax.nn.relu, Callable), (jax.nn.relu, Callable[[int], int]), (Gaussian(1), AbstractHead), (object(), "anything"),
-]  # fmt: skip
+    (1, int),
+    (1, float),
+    (True, bool),
+    (np.ones(3), float),
+    (jnp.ones(3), int),
+    (None, float),
+    ("a", str),
+    (None, str | None),
+    (jnp.ones(2), Float[Array, "n"]),
+    (np.ones(2), np.ndarray),
+    (0.5, Float[Array, ""] | float),
+    ("x", Literal["x", 1]),
+    ((1, "a"), tuple[int, str]),
+    ((1, 2, 3), tuple[int, ...]),
+    ((), tuple[int, ...]),
+    ([1], list[int]),
+    ({"a": 1}, dict[str, int]),
+    (jax.nn.relu, Callable),
+    (jax.nn.relu, Callable[[int], int]),
+    (Gaussian(1), AbstractHead),
+    (object(), "anything"),
+]
 ODD = [
-    ("1", int), (0.5, int), (1, bool), (1, str), (None, str), ([1], float), ("x", Float[Array, "n"]), (1, Literal["x", True]),
-    ((1, 2), tuple[int, str]), ((1,), tuple[int, str]), ([1, 2], tuple[int, ...]), ((1, "a"), tuple[int, ...]), ((1,), list[int]),
-    (["a"], list[int]), ({1: 1}, dict[str, int]), (1, Callable), ("tanh", Callable[[int], int]), ("x", AbstractHead),
-    (None, AbstractHead), (1, str | list[str] | None),
-]  # fmt: skip
+    ("1", int),
+    (0.5, int),
+    (1, bool),
+    (1, str),
+    (None, str),
+    ([1], float),
+    ("x", Float[Array, "n"]),
+    (1, Literal["x", True]),
+    ((1, 2), tuple[int, str]),
+    ((1,), tuple[int, str]),
+    ([1, 2], tuple[int, ...]),
+    ((1, "a"), tuple[int, ...]),
+    ((1,), list[int]),
+    (["a"], list[int]),
+    ({1: 1}, dict[str, int]),
+    (1, Callable),
+    ("tanh", Callable[[int], int]),
+    ("x", AbstractHead),
+    (None, AbstractHead),
+    (1, str | list[str] | None),
+]
 
 
 @pytest.mark.parametrize("value, hint", FIT, ids=range(len(FIT)))
@@ -56,7 +91,9 @@ def modules(node, path=()):
 
 
 def test_no_field_of_a_prior_may_hold_something_else(fitted, tmp_path):
-    """One field of each class after another holds a list of text, and each fact about the fit a number."""
+    """One field of each class after another holds a list of text, and each fact about the fit a
+    number.
+    """
     data, size = files._checked(fitted / "run" / "prior")
     header, blob = json.loads(data[files._START :][:size]), data[files._START + size :]
     seen = set()

@@ -12,8 +12,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-import metaprior.lowering
-from metaprior.fit import _draw
+import metaprior.system.lowering
+from metaprior.training import _draw
 
 SYMMETRIC = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
 SYMMETRIC = (SYMMETRIC @ SYMMETRIC.swapaxes(-1, -2) + np.eye(4)).astype(np.float32)
@@ -28,8 +28,14 @@ ASKED = {
     ),
     "lu": (jnp.linalg.solve, np.linalg.solve),
     "eigh": (lambda a, b: jnp.linalg.eigh(a)[0], lambda a, b: np.linalg.eigh(a)[0]),
-    "svd": (lambda a, b: jnp.linalg.svd(b, compute_uv=False), lambda a, b: np.linalg.svd(b, compute_uv=False)),
-    "householder_product": (lambda a, b: jnp.abs(jnp.linalg.qr(b)[1]), lambda a, b: np.abs(np.linalg.qr(b)[1])),
+    "svd": (
+        lambda a, b: jnp.linalg.svd(b, compute_uv=False),
+        lambda a, b: np.linalg.svd(b, compute_uv=False),
+    ),
+    "householder_product": (
+        lambda a, b: jnp.abs(jnp.linalg.qr(b)[1]),
+        lambda a, b: np.abs(np.linalg.qr(b)[1]),
+    ),
 }
 
 
@@ -52,7 +58,7 @@ def test_products_are_full_float32_unless_chosen(chosen, precision):
 
 
 def test_every_primitive_is_asked():
-    assert set(ASKED) == set(metaprior.lowering.PRIMITIVES)
+    assert set(ASKED) == set(metaprior.system.lowering.PRIMITIVES)
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -72,7 +78,10 @@ def test_values_are_those_of_single_matrices(name, batch):
 
 def test_matrices_without_rows_have_factors_without_rows():
     """As of a posterior that has seen nothing."""
-    solve = lambda a, b: jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(a), b, lower=True)
+
+    def solve(a, b):
+        return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(a), b, lower=True)
+
     assert jax.jit(jax.vmap(solve))(jnp.zeros((3, 0, 0)), jnp.zeros((3, 0, 2))).shape == (3, 0, 2)
 
 
@@ -103,10 +112,16 @@ def test_a_matrix_without_a_factor_spoils_no_other():
 @pytest.mark.parametrize("batch", [(), (7,), (2, 7)])
 def test_lapack_sees_single_matrices(batch):
     a = jax.ShapeDtypeStruct((*batch, 6, 6), jnp.float32)
-    text = jax.jit(lambda a: jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(a), a)).lower(a).as_text()
+    text = (
+        jax.jit(lambda a: jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(a), a))
+        .lower(a)
+        .as_text()
+    )
     calls = [line for line in text.splitlines() if "@lapack_" in line]
     assert len(calls) == 2
-    assert all("tensor<6x6xf32>" in line and not re.search(r"tensor<\d+x6x6x", line) for line in calls)
+    assert all(
+        "tensor<6x6xf32>" in line and not re.search(r"tensor<\d+x6x6x", line) for line in calls
+    )
 
 
 @pytest.mark.parametrize("threads", ["1", "2", "3"])
@@ -125,15 +140,17 @@ for _ in range(50):
 print(bool(jnp.isfinite(out).all()))
 """
     environment = os.environ | {"PJRT_NPROC": threads}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert run.stdout.strip() == "True", run.stderr
 
 
 def test_another_jax_gets_one_thread(monkeypatch):
     """Where JAX keeps its rules elsewhere, there is nobody to wait for."""
     monkeypatch.delenv("PJRT_NPROC", raising=False)
-    monkeypatch.setattr(metaprior.lowering.mlir, "_platform_specific_lowerings", {})
-    metaprior.lowering._one_matrix_after_another()
+    monkeypatch.setattr(metaprior.system.lowering.mlir, "_platform_specific_lowerings", {})
+    metaprior.system.lowering._one_matrix_after_another()
     assert os.environ.pop("PJRT_NPROC") == "1"
 
 
@@ -150,21 +167,23 @@ def test_another_jax_gets_one_thread(monkeypatch):
 def test_effort_of_compiling(monkeypatch, flags, platform, chosen):
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    options = metaprior.lowering.effort()
+    options = metaprior.system.lowering.effort()
     assert bool(options) == chosen
     monkeypatch.undo()
-    assert jax.jit(jnp.sin, **options)(0.0) == 0.0  # XLA does not take an option that it does not know
+    assert (
+        jax.jit(jnp.sin, **options)(0.0) == 0.0
+    )  # XLA does not take an option that it does not know
 
 
 def test_jit_compiles_once_with_the_effort_of_the_first_call(monkeypatch):
     asked, traced = [], []
-    monkeypatch.setattr(metaprior.lowering, "effort", lambda: asked.append(1) or {})
+    monkeypatch.setattr(metaprior.system.lowering, "effort", lambda: asked.append(1) or {})
 
     def double(x, name):
         traced.append(name)
         return 2 * x
 
-    call = metaprior.lowering.jit(double)
+    call = metaprior.system.lowering.jit(double)
     assert not asked and call.__name__ == "double"
     assert [float(call(jnp.float32(x), "a")) for x in (1, 2)] == [2, 4] and traced == ["a"]
     assert float(call(jnp.float32(1), "b")) == 2 and traced == ["a", "b"] and len(asked) == 1
@@ -196,7 +215,7 @@ def lowered(equation, *shapes) -> str:
     ],
 )
 def test_sums_of_outer_products_are_products_of_rows(equation, a, b, turned):
-    """One array is turned; it and the result have a factor (`metaprior.lowering._untiled`)."""
+    """One array is turned; it and the result have a factor (`metaprior.system.lowering._untiled`)."""
     assert lowered(equation, a, b).count("optimization_barrier") == 3 * turned
 
 
@@ -235,12 +254,18 @@ def test_a_kernel_that_tasks_share_is_one_for_each(equation, kernel, batches):
 
 
 def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
-    """To the second order, as MAML takes them; and in double precision, which is left alone, to all digits."""
+    """To the second order, as MAML takes them; and in double precision, which is left alone, to all
+    digits.
+    """
     rng = np.random.default_rng(0)
-    w, x, y = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 9), (3, 5, 9), (3, 5, 8)))
+    w, x, y = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((8, 9), (3, 5, 9), (3, 5, 8))
+    )
 
     def after_a_step(w, x, y):
-        loss = lambda w: ((jnp.tanh(x @ w.T) - y) ** 2).mean()
+        def loss(w):
+            return ((jnp.tanh(x @ w.T) - y) ** 2).mean()
+
         return loss(w - 0.1 * jax.grad(loss)(w))
 
     call = jax.jit(jax.grad(lambda w, x, y: jax.vmap(after_a_step, (None, 0, 0))(w, x, y).mean()))
@@ -251,17 +276,26 @@ def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
 
 
 def test_another_jax_keeps_its_products(monkeypatch):
-    monkeypatch.delattr(metaprior.lowering.mlir, "_platform_specific_lowerings")
-    metaprior.lowering._products()
+    monkeypatch.delattr(metaprior.system.lowering.mlir, "_platform_specific_lowerings")
+    metaprior.system.lowering._products()
 
 
 def test_tasks_are_drawn_apart_but_for_what_no_key_changes():
     source, keys = metaprior.sources.Sinusoid(), jr.split(jr.key(0), 3)
     for drawn, expected in zip(
-        *(jax.tree.leaves(f(source, keys)) for f in (_draw, lambda s, k: jax.vmap(s)(k))), strict=True
+        *(jax.tree.leaves(f(source, keys)) for f in (_draw, lambda s, k: jax.vmap(s)(k))),
+        strict=True,
     ):
         np.testing.assert_allclose(drawn, expected, rtol=1e-5, atol=1e-6)
-    text = lambda part: jax.jit(lambda keys: getattr(_draw(source, keys).support, part)).lower(keys).compile().as_text()
+
+    def text(part):
+        return (
+            jax.jit(lambda keys: getattr(_draw(source, keys).support, part))
+            .lower(keys)
+            .compile()
+            .as_text()
+        )
+
     assert 'inlineable="false"' in text("y") and "call(" not in text("mask")
 
 
@@ -272,10 +306,15 @@ def test_random_bits_take_no_loop():
 
 @pytest.mark.parametrize("size", [10, 10_000])
 def test_bits_are_threefry(size):
-    """As Random123 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) has them, 20 rounds."""
+    """As Random123 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) has
+    them, 20 rounds.
+    """
     key = np.array([0x13198A2E, 0x03707344], np.uint32)
     low = np.arange(size, dtype=np.uint32)
-    x, keys = [np.zeros_like(low) + key[0], low + key[1]], [key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)]
+    x, keys = (
+        [np.zeros_like(low) + key[0], low + key[1]],
+        [key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA)],
+    )
     for four in range(5):
         for turn in ((13, 15, 26, 6), (17, 29, 16, 24))[four % 2]:
             x[0] = x[0] + x[1]
@@ -286,8 +325,8 @@ def test_bits_are_threefry(size):
 
 
 def test_another_jax_keeps_its_loop(monkeypatch):
-    monkeypatch.setattr(metaprior.lowering.mlir, "_lowerings", {})
-    metaprior.lowering._random_bits_apart()
+    monkeypatch.setattr(metaprior.system.lowering.mlir, "_lowerings", {})
+    metaprior.system.lowering._random_bits_apart()
 
 
 def _residual(net, x):
@@ -301,13 +340,17 @@ def _norm(x):
     return (x - x.mean()) * jax.lax.rsqrt(x.var() + 1e-3)
 
 
-NORM = metaprior.lowering.apart(_norm)
+NORM = metaprior.system.lowering.apart(_norm)
 DERIVATIVES = {
     "value": lambda f: f,
     "backwards": jax.grad,
     "forwards": lambda f: lambda net, x: jax.jvp(functools.partial(f, net), (x,), (jnp.cos(x),))[1],
-    "forwards of backwards": lambda f: lambda net, x: jax.jvp(lambda n: jax.grad(f)(n, x), (net,), (net,))[1],
-    "backwards of backwards": lambda f: jax.grad(lambda net, x: sum((g * g).sum() for g in jax.grad(f)(net, x))),
+    "forwards of backwards": lambda f: (
+        lambda net, x: jax.jvp(lambda n: jax.grad(f)(n, x), (net,), (net,))[1]
+    ),
+    "backwards of backwards": lambda f: jax.grad(
+        lambda net, x: sum((g * g).sum() for g in jax.grad(f)(net, x))
+    ),
     "remade": lambda f: jax.grad(jax.checkpoint(f)),
 }
 
@@ -329,7 +372,9 @@ def test_what_is_apart_has_the_same_values_and_derivatives(name, compiled, monke
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
 def test_what_is_apart_is_a_call_in_the_compiled_program_of_cpus(platform, monkeypatch):
-    """Two forwards and one backwards, as nobody asks for the first one's input; no value tells whether they are there."""
+    """Two forwards and one backwards, as nobody asks for the first one's input; no value tells
+    whether they are there.
+    """
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     gradient = jax.vmap(jax.grad(lambda net, x: _residual(net, x)), (None, 0))
     text = jax.jit(gradient).lower(list(jnp.ones((2, 4, 4))), jnp.ones((3, 4))).compile().as_text()
@@ -339,5 +384,10 @@ def test_what_is_apart_is_a_call_in_the_compiled_program_of_cpus(platform, monke
 def test_only_what_is_asked_is_apart():
     """What it calls, compiled on its own too, belongs to it."""
     inside = jax.jit(lambda x: jnp.sin(x) * 2)
-    text = jax.jit(metaprior.lowering.apart(lambda x: inside(x) + 1)).lower(jnp.ones(3)).compile().as_text()
+    text = (
+        jax.jit(metaprior.system.lowering.apart(lambda x: inside(x) + 1))
+        .lower(jnp.ones(3))
+        .compile()
+        .as_text()
+    )
     assert text.count(" call(") == 1

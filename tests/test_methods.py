@@ -6,12 +6,22 @@ import jax.numpy as jnp
 import pytest
 
 from metaprior import Data, Spec, Task, fit, split
-from metaprior.heads import Autoregressive, Categorical, Energy, Flow, Gaussian, Implicit, MixtureDensity, StudentT
+from metaprior.heads import (
+    Autoregressive,
+    Categorical,
+    Energy,
+    Flow,
+    Gaussian,
+    Implicit,
+    MixtureDensity,
+    StudentT,
+)
 from metaprior.methods import METHODS
 from metaprior.sources import Linear, Sinusoid
 
 SLOW = [pytest.mark.slow]
-# name, head, nats a query row by which training must improve on the start (about half of what it does), options
+# name, head, nats a query row by which training must improve on the start (about half of what it
+# does), options
 LEARNERS = [
     ("maml", Gaussian(1), 0.10, {}),
     pytest.param("maml", StudentT(1), 0.10, {}, marks=SLOW),
@@ -36,9 +46,15 @@ LEARNERS = [
     ("process", StudentT(1), 0.10, dict(width=8)),
     ("matching", Categorical(2), 0.5, {}),
     ("dkt", Gaussian(1), 0.35, {}),
-    pytest.param("bmaml", Gaussian(1), 0.15, dict(width=20, depth=2, objective="chaser"), marks=SLOW),
     pytest.param(
-        "bmaml", Gaussian(1), 0.15, dict(width=20, depth=2, objective="chaser", subset="last_layer"), marks=SLOW
+        "bmaml", Gaussian(1), 0.15, dict(width=20, depth=2, objective="chaser"), marks=SLOW
+    ),
+    pytest.param(
+        "bmaml",
+        Gaussian(1),
+        0.15,
+        dict(width=20, depth=2, objective="chaser", subset="last_layer"),
+        marks=SLOW,
     ),
     pytest.param("nuts", Gaussian(1), 0.25, dict(width=32, warmup=50, draws=25), marks=SLOW),
     ("versa", Gaussian(1), 0.12, dict(width=32, samples=8)),
@@ -58,25 +74,41 @@ class Tasks(eqx.Module):
 
     def __call__(self, key):
         task = self.linear(key)
-        outcome = lambda y: (y > 0).astype(y.dtype) if self.classes else y
-        return eqx.tree_at(lambda t: (t.support.y, t.query.y), task, (outcome(task.support.y), outcome(task.query.y)))
+
+        def outcome(y):
+            return (y > 0).astype(y.dtype) if self.classes else y
+
+        return eqx.tree_at(
+            lambda t: (t.support.y, t.query.y),
+            task,
+            (outcome(task.support.y), outcome(task.query.y)),
+        )
 
 
 @eqx.filter_jit
 def held_out(method, tasks: Task, keys):
-    """Mean marginal negative log density of a query row, in nats; its CRPS where there is no density."""
+    """Mean marginal negative log density of a query row, in nats; its CRPS where there is no
+    density.
+    """
 
     def one(task, key):
-        predictive = method.posterior(task.support, key=key).predict(task.query.x, key=key, samples=32)
+        predictive = method.posterior(task.support, key=key).predict(
+            task.query.x, key=key, samples=32
+        )
         known = all(part.head.density for part in predictive.parts)
-        return (-predictive.log_prob(task.query.y) if known else predictive.crps(task.query.y)).mean()
+        return (
+            -predictive.log_prob(task.query.y) if known else predictive.crps(task.query.y)
+        ).mean()
 
     return jax.vmap(one)(tasks, keys).mean()
 
 
 @pytest.mark.parametrize("name,head,margin,options", LEARNERS)
 def test_training_helps(name, head, margin, options, key):
-    source = Tasks(Linear(0.3 * jnp.ones(3), 0.6 * jnp.eye(3), 0.3, support=6, query=8, fewest=0), bool(head.classes))
+    source = Tasks(
+        Linear(0.3 * jnp.ones(3), 0.6 * jnp.eye(3), 0.3, support=6, query=8, fewest=0),
+        bool(head.classes),
+    )
     method = METHODS[name].init(Spec(2, head), key=key, **options)
     fitted = fit(method, source, key=jax.random.key(1), steps=300)
     assert fitted.outcome == "done"
@@ -88,10 +120,12 @@ def test_training_helps(name, head, margin, options, key):
 
 
 class Modes(eqx.Module):
-    """Two branches, one of them at random for every row: y = ±(1 + 0.3 x); a second outcome ±x / 2 of the same sign.
+    """Two branches, one of them at random for every row: y = ±(1 + 0.3 x); a second outcome ±x / 2
+    of the same sign.
 
-    Noise of standard deviation 0.1. The entropy given x is -0.192 nats with one outcome, 0.884 less with two. The best
-    normal has 1.373 nats, two of them together 1.700 (both by integration over x).
+    Noise of standard deviation 0.1. The entropy given x is -0.192 nats with one outcome, 0.884 less
+    with two. The best normal has 1.373 nats, two of them together 1.700 (both by integration over
+    x).
     """
 
     outcomes: int = eqx.field(static=True)
@@ -105,16 +139,29 @@ class Modes(eqx.Module):
         return split(Data(x, y, jnp.ones(14, bool)), 6)
 
 
-# name, head, steps, what training must improve on the start by (about half of what it does), and where it must end:
-# NLL in nats, about a nat below any normal, or CRPS in units of y where there is no density
+# name, head, steps, what training must improve on the start by (about half of what it does), and
+# where it must end: NLL in nats, about a nat below any normal, or CRPS in units of y where there is
+# no density
 SHAPED = [
     ("mixture", lambda key: MixtureDensity(3), 500, 0.8, 0.2),
     ("flow", lambda key: Flow.init(1, key=key), 500, 0.8, 0.2),
     ("energy", lambda key: Energy.init(1, key=key), 500, 0.8, 0.4),
     ("implicit", lambda key: Implicit.init(1, key=key), 500, 0.025, 0.61),
-    ("adversarial", lambda key: Implicit.init(1, objective="adversarial", key=key), 2000, 0.01, 0.62),
+    (
+        "adversarial",
+        lambda key: Implicit.init(1, objective="adversarial", key=key),
+        2000,
+        0.01,
+        0.62,
+    ),
     ("mixture of 2", lambda key: MixtureDensity(3, 2), 500, 2.0, 0.0),
-    ("autoregressive of 2", lambda key: Autoregressive.init(2, inner=MixtureDensity(2), key=key), 500, 2.0, 0.0),
+    (
+        "autoregressive of 2",
+        lambda key: Autoregressive.init(2, inner=MixtureDensity(2), key=key),
+        500,
+        2.0,
+        0.0,
+    ),
     ("flow of 2", lambda key: Flow.init(2, key=key), 500, 1.8, 0.0),
     ("energy of 2", lambda key: Energy.init(2, key=key), 500, 1.4, 0.7),
     ("implicit of 2", lambda key: Implicit.init(2, key=key), 500, 0.03, 0.95),
@@ -123,7 +170,8 @@ NEW = {"mixture", "flow", "energy", "implicit", "autoregressive of 2"}  # the ot
 
 
 @pytest.mark.parametrize(
-    "name,make,steps,margin,most", [pytest.param(*r, marks=[] if r[0] in NEW else SLOW, id=r[0]) for r in SHAPED]
+    "name,make,steps,margin,most",
+    [pytest.param(*r, marks=[] if r[0] in NEW else SLOW, id=r[0]) for r in SHAPED],
 )
 def test_heads_learn_two_modes(name, make, steps, margin, most, key):
     head = make(key)

@@ -28,9 +28,13 @@ def linear_source():
 
 def alpaca():
     """ALPaCA with the prior of the tasks."""
-    method = ALPaCA.init(Spec(2, Gaussian(1)), key=jax.random.key(0), features="linear", noise_variance=NOISE**2)
+    method = ALPaCA.init(
+        Spec(2, Gaussian(1)), key=jax.random.key(0), features="linear", noise_variance=NOISE**2
+    )
     root = np.linalg.cholesky(NOISE**2 * np.linalg.inv(np.array(FACTOR) @ np.array(FACTOR).T))
-    return eqx.tree_at(lambda m: (m.mean, m.root), method, (jnp.asarray(MEAN)[:, None], jnp.asarray(root)))
+    return eqx.tree_at(
+        lambda m: (m.mean, m.root), method, (jnp.asarray(MEAN)[:, None], jnp.asarray(root))
+    )
 
 
 def process():
@@ -59,7 +63,9 @@ def test_linear_oracle_in_closed_form(seed, x64):
     total = phi_q @ cov @ phi_q.T + NOISE**2 * np.eye(len(phi_q))
     y_q = np.asarray(task.query.y)[:, 0]
     marginal, joint = densities(source.exact(task.support), task.query)
-    np.testing.assert_allclose(marginal, stats.norm.logpdf(y_q, mean, np.sqrt(np.diag(total))), atol=1e-8)
+    np.testing.assert_allclose(
+        marginal, stats.norm.logpdf(y_q, mean, np.sqrt(np.diag(total))), atol=1e-8
+    )
     np.testing.assert_allclose(joint, stats.multivariate_normal.logpdf(y_q, mean, total), atol=1e-8)
 
 
@@ -82,7 +88,9 @@ def test_closed_forms_equal_the_oracle(method, x64):
 def test_alpaca_outcomes_and_draws(key):
     """Two outcomes are two regressions; draws have the mean and the variance of the closed form."""
     head = Gaussian(2)
-    method = ALPaCA.init(Spec(1, head), key=key, features="linear", noise_variance=jnp.asarray([0.1, 0.4]))
+    method = ALPaCA.init(
+        Spec(1, head), key=key, features="linear", noise_variance=jnp.asarray([0.1, 0.4])
+    )
     x = jax.random.normal(key, (7, 1))
     y = jnp.concatenate([x, 1 - x], axis=1)
     from metaprior import Data
@@ -99,13 +107,19 @@ def test_alpaca_outcomes_and_draws(key):
     np.testing.assert_allclose(drawn.variance(), exact.variance(), rtol=0.05)
     np.testing.assert_allclose(drawn.epistemic(), exact.epistemic(), rtol=0.05, atol=1e-3)
     coherent = float(drawn.joint_log_prob(support))
-    assert coherent == pytest.approx(float(posterior.joint_log_prob(support, key=key, samples=1)), abs=0.1)
+    assert coherent == pytest.approx(
+        float(posterior.joint_log_prob(support, key=key, samples=1)), abs=0.1
+    )
 
 
 @pytest.mark.parametrize(
-    "name,kernel", [("eq", kernels.RBF(0.25)), ("matern52", kernels.Matern(0.25, nu=2.5)),
-                    ("weakly periodic", kernels.ExpSineSquared(2.0**0.5 / 2**0.5, 0.25) * kernels.RBF(0.5))]
-)  # fmt: skip
+    "name,kernel",
+    [
+        ("eq", kernels.RBF(0.25)),
+        ("matern52", kernels.Matern(0.25, nu=2.5)),
+        ("weakly periodic", kernels.ExpSineSquared(2.0**0.5 / 2**0.5, 0.25) * kernels.RBF(0.5)),
+    ],
+)
 def test_gp_against_sklearn(name, kernel, x64):
     source = GP(name)
     task = source(jax.random.key(5))
@@ -117,13 +131,17 @@ def test_gp_against_sklearn(name, kernel, x64):
     cov = cov + 0.05**2 * np.eye(len(mean))
     y = np.asarray(task.query.y)[:, 0]
     marginal, joint = densities(source.exact(task.support), task.query)
-    np.testing.assert_allclose(marginal, stats.norm.logpdf(y, mean, np.sqrt(np.diag(cov))), atol=1e-5)
+    np.testing.assert_allclose(
+        marginal, stats.norm.logpdf(y, mean, np.sqrt(np.diag(cov))), atol=1e-5
+    )
     np.testing.assert_allclose(joint, stats.multivariate_normal.logpdf(y, mean, cov), atol=1e-4)
 
 
-# Bruinsma et al., "The Gaussian Neural Process", 2021: log-likelihood of a query row, jointly and marginally, in nats
+# Bruinsma et al., "The Gaussian Neural Process", 2021: log-likelihood of a query row, jointly and
+# marginally, in nats
 @pytest.mark.parametrize(
-    "kernel,joint,marginal", [("eq", 0.70, -0.81), ("matern52", 0.31, -0.93), ("weakly periodic", -0.32, -1.18)]
+    "kernel,joint,marginal",
+    [("eq", 0.70, -0.81), ("matern52", 0.31, -0.93), ("weakly periodic", -0.32, -1.18)],
 )
 def test_gp_oracle_has_the_published_values(kernel, joint, marginal):
     source = GP(kernel)
@@ -140,5 +158,7 @@ def test_gp_oracle_has_the_published_values(kernel, joint, marginal):
 
 def test_noise_of_alpaca_is_fixed_or_learned(key):
     spec = Spec(1, Gaussian(1))
-    assert ALPaCA.init(spec, key=key, noise_variance=0.02).log_noise == pytest.approx(math.log(0.02))
+    assert ALPaCA.init(spec, key=key, noise_variance=0.02).log_noise == pytest.approx(
+        math.log(0.02)
+    )
     assert ALPaCA.init(spec, key=key).log_noise.shape == (1,)

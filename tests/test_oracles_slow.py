@@ -12,14 +12,20 @@ from metaprior.sources import GP, SineLine, Sinusoid
 
 
 def nats_a_point(trained, source, tasks, samples):
-    """Joint and marginal log density a query row of a learner and of the exact posterior, `(tasks, 2, 2)`."""
+    """Joint and marginal log density a query row of a learner and of the exact posterior, `(tasks,
+    2, 2)`.
+    """
 
     def look(pair):
         task, key = pair
         row = []
         for posterior in (trained.posterior(task.support, key=key), source.exact(task.support)):
             together = posterior.joint_log_prob(task.query, key=key, samples=samples) / source.query
-            each = posterior.predict(task.query.x, key=key, samples=samples).log_prob(task.query.y).mean()
+            each = (
+                posterior.predict(task.query.x, key=key, samples=samples)
+                .log_prob(task.query.y)
+                .mean()
+            )
             row.append(jnp.stack([together, each]))
         return jnp.stack(row)
 
@@ -27,8 +33,9 @@ def nats_a_point(trained, source, tasks, samples):
     return jax.jit(lambda p: jax.lax.map(look, p, batch_size=16))((tasks, keys))
 
 
-# The generator of Bruinsma et al., "Autoregressive Conditional Neural Processes", 2023: noise variance 0.05, 0 to 30
-# support and 50 query rows. Exact: -0.246 jointly, -0.657 point by point; a constant -1.446.
+# The generator of Bruinsma et al., "Autoregressive Conditional Neural Processes", 2023: noise
+# variance 0.05, 0 to 30 support and 50 query rows. Exact: -0.246 jointly, -0.657 point by point; a
+# constant -1.446.
 EQ = GP("eq", noise=0.05**0.5, support=30, query=50)
 
 
@@ -36,7 +43,11 @@ EQ = GP("eq", noise=0.05**0.5, support=30, query=50)
 @pytest.mark.parametrize(
     "name,steps,bound",
     [
-        ("cnp", 6_000, -1.30),  # a mean over the support learns slowly; the paper's own stays above -0.9 after 100,000s
+        (
+            "cnp",
+            6_000,
+            -1.30,
+        ),  # a mean over the support learns slowly; the paper's own stays above -0.9 after 100,000s
         ("acnp", 2_000, -0.75),
         ("anp", 2_000, -0.75),
         ("np", 1_000, -1.30),
@@ -45,13 +56,23 @@ EQ = GP("eq", noise=0.05**0.5, support=30, query=50)
     ],
 )
 def test_black_boxes_against_the_exact_process(name, steps, bound, key):
-    """Default settings: above the bound, and neither jointly nor point by point above the exact posterior."""
-    fitted = fit(METHODS[name].init(Spec(1, Gaussian(1)), key=key), EQ, key=jax.random.key(1), steps=steps, every=500)
+    """Default settings: above the bound, and neither jointly nor point by point above the exact
+    posterior.
+    """
+    fitted = fit(
+        METHODS[name].init(Spec(1, Gaussian(1)), key=key),
+        EQ,
+        key=jax.random.key(1),
+        steps=steps,
+        every=500,
+    )
     tasks = jax.vmap(EQ)(jax.random.split(jax.random.key(2), 1024))
     ours, exact = jnp.moveaxis(nats_a_point(fitted.method, EQ, tasks, 64), 1, 0)
     gap, error = (ours - exact).mean(0), (ours - exact).std(0) / len(ours) ** 0.5
-    print(f"\n{name}, {steps} steps, {fitted.seconds:.0f} s: joint {ours[:, 0].mean():.3f} (exact {exact[:, 0].mean():.3f}), "
-          f"marginal {ours[:, 1].mean():.3f} (exact {exact[:, 1].mean():.3f})")  # fmt: skip
+    print(
+        f"\n{name}, {steps} steps, {fitted.seconds:.0f} s: joint {ours[:, 0].mean():.3f} (exact {exact[:, 0].mean():.3f}), "
+        f"marginal {ours[:, 1].mean():.3f} (exact {exact[:, 1].mean():.3f})"
+    )
     assert float(ours[:, 1].mean()) > bound
     assert bool((gap < 2 * error).all())
     if name == "acnp":  # without being trained again
@@ -65,30 +86,51 @@ def test_black_boxes_against_the_exact_process(name, steps, bound, key):
 @pytest.mark.slow
 @pytest.mark.parametrize("name,steps", [("np", 15_000), ("platipus", 5_000), ("bmaml", 3_000)])
 def test_two_rows_of_a_sine_wave_or_a_line(name, steps, key):
-    """At K = 2, four tasks in ten leave both families open: 1.6 nats a point at most, the exact posterior has 1.0."""
+    """At K = 2, four tasks in ten leave both families open: 1.6 nats a point at most, the exact
+    posterior has 1.0.
+    """
     source = SineLine(fewest=0)
     row = METHODS[name]
-    fitted = fit(row.init(Spec(1, Gaussian(1)), key=key), source, key=jax.random.key(1), steps=steps, every=1000,
-                 learning_rate=row.learning_rate)  # fmt: skip
+    fitted = fit(
+        row.init(Spec(1, Gaussian(1)), key=key),
+        source,
+        key=jax.random.key(1),
+        steps=steps,
+        every=1000,
+        learning_rate=row.learning_rate,
+    )
     tasks = jax.vmap(SineLine(support=2))(jax.random.split(jax.random.key(2), 1000))
-    ours, exact = jnp.moveaxis(nats_a_point(fitted.method, SineLine(support=2), tasks, 32), 1, 0)[:, :, 1]
+    ours, exact = jnp.moveaxis(nats_a_point(fitted.method, SineLine(support=2), tasks, 32), 1, 0)[
+        :, :, 1
+    ]
     error = float((ours - exact).std() / len(ours) ** 0.5)
-    print(f"\n{name}: {-ours.mean():.3f} nats a point, exact {-exact.mean():.3f}, {fitted.seconds:.0f} s")
+    print(
+        f"\n{name}: {-ours.mean():.3f} nats a point, exact {-exact.mean():.3f}, {fitted.seconds:.0f} s"
+    )
     assert float(-ours.mean()) < 1.6
     assert float((ours - exact).mean()) < 2 * error
 
 
 @pytest.mark.slow
 def test_alpaca_on_noisy_sine_waves(key):
-    """Harrison et al.'s family, default settings: exact is about -0.33 nats a row at 5 rows and -0.44 at 10."""
-    fitted = fit(ALPaCA.init(Spec(1, Gaussian(1)), key=key), Sinusoid(noise=0.02**0.5, fewest=0), key=jax.random.key(1),
-                 steps=3_000, every=1000)  # fmt: skip
+    """Harrison et al.'s family, default settings: exact is about -0.33 nats a row at 5 rows and
+    -0.44 at 10.
+    """
+    fitted = fit(
+        ALPaCA.init(Spec(1, Gaussian(1)), key=key),
+        Sinusoid(noise=0.02**0.5, fewest=0),
+        key=jax.random.key(1),
+        steps=3_000,
+        every=1000,
+    )
     for shown, bound in ((5, -0.05), (10, -0.20)):
         source = Sinusoid(noise=0.02**0.5, support=shown, query=20)
         tasks = jax.vmap(source)(jax.random.split(jax.random.key(2), 1000))
         ours, exact = jnp.moveaxis(nats_a_point(fitted.method, source, tasks, 1), 1, 0)
         gap, error = (ours - exact).mean(0), (ours - exact).std(0) / len(ours) ** 0.5
-        print(f"\nalpaca, {shown} rows: {-ours[:, 1].mean():.3f} nats a point, exact {-exact[:, 1].mean():.3f}")
+        print(
+            f"\nalpaca, {shown} rows: {-ours[:, 1].mean():.3f} nats a point, exact {-exact[:, 1].mean():.3f}"
+        )
         assert float(-ours[:, 1].mean()) <= bound
         assert bool((gap < 2 * error).all())
 
@@ -97,21 +139,32 @@ def test_alpaca_on_noisy_sine_waves(key):
 def test_maml_sinusoid(key):
     """Section 5.1 of the paper, 15,000 iterations: one gradient step on 10 rows.
 
-    A reference implementation ends between 0.45 and 0.70 after as many, and at 0.41 after 70,000. To be better than that by
-    more than three standard errors over tasks would speak for a fault in the measure.
+    A reference implementation ends between 0.45 and 0.70 after as many, and at 0.41 after 70,000.
+    To be better than that by more than three standard errors over tasks would speak for a fault in
+    the measure.
     """
     maml = MAML.init(Spec(1, Gaussian(1, scale=0.5**0.5)), key=key)
     fitted = fit(
-        maml, Sinusoid(), key=jax.random.key(1), steps=15_000, batch=25, every=1000, optimiser=optax.adam(1e-3)
+        maml,
+        Sinusoid(),
+        key=jax.random.key(1),
+        steps=15_000,
+        batch=25,
+        every=1000,
+        optimiser=optax.adam(1e-3),
     )
     tasks = jax.vmap(Sinusoid(query=100))(jax.random.split(jax.random.key(2), 2000))
 
     def squared(task):
         posterior = fitted.method.posterior(task.support, key=key)
-        return ((posterior.predict(task.query.x, key=key, samples=1).mean() - task.query.y) ** 2).mean()
+        return (
+            (posterior.predict(task.query.x, key=key, samples=1).mean() - task.query.y) ** 2
+        ).mean()
 
     errors = jax.jit(jax.vmap(squared))(tasks)
     mean, error = float(errors.mean()), float(errors.std()) / len(errors) ** 0.5
     speed = 15_000 * 25 / fitted.seconds
-    print(f"\nMAML sinusoid: MSE {mean:.3f} ± {error:.3f}, {fitted.seconds:.1f} s, {speed:.0f} tasks a second")
+    print(
+        f"\nMAML sinusoid: MSE {mean:.3f} ± {error:.3f}, {fitted.seconds:.1f} s, {speed:.0f} tasks a second"
+    )
     assert 0.41 - 3 * error < mean < 0.70

@@ -1,4 +1,6 @@
-"""Programs kept between processes: the same answers, one trace, and a new one when anything it depends on changes."""
+"""Programs kept between processes: the same answers, one trace, and a new one when anything it
+depends on changes.
+"""
 
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaprior import Spec, programs
+from metaprior import Spec
 from metaprior.heads import Gaussian
 from metaprior.methods import CNP
+from metaprior.system import programs
 from metaprior.task import Data, pad
 
 
@@ -36,7 +39,13 @@ def traced():
 
 def arguments(key, factor=2.0, rows=3):
     learner = CNP.init(Spec(1, Gaussian(1)), key=key, width=4)
-    return learner, pad(Data.of([[0.0], [1.0]], [0.5, 1.0]), rows), np.zeros((2, 1), np.float32), factor, key
+    return (
+        learner,
+        pad(Data.of([[0.0], [1.0]], [0.5, 1.0]), rows),
+        np.zeros((2, 1), np.float32),
+        factor,
+        key,
+    )
 
 
 def entries(folder: Path) -> list[Path]:
@@ -80,7 +89,9 @@ def test_what_the_trace_depends_on_is_traced_anew(folder, key, monkeypatch, chan
         np.testing.assert_allclose(found, (1.5 if change == "number" else 1.0) * plain, rtol=1e-5)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:100], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])]
+)
 def test_a_damaged_entry_is_traced_anew(folder, key, damage):
     plain = traced()[0](*arguments(key))["mean"]
     (entry,) = entries(folder)
@@ -109,7 +120,9 @@ def test_what_cannot_be_kept_is_compiled_as_ever(folder, key, monkeypatch, why):
     if why == "no folder":
         jax.config.update("jax_compilation_cache_dir", None)
     if why == "read only":
-        monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("read only")))
+        monkeypatch.setattr(
+            Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("read only"))
+        )
     if why == "callback":
         inner = function.__wrapped__
 
@@ -121,7 +134,9 @@ def test_what_cannot_be_kept_is_compiled_as_ever(folder, key, monkeypatch, why):
     a, b = (function(*given)["mean"] for _ in range(2))
     np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(a, traced()[0](*arguments(key))["mean"])
-    assert len(traces) <= 2 and len(entries(folder)) == (0 if why in ("no folder", "read only") else 1)
+    assert len(traces) <= 2 and len(entries(folder)) == (
+        0 if why in ("no folder", "read only") else 1
+    )
 
 
 def test_an_error_of_the_function_is_raised(folder, key):

@@ -1,4 +1,6 @@
-"""The properties' protocol: labels with an exact posterior, and figures that follow from the predictions."""
+"""The properties' protocol: labels with an exact posterior, and figures that follow from the
+predictions.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,7 @@ from metaprior.protocols.protocol import Drawn
 from metaprior.sources import SineLine
 from metaprior.sources.labelled import Labelled
 
-OPTIONS = {
-    "steps": {"": 2, "classes": 2}, "batch": 2, "samples": 4, "tasks": {"": 3, "classes": 2}
-}  # fmt: skip
+OPTIONS = {"steps": {"": 2, "classes": 2}, "batch": 2, "samples": 4, "tasks": {"": 3, "classes": 2}}
 
 
 def quiet(share, what):
@@ -55,7 +55,9 @@ def test_posterior_of_labels_agrees_with_importance_sampling():
     mean, draws, log_p = exact(task)
     assert np.abs(np.asarray(mean) - p).max() < 4 * 0.5 / size**0.5 + 2e-3  # samples, grid
     own = np.asarray(task.query.y)[:, 0] > 0.5
-    joint = np.log(weight @ np.prod(np.where(own, stats.norm.cdf(f[:, 4:]), stats.norm.cdf(-f[:, 4:])), axis=1))
+    joint = np.log(
+        weight @ np.prod(np.where(own, stats.norm.cdf(f[:, 4:]), stats.norm.cdf(-f[:, 4:])), axis=1)
+    )
     assert abs(float(log_p) - joint) < 0.05
     assert np.abs(np.asarray(draws) - p).max() < 4 * 0.5 / 2000**0.5 + 5e-3
 
@@ -85,14 +87,20 @@ def test_figures_of_known_rows():
             mean = truth[K] + error(K) * rng.normal(size=(count, n))
             y = truth[K] + noise[K]
             out[K] = {
-                "truth": truth[K], "y": y, "mean": mean, "variance": np.full((count, n), std**2),
-                "nll": -stats.norm.logpdf(y, mean, std), "pit": stats.norm.cdf(y, mean, std),
-            }  # fmt: skip
+                "truth": truth[K],
+                "y": y,
+                "mean": mean,
+                "variance": np.full((count, n), std**2),
+                "nll": -stats.norm.logpdf(y, mean, std),
+                "pit": stats.norm.cdf(y, mean, std),
+            }
         return out
 
     found, true = rows(lambda K: K**-0.5), rows(lambda K: 0.0)
     prior = {K: {"mean": np.zeros((count, n))} for K in properties.SHOTS}
-    figures = {(f.setting, f.metric): f for f in properties.measure(found, true, prior, "inside", "inside")}
+    figures = {
+        (f.setting, f.metric): f for f in properties.measure(found, true, prior, "inside", "inside")
+    }
     assert abs(figures["inside", "slope"].value + 0.5) < 0.05
     assert abs(figures["inside", "ratio"].value - 20**-0.5) < 0.02
     assert abs(figures["inside", "spread"].value - 1) < 0.05

@@ -1,4 +1,6 @@
-"""Protocols with exact answers: the answers themselves in the default run, trained methods in the slow one."""
+"""Protocols with exact answers: the answers themselves in the default run, trained methods in the
+slow one.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,9 @@ def silent(done, what):
 def test_functions_are_told_apart():
     """Sine waves, lines and noise on the grid: 0, 1, and far from both."""
     x = jnp.linspace(-5, 5, 64)[:, None]
-    f = jnp.stack([2 * jnp.sin(x[:, 0] - 1), 1.5 * x[:, 0] - 2, jax.random.normal(jax.random.key(0), (64,))])
+    f = jnp.stack(
+        [2 * jnp.sin(x[:, 0] - 1), 1.5 * x[:, 0] - 2, jax.random.normal(jax.random.key(0), (64,))]
+    )
     family, distance = ambiguous.families(x, f)
     assert family[:2].tolist() == [0, 1]
     assert float(distance[:2].max()) < 1e-4 and float(distance[2]) > 0.45 * float(f[2].std())
@@ -34,15 +38,18 @@ def small():
 
 
 def test_exact_functions_come_as_often_as_they_should(small):
-    """Every draw of the exact posterior is a sine wave or a line, both families where both are probable, and the share
-    of sine waves is off by what 40 draws are: a standard deviation of at most sqrt(1/4 / 40) = 0.08."""
+    """Every draw of the exact posterior is a sine wave or a line, both families where both are
+    probable, and the share of sine waves is off by what 40 draws are: a standard deviation of at
+    most sqrt(1/4 / 40) = 0.08.
+    """
     outcome = ambiguous.run(ambiguous.EXACT, 0, small, None, silent)
     found = figures(outcome)
     for k in (1, 2):
         assert found[f"K = {k}", "coverage"].value == 1.0
         assert found[f"K = {k}", "incoherent"].value == 0.0
         assert found[f"K = {k}", "frequency"].value < 0.08
-    # the other tasks' published average, 1.845 and 1.004, within three standard errors of both (500 tasks there)
+    # the other tasks' published average, 1.845 and 1.004, within three standard errors of both (500
+    # tasks there)
     for k, value in ((1, 1.845), (2, 1.004)):
         figure = found[f"K = {k}", "nll"]
         assert abs(figure.value - value) < 3 * figure.error * (1 + figure.count / 500) ** 0.5
@@ -56,11 +63,15 @@ def test_figures_follow_from_the_predictions(tmp_path, small):
     results = Study(protocol, tmp_path / "out").run(["maml"], 1)
     assert results["failed"] == []
     table = {(r["method"], r["setting"], r["metric"]): r["value"] for r in results["table"]}
-    rows = pl.read_parquet(tmp_path / "out" / "predictions.parquet").filter(method="maml", setting="K = 1")
+    rows = pl.read_parquet(tmp_path / "out" / "predictions.parquet").filter(
+        method="maml", setting="K = 1"
+    )
     tasks = rows.group_by("task").agg(
-        pl.col("nll").mean(), ((pl.col("mean") - pl.col("y")) ** 2).mean().alias("mse"), pl.col("p_sine").first(),
+        pl.col("nll").mean(),
+        ((pl.col("mean") - pl.col("y")) ** 2).mean().alias("mse"),
+        pl.col("p_sine").first(),
         ((pl.col("sampled_sine") > 0) & (pl.col("sampled_line") > 0)).first().alias("both"),
-    )  # fmt: skip
+    )
     assert table["maml", "K = 1", "nll"] == pytest.approx(tasks["nll"].mean(), rel=1e-6)
     assert table["maml", "K = 1", "mse"] == pytest.approx(tasks["mse"].mean(), rel=1e-5)
     open_ = tasks.filter((pl.col("p_sine") > 0.1) & (pl.col("p_sine") < 0.9))
@@ -71,24 +82,41 @@ def test_figures_follow_from_the_predictions(tmp_path, small):
 
 @pytest.mark.parametrize("method", ["platipus", "process"])
 def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, monkeypatch, method):
-    """Likelihoods from the draws' log densities, coverage from their distances, distances from drawn functions."""
+    """Likelihoods from the draws' log densities, coverage from their distances, distances from
+    drawn functions.
+    """
     import dataclasses
 
     monkeypatch.setattr(raw, "KEPT", 5)
     small = small | {"steps": 2, "tasks": 12, "samples": 6, "shots": [2]}
-    protocol = dataclasses.replace(ambiguous.PROTOCOL, budgets={"quick": small, "full": small}, references=())
+    protocol = dataclasses.replace(
+        ambiguous.PROTOCOL, budgets={"quick": small, "full": small}, references=()
+    )
     results = Study(protocol, tmp_path / "out").run([method], 1)
     value = {r["metric"]: r["value"] for r in results["table"]}
     rows = pl.read_parquet(tmp_path / "out" / "predictions.parquet")
     first = rows.filter(row=0)
-    log_mean = lambda v: np.logaddexp.reduce(v) - np.log(len(v))
+
+    def log_mean(v):
+        return np.logaddexp.reduce(v) - np.log(len(v))
+
     each = np.array([-log_mean(v.to_numpy()) for v in rows["log_p"]])
     assert each.mean() == pytest.approx(value["nll"], abs=1e-5)
-    assert [len(v) for v in first["log_p"]] == [6 if method == "platipus" and t < 5 else 1 for t in range(12)]
+    assert [len(v) for v in first["log_p"]] == [
+        6 if method == "platipus" and t < 5 else 1 for t in range(12)
+    ]
     joint = np.array([-log_mean(v.to_numpy()) / 20 for v in first["joint_log_p"]])
     assert joint.mean() == pytest.approx(value["joint"], abs=1e-5)
-    take = lambda name: np.stack(first[name].to_list())
-    sine, line, spread, p = take("to_sine"), take("to_line"), take("spread"), first["p_sine"].to_numpy()
+
+    def take(name):
+        return np.stack(first[name].to_list())
+
+    sine, line, spread, p = (
+        take("to_sine"),
+        take("to_line"),
+        take("spread"),
+        first["p_sine"].to_numpy(),
+    )
     near = np.minimum(sine, line) <= np.maximum(0.6, 0.45 * spread)
     family = np.where(near, np.where(sine <= line, 0, 1), 2)
     open_, both = (p > 0.1) & (p < 0.9), (family == 0).any(1) & (family == 1).any(1)
@@ -99,24 +127,33 @@ def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, mo
         assert np.abs(share - p[known]).mean() == pytest.approx(value["frequency"], abs=1e-5)
     assert (family == 2).mean() == pytest.approx(value["incoherent"], abs=1e-5)
     f, x = take("functions").reshape(12, 40, 64), np.linspace(-5, 5, 64)
-    for basis, told in ((np.stack([np.sin(x), np.cos(x)], 1), sine), (np.stack([x, np.ones(64)], 1), line)):
+    for basis, told in (
+        (np.stack([np.sin(x), np.cos(x)], 1), sine),
+        (np.stack([x, np.ones(64)], 1), line),
+    ):
         off = f - f @ basis @ np.linalg.pinv(basis.T @ basis) @ basis.T
         np.testing.assert_allclose(np.sqrt((off**2).mean(-1)), told, atol=1e-4)
 
 
 @pytest.mark.slow
 def test_a_sampling_method_covers_both_explanations():
-    """Both families in at least 70 % of the ambiguous tasks with 1 and with 2 rows; MAML has one function, hence none."""
+    """Both families in at least 70 % of the ambiguous tasks with 1 and with 2 rows; MAML has one
+    function, hence none.
+    """
     options = ambiguous.PROTOCOL.budgets["quick"] | {"shots": [1, 2]}
     found = figures(ambiguous.run("np", 0, options, None, silent))
     for k in (1, 2):
         coverage = found[f"K = {k}", "coverage"]
-        print(f"\nnp, K = {k}: coverage {coverage.value:.2f}, frequency {found[f'K = {k}', 'frequency'].value:.3f}")
+        print(
+            f"\nnp, K = {k}: coverage {coverage.value:.2f}, frequency {found[f'K = {k}', 'frequency'].value:.3f}"
+        )
         assert coverage.value >= 0.7
 
 
 def test_the_closed_form_of_a_mean(monkeypatch):
-    """VERSA's toy problem, variances 1: 1.49601 and 1.46244 nats a row after 5 and 10 rows (closed form)."""
+    """VERSA's toy problem, variances 1: 1.49601 and 1.46244 nats a row after 5 and 10 rows (closed
+    form).
+    """
     options = {"sources": ["mean"], "steps_share": 0.01, "tasks": 300, "samples": 8, "minutes": 1.0}
     outcome = oracles.run(oracles.EXACT, 0, options, None, silent)
     found = figures(outcome)
@@ -135,7 +172,10 @@ def test_single_draws_give_the_figures_of_oracles_again():
     options = {"sources": ["mean"], "steps_share": 0.002, "tasks": 20, "samples": 5, "minutes": 1.0}
     outcome = oracles.run("platipus", 0, options, None, silent)
     frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
-    log_mean = lambda v: np.logaddexp.reduce(v) - np.log(len(v))
+
+    def log_mean(v):
+        return np.logaddexp.reduce(v) - np.log(len(v))
+
     for (setting,), rows in frame.group_by("setting"):
         value = {f.metric: f.value for f in outcome.figures if f.setting == setting}
         assert len(rows) == 20 * 15 and {len(v) for v in rows["log_p"]} == {5}
@@ -143,6 +183,10 @@ def test_single_draws_give_the_figures_of_oracles_again():
         first = rows.filter(row=0)
         joint = np.mean([-log_mean(v.to_numpy()) / 15 for v in first["joint_log_p"]])
         assert {len(v) for v in first["joint_log_p"]} == {5}
-        want = {"nll": nll, "mse": ((rows["mean"] - rows["y"]) ** 2).mean(), "gap": nll - rows["exact_nll"].mean(),
-                "joint_gap": joint - first["exact_joint_nll"].mean()}  # fmt: skip
+        want = {
+            "nll": nll,
+            "mse": ((rows["mean"] - rows["y"]) ** 2).mean(),
+            "gap": nll - rows["exact_nll"].mean(),
+            "joint_gap": joint - first["exact_joint_nll"].mean(),
+        }
         assert want == pytest.approx(value, abs=1e-5)

@@ -8,7 +8,12 @@ import pytest
 
 import metaprior
 
-ORDERS = ["metaprior.prior", "metaprior.evaluate", "metaprior.fit", "metaprior.testing"]
+ORDERS = [
+    "metaprior.tables.prior",
+    "metaprior.evaluation.evaluate",
+    "metaprior.training",
+    "metaprior.testing",
+]
 
 
 @pytest.mark.parametrize("name", metaprior.__all__)
@@ -23,13 +28,15 @@ def test_functions_are_not_hidden_by_their_modules(first):
 
 
 def test_the_module_is_the_command():
-    said = subprocess.run([sys.executable, "-m", "metaprior", "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-m", "metaprior", "--version"], capture_output=True, text=True, check=True
+    )
     assert metaprior.__version__ in said.stdout
 
 
 def test_a_quoted_header_names_its_column(tmp_path):
     (tmp_path / "t.csv").write_text('"Group name, ""id""",y\na,1\nb,2\n')
-    assert metaprior.table.read(tmp_path / "t.csv").columns == ['Group name, "id"', "y"]
+    assert metaprior.tables.read.read(tmp_path / "t.csv").columns == ['Group name, "id"', "y"]
 
 
 HANG = """

@@ -16,7 +16,14 @@ def page(fitted, tmp_path_factory):
     prior = metaprior.load(fitted / "run" / "prior")
     groups = {"the <first>": pl.read_csv(fitted / "table.csv").filter(pl.col("g") == "g0")}
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, prior=prior, evaluation=prior.evaluate(shots=(0, 1, 3)), groups=groups, x="x", title="A <b>")
+    write_report(
+        path,
+        prior=prior,
+        evaluation=prior.evaluate(shots=(0, 1, 3)),
+        groups=groups,
+        x="x",
+        title="A <b>",
+    )
     return path.read_text("utf-8")
 
 
@@ -64,9 +71,14 @@ def test_every_part_is_there(page, fitted):
 
 
 def test_marks_follow_the_paired_interval():
-    entry = lambda low, high: {
-        "difference": {"nll": {"low": low, "high": high}, "accuracy": {"low": low, "high": high}}
-    }
+    def entry(low, high):
+        return {
+            "difference": {
+                "nll": {"low": low, "high": high},
+                "accuracy": {"low": low, "high": high},
+            }
+        }
+
     assert tables.mark(entry(0.1, 0.2), "nll") == tables.BETTER
     assert tables.mark(entry(-0.2, -0.1), "nll") == tables.WORSE
     assert tables.mark(entry(-0.1, 0.1), "nll") == ""

@@ -1,4 +1,6 @@
-"""What all protocols share: cells that are kept, results that can be recomputed, errors that say what to do."""
+"""What all protocols share: cells that are kept, results that can be recomputed, errors that say
+what to do.
+"""
 
 import dataclasses
 import json
@@ -10,12 +12,21 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from metaprior.commands import compare, reproduce
+from metaprior.cli.protocols import compare, reproduce
 from metaprior.errors import InputError
 from metaprior.methods import METHODS
 from metaprior.protocols import PROTOCOLS, get
 from metaprior.protocols.page import number, print_tables, tables
-from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, left_out
+from metaprior.protocols.protocol import (
+    Anchor,
+    Drawn,
+    Figure,
+    Metric,
+    Outcome,
+    Picture,
+    Protocol,
+    left_out,
+)
 from metaprior.protocols.runner import Study, aggregate, find_data, fingerprint
 
 RAN = []
@@ -37,12 +48,21 @@ def draw(cells, options, data):
 
 
 TOY = Protocol(
-    name="toy", title="A toy", lead="Nothing.", papers=("None",), choices=("No <b>choice</b>.",),
-    metrics={"error": Metric("error", "units", "low")}, methods=("maml", "np"), able=("maml", "np", "cnp"),
-    budgets={"quick": {"shots": [1, 2]}, "full": {"shots": [1, 2, 5]}}, run=run, draw=draw, references=("exact",),
+    name="toy",
+    title="A toy",
+    lead="Nothing.",
+    papers=("None",),
+    choices=("No <b>choice</b>.",),
+    metrics={"error": Metric("error", "units", "low")},
+    methods=("maml", "np"),
+    able=("maml", "np", "cnp"),
+    budgets={"quick": {"shots": [1, 2]}, "full": {"shots": [1, 2, 5]}},
+    run=run,
+    draw=draw,
+    references=("exact",),
     anchors=(Anchor("paper", "K = 1", "error", 1.25, "Table 1"),),
     sentence=lambda cells: f"{len(cells)} cells.",
-)  # fmt: skip
+)
 
 
 def test_finished_cells_are_kept(tmp_path):
@@ -54,7 +74,9 @@ def test_finished_cells_are_kept(tmp_path):
     RAN.clear()
     second = Study(TOY, tmp_path / "out").run(["maml", "np"], 2)
     assert RAN == [("np", 0), ("exact", 1), ("maml", 1), ("np", 1)]
-    assert [f["method"] for f in second["failed"]] == ["np"] and "planted" in second["failed"][0]["error"]
+    assert [f["method"] for f in second["failed"]] == ["np"] and "planted" in second["failed"][0][
+        "error"
+    ]
     RAN.clear()
     Study(TOY, tmp_path / "out").run(["maml", "np"], 2)
     assert RAN == [("np", 1)]
@@ -70,24 +92,40 @@ def test_results_can_be_recomputed(tmp_path):
         k = int(entry["setting"].removeprefix("K = "))
         assert entry["value"] == pytest.approx((y + k).mean(), abs=1e-12)
         within = y[:4].std(ddof=1) / 2  # of either seed: its tasks are the same
-        assert entry["error"] == pytest.approx(max(within, 0.5), abs=1e-12)  # seeds differ by 1: 0.5 is theirs
+        assert entry["error"] == pytest.approx(
+            max(within, 0.5), abs=1e-12
+        )  # seeds differ by 1: 0.5 is theirs
         assert entry["count"] == 4 and entry["seeds"] == 2
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
-    assert "Table 1" in page and "1.250" in page and "No &lt;b&gt;choice" in page and "<svg>" in page
+    assert (
+        "Table 1" in page and "1.250" in page and "No &lt;b&gt;choice" in page and "<svg>" in page
+    )
 
 
 def test_aggregate_of_one_seed_keeps_the_error_over_tasks():
     rows = aggregate([{"method": "m", "figures": [Figure("", "error", 2.0, 0.25, 9)]}])
     assert rows == [
-        {"method": "m", "setting": "", "metric": "error", "value": 2.0, "error": 0.25, "count": 9, "seeds": 1}
+        {
+            "method": "m",
+            "setting": "",
+            "metric": "error",
+            "value": 2.0,
+            "error": 0.25,
+            "count": 9,
+            "seeds": 1,
+        }
     ]
 
 
 def test_more_seeds_are_not_more_tasks():
     """Two trainings judged on the same nine tasks: the error over those tasks stays."""
-    rows = aggregate([{"method": "m", "figures": [Figure("", "error", v, 0.25, 9)]} for v in (2.0, 2.2)])
+    rows = aggregate(
+        [{"method": "m", "figures": [Figure("", "error", v, 0.25, 9)]} for v in (2.0, 2.2)]
+    )
     assert (rows[0]["error"], rows[0]["count"], rows[0]["seeds"]) == (0.25, 9, 2)
-    rows = aggregate([{"method": "m", "figures": [Figure("", "error", v, 0.25, 9)]} for v in (2.0, 4.0)])
+    rows = aggregate(
+        [{"method": "m", "figures": [Figure("", "error", v, 0.25, 9)]} for v in (2.0, 4.0)]
+    )
     assert rows[0]["error"] == 1.0  # between trainings
 
 
@@ -99,14 +137,30 @@ def test_figures_of_values():
 
 
 def test_the_best_and_what_is_not_told_apart_are_marked(tmp_path):
-    results = {"table": [
-        {"method": m, "setting": "", "metric": "error", "value": v, "error": 0.1, "count": 9, "seeds": 1}
-        for m, v in (("exact", 0.0), ("maml", 1.0), ("np", 1.2), ("cnp", 2.0))
-    ]}  # fmt: skip
+    results = {
+        "table": [
+            {
+                "method": m,
+                "setting": "",
+                "metric": "error",
+                "value": v,
+                "error": 0.1,
+                "count": 9,
+                "seeds": 1,
+            }
+            for m, v in (("exact", 0.0), ("maml", 1.0), ("np", 1.2), ("cnp", 2.0))
+        ]
+    }
     made, sources = tables(TOY, results)
     marks = {row["name"]: row["cells"][0][2] for row in made[0]["rows"]}
     assert marks == {"exact": False, "maml": True, "np": True, "cnp": False} and sources == []
-    assert [number(v) for v in (0.0, 1e-5, 0.5, 123.4, None)] == ["0.000", "1.0e-05", "0.500", "123.4", "–"]
+    assert [number(v) for v in (0.0, 1e-5, 0.5, 123.4, None)] == [
+        "0.000",
+        "1.0e-05",
+        "0.500",
+        "123.4",
+        "–",
+    ]
 
 
 BAD = [
@@ -114,8 +168,14 @@ BAD = [
     (lambda p: Study(TOY, p).methods("mamel"), "did you mean 'maml'?"),
     (lambda p: Study(TOY, p).methods("snail"), "toy does not run snail; it runs maml, np, cnp."),
     (lambda p: Study(TOY, p).methods(" , "), "--methods is empty"),
-    (lambda p: Study(TOY, p, changes=["shot=[1]"]), "--set takes NAME=VALUE with a NAME of shots; got 'shot=[1]'"),
-    (lambda p: Study(TOY, p, changes=["shots=1"]), "--set shots takes a value such as [1, 2]; got '1'"),
+    (
+        lambda p: Study(TOY, p, changes=["shot=[1]"]),
+        "--set takes NAME=VALUE with a NAME of shots; got 'shot=[1]'",
+    ),
+    (
+        lambda p: Study(TOY, p, changes=["shots=1"]),
+        "--set shots takes a value such as [1, 2]; got '1'",
+    ),
     (lambda p: get("oracle"), "did you mean 'oracles'?"),
     (lambda p: reproduce("oraclez"), "did you mean 'oracles'?"),
     (lambda p: reproduce(), "Which protocol?"),
@@ -158,7 +218,10 @@ def test_data_are_told_by_what_is_read_of_them(tmp_path):
         (data / name).mkdir(parents=True)
         Image.new("L", (16, 16)).save(data / name / "0.png")
     protocol = dataclasses.replace(TOY, load=lambda path: None, reads=get("few-shot-images").reads)
-    study = lambda: Study(protocol, out, data=data)
+
+    def study():
+        return Study(protocol, out, data=data)
+
     study().run(["maml"], 1)
     (data / "README.txt").write_text("unrelated")
     study().run(["maml"], 1)
@@ -168,7 +231,8 @@ def test_data_are_told_by_what_is_read_of_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["few-shot-images", "attributes", "ambiguous-generation", "reliability", "active-learning"]
+    "name",
+    ["few-shot-images", "attributes", "ambiguous-generation", "reliability", "active-learning"],
 )
 def test_of_a_folder_of_data_a_protocols_own_files_count(tmp_path, name):
     for file in ("omniglot28.npz", "avatars_open_peeps32.npz", "views3d_furniture32.npz"):
@@ -192,7 +256,9 @@ def test_where_data_is_looked_for(tmp_path, monkeypatch):
 
 
 def test_every_protocol_is_complete():
-    """Names, settings and metrics of anchors agree; default methods can run; both budgets have the same options."""
+    """Names, settings and metrics of anchors agree; default methods can run; both budgets have the
+    same options.
+    """
     for name in PROTOCOLS:
         protocol = get(name)
         assert protocol.name == name
@@ -204,22 +270,31 @@ def test_every_protocol_is_complete():
         said, others = left_out(protocol), [m for m in METHODS if m not in protocol.able]
         assert all(m in said for m in others) and bool(said) == bool(others)
         assert set(protocol.without) <= set(others)
-        assert said.count("(") == said.count(")") == 1 + said.count("; ") or not said  # a reason each
+        assert (
+            said.count("(") == said.count(")") == 1 + said.count("; ") or not said
+        )  # a reason each
 
 
 def test_what_is_left_out_is_said_on_the_terminal_and_in_the_report(tmp_path, capsys):
-    toy = dataclasses.replace(TOY, able=tuple(m for m in METHODS if m not in ("protonet", "nuts", "stack")),
-                              without={"nuts": "takes hours"})  # fmt: skip
+    toy = dataclasses.replace(
+        TOY,
+        able=tuple(m for m in METHODS if m not in ("protonet", "nuts", "stack")),
+        without={"nuts": "takes hours"},
+    )
     results = Study(toy, tmp_path / "out").run(["maml"], 1)
     print_tables(toy, results)
-    line = ("Left out of --methods all: protonet (predicts classes alone); nuts (takes hours); stack (mixes methods that are "
-            "trained already, for one table).")  # fmt: skip
+    line = (
+        "Left out of --methods all: protonet (predicts classes alone); nuts (takes hours); stack (mixes methods that are "
+        "trained already, for one table)."
+    )
     assert results["left_out"] == line and line in capsys.readouterr().out
     assert line in (tmp_path / "out" / "report.html").read_text("utf-8")
     assert left_out(dataclasses.replace(TOY, able=tuple(METHODS))) == ""
 
 
 def test_list_and_help_need_no_jax():
-    code = "import sys; from metaprior.cli import main\ntry: main(['reproduce', '--list'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    code = "import sys; from metaprior.cli.app import main\ntry: main(['reproduce', '--list'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert "ambiguous-regression" in said and said.strip().endswith("False")

@@ -1,4 +1,6 @@
-"""`metaprior rerun`: the same seed on the same machine gives the same bits, and what is said where it does not."""
+"""`metaprior rerun`: the same seed on the same machine gives the same bits, and what is said where
+it does not.
+"""
 
 import json
 import shutil
@@ -7,7 +9,7 @@ import pytest
 import test_reproduce
 
 from metaprior import protocols
-from metaprior.cli import main
+from metaprior.cli.app import main
 from metaprior.protocols.runner import Study
 
 
@@ -53,11 +55,22 @@ def test_another_seed_gives_other_bits_and_facts_that_changed_are_named(run, rer
 
 def test_the_record_says_what_a_run_depends_on(run):
     record = json.loads((run() / "run.json").read_text("utf-8"))
-    assert {"command", "table", "table_sha256", "versions", "machine", "devices", "seed", "options"} <= set(record)
+    assert {
+        "command",
+        "table",
+        "table_sha256",
+        "versions",
+        "machine",
+        "devices",
+        "seed",
+        "options",
+    } <= set(record)
     assert {"platform", "processor", "backend", "device", "device_count"} <= set(record["machine"])
 
 
-@pytest.mark.parametrize("name", ["nothing", "no folder", "foreign", "list", "unfinished", "table", "lacking"])
+@pytest.mark.parametrize(
+    "name", ["nothing", "no folder", "foreign", "list", "unfinished", "table", "lacking"]
+)
 def test_what_cannot_be_run_again(name, run, rerun, tmp_path):
     folder, word = tmp_path / "run", "run.json"
     if name == "no folder":
@@ -79,7 +92,9 @@ def test_what_cannot_be_run_again(name, run, rerun, tmp_path):
         (folder / "run.json").write_text('{"format": "metaprior run"}')
         word = "record"
     status, message = rerun(folder)
-    assert status == 2 and word in message and message.count("\n") == 1 and "Traceback" not in message, message
+    assert (
+        status == 2 and word in message and message.count("\n") == 1 and "Traceback" not in message
+    ), message
 
 
 def test_cells_of_a_protocol(tmp_path, rerun, monkeypatch):

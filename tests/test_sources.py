@@ -25,9 +25,14 @@ def densities(posterior, query):
 
 
 def by_hand(source, data, cells=500):
-    """log p(family, y of the rows shown) on a grid of `cells`² for each family, in double precision."""
+    """log p(family, y of the rows shown) on a grid of `cells`² for each family, in double
+    precision.
+    """
     x, y = (np.asarray(a, np.float64)[np.asarray(data.mask)][:, 0] for a in (data.x, data.y))
-    middle = lambda low, high: low + (high - low) * (np.arange(cells) + 0.5) / cells
+
+    def middle(low, high):
+        return low + (high - low) * (np.arange(cells) + 0.5) / cells
+
     families = [(source.amplitude, source.phase, lambda a, b, x: a * np.sin(x - b))]
     if isinstance(source, SineLine):
         families.append((source.slope, source.intercept, lambda a, b, x: a * x + b))
@@ -42,19 +47,29 @@ def by_hand(source, data, cells=500):
 
 @eqx.filter_jit
 def look(source, support, query):
-    """What the exact posterior says: probabilities of the families, marginal and joint, and each of 3 rows alone."""
+    """What the exact posterior says: probabilities of the families, marginal and joint, and each of
+    3 rows alone.
+    """
     posterior = source.exact(support)
-    alone = [densities(posterior, shown(jax.tree.map(lambda a: jnp.roll(a, -i, 0), query), 1))[1] for i in range(3)]
+    alone = [
+        densities(posterior, shown(jax.tree.map(lambda a: jnp.roll(a, -i, 0), query), 1))[1]
+        for i in range(3)
+    ]
     return posterior.family(), *densities(posterior, query), jnp.stack(alone)
 
 
 @pytest.mark.parametrize("source", [LINES, ALPACA], ids=["sine or line", "sine"])
 def test_grid_is_bayes_rule(source):
-    """In single precision, with 10 query rows at once; and one row has the same density in joint and marginal."""
+    """In single precision, with 10 query rows at once; and one row has the same density in joint
+    and marginal.
+    """
     for k in (0, 1, 2, 10):
         task = source(jax.random.key(k))
         support = shown(task.support, k)
-        own, both = by_hand(source, support), by_hand(source, eqx.tree_at(lambda t: t.support, task, support).union)
+        own, both = (
+            by_hand(source, support),
+            by_hand(source, eqx.tree_at(lambda t: t.support, task, support).union),
+        )
         family, marginal, joint, alone = look(source, support, task.query)
         assert float(joint) == pytest.approx(logsumexp(both) - logsumexp(own), abs=0.01)
         np.testing.assert_allclose(family, np.exp(own - logsumexp(own)), atol=1e-3)
@@ -72,23 +87,35 @@ def test_grid_draws_whole_functions(x64):
         exact = posterior.predict(query.x, key=jax.random.key(1), samples=1)
         figures = [(m.mean(), m.variance(), m.epistemic()) for m in (drawn, exact)]
         few = shown(query, 2)  # a row more, and the draws would have to hit a rare function
-        return *figures, drawn.joint_log_prob(few), posterior.joint_log_prob(few, key=jax.random.key(1), samples=1)
+        return (
+            *figures,
+            drawn.joint_log_prob(few),
+            posterior.joint_log_prob(few, key=jax.random.key(1), samples=1),
+        )
 
     task = LINES(jax.random.key(3))
     for k in (0, 2):
         drawn, exact, estimate, joint = both(shown(task.support, k), task.query)
-        assert np.abs((drawn[0] - exact[0]) / np.sqrt(exact[1])).max() < 0.04  # 4 standard errors: 4 / sqrt(10,000)
+        assert (
+            np.abs((drawn[0] - exact[0]) / np.sqrt(exact[1])).max() < 0.04
+        )  # 4 standard errors: 4 / sqrt(10,000)
         np.testing.assert_allclose(drawn[1], exact[1], rtol=0.1)
         np.testing.assert_allclose(drawn[2], exact[2], rtol=0.1)
         assert float(estimate) == pytest.approx(float(joint), abs=0.2)
 
 
-# What the exact posterior reaches: nll of a query row in nats, and for the families the probability of the true one.
-# The figures are of 500 (first) and about 1,000 tasks; the bounds are 3.5 standard errors of the difference from ours,
-# which have deviations of 0.65, 0.65, 0.65, 0.5, 0.32 and 0.26 a task (0.44 at K = 0 for the sine waves).
+# What the exact posterior reaches: nll of a query row in nats, and for the families the probability
+# of the true one. The figures are of 500 (first) and about 1,000 tasks; the bounds are 3.5 standard
+# errors of the difference from ours, which have deviations of 0.65, 0.65, 0.65, 0.5, 0.32 and 0.26
+# a task (0.44 at K = 0 for the sine waves).
 SHOTS = (0, 1, 2, 3, 5, 10)
 PUBLISHED = [
-    (LINES, 500, (2.589, 1.845, 1.004, 0.620, 0.454, 0.319), (0.5, 0.653, 0.836, 0.944, 0.985, 0.997)),
+    (
+        LINES,
+        500,
+        (2.589, 1.845, 1.004, 0.620, 0.454, 0.319),
+        (0.5, 0.653, 0.836, 0.944, 0.985, 0.997),
+    ),
     (ALPACA, 1000, (1.912, 1.119, 0.095, -0.167, -0.326, -0.442), None),
 ]
 
@@ -106,7 +133,10 @@ def test_grid_has_the_published_values(source, tasks, nll, p):
 
     keys = jnp.tile(jax.random.split(jax.random.key(6), ours), len(SHOTS))
     run = jax.jit(lambda pairs: jax.lax.map(one, pairs, batch_size=20))
-    found, right = (np.asarray(a).reshape(len(SHOTS), ours) for a in run((keys, jnp.repeat(jnp.asarray(SHOTS), ours))))
+    found, right = (
+        np.asarray(a).reshape(len(SHOTS), ours)
+        for a in run((keys, jnp.repeat(jnp.asarray(SHOTS), ours)))
+    )
     print("\n", -found.mean(1), right.mean(1))
     error = 3.5 * found.std(1) * (1 / ours + 1 / tasks) ** 0.5
     assert (np.abs(-found.mean(1) - np.array(nll)) < error).all(), (-found.mean(1), error)
@@ -115,8 +145,9 @@ def test_grid_has_the_published_values(source, tasks, nll, p):
         assert (np.abs(right.mean(1) - np.array(p)) < error).all(), (right.mean(1), error)
 
 
-# The generators of Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023 (noise variance 0.05, 0 to
-# 30 support and 50 query rows): log density of a query row, jointly and marginally, from 4,000 tasks.
+# The generators of Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023 (noise
+# variance 0.05, 0 to 30 support and 50 query rows): log density of a query row, jointly and
+# marginally, from 4,000 tasks.
 @pytest.mark.parametrize(
     "kernel,joint,marginal",
     [
@@ -133,14 +164,20 @@ def test_gp_of_the_neural_process_papers(kernel, joint, marginal):
         each, together = densities(source.exact(task.support), task.query)
         return each.mean(), together / source.query
 
-    each, together = jax.jit(lambda k: jax.lax.map(one, k, batch_size=50))(jax.random.split(jax.random.key(8), 1500))
+    each, together = jax.jit(lambda k: jax.lax.map(one, k, batch_size=50))(
+        jax.random.split(jax.random.key(8), 1500)
+    )
     print("\n", together.mean(), each.mean())
     assert float(together.mean()) == pytest.approx(joint, abs=0.02)
-    assert float(each.mean()) == pytest.approx(marginal, abs=0.02)  # ours has a standard error of 0.010, theirs 0.006
+    assert float(each.mean()) == pytest.approx(
+        marginal, abs=0.02
+    )  # ours has a standard error of 0.010, theirs 0.006
 
 
 def test_harmonic_is_that_of_the_paper():
-    """Zero predictor 4.255 (E A² E sin² over the ranges); noise on the support alone, in proportion to A."""
+    """Zero predictor 4.255 (E A² E sin² over the ranges); noise on the support alone, in proportion
+    to A.
+    """
     tasks = jax.vmap(Harmonic(fewest=1))(jax.random.split(jax.random.key(9), 4000))
     assert abs(float((tasks.query.y**2).mean()) - 4.255) < 0.25  # standard error 0.06
     quiet = jax.vmap(Harmonic(noise=0.0, fewest=1))(jax.random.split(jax.random.key(9), 4000))

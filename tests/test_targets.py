@@ -13,13 +13,13 @@ from scipy import stats
 from test_errors import complaint
 
 import metaprior
-import metaprior.groups
-from metaprior import chain
-from metaprior.adapted import outcomes_at
-from metaprior.cli import main
+import metaprior.tables.groups
+from metaprior.cli.app import main
 from metaprior.heads import Gaussian, StudentT
 from metaprior.posterior import Mixture, Part
 from metaprior.report import write_report
+from metaprior.tables import several as chain
+from metaprior.tables.posterior import outcomes_at
 
 TARGETS = ["a", "b", "c"]
 FIT = {"task": "g", "target": TARGETS}
@@ -33,7 +33,9 @@ def rows_of(groups: int = 12, rows: int = 8, seed: int = 0) -> pl.DataFrame:
     a = np.repeat(rng.normal(size=groups), rows) + x + 0.5 * rng.normal(size=len(x))
     b = a + 0.1 * rng.normal(size=len(x))
     c = np.where(a + 0.5 * rng.normal(size=len(x)) > 0, "high", "low")
-    return pl.DataFrame({"g": [f"g{i}" for i in g], "x": x.round(4), "a": a.round(4), "b": b.round(4), "c": c})
+    return pl.DataFrame(
+        {"g": [f"g{i}" for i in g], "x": x.round(4), "a": a.round(4), "b": b.round(4), "c": c}
+    )
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +57,13 @@ def prior(joint):
 
 @pytest.fixture
 def mixed(prior):
-    """The same with the mixed model, which has learned what b and c have to do with a, in place of the method."""
+    """The same with the mixed model, which has learned what b and c have to do with a, in place of
+    the method.
+    """
     for part in prior.parts:
-        part.trained = eqx.tree_at(lambda t: t.learner, part.trained, part.trained.baselines["mixed model"])
+        part.trained = eqx.tree_at(
+            lambda t: t.learner, part.trained, part.trained.baselines["mixed model"]
+        )
     return prior
 
 
@@ -88,7 +94,9 @@ def test_joint_nll_is_the_sum_over_the_same_rows(prior):
 
 def test_the_tasks_of_all_parts_show_the_same_rows(prior, monkeypatch):
     seen = []
-    monkeypatch.setattr("metaprior.prior.evaluate", lambda learners, tasks, **_: seen.append(tasks))
+    monkeypatch.setattr(
+        "metaprior.tables.prior.evaluate", lambda learners, tasks, **_: seen.append(tasks)
+    )
     for part in prior.parts:
         part._evaluate(part._held(None), (1, 3), 7, None)
     for tasks in seen[1:]:
@@ -104,7 +112,9 @@ def by_quadrature(part, query: pl.DataFrame, earlier: list[pl.DataFrame]) -> lis
 
 
 def test_a_later_target_integrates_the_earlier_out(mixed, new):
-    """Against 400 exact quantiles of a, which the mixed model says is normal, and b's own predictions given each."""
+    """Against 400 exact quantiles of a, which the mixed model says is normal, and b's own
+    predictions given each.
+    """
     known, query = new
     posterior = mixed.adapt(known)
     said = posterior.predict(query)
@@ -114,14 +124,20 @@ def test_a_later_target_integrates_the_earlier_out(mixed, new):
     levels = (np.arange(400) + 0.5) / 400
     values = first["mean"].to_numpy() + first["std"].to_numpy() * stats.norm.ppf(levels)[:, None]
     given = by_quadrature(b, query, [pl.DataFrame({"a": v}) for v in values])
-    mean, std, removable = (np.stack([t[c].to_numpy() for t in given]) for c in ("mean", "std", "epistemic"))
+    mean, std, removable = (
+        np.stack([t[c].to_numpy() for t in given]) for c in ("mean", "std", "epistemic")
+    )
     np.testing.assert_allclose(said["b_mean"], mean.mean(0), atol=2e-3)
     np.testing.assert_allclose(said["b_std"], np.sqrt((std**2).mean(0) + mean.var(0)), rtol=1e-2)
-    share = (first["epistemic"] / first["std"]).to_numpy() ** 2  # b is linear in a: this much of its spread can go
+    share = (
+        first["epistemic"] / first["std"]
+    ).to_numpy() ** 2  # b is linear in a: this much of its spread can go
     expected = np.sqrt((removable**2).mean(0) + share * mean.var(0))
     np.testing.assert_allclose(said["b_epistemic"], expected, rtol=2e-2)
     for level in (0.05, 0.5, 0.95):
-        below = stats.norm.cdf((said[f"b_q{round(100 * level):02d}"].to_numpy() - mean) / std).mean(0)
+        below = stats.norm.cdf((said[f"b_q{round(100 * level):02d}"].to_numpy() - mean) / std).mean(
+            0
+        )
         np.testing.assert_allclose(below, level, atol=5e-3)
 
 
@@ -133,7 +149,9 @@ def test_classes_after_numbers_integrate_out_too(mixed, new):
     np.testing.assert_allclose(said["c_p_high"] + said["c_p_low"], 1.0, atol=1e-5)
     draws = posterior.sample(query, n=400)  # of a and b; c's own probabilities given each
     worlds = [draws.filter(pl.col("draw") == i).select("a", "b") for i in range(1, 401)]
-    p = np.mean([t["p_high"].to_numpy() for t in by_quadrature(posterior.parts[2], query, worlds)], axis=0)
+    p = np.mean(
+        [t["p_high"].to_numpy() for t in by_quadrature(posterior.parts[2], query, worlds)], axis=0
+    )
     np.testing.assert_allclose(said["c_p_high"], p, atol=0.05)
     assert (said["c_epistemic"] >= 0).all() and (said["c_epistemic"] < np.log(2)).all()
 
@@ -152,7 +170,9 @@ def test_draws_depend_on_each_other_and_have_the_right_marginals(mixed, new):
         assert (some["c"] == "high").mean() == pytest.approx(said["c_p_high"][i], abs=0.04)
         for name in "ab":
             std = said[f"{name}_std"][i]
-            assert some[name].mean() == pytest.approx(said[f"{name}_mean"][i], abs=5 * std / 4000**0.5)
+            assert some[name].mean() == pytest.approx(
+                said[f"{name}_mean"][i], abs=5 * std / 4000**0.5
+            )
             assert some[name].std() == pytest.approx(std, rel=0.08)
             for level in (5, 50, 95):
                 below = (some[name] <= said[f"{name}_q{level:02d}"][i]).mean()
@@ -166,7 +186,11 @@ def test_one_target_is_sampled_too(prior, new):
     draws = prior.parts[0].adapt(known).sample(query, n=3000)
     said = prior.parts[0].adapt(known).predict(query)
     assert draws.columns == ["draw", "row", "a"]
-    summary = draws.group_by("row").agg(pl.col("a").mean().alias("mean"), pl.col("a").std().alias("std")).sort("row")
+    summary = (
+        draws.group_by("row")
+        .agg(pl.col("a").mean().alias("mean"), pl.col("a").std().alias("std"))
+        .sort("row")
+    )
     np.testing.assert_allclose(summary["mean"], said["mean"], atol=0.1)
     np.testing.assert_allclose(summary["std"], said["std"], rtol=0.08)
 
@@ -181,7 +205,9 @@ def test_query_rows_do_not_influence_each_other(mixed, new):
 def test_targets_in_the_query_are_not_read(mixed, new):
     known, query = new
     posterior = mixed.adapt(known)
-    told = query.with_columns(pl.lit(9.0).alias("a"), pl.lit(9.0).alias("b"), pl.lit("low").alias("c"))
+    told = query.with_columns(
+        pl.lit(9.0).alias("a"), pl.lit(9.0).alias("b"), pl.lit("low").alias("c")
+    )
     assert posterior.predict(told).equals(posterior.predict(query))
 
 
@@ -198,7 +224,9 @@ def test_scores_add_up_along_the_chain(mixed, new):
     a, b, c = posterior.parts
     expected = a.suggest(row)["score"][0]
     spread = b.predict(many)["std"].to_numpy()
-    expected += (0.5 * np.log(2 * np.pi * np.e * (spread / b.prior.trained.units.scale) ** 2)).mean()
+    expected += (
+        0.5 * np.log(2 * np.pi * np.e * (spread / b.prior.trained.units.scale) ** 2)
+    ).mean()
     p = c.predict(many).select("p_high", "p_low").to_numpy()
     expected += -(p * np.log(p)).sum(1).mean()
     assert first["score"][0] == pytest.approx(expected, abs=0.05)
@@ -208,7 +236,11 @@ def test_scores_add_up_along_the_chain(mixed, new):
 def test_every_criterion_chooses(mixed, new, by):
     known, query = new
     frame = mixed.adapt(known).suggest(query, n=3, by=by)
-    assert frame["row"].n_unique() == 3 and frame["score"].is_finite().all() and (frame["gain_nats"] >= 0).all()
+    assert (
+        frame["row"].n_unique() == 3
+        and frame["score"].is_finite().all()
+        and (frame["gain_nats"] >= 0).all()
+    )
 
 
 def test_a_chosen_row_counts_as_observed(mixed, new):
@@ -246,7 +278,10 @@ def test_cut_off_in_the_second_part_it_continues_to_the_same_bits(joint, tmp_pat
     assert len({p.parent for p in finished}) == 2
     told = []
     prior = metaprior.Prior(**OPTIONS).fit(
-        table, **FIT, checkpoint=tmp_path / "kept", progress=lambda done, what: told.append((done, what))
+        table,
+        **FIT,
+        checkpoint=tmp_path / "kept",
+        progress=lambda done, what: told.append((done, what)),
     )
     assert told[-1][0] > 0.9 and {what[:3] for _, what in told} == {"a: ", "b: ", "c: "}
     prior.info.pop("seconds")
@@ -261,14 +296,23 @@ def test_the_commands(joint, new, tmp_path, capsys):
 
     def call(command):
         with pytest.raises(SystemExit) as stop:
-            main([word.replace("RUN", str(joint / "run")).replace("DIR", str(tmp_path)) for word in command.split()])
+            main(
+                [
+                    word.replace("RUN", str(joint / "run")).replace("DIR", str(tmp_path))
+                    for word in command.split()
+                ]
+            )
         assert not stop.value.code
         return capsys.readouterr().out
 
     call("predict RUN --support DIR/s.csv --query DIR/q.csv --out DIR/p.csv")
     frame = pl.read_csv(tmp_path / "p.csv")
     numbers = ["mean", "std", "q05", "q50", "q95", "epistemic"]
-    assert frame.columns == [f"{t}_{c}" for t in "ab" for c in numbers] + ["c_p_high", "c_p_low", "c_epistemic"]
+    assert frame.columns == [f"{t}_{c}" for t in "ab" for c in numbers] + [
+        "c_p_high",
+        "c_p_low",
+        "c_epistemic",
+    ]
     assert frame.height == query.height and (frame["b_q05"] < frame["b_q95"]).all()
     assert "gain_nats" in call("suggest RUN --support DIR/s.csv --pool DIR/q.csv --n 2")
     result = json.loads(call("evaluate RUN --shots 1 --json"))
@@ -288,7 +332,9 @@ def test_the_commands(joint, new, tmp_path, capsys):
 def test_the_report_has_a_part_a_target(prior, joint, tmp_path):
     groups = {"a group": pl.read_csv(joint / "table.csv").filter(pl.col("g") == "g0")}
     evaluation = prior.evaluate(shots=(0, 2))
-    write_report(tmp_path / "r.html", prior=prior, evaluation=evaluation, groups=groups, x="x", units="cm")
+    write_report(
+        tmp_path / "r.html", prior=prior, evaluation=evaluation, groups=groups, x="x", units="cm"
+    )
     page = (tmp_path / "r.html").read_text("utf-8")
     for text in (
         "<dd>a, b, c</dd>",
@@ -303,7 +349,7 @@ def test_the_report_has_a_part_a_target(prior, joint, tmp_path):
 
 
 def test_a_name_with_a_comma_is_one_column(tmp_path):
-    from metaprior.run import split_target
+    from metaprior.cli.run import split_target
 
     table = tmp_path / "t.csv"
     table.write_text('g,"a,b",c\n1,2,3\n')
@@ -313,8 +359,17 @@ def test_a_name_with_a_comma_is_one_column(tmp_path):
 
 def test_the_logarithm_is_of_numbers_only():
     rows = rows_of().with_columns(pl.col("a").exp(), pl.col("b").exp())
-    checked = metaprior.groups.check_all(
-        rows, "g", ["c", "b"], None, "table", kind="auto", log=True, split_by=None, holdout=0.2, seed=0
+    checked = metaprior.tables.groups.check_all(
+        rows,
+        "g",
+        ["c", "b"],
+        None,
+        "table",
+        kind="auto",
+        log=True,
+        split_by=None,
+        holdout=0.2,
+        seed=0,
     )
     assert checked[0].units is None and checked[1].units.log
     assert [c.names for c in checked] == [["x", "a"], ["x", "a", "c"]]
@@ -322,10 +377,23 @@ def test_the_logarithm_is_of_numbers_only():
 
 
 def test_classes_written_as_numbers_are_drawn_as_the_feature_they_are():
-    for values, kept in ((["no", "yes"], ["no", "yes"]), ([0, 1], [0.0, 1.0]), ([False, True], [0.0, 1.0])):
+    for values, kept in (
+        (["no", "yes"], ["no", "yes"]),
+        ([0, 1], [0.0, 1.0]),
+        ([False, True], [0.0, 1.0]),
+    ):
         table = rows_of().with_columns(pl.Series("c", [values[v == "low"] for v in rows_of()["c"]]))
-        checked = metaprior.groups.check_all(
-            table, "g", ["c", "a"], None, "table", kind="auto", log=False, split_by=None, holdout=0.0, seed=0
+        checked = metaprior.tables.groups.check_all(
+            table,
+            "g",
+            ["c", "a"],
+            None,
+            "table",
+            kind="auto",
+            log=False,
+            split_by=None,
+            holdout=0.0,
+            seed=0,
         )
         assert checked[0].values == kept
 
@@ -335,14 +403,33 @@ USES = [
     # name, files to write, the command, what the message must hold
     ("support lacks a later target", {"s.csv": "x,a,c\n1,2,low\n"}, PREDICT, ["s.csv", "'b'"]),
     ("support lacks the first", {"s.csv": "x,b,c\n1,2,low\n"}, PREDICT, ["s.csv", "'a'"]),
-    ("a value missing", {"s.csv": "x,a,b,c\n1,2,2,low\n1,2,,low\n"}, PREDICT, ["s.csv", "'b'", "row 2"]),
-    ("an unknown class", {"s.csv": "x,a,b,c\n1,2,2,mid\n"}, PREDICT, ["s.csv", "'c'", "row 1", "mid", "high, low"]),
+    (
+        "a value missing",
+        {"s.csv": "x,a,b,c\n1,2,2,low\n1,2,,low\n"},
+        PREDICT,
+        ["s.csv", "'b'", "row 2"],
+    ),
+    (
+        "an unknown class",
+        {"s.csv": "x,a,b,c\n1,2,2,mid\n"},
+        PREDICT,
+        ["s.csv", "'c'", "row 1", "mid", "high, low"],
+    ),
     ("query lacks a feature", {"q.csv": "a\n1\n"}, PREDICT, ["q.csv", "'x'"]),
     ("pool too small", {}, "suggest run --pool q.csv --n 3", ["q.csv", "1 rows"]),
-    ("table lacks a target", {"t.csv": "g,x,a,b\nu,1,2,2\nu,2,3,3\n"}, "evaluate run t.csv", ["t.csv", "'c'"]),
-    ("other targets", {}, "fit table.csv --task g --target a,b --method cnp --steps 4 --out run --resume",
-     ["--target a,b,c", "--target a,b"]),
-]  # fmt: skip
+    (
+        "table lacks a target",
+        {"t.csv": "g,x,a,b\nu,1,2,2\nu,2,3,3\n"},
+        "evaluate run t.csv",
+        ["t.csv", "'c'"],
+    ),
+    (
+        "other targets",
+        {},
+        "fit table.csv --task g --target a,b --method cnp --steps 4 --out run --resume",
+        ["--target a,b,c", "--target a,b"],
+    ),
+]
 
 
 @pytest.mark.parametrize("name,files,command,words", USES, ids=[row[0] for row in USES])
@@ -356,23 +443,31 @@ def test_use(name, files, command, words, joint, tmp_path, capsys, monkeypatch):
 
 
 def test_quantiles_of_a_mixture():
-    """Those by one sort are within 2e-3 of a level of the exact ones, tails and separate modes included."""
+    """Those by one sort are within 2e-3 of a level of the exact ones, tails and separate modes
+    included.
+    """
     params = jnp.asarray([[-2.0, 0.3, 3.0], [1.0, 1.0, 30.0], [1.2, 0.1, 5.0]])[:, None, None]
     student = Part(StudentT(1), params, jnp.log(jnp.asarray([0.2, 0.5, 0.3])))
     normal = Part(Gaussian(1), params[..., :2], jnp.log(jnp.asarray([0.1, 0.1, 0.1])))
     mixture = Mixture((student, normal))
     levels = jnp.asarray([[1e-4], [0.05], [0.3], [0.5], [0.95], [0.999]])
     found = outcomes_at(mixture, levels)
-    np.testing.assert_allclose([mixture.cdf(y[:, None])[0, 0] for y in found], levels[:, 0], atol=2e-3)
+    np.testing.assert_allclose(
+        [mixture.cdf(y[:, None])[0, 0] for y in found], levels[:, 0], atol=2e-3
+    )
 
 
 def test_removable_share_is_exact_where_a_later_target_is_linear():
-    """b = a + noise and a = function + noise: of the spread that a brings to b, the function's share can go."""
+    """b = a + noise and a = function + noise: of the spread that a brings to b, the function's
+    share can go.
+    """
     m, n = 256, 3
     u = (jnp.arange(m) + 0.5) / m
     a = jnp.broadcast_to(jnp.asarray(stats.norm.ppf(u), jnp.float32)[:, None], (m, n))
     params = jnp.stack([a.reshape(-1), jnp.full(m * n, 0.5)], -1)[None, :, None]
-    given = chain._Given(Mixture((Part(Gaussian(1), params, jnp.zeros(1)),)), a[None], jnp.full((1, n), 0.3))
+    given = chain._Given(
+        Mixture((Part(Gaussian(1), params, jnp.zeros(1)),)), a[None], jnp.full((1, n), 0.3)
+    )
     mean, total, removable = given.moments()
     np.testing.assert_allclose(mean, 0.0, atol=1e-4)
     np.testing.assert_allclose(total, 1.25, rtol=1e-2)

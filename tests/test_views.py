@@ -52,7 +52,9 @@ def test_mirror_images_turn_pixels_and_angles():
     source = ObjectViews.of(views[..., 0], azimuth)
     plain, turned = (source.rows(jnp.asarray(0), jnp.arange(6), turn) for turn in (False, True))
     assert np.allclose(turned.y.reshape(6, 32, 32), plain.y.reshape(6, 32, 32)[:, :, ::-1])
-    assert np.allclose(turned.x[:, :4], -plain.x[:, :4]) and np.allclose(turned.x[:, 4:], plain.x[:, 4:])
+    assert np.allclose(turned.x[:, :4], -plain.x[:, :4]) and np.allclose(
+        turned.x[:, 4:], plain.x[:, 4:]
+    )
 
 
 def test_a_judged_task_asks_all_other_sides_in_order():
@@ -83,23 +85,34 @@ def test_ssim_is_that_of_the_paper(x64):
     rng = np.random.default_rng(0)
     a = rng.uniform(size=(16, 20))
     for b in (a, 1 - a, 0.5 * a + 0.2, rng.uniform(size=(16, 20))):
-        assert float(ssim(jnp.asarray(a), jnp.asarray(b))) == pytest.approx(brute_ssim(a, b), abs=1e-10)
+        assert float(ssim(jnp.asarray(a), jnp.asarray(b))) == pytest.approx(
+            brute_ssim(a, b), abs=1e-10
+        )
 
 
 def linear(seed: int = 0) -> tuple[NP, Task]:
-    """A neural process whose decoder is y = b + A z + noise, so that p(query | support) is known exactly."""
+    """A neural process whose decoder is y = b + A z + noise, so that p(query | support) is known
+    exactly.
+    """
     spec = Spec(2, Gaussian(3, scale=0.5))
-    method = NP.init(spec, key=jr.key(seed), width=8, depth=0, latent=2, encoder="deep set", objective="elbo")
+    method = NP.init(
+        spec, key=jr.key(seed), width=8, depth=0, latent=2, encoder="deep set", objective="elbo"
+    )
     keys = jr.split(jr.key(seed + 1), 4)
     support = Data.of(jr.normal(keys[0], (1, 2)), jr.normal(keys[1], (1, 3)))
     return method, Task(support, Data.of(jr.normal(keys[2], (2, 2)), jr.normal(keys[3], (2, 3))))
 
 
 def test_importance_weighting_gives_the_exact_likelihood_of_a_linear_model(x64):
-    """p(query | support) is normal where the decoder is linear in z: 20,000 draws agree within 0.02 nats."""
+    """p(query | support) is normal where the decoder is linear in z: 20,000 draws agree within 0.02
+    nats.
+    """
     method, task = linear()
     prior = method.q(task.support)
-    flat = lambda z: method.raw(task.support, task.query.x, z).ravel()
+
+    def flat(z):
+        return method.raw(task.support, task.query.x, z).ravel()
+
     slope, offset = jax.jacobian(flat)(jnp.zeros(2)), flat(jnp.zeros(2))
     assert np.allclose(flat(jnp.ones(2)), offset + slope.sum(1))  # it is linear
     mean = offset + slope @ prior[:, 0]
@@ -110,14 +123,26 @@ def test_importance_weighting_gives_the_exact_likelihood_of_a_linear_model(x64):
 
 
 def test_the_control_with_a_latent_a_view_has_independent_views(x64):
-    """Its evidence of two views is the sum of those of each, and agrees with plain draws from the prior."""
+    """Its evidence of two views is the sum of those of each, and agrees with plain draws from the
+    prior.
+    """
     spec = Spec(2, Gaussian(3, scale=0.5))
     method = CVAE.init(spec, key=jr.key(0), width=8, depth=1, latent=2)
     _, task = linear()
-    cut = lambda i: Task(task.support, Data(task.query.x[i : i + 1], task.query.y[i : i + 1], task.query.mask[:1]))
-    bound = lambda t: float(jax.jit(lambda k: evidence(method, t, k, 100_000))(jr.key(3)))
+
+    def cut(i):
+        return Task(
+            task.support,
+            Data(task.query.x[i : i + 1], task.query.y[i : i + 1], task.query.mask[:1]),
+        )
+
+    def bound(t):
+        return float(jax.jit(lambda k: evidence(method, t, k, 100_000))(jr.key(3)))
+
     assert bound(task) == pytest.approx(bound(cut(0)) + bound(cut(1)), abs=0.05)
-    mixture = method.posterior(task.support, key=jr.key(1)).sample(task.query.x, key=jr.key(2), samples=4000)
+    mixture = method.posterior(task.support, key=jr.key(1)).sample(
+        task.query.x, key=jr.key(2), samples=4000
+    )
     assert float(mixture.log_prob(task.query.y)[0]) == pytest.approx(bound(cut(0)), abs=0.1)
 
 
@@ -141,15 +166,21 @@ def test_objects_of_one_name_or_look_stay_together():
 
 def test_what_was_changed_stands_in_the_report():
     views, azimuth, names = objects(20, sides=12)
-    data = generation.split(np.repeat(views, 3, 4), azimuth, names, "here", ["images were made smaller"])
+    data = generation.split(
+        np.repeat(views, 3, 4), azimuth, names, "here", ["images were made smaller"]
+    )
     options = {"pool": 2, "shown": 1, "steps": {"": 1}}
     outcome = generation.run(generation.MEAN, 0, options, data, lambda done, what: None)
     assert outcome.note == data.remark
-    assert outcome.note.startswith("images were made smaller; colours were averaged to grey; 20 models in 20 groups")
+    assert outcome.note.startswith(
+        "images were made smaller; colours were averaged to grey; 20 models in 20 groups"
+    )
 
 
 def test_bad_data_ends_in_a_message(tmp_path):
-    with pytest.raises(InputError, match=r"ambiguous-generation: needs views of objects; give --data"):
+    with pytest.raises(
+        InputError, match=r"ambiguous-generation: needs views of objects; give --data"
+    ):
         generation.load(None)
     with pytest.raises(InputError, match=r"here: holds 4 different objects; at least 10"):
         generation.split(*objects(4), "here")
@@ -158,11 +189,18 @@ def test_bad_data_ends_in_a_message(tmp_path):
 
 
 def test_a_cell_and_its_pictures(data):
-    """The real models with hardly any training: figures follow from the predictions, and pictures are drawn."""
+    """The real models with hardly any training: figures follow from the predictions, and pictures
+    are drawn.
+    """
     protocol = get("ambiguous-generation")
     held = protocol.load(data)
-    keep = lambda rows: rows[:6]
-    held = generation.dataclasses.replace(held, test=keep(held.test), validation=keep(held.validation))
+
+    def keep(rows):
+        return rows[:6]
+
+    held = generation.dataclasses.replace(
+        held, test=keep(held.test), validation=keep(held.validation)
+    )
     options = protocol.budgets["quick"] | {"steps": {"": 3}, "batch": 4, "validation": 4}
     cells = []
     for method in (generation.MEAN, "cnp", "np", generation.CONTROL):
@@ -180,12 +218,19 @@ def test_a_cell_and_its_pictures(data):
         mean, y = (np.array(frame[k].to_list()) for k in ("mean", "target"))
         y = y / 255
         assert value["mse"] == pytest.approx(((mean - y) ** 2).mean(), abs=1e-6)
-        likeness = [brute_ssim(*(a[i].reshape(16, 16) for a in (mean.clip(0, 1), y))) for i in range(0, 210, 10)]
+        likeness = [
+            brute_ssim(*(a[i].reshape(16, 16) for a in (mean.clip(0, 1), y)))
+            for i in range(0, 210, 10)
+        ]
         np.testing.assert_allclose(likeness, columns["ssim"][::10], atol=1e-5)
         assert value["ssim"] == pytest.approx(columns["ssim"].mean(), abs=1e-5)
         best = np.array(frame["draw_mse"].to_list()).reshape(6, 35, -1).mean(1).min(1)
         assert value["best"] == pytest.approx(best.mean(), abs=1e-6)
-        weight = [np.logaddexp.reduce(v) - np.log(len(v)) for v in frame["bound_log_p"].to_list() if v is not None]
+        weight = [
+            np.logaddexp.reduce(v) - np.log(len(v))
+            for v in frame["bound_log_p"].to_list()
+            if v is not None
+        ]
         assert len(weight) == (210 if method == generation.CONTROL else 6)
         assert value["joint"] == pytest.approx(-np.sum(weight) / (210 * 256), abs=1e-5)
         assert (value["side"] > 0) == (method in ("np", generation.CONTROL))
@@ -193,15 +238,21 @@ def test_a_cell_and_its_pictures(data):
         if method != generation.CONTROL:
             cells.append(Drawn(method, 0, outcome.figures, drawing))
     pictures = protocol.draw(cells, options, held)
-    assert len(pictures) == 3 and all(p.svg.startswith("<svg") and len(p.svg) < 3e5 for p in pictures)
-    assert protocol.sentence is not None and protocol.sentence(cells).startswith("np: mean squared error")
+    assert len(pictures) == 3 and all(
+        p.svg.startswith("<svg") and len(p.svg) < 3e5 for p in pictures
+    )
+    assert protocol.sentence is not None and protocol.sentence(cells).startswith(
+        "np: mean squared error"
+    )
 
 
 @pytest.mark.slow
 def test_draws_of_objects_beat_the_deterministic_control(data):
-    """Held-out models: an ensemble and a neural process give all views a higher density at the control's squared error.
+    """Held-out models: an ensemble and a neural process give all views a higher density at the
+    control's squared error.
 
-    A latent cannot lower the error of the best mean; 5 % are several paired standard errors (2 % each).
+    A latent cannot lower the error of the best mean; 5 % are several paired standard errors (2 %
+    each).
     """
     protocol = get("ambiguous-generation")
     held = protocol.load(data)
@@ -212,5 +263,7 @@ def test_draws_of_objects_beat_the_deterministic_control(data):
     control, process, ensemble = found["cnp"], found["np"], found["ensemble"]
     for sampling in (process, ensemble):
         assert sampling["joint"] < control["joint"] and sampling["mse"] < 1.05 * control["mse"]
-    assert process["mixture"] < control["mixture"]  # also without a proposal that has seen the answer
+    assert (
+        process["mixture"] < control["mixture"]
+    )  # also without a proposal that has seen the answer
     assert process["side"] > process["near"] > 0 == control["side"]

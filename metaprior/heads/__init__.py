@@ -9,4 +9,13 @@ from metaprior.heads.implicit import Implicit
 from metaprior.heads.mixture import MixtureDensity
 from metaprior.heads.student_t import StudentT
 
-__all__ = ["Autoregressive", "Categorical", "Energy", "Flow", "Gaussian", "Implicit", "MixtureDensity", "StudentT"]
+__all__ = [
+    "Autoregressive",
+    "Categorical",
+    "Energy",
+    "Flow",
+    "Gaussian",
+    "Implicit",
+    "MixtureDensity",
+    "StudentT",
+]

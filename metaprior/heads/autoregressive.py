@@ -12,15 +12,18 @@ from metaprior.posterior import AbstractHead
 
 
 class Autoregressive(AbstractHead):
-    """p(y | x) = prod_j p(y_j | context(x), y_1 … y_{j-1}): the chain rule, any dependence between outcomes.
+    """p(y | x) = prod_j p(y_j | context(x), y_1 … y_{j-1}): the chain rule, any dependence between
+    outcomes.
 
-    Uria, Côté, Gregor, Murray & Larochelle, "Neural Autoregressive Distribution Estimation", JMLR 2016 (equation 1),
-    with a network for every conditional. The learner's network gives a context of `width` numbers a point; network j
-    turns the context and the outcomes before the j-th into the raw outputs of `inner`, a head for one outcome.
+    Uria, Côté, Gregor, Murray & Larochelle, "Neural Autoregressive Distribution Estimation", JMLR
+    2016 (equation 1), with a network for every conditional. The learner's network gives a context
+    of `width` numbers a point; network j turns the context and the outcomes before the j-th into
+    the raw outputs of `inner`, a head for one outcome.
 
-    The joint log density and samples are exact. Mean, variance, cdf and quantiles of an outcome alone, and the entropy,
-    come from `draws` ancestral draws at fixed even points: with 256 a mean is within 0.01 and a cdf within 0.01, the
-    entropy within 0.02 nats an outcome; levels beyond 1/512 of either end are those of the outermost draw.
+    The joint log density and samples are exact. Mean, variance, cdf and quantiles of an outcome
+    alone, and the entropy, come from `draws` ancestral draws at fixed even points: with 256 a mean
+    is within 0.01 and a cdf within 0.01, the entropy within 0.02 nats an outcome; levels beyond
+    1/512 of either end are those of the outermost draw.
 
     Args:
         nets: network j of outcome j; their arrays are meta-parameters.
@@ -45,7 +48,15 @@ class Autoregressive(AbstractHead):
 
     @classmethod
     def init(
-        cls, dim: int, *, key, inner: AbstractHead | None = None, width=16, hidden=32, depth=1, draws=256
+        cls,
+        dim: int,
+        *,
+        key,
+        inner: AbstractHead | None = None,
+        width=16,
+        hidden=32,
+        depth=1,
+        draws=256,
     ) -> "Autoregressive":
         """Small networks: what matters of x has been found by the network before the head.
 
@@ -65,7 +76,10 @@ class Autoregressive(AbstractHead):
                 f"Autoregressive takes an inner head for one number with a density; got {type(inner).__name__} "
                 f"(outcomes: {inner.y_dim}, classes: {inner.classes}, density: {inner.density})."
             )
-        nets = [network(width + j, inner.raw_dim, hidden, depth, key=k) for j, k in enumerate(jr.split(key, dim))]
+        nets = [
+            network(width + j, inner.raw_dim, hidden, depth, key=k)
+            for j, k in enumerate(jr.split(key, dim))
+        ]
         return cls(tuple(nets), inner, width, draws)  # ty: ignore[missing-argument, invalid-argument-type]
 
     @property
@@ -90,7 +104,8 @@ class Autoregressive(AbstractHead):
 
     def log_prob(self, params, y):
         each = [
-            self.inner.log_prob(self._conditional(params, y[..., :j]), y[..., j : j + 1]) for j in range(self.y_dim)
+            self.inner.log_prob(self._conditional(params, y[..., :j]), y[..., j : j + 1])
+            for j in range(self.y_dim)
         ]
         return sum(each)
 
@@ -106,11 +121,18 @@ class Autoregressive(AbstractHead):
 
     def sample(self, params, *, key):
         keys = jr.split(key, self.y_dim)
-        return self._ancestral(params, lambda j, conditional: self.inner.sample(conditional, key=keys[j]))
+        return self._ancestral(
+            params, lambda j, conditional: self.inner.sample(conditional, key=keys[j])
+        )
 
     def _draws(self, params):
         levels = jnp.asarray(uniform_points(self.draws, self.y_dim), params.dtype)
-        one = lambda u: self._ancestral(params, lambda j, conditional: self.inner.quantile(conditional, u[j]))
+
+        def one(u):
+            return self._ancestral(
+                params, lambda j, conditional: self.inner.quantile(conditional, u[j])
+            )
+
         values = jax.vmap(one)(levels)
         return Draws(values, jnp.zeros(values.shape[:-1], params.dtype))
 

@@ -1,4 +1,6 @@
-"""What is known through finitely many outcomes: moments, cdf and quantiles, and even points to make them from."""
+"""What is known through finitely many outcomes: moments, cdf and quantiles, and even points to make
+them from.
+"""
 
 import equinox as eqx
 import jax
@@ -13,8 +15,9 @@ EDGE = 6.0  # one-dimensional grids end so many standard deviations from the mea
 def uniform_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
     """`count` points that fill the unit cube evenly, always the same ones.
 
-    The first coordinate takes the midpoints of `count` equal cells; the others are a Kronecker sequence with the powers
-    of the generalised golden ratio. Means of smooth functions are off by about 1/count, not 1/sqrt(count).
+    The first coordinate takes the midpoints of `count` equal cells; the others are a Kronecker
+    sequence with the powers of the generalised golden ratio. Means of smooth functions are off by
+    about 1/count, not 1/sqrt(count).
 
     Example:
         >>> from metaprior.heads.draws import uniform_points
@@ -31,7 +34,9 @@ def uniform_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
 
 def normal_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
     """Even points of independent standard normals, each coordinate with mean 0 and variance 1."""
-    from scipy.special import ndtri  # here, as it takes long to import and a prediction is often made without
+    from scipy.special import (
+        ndtri,
+    )  # here, as it takes long to import and a prediction is often made without
 
     z = ndtri(uniform_points(count, dim))
     z = z - z.mean(0)
@@ -41,7 +46,8 @@ def normal_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
 def normal_nodes(count: int, dim: int) -> tuple[Float[np.ndarray, "m p"], Float[np.ndarray, "m"]]:
     """Points and log weights for averages over a standard normal vector; the weights sum to 1.
 
-    One dimension: the trapezoid rule on ±6, spectrally accurate for smooth functions. Several: `normal_points`.
+    One dimension: the trapezoid rule on ±6, spectrally accurate for smooth functions. Several:
+    `normal_points`.
     """
     if dim > 1:
         return normal_points(count, dim), np.full(count, -np.log(count))
@@ -56,8 +62,12 @@ def leading(array: np.ndarray, like: Array, tail: int) -> Array:
     return jnp.asarray(array, like.dtype).reshape(shape)
 
 
-def row_noise(count: int, rows: tuple[int, ...], dim: int, dtype, *, key: PRNGKeyArray) -> Float[Array, "m *b z"]:
-    """`count` standard normal vectors a row, draws first. A row's noise stays the same when padding rows follow it."""
+def row_noise(
+    count: int, rows: tuple[int, ...], dim: int, dtype, *, key: PRNGKeyArray
+) -> Float[Array, "m *b z"]:
+    """`count` standard normal vectors a row, draws first. A row's noise stays the same when padding
+    rows follow it.
+    """
     return jnp.moveaxis(jr.normal(key, (*rows, count, dim), dtype), -2, 0)
 
 
@@ -105,10 +115,17 @@ class Draws(eqx.Module):
     def cdf(self, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
         """P(Y <= y), linear between the draws; 0 and 1 beyond them."""
         values, share = self._table()
-        at = lambda y, v, s: jnp.interp(y, v, s, left=0.0, right=1.0)
+
+        def at(y, v, s):
+            return jnp.interp(y, v, s, left=0.0, right=1.0)
+
         return jnp.vectorize(at, signature="(),(m),(m)->()")(y, values, share)
 
     def quantile(self, level: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
-        """The inverse of `cdf`; levels beyond the outermost draws give those. `level` broadcasts against the outcomes."""
+        """The inverse of `cdf`; levels beyond the outermost draws give those. `level` broadcasts
+        against the outcomes.
+        """
         values, share = self._table()
-        return jnp.vectorize(jnp.interp, signature="(),(m),(m)->()")(jnp.asarray(level, values.dtype), share, values)
+        return jnp.vectorize(jnp.interp, signature="(),(m),(m)->()")(
+            jnp.asarray(level, values.dtype), share, values
+        )

@@ -14,23 +14,26 @@ from metaprior.posterior import AbstractHead
 
 
 class Energy(AbstractHead):
-    """p(y | x) = N(y; m, s²) exp(-E(c, t)) / Z(c), t = (y - m) / s; m, s and the context c are read from the network.
+    """p(y | x) = N(y; m, s²) exp(-E(c, t)) / Z(c), t = (y - m) / s; m, s and the context c are read
+    from the network.
 
-    LeCun, Chopra, Hadsell, Ranzato & Huang, "A Tutorial on Energy-Based Learning", 2006. E is a network in this head,
-    `bound * tanh(· / bound)`: within ±bound, so that Z is finite whatever it learns and the density is at most
-    exp(2 bound) times that of its base. Z depends on the context alone.
+    LeCun, Chopra, Hadsell, Ranzato & Huang, "A Tutorial on Energy-Based Learning", 2006. E is a
+    network in this head, `bound * tanh(· / bound)`: within ±bound, so that Z is finite whatever it
+    learns and the density is at most exp(2 bound) times that of its base. Z depends on the context
+    alone.
 
-    One outcome: Z is a sum over an even grid of t, spectrally accurate for a smooth E (the density integrates to 1
-    within 1e-3), the loss is -log p, and cdf and quantiles are those of the grid (within 1e-3). Samples are exact for
-    that cdf.
+    One outcome: Z is a sum over an even grid of t, spectrally accurate for a smooth E (the density
+    integrates to 1 within 1e-3), the loss is -log p, and cdf and quantiles are those of the grid
+    (within 1e-3). Samples are exact for that cdf.
 
-    Several outcomes: Z, mean, variance, cdf and quantiles of each, and the entropy, are averages over `draws` even
-    points of the base weighted by exp(-E): good to a few percent for two or three outcomes and energies that do not
-    use all of their range. The loss is noise-contrastive estimation against the base (Gutmann & Hyvärinen, AISTATS
-    2010), in the form for conditional models (Ma & Collins, EMNLP 2018, the ranking objective): tell y from `noise`
-    draws of the base. Added to the base's own -log N(y; m, s²) it tends to -log p(y) as the draws grow. Samples come
-    from `steps` steps of the Metropolis-adjusted Langevin algorithm (Roberts & Tweedie, Bernoulli 1996) in t, started
-    at the base.
+    Several outcomes: Z, mean, variance, cdf and quantiles of each, and the entropy, are averages
+    over `draws` even points of the base weighted by exp(-E): good to a few percent for two or three
+    outcomes and energies that do not use all of their range. The loss is noise-contrastive
+    estimation against the base (Gutmann & Hyvärinen, AISTATS 2010), in the form for conditional
+    models (Ma & Collins, EMNLP 2018, the ranking objective): tell y from `noise` draws of the base.
+    Added to the base's own -log N(y; m, s²) it tends to -log p(y) as the draws grow. Samples come
+    from `steps` steps of the Metropolis-adjusted Langevin algorithm (Roberts & Tweedie, Bernoulli
+    1996) in t, started at the base.
 
     Args:
         net: E before its bound; its arrays are meta-parameters.
@@ -67,20 +70,35 @@ class Energy(AbstractHead):
 
     @classmethod
     def init(
-        cls, dim: int = 1, *, key, width=16, hidden=32, depth=2, bound=5.0, nodes=101, draws=512, noise=16, steps=50,
-        step=0.6, floor=1e-2,
-    ) -> "Energy":  # fmt: skip
+        cls,
+        dim: int = 1,
+        *,
+        key,
+        width=16,
+        hidden=32,
+        depth=2,
+        bound=5.0,
+        nodes=101,
+        draws=512,
+        noise=16,
+        steps=50,
+        step=0.6,
+        floor=1e-2,
+    ) -> "Energy":
         """A small network for the energy; the base starts as a `Gaussian` would.
 
         Args:
             dim: number of outcomes `p`, at least 1.
             key: initial weights.
             hidden, depth: units and hidden layers of the network.
-            width, bound, nodes, draws, noise, steps, step, floor: see the class. Choices of this package, not searched
-                over: nodes and draws for the errors that the class states, the network small for a head.
+            width, bound, nodes, draws, noise, steps, step, floor: see the class. Choices of this
+                package, not searched over: nodes and draws for the errors that the class states,
+                the network small for a head.
         """
         if dim < 1 or bound <= 0:
-            raise ValueError(f"Energy takes dim of at least 1 and a bound above 0; got {dim} and {bound}.")
+            raise ValueError(
+                f"Energy takes dim of at least 1 and a bound above 0; got {dim} and {bound}."
+            )
         net = network(width + dim, 1, hidden, depth, key=key)
         return cls(net, dim, width, bound, nodes, draws, noise, steps, step, floor)  # ty: ignore[missing-argument, invalid-argument-type]
 
@@ -103,14 +121,20 @@ class Energy(AbstractHead):
 
     def _split(self, params):
         """m and s, `(…, p)` each, and the context."""
-        return params[..., : self.dim], params[..., self.dim : 2 * self.dim], params[..., 2 * self.dim :]
+        return (
+            params[..., : self.dim],
+            params[..., self.dim : 2 * self.dim],
+            params[..., 2 * self.dim :],
+        )
 
     def energy(self, context, t):
         """E, within ±bound, in nats; leading axes broadcast."""
         return self.bound * jnp.tanh(at(self.net, context, t)[..., 0] / self.bound)
 
     def _tilted(self, context):
-        """Points t `(m, 1…, p)` of the base and their log weights under the tilted density, `(m, …)`, not normalised."""
+        """Points t `(m, 1…, p)` of the base and their log weights under the tilted density, `(m,
+        …)`, not normalised.
+        """
         t, log_base = normal_nodes(self.nodes if self.dim == 1 else self.draws, self.dim)
         t, log_base = leading(t, context, 1), leading(log_base, context, 0)
         return t, log_base - self.energy(context, t)
@@ -118,7 +142,11 @@ class Energy(AbstractHead):
     def log_prob(self, params, y):
         mean, scale, context = self._split(params)
         log_z = jax.nn.logsumexp(self._tilted(context)[1], axis=0)
-        return stats.norm.logpdf(y, mean, scale).sum(-1) - self.energy(context, (y - mean) / scale) - log_z
+        return (
+            stats.norm.logpdf(y, mean, scale).sum(-1)
+            - self.energy(context, (y - mean) / scale)
+            - log_z
+        )
 
     def loss(self, params, y, *, key):
         if self.dim == 1:
@@ -134,10 +162,15 @@ class Energy(AbstractHead):
         mean, scale, context = self._split(params)
         if self.dim == 1:
             return self._draws(params).quantile(jr.uniform(key, mean.shape, params.dtype))
-        log_p = lambda t: -0.5 * (t * t).sum(-1) - self.energy(context, t)
+
+        def log_p(t):
+            return -0.5 * (t * t).sum(-1) - self.energy(context, t)
+
         slope = jax.grad(lambda t: log_p(t).sum())
         h = self.step
-        log_move = lambda a, b, slope_a: -0.5 * ((b - a - 0.5 * h * h * slope_a) ** 2).sum(-1) / (h * h)
+
+        def log_move(a, b, slope_a):
+            return -0.5 * ((b - a - 0.5 * h * h * slope_a) ** 2).sum(-1) / (h * h)
 
         def advance(carry, k):
             t, log_t, slope_t = carry
@@ -146,7 +179,10 @@ class Energy(AbstractHead):
             log_new, slope_new = log_p(new), slope(new)
             ratio = log_new - log_t + log_move(new, t, slope_new) - log_move(t, new, slope_t)
             accept = jnp.log(jr.uniform(accept_key, ratio.shape, ratio.dtype)) < ratio
-            keep = lambda a, b: jnp.where(accept.reshape(accept.shape + (1,) * (a.ndim - accept.ndim)), a, b)
+
+            def keep(a, b):
+                return jnp.where(accept.reshape(accept.shape + (1,) * (a.ndim - accept.ndim)), a, b)
+
             return (keep(new, t), keep(log_new, log_t), keep(slope_new, slope_t)), None
 
         start, walk = jr.split(key)

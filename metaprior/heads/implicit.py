@@ -26,25 +26,30 @@ def _length(gap):
 
 
 class Implicit(AbstractHead):
-    """y = m + z + g(c, z), z ~ N(0, I): a generator; location m and context c are read from the network. Samples only.
+    """y = m + z + g(c, z), z ~ N(0, I): a generator; location m and context c are read from the
+    network. Samples only.
 
-    It starts near N(m, I), the spread of standardised outcomes (the first p numbers of z are the ones added).
+    It starts near N(m, I), the spread of standardised outcomes (the first p numbers of z are the
+    ones added).
 
-    `objective="energy score"`: the energy score E‖Y - y‖ - E‖Y - Y'‖ / 2 in units of y, unbiased over `samples` draws
-    a row (Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007, section 4.3);
-    for one outcome it is the CRPS. Strictly proper and stable: take this one.
+    `objective="energy score"`: the energy score E‖Y - y‖ - E‖Y - Y'‖ / 2 in units of y, unbiased
+    over `samples` draws a row (Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and
+    Estimation", JASA 2007, section 4.3); for one outcome it is the CRPS. Strictly proper and
+    stable: take this one.
 
-    `objective="adversarial"`: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014. One number a row,
-    -log D(c, y) - log(1 - D(c, Y)) - log D(c, Y): the discriminator D lives in this head; in the first two terms
-    everything else is a constant, in the last (their non-saturating one) D is. D sees the context but sends no gradient
-    to it. One optimiser with momentum trains both, which without help sends the generator to infinity; what keeps it:
-    a penalty on D's slopes in y (Mescheder, Geiger & Nowozin, "Which Training Methods for GANs do actually Converge?",
-    ICML 2018), logits ten times the network's, so that D learns the faster (Heusel et al., NeurIPS 2017), and units
-    that do not saturate far away. The value is no measure of progress; use the CRPS.
+    `objective="adversarial"`: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014. One
+    number a row, -log D(c, y) - log(1 - D(c, Y)) - log D(c, Y): the discriminator D lives in this
+    head; in the first two terms everything else is a constant, in the last (their non-saturating
+    one) D is. D sees the context but sends no gradient to it. One optimiser with momentum trains
+    both, which without help sends the generator to infinity; what keeps it: a penalty on D's slopes
+    in y (Mescheder, Geiger & Nowozin, "Which Training Methods for GANs do actually Converge?", ICML
+    2018), logits ten times the network's, so that D learns the faster (Heusel et al., NeurIPS
+    2017), and units that do not saturate far away. The value is no measure of progress; use the
+    CRPS.
 
-    No `log_prob` and no `entropy`: score it with the CRPS. Mean, variance, cdf and quantiles are those of `draws`
-    outcomes at fixed points z: exact to 0.005 in the cdf for one outcome with one number in z (quadrature), to 0.02
-    with more.
+    No `log_prob` and no `entropy`: score it with the CRPS. Mean, variance, cdf and quantiles are
+    those of `draws` outcomes at fixed points z: exact to 0.005 in the cdf for one outcome with one
+    number in z (quadrature), to 0.02 with more.
 
     Args:
         generator: g; its arrays, like those of the discriminator, are meta-parameters.
@@ -77,9 +82,19 @@ class Implicit(AbstractHead):
 
     @classmethod
     def init(
-        cls, dim: int = 1, *, key, objective="energy score", width=16, noise: int | None = None, hidden=32, depth=2,
-        samples=8, draws=256, penalty=0.1,
-    ) -> "Implicit":  # fmt: skip
+        cls,
+        dim: int = 1,
+        *,
+        key,
+        objective="energy score",
+        width=16,
+        noise: int | None = None,
+        hidden=32,
+        depth=2,
+        samples=8,
+        draws=256,
+        penalty=0.1,
+    ) -> "Implicit":
         """A small generator and, for the adversarial objective, a discriminator of its size.
 
         Args:
@@ -91,11 +106,14 @@ class Implicit(AbstractHead):
             hidden, depth: units and hidden layers.
             samples: draws a row in training, at least 2.
             draws: points z for moments, cdf and quantiles.
-            penalty: weight of half the squared slopes of the discriminator's logits (0.1: with it 2,000 steps of
-                `fit` end below the CRPS they start from; 0.02 to 3 do not diverge either).
+            penalty: weight of half the squared slopes of the discriminator's logits (0.1: with it
+                2,000 steps of `fit` end below the CRPS they start from; 0.02 to 3 do not diverge
+                either).
         """
         if objective not in OBJECTIVES:
-            raise ValueError(f"Implicit has the objectives {', '.join(map(repr, OBJECTIVES))}; got {objective!r}.")
+            raise ValueError(
+                f"Implicit has the objectives {', '.join(map(repr, OBJECTIVES))}; got {objective!r}."
+            )
         noise = dim if noise is None else noise
         if not 1 <= dim <= noise or samples < 2:
             raise ValueError(
@@ -125,7 +143,11 @@ class Implicit(AbstractHead):
 
     def generate(self, params, z):
         """m + z + g(c, z); leading axes broadcast."""
-        return params[..., : self.dim] + z[..., : self.dim] + at(self.generator, params[..., self.dim :], z)
+        return (
+            params[..., : self.dim]
+            + z[..., : self.dim]
+            + at(self.generator, params[..., self.dim :], z)
+        )
 
     def log_prob(self, params, y):
         raise TypeError(
@@ -134,16 +156,24 @@ class Implicit(AbstractHead):
 
     def loss(self, params, y, *, key):
         lead = jnp.broadcast_shapes(params.shape[:-1], y.shape[:-1])
-        drawn = self.generate(params, row_noise(self.samples, lead, self.noise, params.dtype, key=key))
+        drawn = self.generate(
+            params, row_noise(self.samples, lead, self.noise, params.dtype, key=key)
+        )
         if self.discriminator is not None:
             return self._adversarial(jax.lax.stop_gradient(params[..., self.dim :]), drawn, y)
         i, j = np.triu_indices(self.samples, 1)
         return _length(drawn - y).mean(0) - 0.5 * _length(drawn[i] - drawn[j]).mean(0)
 
     def _adversarial(self, context, drawn, y):
-        judge = lambda net, y: _FAST * at(net, context, y)[..., 0]  # logit of D
-        slope = lambda y: jax.grad(lambda y: judge(self.discriminator, y).sum())(y)
-        steep = lambda y: 0.5 * self.penalty * (slope(y) ** 2).sum(-1)
+        def judge(net, y):
+            return _FAST * at(net, context, y)[..., 0]  # logit of D
+
+        def slope(y):
+            return jax.grad(lambda y: judge(self.discriminator, y).sum())(y)
+
+        def steep(y):
+            return 0.5 * self.penalty * (slope(y) ** 2).sum(-1)
+
         made = jax.lax.stop_gradient(drawn)
         real = jax.nn.softplus(-judge(self.discriminator, y)) + steep(y)
         fake = jax.nn.softplus(judge(self.discriminator, made)) + steep(made)

@@ -16,18 +16,19 @@ _NODES = 64  # a component, for the entropy
 
 
 class MixtureDensity(AbstractHead):
-    """Bishop, "Mixture Density Networks", 1994 (section 3): K normals with weights, all read from the network.
+    """Bishop, "Mixture Density Networks", 1994 (section 3): K normals with weights, all read from
+    the network.
 
-    p(y | x) = sum_k π_k prod_j N(y_j; μ_kj, σ_kj²). The components are shared by the `p` outcomes: given k they are
-    independent, so that the mixture can represent dependence between outcomes. Natural parameters: `(…, K, 1 + 2p)`,
-    log weight, means and scales of each component.
+    p(y | x) = sum_k π_k prod_j N(y_j; μ_kj, σ_kj²). The components are shared by the `p` outcomes:
+    given k they are independent, so that the mixture can represent dependence between outcomes.
+    Natural parameters: `(…, K, 1 + 2p)`, log weight, means and scales of each component.
 
-    Components that start alike get the same gradient and stay alike. Component k therefore starts around the k-th of K
-    even points of a standard normal (one outcome: its (k + 1/2)/K quantile), times `spread`; the network gives the way
-    from there.
+    Components that start alike get the same gradient and stay alike. Component k therefore starts
+    around the k-th of K even points of a standard normal (one outcome: its (k + 1/2)/K quantile),
+    times `spread`; the network gives the way from there.
 
-    Mean, variance and cdf are exact; quantiles by bisection; the entropy from 64 even points a component, within 0.02
-    nats where components overlap or lie apart alike.
+    Mean, variance and cdf are exact; quantiles by bisection; the entropy from 64 even points a
+    component, within 0.02 nats where components overlap or lie apart alike.
 
     Args:
         components: K, at least 1 (5: the sine-or-line task needs 2, and idle ones cost little).
@@ -109,7 +110,9 @@ class MixtureDensity(AbstractHead):
         log_weight, mean, scale = self._split(params)
         z, log_share = normal_nodes(_NODES, self.dim)
         y = jnp.moveaxis(mean + scale * leading(z, mean, 1), -2, 1)  # (m, K, …, p)
-        log_p = jnp.tensordot(jnp.asarray(np.exp(log_share), params.dtype), self.log_prob(params, y), axes=1)
+        log_p = jnp.tensordot(
+            jnp.asarray(np.exp(log_share), params.dtype), self.log_prob(params, y), axes=1
+        )
         return -(jnp.moveaxis(jnp.exp(log_weight), -1, 0) * log_p).sum(0)
 
     def cdf(self, params, y):

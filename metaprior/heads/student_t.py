@@ -18,15 +18,20 @@ _SCORES = np.linspace(-4.5, 4.5, 181)
 
 @functools.cache
 def _table() -> np.ndarray:
-    """Quantiles of the standardised t at 1/df = 0 … 1/2 (rows) and at normal scores -4.5 … 4.5 (columns).
+    """Quantiles of the standardised t at 1/df = 0 … 1/2 (rows) and at normal scores -4.5 … 4.5
+    (columns).
 
-    Both are smooth in these coordinates, so linear interpolation is within 1e-3 of the scale for levels between 1e-5
-    and 1 - 1e-5.
+    Both are smooth in these coordinates, so linear interpolation is within 1e-3 of the scale for
+    levels between 1e-5 and 1 - 1e-5.
     """
-    from scipy import special  # here, as it takes long to import and a prediction is often made without
+    from scipy import (
+        special,
+    )  # here, as it takes long to import and a prediction is often made without
 
     level = special.ndtr(_SCORES)
-    return np.stack([special.ndtri(level)] + [special.stdtrit(1 / i, level) for i in _INVERSE_DF[1:]])
+    return np.stack(
+        [special.ndtri(level)] + [special.stdtrit(1 / i, level) for i in _INVERSE_DF[1:]]
+    )
 
 
 def log_gamma_ratio(df):
@@ -117,6 +122,8 @@ class StudentT(AbstractHead):
     def quantile(self, params, level):
         table = jnp.asarray(_table(), params.dtype)
         score = jax.scipy.special.ndtri(jnp.asarray(level, params.dtype))
-        at_level = jax.vmap(lambda row: jnp.interp(score, jnp.asarray(_SCORES, params.dtype), row))(table)
+        at_level = jax.vmap(lambda row: jnp.interp(score, jnp.asarray(_SCORES, params.dtype), row))(
+            table
+        )
         z = jnp.interp(1 / params[..., 2], jnp.asarray(_INVERSE_DF, params.dtype), at_level)
         return params[..., 0] + params[..., 1] * z

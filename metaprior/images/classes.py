@@ -10,9 +10,19 @@ import numpy as np
 from metaprior.errors import InputError
 from metaprior.images.tree import MOST_BYTES, TABLES, Tree, arrays, as_images, read_all, resize
 
-SPLITS = {"train": "train", "training": "train", "images_background": "train", "background": "train",
-          "val": "val", "valid": "val", "validation": "val",
-          "test": "test", "testing": "test", "images_evaluation": "test", "evaluation": "test"}  # fmt: skip
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "images_background": "train",
+    "background": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+    "images_evaluation": "test",
+    "evaluation": "test",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,8 @@ class Images:
         pixels: bytes, `(n, h, w, c)`, one or three channels.
         label: class of every image, `(n,)`, an index into `names`.
         names: of the classes: their folders below the data's own.
-        group: of every class: the folder above its own, such as an alphabet; `""` where there is none.
+        group: of every class: the folder above its own, such as an alphabet; `""` where there is
+            none.
         split: of every class: `"train"`, `"val"`, `"test"`, or `""` where the data do not say.
         remarks: what was changed or left out.
     """
@@ -39,18 +50,21 @@ class Images:
 def read_classes(path: str | Path, size: int | None = None) -> Images:
     """Every folder that holds images is a class, however deep it lies.
 
-    Read are a folder or a .zip of class folders; of splits (`train`, `val`, `test`, or Omniglot's `images_background` and
-    `images_evaluation`) of class folders, also with groups such as alphabets between them; miniImageNet's `images` with
-    `train.csv`, `val.csv` and `test.csv` (columns `filename` and `label`); and an .npz with `images` and `label`, or with
-    Omniglot's `images`, `alphabet`, `alphabet_names`, `character` and `evaluation`.
+    Read are a folder or a .zip of class folders; of splits (`train`, `val`, `test`, or Omniglot's
+    `images_background` and `images_evaluation`) of class folders, also with groups such as
+    alphabets between them; miniImageNet's `images` with `train.csv`, `val.csv` and `test.csv`
+    (columns `filename` and `label`); and an .npz with `images` and `label`, or with Omniglot's
+    `images`, `alphabet`, `alphabet_names`, `character` and `evaluation`.
 
     Args:
         path: of the folder or file.
-        size: height and width that images are brought to, by averages over areas; `None` keeps what all share.
+        size: height and width that images are brought to, by averages over areas; `None` keeps what
+            all share.
 
     Raises:
-        InputError: nothing there, no images, images outside of any class folder, one class only, an image that cannot be
-            read, an archive that names files outside of itself; each names the file.
+        InputError: nothing there, no images, images outside of any class folder, one class only, an
+            image that cannot be read, an archive that names files outside of itself; each names the
+            file.
     """
     path = Path(path)
     if path.suffix.lower() == ".npz":
@@ -70,7 +84,12 @@ def read_classes(path: str | Path, size: int | None = None) -> Images:
     label = np.array([index[c] for c in classes], np.int32)
     if tables:
         return Images(
-            pixels, label, tuple(found), ("",) * len(found), tuple(of_split[c] for c in found), tuple(remarks)
+            pixels,
+            label,
+            tuple(found),
+            ("",) * len(found),
+            tuple(of_split[c] for c in found),
+            tuple(remarks),
         )
     group, split = zip(*(_place(name, found) for name in found))
     return Images(pixels, label, tuple(found), group, split, tuple(remarks))
@@ -79,11 +98,15 @@ def read_classes(path: str | Path, size: int | None = None) -> Images:
 def _folders(tree: Tree) -> tuple[list[str], list[str], dict[str, str]]:
     names = tree.images()
     if not names:
-        raise InputError(f"{tree.path}: holds no images; it should hold folders of them, one folder a class.")
+        raise InputError(
+            f"{tree.path}: holds no images; it should hold folders of them, one folder a class."
+        )
     classes = [str(PurePosixPath(name).parent) for name in names]
     loose = [name for name, c in zip(names, classes) if c == "."]
     if loose:
-        raise InputError(f"{tree.where(loose[0])}: lies in no class folder; images lie in folders, one folder a class.")
+        raise InputError(
+            f"{tree.where(loose[0])}: lies in no class folder; images lie in folders, one folder a class."
+        )
     return names, classes, {}
 
 
@@ -115,15 +138,25 @@ def _tables(tree: Tree, tables: list[str]) -> tuple[list[str], list[str], dict[s
         folder, split = PurePosixPath(table).parent, PurePosixPath(table).stem
         reader = csv.DictReader(io.StringIO(tree.text(table)))
         if not {"filename", "label"} <= set(reader.fieldnames or ()):
-            raise InputError(f"{tree.where(table)}: has the columns {', '.join(reader.fieldnames or ['none'])}; it needs filename and label.")  # fmt: skip
+            raise InputError(
+                f"{tree.where(table)}: has the columns {', '.join(reader.fieldnames or ['none'])}; it needs filename and label."
+            )
         for row, entry in enumerate(reader, start=2):
             file, label = entry["filename"] or "", entry["label"] or ""
-            options = (str(folder / "images" / file), str(folder / file), str(folder / "images" / label / file))
+            options = (
+                str(folder / "images" / file),
+                str(folder / file),
+                str(folder / "images" / label / file),
+            )
             place = next((option for option in options if option in known), None)
             if place is None or not label:
-                raise InputError(f"{tree.where(table)}: row {row} names {file!r}, which is not in images/ beside it.")
+                raise InputError(
+                    f"{tree.where(table)}: row {row} names {file!r}, which is not in images/ beside it."
+                )
             if of_split.setdefault(label, split) != split:
-                raise InputError(f"{tree.where(table)}: row {row}: class {label} is also in {of_split[label]}.csv; a class belongs to one split.")  # fmt: skip
+                raise InputError(
+                    f"{tree.where(table)}: row {row}: class {label} is also in {of_split[label]}.csv; a class belongs to one split."
+                )
             names.append(place)
             classes.append(label)
     if not names:
@@ -134,9 +167,13 @@ def _tables(tree: Tree, tables: list[str]) -> tuple[list[str], list[str], dict[s
 def _from_arrays(path: Path, size: int | None) -> Images:
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder.")
-    held = arrays(path, ("images", "label", "names", "alphabet", "alphabet_names", "character", "evaluation"))
+    held = arrays(
+        path, ("images", "label", "names", "alphabet", "alphabet_names", "character", "evaluation")
+    )
     if "images" not in held or not ("label" in held or {"alphabet", "character"} <= set(held)):
-        raise InputError(f"{path}: should hold the arrays images and label (or alphabet and character).")
+        raise InputError(
+            f"{path}: should hold the arrays images and label (or alphabet and character)."
+        )
     pixels = as_images(path, "images", held["images"], 1)
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
         raise InputError(
@@ -149,18 +186,31 @@ def _from_arrays(path: Path, size: int | None) -> Images:
     if "label" in held:
         values, label = np.unique(held["label"], return_inverse=True)
         called = held.get("names")
-        if called is not None and values.dtype.kind in "iu" and (values.min() < 0 or values.max() >= len(called)):
-            raise InputError(f"{path}: label goes to {values.max()}; there are {len(called)} names.")
-        names = tuple(str(v) if called is None or values.dtype.kind not in "iu" else str(called[v]) for v in values)
+        if (
+            called is not None
+            and values.dtype.kind in "iu"
+            and (values.min() < 0 or values.max() >= len(called))
+        ):
+            raise InputError(
+                f"{path}: label goes to {values.max()}; there are {len(called)} names."
+            )
+        names = tuple(
+            str(v) if called is None or values.dtype.kind not in "iu" else str(called[v])
+            for v in values
+        )
         group = split = ("",) * len(names)
     else:
         names, group, split, label = _characters(path, held)
     if len(names) < 2:
-        raise InputError(f"{path}: holds one class only ({names[0] if names else 'none'}); episodes need several.")
+        raise InputError(
+            f"{path}: holds one class only ({names[0] if names else 'none'}); episodes need several."
+        )
     remarks = ()
     if size is not None and pixels.shape[1:3] != (size, size):
         if n * size * size * pixels.shape[-1] > MOST_BYTES:
-            raise InputError(f"{path}: its images take more than {MOST_BYTES // 2**30} GiB at size {size}.")
+            raise InputError(
+                f"{path}: its images take more than {MOST_BYTES // 2**30} GiB at size {size}."
+            )
         remarks = (f"images of {pixels.shape[1]} x {pixels.shape[2]} were made {size} x {size}",)
         pixels = np.stack([resize(image, size) for image in pixels])
     return Images(pixels, label.astype(np.int32), names, group, split, remarks)
@@ -172,9 +222,16 @@ def _characters(path: Path, held: dict[str, np.ndarray]):
     evaluation = held.get("evaluation", np.zeros(len(alphabet), bool)).astype(int)
     called = held.get("alphabet_names", np.arange(alphabet.max(initial=0) + 1).astype(str))
     if len(alphabet) and (alphabet.min() < 0 or alphabet.max() >= len(called)):
-        raise InputError(f"{path}: alphabet goes to {alphabet.max()}; there are {len(called)} alphabet_names.")
-    keys, label = np.unique(np.stack([evaluation, alphabet, character], 1), axis=0, return_inverse=True)
-    folder = lambda e: ("images_background", "images_evaluation")[e]
+        raise InputError(
+            f"{path}: alphabet goes to {alphabet.max()}; there are {len(called)} alphabet_names."
+        )
+    keys, label = np.unique(
+        np.stack([evaluation, alphabet, character], 1), axis=0, return_inverse=True
+    )
+
+    def folder(e):
+        return ("images_background", "images_evaluation")[e]
+
     names = tuple(f"{folder(e)}/{called[a]}/character{c:02d}" for e, a, c in keys)
     group = tuple(f"{folder(e)}/{called[a]}" for e, a, _ in keys)
     return names, group, tuple(("train", "test")[e] for e, _, _ in keys), label.ravel()

@@ -36,7 +36,9 @@ class Tree:
         else:
             raise InputError(f"{path}: no such file or folder.")
         if len(self.names) > MOST_FILES:
-            raise InputError(f"{path}: holds {len(self.names)} files; at most {MOST_FILES} are read.")
+            raise InputError(
+                f"{path}: holds {len(self.names)} files; at most {MOST_FILES} are read."
+            )
 
     def _walk(self) -> Iterator[str]:
         for folder, _, files in os.walk(self.path):
@@ -49,11 +51,15 @@ class Tree:
         try:
             self._zip = zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise InputError(f"{self.path}: neither a folder nor a readable zip archive ({error}).") from None
+            raise InputError(
+                f"{self.path}: neither a folder nor a readable zip archive ({error})."
+            ) from None
         for info in self._zip.infolist():
             parts = PurePosixPath(info.filename.replace("\\", "/"))
             if parts.is_absolute() or ".." in parts.parts or ":" in info.filename.split("/")[0]:
-                raise InputError(f"{self.path}: refused: it names {info.filename!r}, outside of the archive.")
+                raise InputError(
+                    f"{self.path}: refused: it names {info.filename!r}, outside of the archive."
+                )
             hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts.parts)
             if not info.is_dir() and not hidden:
                 yield info.filename
@@ -64,7 +70,11 @@ class Tree:
 
     def of_images(self) -> list[str]:
         """Names of image files and of the tables that say what they are, sorted."""
-        return [n for n in self.names if PurePosixPath(n).suffix.lower() in KINDS or PurePosixPath(n).name in TABLES]
+        return [
+            n
+            for n in self.names
+            if PurePosixPath(n).suffix.lower() in KINDS or PurePosixPath(n).name in TABLES
+        ]
 
     def where(self, name: str) -> str:
         """A file as an error should name it."""
@@ -78,7 +88,9 @@ class Tree:
             else:
                 size = self._zip.getinfo(name).file_size
             if size > MOST_FILE:
-                raise InputError(f"{self.where(name)}: has {size} bytes; at most {MOST_FILE} are read.")
+                raise InputError(
+                    f"{self.where(name)}: has {size} bytes; at most {MOST_FILE} are read."
+                )
             if self._zip is None:
                 return (self.path / name).read_bytes()
             with self._zip.open(name) as file:
@@ -99,12 +111,16 @@ class Tree:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 if image.size[0] * image.size[1] > MOST_PIXELS:
-                    raise InputError(f"{self.where(name)}: is {image.size[0]} x {image.size[1]}; at most {MOST_PIXELS} pixels are read.")  # fmt: skip
+                    raise InputError(
+                        f"{self.where(name)}: is {image.size[0]} x {image.size[1]}; at most {MOST_PIXELS} pixels are read."
+                    )
                 return _plain(image)
         except InputError:
             raise
         except Exception as error:  # Pillow's decoders raise many kinds
-            raise InputError(f"{self.where(name)}: is no readable image ({type(error).__name__}).") from None
+            raise InputError(
+                f"{self.where(name)}: is no readable image ({type(error).__name__})."
+            ) from None
 
 
 def _plain(image: Image.Image) -> np.ndarray:
@@ -119,7 +135,8 @@ def _plain(image: Image.Image) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: int, crop: bool = False) -> np.ndarray:
-    """`(h, w)` or `(h, w, c)` bytes to `size` x `size`: averages over boxes, or linear where it becomes larger.
+    """`(h, w)` or `(h, w, c)` bytes to `size` x `size`: averages over boxes, or linear where it
+    becomes larger.
 
     `crop` takes the middle square first; else the image is stretched.
     """
@@ -133,7 +150,9 @@ def resize(pixels: np.ndarray, size: int, crop: bool = False) -> np.ndarray:
         return pixels
     kind = Image.Resampling.BOX if size <= min(h, w) else Image.Resampling.BILINEAR
     grey = pixels.ndim == 3 and pixels.shape[2] == 1
-    small = np.asarray(Image.fromarray(pixels[..., 0] if grey else pixels).resize((size, size), kind))
+    small = np.asarray(
+        Image.fromarray(pixels[..., 0] if grey else pixels).resize((size, size), kind)
+    )
     return small[..., None] if grey else small
 
 
@@ -144,13 +163,16 @@ def stack(images: list[np.ndarray]) -> np.ndarray:
     return np.stack([np.repeat(i[..., None], 3, axis=2) if i.ndim == 2 else i for i in images])
 
 
-def read_all(tree: Tree, names: list[str], size: int | None, crop: bool = False) -> tuple[np.ndarray, list[str]]:
+def read_all(
+    tree: Tree, names: list[str], size: int | None, crop: bool = False
+) -> tuple[np.ndarray, list[str]]:
     """Images `(n, h, w, c)` of one size, and remarks.
 
     Args:
         tree: where they are.
         names: which.
-        size: height and width; `None` keeps a size that all share, else takes the smallest side (84 at most).
+        size: height and width; `None` keeps a size that all share, else takes the smallest side (84
+            at most).
         crop: the middle square instead of stretching.
     """
     if size is not None and not 1 <= size <= 1024:
@@ -162,23 +184,33 @@ def read_all(tree: Tree, names: list[str], size: int | None, crop: bool = False)
         found.append(image if size is None else resize(image, size, crop))
         used += found[-1].nbytes
         if used > MOST_BYTES:
-            raise InputError(f"{tree.path}: its images take more than {MOST_BYTES // 2**30} GiB; choose a smaller size or fewer images.")  # fmt: skip
+            raise InputError(
+                f"{tree.path}: its images take more than {MOST_BYTES // 2**30} GiB; choose a smaller size or fewer images."
+            )
     remarks = []
     if size is None and len(shapes) > 1:
         size = min(84, *(min(shape) for shape in shapes))
         found = [resize(image, size, crop) for image in found]
     if size is not None and set(shapes) != {(size, size)}:
-        some = ", ".join(f"{h} x {w}" for h, w in list(shapes)[:3]) + (", …" if len(shapes) > 3 else "")
-        remarks.append(f"images of {len(shapes)} size{'s' * (len(shapes) > 1)} ({some}) were made {size} x {size}")
+        some = ", ".join(f"{h} x {w}" for h, w in list(shapes)[:3]) + (
+            ", …" if len(shapes) > 3 else ""
+        )
+        remarks.append(
+            f"images of {len(shapes)} size{'s' * (len(shapes) > 1)} ({some}) were made {size} x {size}"
+        )
     return stack(found), remarks
 
 
 def arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    """Those of the named arrays (`None`: all) that an .npz holds; sizes are checked before anything is allocated."""
+    """Those of the named arrays (`None`: all) that an .npz holds; sizes are checked before anything
+    is allocated.
+    """
     found = {}
     try:
         with zipfile.ZipFile(path) as file:
-            for name in [n.removesuffix(".npy") for n in file.namelist()] if names is None else names:
+            for name in (
+                [n.removesuffix(".npy") for n in file.namelist()] if names is None else names
+            ):
                 if f"{name}.npy" not in file.namelist():
                     continue
                 with file.open(f"{name}.npy") as part:
@@ -217,17 +249,20 @@ def array(path: Path) -> np.ndarray:
 
 
 def as_images(path: Path, name: str, pixels: np.ndarray, lead: int) -> np.ndarray:
-    """Bytes `(…, h, w, 1 or 3)` from `(…, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, behind `lead` axes.
+    """Bytes `(…, h, w, 1 or 3)` from `(…, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, behind `lead`
+    axes.
 
-    Numbers are from 0 to 255, or from 0 to 1 if none is larger. A fourth channel is opacity, over white as in files. What
-    has another shape is left as it is.
+    Numbers are from 0 to 255, or from 0 to 1 if none is larger. A fourth channel is opacity, over
+    white as in files. What has another shape is left as it is.
     """
     if pixels.size:
         number = pixels.dtype.kind in "buif"
         low, high = (pixels.min(), pixels.max()) if number else (np.nan, np.nan)
         if not (low >= 0 and high <= 255):
             said = f"{pixels.dtype} from {low:g} to {high:g}" if number else str(pixels.dtype)
-            raise InputError(f"{path}: {name} are bytes, or numbers from 0 to 1 or from 0 to 255; got {said}.")
+            raise InputError(
+                f"{path}: {name} are bytes, or numbers from 0 to 1 or from 0 to 255; got {said}."
+            )
         if pixels.dtype != np.uint8 or high <= 1:
             pixels = np.rint(pixels * np.float32(255 if high <= 1 else 1)).astype(np.uint8)
     if pixels.ndim == lead + 2:

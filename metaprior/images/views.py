@@ -30,19 +30,20 @@ class Views:
 
 
 def read_views(path: str | Path, size: int | None = None) -> Views:
-    """An .npz of `views` `(objects, views, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, or a folder of objects, each a folder
-    of its views.
+    """An .npz of `views` `(objects, views, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, or a folder of
+    objects, each a folder of its views.
 
-    The .npz may have `name`, `category` and `azimuth_deg`; an .npy, or an .npz of one array without a name, is the views. In
-    a folder, views are in the order of their file names, numbers as numbers, and the folder above an object's is its
-    category.
+    The .npz may have `name`, `category` and `azimuth_deg`; an .npy, or an .npz of one array without
+    a name, is the views. In a folder, views are in the order of their file names, numbers as
+    numbers, and the folder above an object's is its category.
 
     Args:
         path: of the file or folder (or a .zip of it).
         size: height and width; `None` keeps what all images share.
 
     Raises:
-        InputError: no such file, no views, objects with different numbers of views; the message names the file.
+        InputError: no such file, no views, objects with different numbers of views; the message
+            names the file.
     """
     path = Path(path)
     if path.suffix.lower() in (".npz", ".npy"):
@@ -52,17 +53,25 @@ def read_views(path: str | Path, size: int | None = None) -> Views:
     for name in tree.images():
         objects.setdefault(str(PurePosixPath(name).parent), []).append(name)
     if not objects:
-        raise InputError(f"{path}: holds no images; it should hold a folder an object, with its views in it.")
+        raise InputError(
+            f"{path}: holds no images; it should hold a folder an object, with its views in it."
+        )
     if len(objects) < 2:
-        raise InputError(f"{path}: holds one object only; views need several, each in a folder of its own.")
+        raise InputError(
+            f"{path}: holds one object only; views need several, each in a folder of its own."
+        )
     counts = {name: len(files) for name, files in objects.items()}
     usual = max(set(counts.values()), key=list(counts.values()).count)
     other = [name for name, count in counts.items() if count != usual]
     if other:
-        raise InputError(f"{tree.where(other[0])}: has {counts[other[0]]} views; the others have {usual}.")
+        raise InputError(
+            f"{tree.where(other[0])}: has {counts[other[0]]} views; the others have {usual}."
+        )
     if usual < 2:
         raise InputError(f"{path}: its objects have one view each; at least two are needed.")
-    pixels, remarks = read_all(tree, [file for files in objects.values() for file in sorted(files, key=_natural)], size)
+    pixels, remarks = read_all(
+        tree, [file for files in objects.values() for file in sorted(files, key=_natural)], size
+    )
     pixels = pixels.reshape(len(objects), usual, *pixels.shape[1:])
     category = tuple("/".join(PurePosixPath(name).parts[:-1]) for name in objects)
     return Views(pixels, tuple(objects), category, 360.0 * np.arange(usual) / usual, tuple(remarks))
@@ -92,7 +101,9 @@ def _from_arrays(path: Path, size: int | None) -> Views:
     m, v = pixels.shape[:2]
     for name, length in (("name", m), ("category", m), ("azimuth_deg", v)):
         if name in held and held[name].shape != (length,):
-            raise InputError(f"{path}: {name} has shape {held[name].shape}; it should have {length} entries.")
+            raise InputError(
+                f"{path}: {name} has shape {held[name].shape}; it should have {length} entries."
+            )
     remarks = ()
     if size is not None and pixels.shape[2:4] != (size, size):
         remarks = (f"images of {pixels.shape[2]} x {pixels.shape[3]} were made {size} x {size}",)
@@ -100,4 +111,6 @@ def _from_arrays(path: Path, size: int | None) -> Views:
         pixels = np.stack([resize(image, size) for image in flat]).reshape(m, v, size, size, -1)
     names = tuple(map(str, held.get("name", np.arange(m))))
     category = tuple(map(str, held.get("category", np.full(m, ""))))
-    return Views(pixels, names, category, held.get("azimuth_deg", 360.0 * np.arange(v) / v), remarks)
+    return Views(
+        pixels, names, category, held.get("azimuth_deg", 360.0 * np.arange(v) / v), remarks
+    )

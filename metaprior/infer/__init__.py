@@ -1,3 +1,5 @@
-"""Building blocks of inference: gradient descent, Gaussians, SVGD, Laplace, Gaussian processes, NUTS."""
+"""Building blocks of inference: gradient descent, Gaussians, SVGD, Laplace, Gaussian processes,
+NUTS.
+"""
 
-import metaprior.lowering  # noqa: F401
+import metaprior.system.lowering  # noqa: F401

@@ -1,4 +1,5 @@
-"""A process given its support rows, as a distribution over functions: numbers exactly, classes by Laplace's method.
+"""A process given its support rows, as a distribution over functions: numbers exactly, classes by
+Laplace's method.
 
 `prior` is a `Process`, or anything with its mean, covariances, noise, degrees of freedom and head.
 """
@@ -46,7 +47,10 @@ class ProcessPosterior(AbstractPosterior):
         if df is None:
             params, head, total = jnp.stack([mean, scale], -1), Gaussian(1), scale**2
         else:
-            params, head = jnp.stack([mean, scale, jnp.broadcast_to(df, mean.shape)], -1), StudentT(1)
+            params, head = (
+                jnp.stack([mean, scale, jnp.broadcast_to(df, mean.shape)], -1),
+                StudentT(1),
+            )
             total = scale**2 * df / (df - 2)
         inside = total * function / (function + noise)
         return Mixture((Part(head, params[None, :, None], jnp.zeros(1), inside[None, :, None]),))
@@ -62,7 +66,9 @@ class ProcessPosterior(AbstractPosterior):
         noise = jr.normal(f_key, (samples, x.shape[0]), x.dtype) @ jnp.linalg.cholesky(cov).T
         f = mean + jnp.sqrt(s2) * noise
         scale = jnp.broadcast_to(jnp.sqrt(s2 * self.prior.noise_variance(x)), f.shape)
-        return Mixture((Part(Gaussian(1), jnp.stack([f, scale], -1)[:, :, None], jnp.zeros(samples)),))
+        return Mixture(
+            (Part(Gaussian(1), jnp.stack([f, scale], -1)[:, :, None], jnp.zeros(samples)),)
+        )
 
     def joint_log_prob(self, data, *, key, samples):
         mean, v, s2, df = self._state(data.x)
@@ -95,13 +101,22 @@ class ClassPosterior(AbstractPosterior):
         prior = self.prior.variance(x)
         rest = jnp.maximum(prior - (v * v).sum(0), 1e-6 * prior + 1e-9)
         cov = self.found.covariance(v) + rest[:, None, None] * jnp.eye(latents, dtype=x.dtype)
-        # The same nodes at every point: marginals need no more, and no point's answer depends on the others.
+        # The same nodes at every point: marginals need no more, and no point's answer depends on
+        # the others.
         if latents == 1:
             nodes, weights = np.polynomial.hermite_e.hermegauss(24)
-            nodes, log_weight = jnp.asarray(nodes[:, None], x.dtype), jnp.asarray(np.log(weights), x.dtype)
+            nodes, log_weight = (
+                jnp.asarray(nodes[:, None], x.dtype),
+                jnp.asarray(np.log(weights), x.dtype),
+            )
         else:
-            nodes, log_weight = jr.normal(key, (samples, latents), x.dtype), jnp.zeros(samples, x.dtype)
-        f = (v.T @ self.found.mode)[None] + jnp.einsum("qkl,sl->sqk", jnp.linalg.cholesky(cov), nodes)
+            nodes, log_weight = (
+                jr.normal(key, (samples, latents), x.dtype),
+                jnp.zeros(samples, x.dtype),
+            )
+        f = (v.T @ self.found.mode)[None] + jnp.einsum(
+            "qkl,sl->sqk", jnp.linalg.cholesky(cov), nodes
+        )
         return self._mixture(x, f, log_weight)
 
     def sample(self, x, *, key, samples):
@@ -109,7 +124,9 @@ class ClassPosterior(AbstractPosterior):
         u_key, f_key = jr.split(key)
 
         def normal(key, rows, columns):  # row by row, so that padding rows change nothing
-            row = lambda i: jr.normal(jr.fold_in(key, i), (columns, samples), x.dtype)
+            def row(i):
+                return jr.normal(jr.fold_in(key, i), (columns, samples), x.dtype)
+
             return jax.vmap(row)(jnp.arange(rows))
 
         u = self.found.draw(normal(u_key, n, latents + 1))
@@ -120,11 +137,14 @@ class ClassPosterior(AbstractPosterior):
         return self._mixture(x, jnp.moveaxis(f, -1, 0), jnp.zeros(samples, x.dtype))
 
     def joint_log_prob(self, data, *, key, samples):
-        # The chain rule: an average over drawn functions would need a number of them that grows with e to the rows.
+        # The chain rule: an average over drawn functions would need a number of them that grows
+        # with e to the rows.
         def row(i):
             before = Data(data.x, data.y, data.mask & (jnp.arange(data.mask.shape[0]) < i))
             posterior = self.prior.posterior(concat(self.support, before), key=key)
-            return posterior.predict(data.x[i][None], key=key, samples=samples).log_prob(data.y[i][None])[0]
+            return posterior.predict(data.x[i][None], key=key, samples=samples).log_prob(
+                data.y[i][None]
+            )[0]
 
         each = jax.lax.map(row, jnp.arange(data.mask.shape[0]))
         return jnp.where(data.mask, each, 0.0).sum()

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 LONGEST = 256  # axis that a matrix is learned for
-FEW = 5  # steps that are written out where that is quicker; each takes a tenth of a second or more to compile
+# steps that are written out where that is quicker; each takes a tenth of a second or more to
+# compile
+FEW = 5
 
 
 def shorten(gradient: Any, length: float) -> Any:
@@ -21,17 +23,20 @@ def shorten(gradient: Any, length: float) -> Any:
 
 
 class Curvature(eqx.Module):
-    """A learned step: a gradient turned by matrices, one along each axis of each array, times a rate a weight and step.
+    """A learned step: a gradient turned by matrices, one along each axis of each array, times a
+    rate a weight and step.
 
-    Park & Oliva, "Meta-Curvature", NeurIPS 2019, section 3: the products of the matrices precondition descent without
-    a matrix of the size of the network. They start as identities, which leaves a rate for every weight (Li et al.,
-    "Meta-SGD", 2017, equation 1), here for every step as well. On sine waves and lines with 10 rows, 4,000 training
-    steps and one seed, the matrices took a network with such rates from 0.77 to 0.44 nats a row; exact is about 0.3.
+    Park & Oliva, "Meta-Curvature", NeurIPS 2019, section 3: the products of the matrices
+    precondition descent without a matrix of the size of the network. They start as identities,
+    which leaves a rate for every weight (Li et al., "Meta-SGD", 2017, equation 1), here for every
+    step as well. On sine waves and lines with 10 rows, 4,000 training steps and one seed, the
+    matrices took a network with such rates from 0.77 to 0.44 nats a row; exact is about 0.3.
 
     Args:
         rates: like the weights, with a leading axis of steps.
-        turns: for each array of the weights, in the order of `jax.tree.leaves`, a tuple with a matrix an axis, or `None`
-            for an axis longer than `LONGEST`, which is left as it is; empty for an array that is not turned.
+        turns: for each array of the weights, in the order of `jax.tree.leaves`, a tuple with a
+            matrix an axis, or `None` for an axis longer than `LONGEST`, which is left as it is;
+            empty for an array that is not turned.
 
     Example:
         >>> import jax.numpy as jnp
@@ -53,7 +58,10 @@ class Curvature(eqx.Module):
         moving = eqx.filter(w, eqx.is_inexact_array)
         rates = jax.tree.map(lambda a: jnp.full((steps, *a.shape), start, a.dtype), moving)
         whether = jax.tree.map(lambda t, part: jax.tree.map(lambda _: t, part), turned, moving)
-        turn = lambda a: tuple(jnp.eye(n, dtype=a.dtype) if n <= LONGEST else None for n in a.shape)
+
+        def turn(a):
+            return tuple(jnp.eye(n, dtype=a.dtype) if n <= LONGEST else None for n in a.shape)
+
         pairs = zip(jax.tree.leaves(moving), jax.tree.leaves(whether))
         return Curvature(rates, tuple(turn(a) if t else () for a, t in pairs))
 
@@ -68,7 +76,9 @@ class Curvature(eqx.Module):
 
 
 def step_of(rate: Any, w: Any) -> Callable[[Any, Int[Array, ""]], Any]:
-    """`rate` as a function of gradient and step: a `Curvature` is one; a number or a pytree like `w` multiplies."""
+    """`rate` as a function of gradient and step: a `Curvature` is one; a number or a pytree like
+    `w` multiplies.
+    """
     if isinstance(rate, Curvature):
         return rate
     rates = eqx.filter(rate, eqx.is_inexact_array)
@@ -82,14 +92,19 @@ def step_of(rate: Any, w: Any) -> Callable[[Any, Int[Array, ""]], Any]:
 
 
 def few_steps(net: Any) -> int:
-    """Most steps of a descent on `net` to be written out: one with convolutions takes seconds to compile."""
+    """Most steps of a descent on `net` to be written out: one with convolutions takes seconds to
+    compile.
+    """
     return FEW if isinstance(net, eqx.nn.MLP) else 1
 
 
-def repeat(step: Callable[[Any, Int[Array, ""]], tuple[Any, None]], w: Any, steps: int, *, unroll: int = 1) -> Any:
-    """`step` so many times, in a loop; up to `unroll` of them stand for themselves in the program. Under a `vmap` over tasks
-    a loop begins with a copy of the weights for each of them, where a large product with the weights that all share is
-    quicker than many small ones; and what the gradient passes back through is copied into and out of one array.
+def repeat(
+    step: Callable[[Any, Int[Array, ""]], tuple[Any, None]], w: Any, steps: int, *, unroll: int = 1
+) -> Any:
+    """`step` so many times, in a loop; up to `unroll` of them stand for themselves in the program.
+    Under a `vmap` over tasks a loop begins with a copy of the weights for each of them, where a
+    large product with the weights that all share is quicker than many small ones; and what the
+    gradient passes back through is copied into and out of one array.
     """
     if steps > unroll:
         return jax.lax.scan(step, w, jnp.arange(steps))[0]
@@ -109,23 +124,27 @@ def descend(
     checkpoints: int | None = None,
     unroll: int = 1,
 ) -> Any:
-    """`steps` steps of gradient descent, w <- w - rate * grad loss(w), differentiable in everything.
+    """`steps` steps of gradient descent, w <- w - rate * grad loss(w), differentiable in
+    everything.
 
-    Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017,
-    equation 1.
+    Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML
+    2017, equation 1.
 
     Args:
-        loss: of the whole of `w`; a loss without rows (an empty support) has no gradient, hence no step.
+        loss: of the whole of `w`; a loss without rows (an empty support) has no gradient, hence no
+            step.
         w: any pytree; its floating-point arrays move, the rest stays as it is.
         rate: a number or a scalar array for all of `w`, a pytree like `w` with one rate a weight
             (Li et al., "Meta-SGD", 2017), or a `Curvature`.
         steps: number of steps, at least 0.
         first_order: take the inner gradient as a constant (first-order MAML, section 5.2).
         clip: greatest norm of a step's gradient; `None` (default) for any.
-        checkpoints: keep the weights of so many steps only and compute the others again where the gradient passes back
-            (Wang, Moin & Iaccarino, "Minimal Repetition Dynamic Checkpointing", 2009): the same result in memory that
-            does not grow with `steps`, for more time. `None` (default) keeps all.
-        unroll: most steps that are written out rather than in a loop: quicker for a small network, longer to compile.
+        checkpoints: keep the weights of so many steps only and compute the others again where the
+            gradient passes back (Wang, Moin & Iaccarino, "Minimal Repetition Dynamic
+            Checkpointing", 2009): the same result in memory that does not grow with `steps`, for
+            more time. `None` (default) keeps all.
+        unroll: most steps that are written out rather than in a loop: quicker for a small network,
+            longer to compile.
 
     Returns:
         the adapted `w`.
@@ -148,6 +167,8 @@ def descend(
         return jax.tree.map(jnp.subtract, moving, move(gradient, i)), None
 
     if checkpoints is not None:
-        moving = eqxi.scan(step, moving, jnp.arange(steps), kind="checkpointed", checkpoints=checkpoints)[0]
+        moving = eqxi.scan(
+            step, moving, jnp.arange(steps), kind="checkpointed", checkpoints=checkpoints
+        )[0]
         return eqx.combine(moving, fixed)
     return eqx.combine(repeat(step, moving, steps, unroll=unroll), fixed)

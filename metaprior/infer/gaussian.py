@@ -1,4 +1,6 @@
-"""Normal distributions over the floating-point arrays of a pytree: diagonal, low rank + diagonal, full."""
+"""Normal distributions over the floating-point arrays of a pytree: diagonal, low rank + diagonal,
+full.
+"""
 
 from typing import Any
 
@@ -19,7 +21,8 @@ def _total(function, *trees) -> Float[Array, ""]:
 
 
 class Diagonal(eqx.Module):
-    """N(mean, diag(exp(log_std)²)) over the floating-point arrays of a pytree, a network for instance.
+    """N(mean, diag(exp(log_std)²)) over the floating-point arrays of a pytree, a network for
+    instance.
 
     Args:
         mean: any pytree; what is not a floating-point array is the same in every draw.
@@ -39,7 +42,9 @@ class Diagonal(eqx.Module):
     @staticmethod
     def around(mean: Any, std: float) -> "Diagonal":
         """The same standard deviation for every array element of `mean`."""
-        log_std = jax.tree.map(lambda a: jnp.full_like(a, jnp.log(std)), eqx.filter(mean, eqx.is_inexact_array))
+        log_std = jax.tree.map(
+            lambda a: jnp.full_like(a, jnp.log(std)), eqx.filter(mean, eqx.is_inexact_array)
+        )
         return Diagonal(mean, log_std)
 
     def sample(self, *, key: PRNGKeyArray) -> Any:
@@ -48,12 +53,19 @@ class Diagonal(eqx.Module):
         log_std = eqx.filter(self.log_std, eqx.is_inexact_array)
         leaves, tree = jax.tree.flatten(mean)
         noise = [jr.normal(k, a.shape, a.dtype) for k, a in zip(jr.split(key, len(leaves)), leaves)]
-        draw = lambda m, s, e: m + jnp.exp(s) * e
-        return eqx.combine(jax.tree.map(draw, mean, log_std, jax.tree.unflatten(tree, noise)), fixed)
+
+        def draw(m, s, e):
+            return m + jnp.exp(s) * e
+
+        return eqx.combine(
+            jax.tree.map(draw, mean, log_std, jax.tree.unflatten(tree, noise)), fixed
+        )
 
     def log_prob(self, w: Any) -> Float[Array, ""]:
         """Log density of `w`, in nats."""
-        return _total(lambda a, m, s: stats.norm.logpdf(a, m, jnp.exp(s)), w, self.mean, self.log_std)
+        return _total(
+            lambda a, m, s: stats.norm.logpdf(a, m, jnp.exp(s)), w, self.mean, self.log_std
+        )
 
     def kl(self, other: "Diagonal") -> Float[Array, ""]:
         """KL(self ‖ other) in nats."""
@@ -81,7 +93,8 @@ def _log_normal(white_square, log_det, d) -> Float[Array, ""]:
 
 
 class LowRank(eqx.Module):
-    """N(mean, F Fᵀ + diag(exp(log_std)²)), everything in factors of size `r`, never a matrix of size `d`.
+    """N(mean, F Fᵀ + diag(exp(log_std)²)), everything in factors of size `r`, never a matrix of
+    size `d`.
 
     Args:
         mean: any pytree; its floating-point arrays are `d` numbers.
@@ -105,7 +118,9 @@ class LowRank(eqx.Module):
         shared, own = jr.split(key)
         d, r = self.factor.shape
         wide = self.factor @ jr.normal(shared, (r,), self.factor.dtype)
-        return _moved(self.mean, wide + jnp.exp(self.log_std) * jr.normal(own, (d,), self.factor.dtype))
+        return _moved(
+            self.mean, wide + jnp.exp(self.log_std) * jr.normal(own, (d,), self.factor.dtype)
+        )
 
     def _core(self):
         """F scaled to unit noise, and the Cholesky factor of I + FᵀF (Woodbury)."""
@@ -125,13 +140,16 @@ class LowRank(eqx.Module):
         _, core = self._core()
         s = _flat(other.log_std)
         gap = (_flat(self.mean) - _flat(other.mean)) * jnp.exp(-s)
-        trace = ((self.factor * jnp.exp(-s)[:, None]) ** 2).sum() + jnp.exp(2 * (self.log_std - s)).sum()
+        trace = ((self.factor * jnp.exp(-s)[:, None]) ** 2).sum() + jnp.exp(
+            2 * (self.log_std - s)
+        ).sum()
         log_det = 2 * (self.log_std - s).sum() + 2 * jnp.log(jnp.diagonal(core)).sum()
         return 0.5 * (trace + gap @ gap - gap.shape[0] - log_det)
 
 
 class Full(eqx.Module):
-    """N(mean, (C Cᵀ)⁻¹) with a lower Cholesky factor C of the precision: for tens or hundreds of numbers.
+    """N(mean, (C Cᵀ)⁻¹) with a lower Cholesky factor C of the precision: for tens or hundreds of
+    numbers.
 
     Args:
         mean: any pytree; its floating-point arrays are `d` numbers.
@@ -160,18 +178,23 @@ class Full(eqx.Module):
 
     def kl(self, other: "Full") -> Float[Array, ""]:
         """KL(self ‖ other) in nats."""
-        ratio = solve_triangular(self.factor, other.factor, lower=True)  # its square's trace: tr(P_other Cov_self)
+        ratio = solve_triangular(
+            self.factor, other.factor, lower=True
+        )  # its square's trace: tr(P_other Cov_self)
         gap = other.factor.T @ (_flat(self.mean) - _flat(other.mean))
         log_det = 2 * jnp.log(jnp.diagonal(self.factor) / jnp.diagonal(other.factor)).sum()
         return 0.5 * ((ratio**2).sum() + gap @ gap - gap.shape[0] + log_det)
 
     def covariance(self) -> Float[Array, "d d"]:
         """(C Cᵀ)⁻¹."""
-        return cho_solve((self.factor, True), jnp.eye(self.factor.shape[0], dtype=self.factor.dtype))
+        return cho_solve(
+            (self.factor, True), jnp.eye(self.factor.shape[0], dtype=self.factor.dtype)
+        )
 
 
 class MatrixNormal(eqx.Module):
-    """MN(mean, (A Aᵀ)⁻¹, diag(std²)): columns that differ in scale and share a correlation; the rows' precision is A Aᵀ.
+    """MN(mean, (A Aᵀ)⁻¹, diag(std²)): columns that differ in scale and share a correlation; the
+    rows' precision is A Aᵀ.
 
     Args:
         mean: `(q, p)`.

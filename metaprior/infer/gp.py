@@ -1,7 +1,7 @@
 """Exact conditioning of Gaussian and Student-t processes, and Laplace's method for classes.
 
-Padding rows get a unit diagonal and no covariance with anything, so they change nothing.
-Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, chapters 2 and 3; Shah, Wilson &
+Padding rows get a unit diagonal and no covariance with anything, so they change nothing. Rasmussen
+& Williams, "Gaussian Processes for Machine Learning", 2006, chapters 2 and 3; Shah, Wilson &
 Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes", AISTATS 2014.
 """
 
@@ -46,17 +46,21 @@ def sequential_log_prob(factor, z, mask, df=None) -> Float[Array, "n"]:
 
 
 def contrast(classes: int) -> Float[Array, "l c"]:
-    """How latent processes enter the logits: one for two classes (the second's log odds), else one a class."""
+    """How latent processes enter the logits: one for two classes (the second's log odds), else one
+    a class.
+    """
     return jnp.array([[0.0, 1.0]]) if classes == 2 else jnp.eye(classes)
 
 
 class Laplace(eqx.Module):
-    """Normal approximation of whitened latents u `(n, l)`: a mode and a precision H in the factors of
+    """Normal approximation of whitened latents u `(n, l)`: a mode and a precision H in the factors
+    of
 
         H = A - R Rᵀ,  A block diagonal with I + Lᵀ P_k L,  R stacked from Lᵀ P_k,  P_k = diag(p_k),
 
-    the structure of the softmax (Rasmussen & Williams section 3.5): `l` factors of size n, never one of
-    size l n. With one latent (two classes) the curvature p (1 - p) goes into A, and R has no columns.
+    the structure of the softmax (Rasmussen & Williams section 3.5): `l` factors of size n, never
+    one of size l n. With one latent (two classes) the curvature p (1 - p) goes into A, and R has no
+    columns.
 
     Args:
         mode: most probable u.
@@ -77,13 +81,18 @@ class Laplace(eqx.Module):
         own = jax.vmap(lambda c: (solve_triangular(c, v, lower=True) ** 2).sum(0))(self.block)
         cov = own.T[:, :, None] * jnp.eye(own.shape[0], dtype=v.dtype)
         if self.rest.shape[0]:
-            shared = jax.vmap(lambda r: solve_triangular(self.rest, r.T @ v, lower=True))(self.right)
+            shared = jax.vmap(lambda r: solve_triangular(self.rest, r.T @ v, lower=True))(
+                self.right
+            )
             cov = cov + jnp.einsum("knq,lnq->qkl", shared, shared)
         return cov
 
     def draw(self, white: Float[Array, "n k s"]) -> Float[Array, "n l s"]:
         """Draws of u from unit normals, `k = l + 1` numbers a row and draw."""
-        back = lambda c, z: solve_triangular(c, z, trans=1, lower=True)
+
+        def back(c, z):
+            return solve_triangular(c, z, trans=1, lower=True)
+
         latents = self.mode.shape[1]
         u = jax.vmap(back)(self.block, jnp.moveaxis(white[:, :latents], 1, 0))
         if self.rest.shape[0]:
@@ -116,13 +125,17 @@ def _solve(block, right, rest, b: Float[Array, "n l"]) -> Float[Array, "n l"]:
 
 
 def laplace(
-    factor: Float[Array, "n n"], mean: Float[Array, "n c"], y: Float[Array, "n"], mask, steps: int = 6
+    factor: Float[Array, "n n"],
+    mean: Float[Array, "n c"],
+    y: Float[Array, "n"],
+    mask,
+    steps: int = 6,
 ) -> Laplace:
     """Laplace's approximation for a softmax of Gaussian processes that share a covariance L Lᵀ.
 
-    Works with whitened values u, logits f = mean + (L u) A with A the `contrast`, so that the precision
-    is never singular. Newton's iteration runs outside differentiation; one more step at its fixed point,
-    where the gradient is zero, carries exact first derivatives.
+    Works with whitened values u, logits f = mean + (L u) A with A the `contrast`, so that the
+    precision is never singular. Newton's iteration runs outside differentiation; one more step at
+    its fixed point, where the gradient is zero, carries exact first derivatives.
     """
     a = contrast(mean.shape[1]).astype(mean.dtype)
     hot = jax.nn.one_hot(y.astype(int), mean.shape[1], dtype=mean.dtype) * mask[:, None]
@@ -134,7 +147,9 @@ def laplace(
     fixed, center = jax.lax.stop_gradient((factor, mean))
 
     def newton(_, u):
-        step = _solve(*_curvature(center + fixed @ u @ a, a, fixed, mask), gradient(u, fixed, center))
+        step = _solve(
+            *_curvature(center + fixed @ u @ a, a, fixed, mask), gradient(u, fixed, center)
+        )
         # A step of more than 5 standard deviations leaves the region where the quadratic holds.
         size = jnp.sqrt((step * step).mean() + 1e-12)
         return u + step * jnp.minimum(1.0, 5.0 / size)

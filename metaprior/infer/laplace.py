@@ -1,11 +1,13 @@
 """Laplace approximations of a network's posterior, with the generalised Gauss-Newton curvature.
 
-MacKay, "A Practical Bayesian Framework for Backpropagation Networks", 1992; Ritter, Botev & Barber, "A Scalable
-Laplace Approximation for Neural Networks", ICLR 2018; Daxberger et al., "Laplace Redux", NeurIPS 2021.
+MacKay, "A Practical Bayesian Framework for Backpropagation Networks", 1992; Ritter, Botev & Barber,
+"A Scalable Laplace Approximation for Neural Networks", ICLR 2018; Daxberger et al., "Laplace
+Redux", NeurIPS 2021.
 
-At a mode w of log p(y | w) - ‖w - w0‖²_{P₀} / 2 the posterior is N(w, H⁻¹), H = P₀ + sum_n J_nᵀ Λ_n J_n, with J_n the
-Jacobian of the raw outputs at row n and Λ_n the Fisher information of the head in them. H is written
-P₀ + RᵀR, one row of R for each row of data and each node at which the head's score is taken.
+At a mode w of log p(y | w) - ‖w - w0‖²_{P₀} / 2 the posterior is N(w, H⁻¹), H = P₀ + sum_n J_nᵀ Λ_n
+J_n, with J_n the Jacobian of the raw outputs at row n and Λ_n the Fisher information of the head in
+them. H is written P₀ + RᵀR, one row of R for each row of data and each node at which the head's
+score is taken.
 """
 
 import itertools
@@ -27,8 +29,8 @@ from metaprior.nets.mlp import layers
 from metaprior.posterior import AbstractHead
 from metaprior.task import Data
 
-# Gauss-Hermite nodes of a standard normal: exact for polynomials of degree 5, hence for every entry of the Fisher
-# information of a normal's mean and log scale.
+# Gauss-Hermite nodes of a standard normal: exact for polynomials of degree 5, hence for every entry
+# of the Fisher information of a normal's mean and log scale.
 _NODES, _WEIGHTS = (-(3**0.5), 0.0, 3**0.5), (1 / 6, 2 / 3, 1 / 6)
 STRUCTURES = ("full", "diagonal", "kronecker")
 
@@ -36,19 +38,28 @@ STRUCTURES = ("full", "diagonal", "kronecker")
 def fisher_roots(head: AbstractHead, raw: Float[Array, "n r"]) -> Float[Array, "n m r"]:
     """Rows r_k with Λ_n = sum_k r_k r_kᵀ: weighted scores d log p(y_k | raw) / d raw at nodes y_k.
 
-    Classes: all of them, weighted by their probability: exact. Numbers: three quantiles an outcome: exact for
-    normals. Positive semi-definite whatever the head.
+    Classes: all of them, weighted by their probability: exact. Numbers: three quantiles an outcome:
+    exact for normals. Positive semi-definite whatever the head.
     """
     params = head.params(raw)
     if head.classes:
-        y = jnp.broadcast_to(jnp.arange(head.classes, dtype=raw.dtype)[:, None, None], (head.classes, raw.shape[0], 1))
+        y = jnp.broadcast_to(
+            jnp.arange(head.classes, dtype=raw.dtype)[:, None, None],
+            (head.classes, raw.shape[0], 1),
+        )
         weight = jnp.moveaxis(head.mean(params), -1, 0)
     else:
         if head.y_dim > 4:
-            raise ValueError(f"Laplace takes 3^p nodes a row for p outcomes: at most 4; the head has {head.y_dim}.")
-        levels = [head.quantile(params, norm.cdf(jnp.asarray(z, raw.dtype))) for z in _NODES]  # each (n, p)
+            raise ValueError(
+                f"Laplace takes 3^p nodes a row for p outcomes: at most 4; the head has {head.y_dim}."
+            )
+        levels = [
+            head.quantile(params, norm.cdf(jnp.asarray(z, raw.dtype))) for z in _NODES
+        ]  # each (n, p)
         pick = np.array(list(itertools.product(range(3), repeat=head.y_dim)))  # (m, p)
-        y = jnp.stack([jnp.stack([levels[i][:, j] for j, i in enumerate(node)], -1) for node in pick])
+        y = jnp.stack(
+            [jnp.stack([levels[i][:, j] for j, i in enumerate(node)], -1) for node in pick]
+        )
         weight = jnp.asarray(np.prod(np.array(_WEIGHTS)[pick], 1), raw.dtype)[:, None]
     y, weight = jax.lax.stop_gradient(y), jnp.broadcast_to(weight, y.shape[:2])
     score = jax.grad(lambda r, y: head.log_prob(head.params(r[None]), y[None])[0])
@@ -60,7 +71,10 @@ def roots(apply: Callable, w: Any, head: AbstractHead, data: Data) -> Float[Arra
     """R with sum_n J_nᵀ Λ_n J_n = RᵀR; rows outside the mask are zero."""
     moving, fixed = eqx.partition(w, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(moving)
-    raw_of = lambda v: apply(eqx.combine(unravel(v), fixed), data.x)
+
+    def raw_of(v):
+        return apply(eqx.combine(unravel(v), fixed), data.x)
+
     jacobian = jax.jacrev(raw_of)(flat)  # (n, r, d)
     scores = fisher_roots(head, raw_of(flat)) * data.mask[:, None, None]
     return jnp.einsum("nmr,nrd->nmd", scores, jacobian).reshape(-1, flat.shape[0])
@@ -84,10 +98,14 @@ class GaussNewton(eqx.Module):
     @staticmethod
     def of(mean: Any, precision: Array, roots: Float[Array, "k d"]) -> "GaussNewton":
         eye = jnp.eye(roots.shape[0], dtype=roots.dtype)
-        return GaussNewton(mean, precision, roots, jnp.linalg.cholesky(eye + roots @ roots.T / precision))
+        return GaussNewton(
+            mean, precision, roots, jnp.linalg.cholesky(eye + roots @ roots.T / precision)
+        )
 
     def sample(self, *, key) -> Any:
-        """One draw: one of the prior, corrected as if it had been fitted to noise (Matheron's rule)."""
+        """One draw: one of the prior, corrected as if it had been fitted to noise (Matheron's
+        rule).
+        """
         moving, fixed = eqx.partition(self.mean, eqx.is_inexact_array)
         flat, unravel = ravel_pytree(moving)
         prior_key, noise_key = jr.split(key)
@@ -99,22 +117,30 @@ class GaussNewton(eqx.Module):
 
     def log_det(self) -> Float[Array, ""]:
         """log det of the precision."""
-        return self.roots.shape[1] * jnp.log(self.precision) + 2 * jnp.log(jnp.diagonal(self.factor)).sum()
+        return (
+            self.roots.shape[1] * jnp.log(self.precision)
+            + 2 * jnp.log(jnp.diagonal(self.factor)).sum()
+        )
 
     def dense(self) -> Full:
         """The same with a matrix of size `d`: for small networks and for tests."""
         eye = jnp.eye(self.roots.shape[1], dtype=self.roots.dtype)
-        return Full(self.mean, jnp.linalg.cholesky(self.precision * eye + self.roots.T @ self.roots))
+        return Full(
+            self.mean, jnp.linalg.cholesky(self.precision * eye + self.roots.T @ self.roots)
+        )
 
 
 class Kronecker(eqx.Module):
-    """Layer by layer N(W, …) with precision (A + √p I) ⊗ (G + √p I): Martens & Grosse's K-FAC with its damping.
+    """Layer by layer N(W, …) with precision (A + √p I) ⊗ (G + √p I): Martens & Grosse's K-FAC with
+    its damping.
 
-    A is the sum of outer products of a layer's inputs, G the mean of those of the scores of its outputs.
+    A is the sum of outer products of a layer's inputs, G the mean of those of the scores of its
+    outputs.
 
     Args:
         mean: an `equinox.nn.MLP` at the mode.
-        inputs, outputs: lower Cholesky factors of the two for every layer; a bias is a last input of one.
+        inputs, outputs: lower Cholesky factors of the two for every layer; a bias is a last input
+            of one.
     """
 
     mean: eqx.nn.MLP
@@ -124,17 +150,26 @@ class Kronecker(eqx.Module):
     def sample(self, *, key) -> eqx.nn.MLP:
         """One draw of the whole network."""
         layers = []
-        for layer, a, g, k in zip(self.mean.layers, self.inputs, self.outputs, jr.split(key, len(self.inputs))):
+        for layer, a, g, k in zip(
+            self.mean.layers, self.inputs, self.outputs, jr.split(key, len(self.inputs))
+        ):
             noise = jr.normal(k, (g.shape[0], a.shape[0]), a.dtype)
-            step = solve_triangular(a, solve_triangular(g, noise, trans=1, lower=True).T, trans=1, lower=True).T
+            step = solve_triangular(
+                a, solve_triangular(g, noise, trans=1, lower=True).T, trans=1, lower=True
+            ).T
             moved = layer.weight + step[:, :-1], layer.bias + step[:, -1]  # ty: ignore[unsupported-operator]
             layers.append(eqx.tree_at(lambda m: (m.weight, m.bias), layer, moved))
         return eqx.tree_at(lambda m: m.layers, self.mean, tuple(layers))
 
     def log_det(self) -> Float[Array, ""]:
         """log det of the precision."""
-        half = lambda c: jnp.log(jnp.diagonal(c)).sum()
-        each = [g.shape[0] * half(a) + a.shape[0] * half(g) for a, g in zip(self.inputs, self.outputs)]
+
+        def half(c):
+            return jnp.log(jnp.diagonal(c)).sum()
+
+        each = [
+            g.shape[0] * half(a) + a.shape[0] * half(g) for a, g in zip(self.inputs, self.outputs)
+        ]
         return 2 * jnp.stack(each).sum()
 
 
@@ -149,7 +184,9 @@ def _kronecker(net: eqx.nn.MLP, precision, head, data) -> Kronecker:
 
     zero = [jnp.zeros(layer.weight.shape[0], data.x.dtype) for layer in net.layers]
     raw, inputs = jax.vmap(lambda x: forward(x, zero))(data.x)
-    slopes = jax.vmap(jax.jacrev(lambda s, x: forward(x, s)[0]), in_axes=(None, 0))(zero, data.x)  # each (n, r, o)
+    slopes = jax.vmap(jax.jacrev(lambda s, x: forward(x, s)[0]), in_axes=(None, 0))(
+        zero, data.x
+    )  # each (n, r, o)
     scores = fisher_roots(head, raw) * data.mask[:, None, None]
     root = jnp.sqrt(precision)
     a_factors, g_factors = [], []
@@ -170,7 +207,8 @@ def laplace(
     precision: Array | float,
     structure: str = "full",
 ) -> GaussNewton | Diagonal | Kronecker:
-    """Laplace's approximation at `w`; something with `sample(key=)` and the log determinant of its precision.
+    """Laplace's approximation at `w`; something with `sample(key=)` and the log determinant of its
+    precision.
 
     Args:
         apply: `(w, x) -> raw`.
@@ -178,8 +216,8 @@ def laplace(
         head: with a density; its Fisher information in the raw outputs is the curvature.
         data: the rows that were seen; without rows the result is the prior around `w`.
         precision: p of the prior N(., I / p), 1 / squared units of the weights.
-        structure: `"full"` (exact, in factors of the size of the data), `"diagonal"`, or `"kronecker"` (`w` must be
-            an `equinox.nn.MLP`).
+        structure: `"full"` (exact, in factors of the size of the data), `"diagonal"`, or
+            `"kronecker"` (`w` must be an `equinox.nn.MLP`).
 
     Example:
         >>> import jax, jax.numpy as jnp, metaprior
@@ -191,11 +229,15 @@ def laplace(
         8.0
     """
     if structure not in STRUCTURES:
-        raise ValueError(f"laplace has the structures {', '.join(map(repr, STRUCTURES))}; got {structure!r}.")
+        raise ValueError(
+            f"laplace has the structures {', '.join(map(repr, STRUCTURES))}; got {structure!r}."
+        )
     precision = jnp.asarray(precision, data.x.dtype)
     if structure == "kronecker":
         if not isinstance(w, eqx.nn.MLP):
-            raise TypeError(f"The Kronecker structure is that of an equinox.nn.MLP's layers; got {type(w).__name__}.")
+            raise TypeError(
+                f"The Kronecker structure is that of an equinox.nn.MLP's layers; got {type(w).__name__}."
+            )
         return _kronecker(w, precision, head, data)
     r = roots(apply, w, head, data)
     if structure == "full":

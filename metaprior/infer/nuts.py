@@ -14,10 +14,12 @@ class Chains(eqx.Module):
     """What a sampler gives back.
 
     Args:
-        w: draws, the chains one after the other: every floating-point array has a leading axis `chains * draws`.
+        w: draws, the chains one after the other: every floating-point array has a leading axis
+            `chains * draws`.
         chains: how many of them.
         acceptance: mean acceptance probability over trajectories; 0.8 is aimed at.
-        divergences: trajectories whose energy went wrong; draws are not to be trusted where there are more than a few.
+        divergences: trajectories whose energy went wrong; draws are not to be trusted where there
+            are more than a few.
     """
 
     w: Any
@@ -45,7 +47,8 @@ def nuts(
 ) -> Chains:
     """The no-U-turn sampler, one chain for each start, step size and mass matrix from a warm-up.
 
-    Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, with the windows of the Stan reference manual; blackjax's.
+    Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, with the windows of the Stan reference
+    manual; blackjax's.
 
     Args:
         log_prob: of one `w`, up to a constant, in nats.
@@ -65,11 +68,15 @@ def nuts(
     import blackjax  # others need not wait for it
 
     if warmup < 20 or draws < 1:
-        raise ValueError(f"nuts takes a warm-up of at least 20 steps and at least 1 draw; got {warmup} and {draws}.")
+        raise ValueError(
+            f"nuts takes a warm-up of at least 20 steps and at least 1 draw; got {warmup} and {draws}."
+        )
     moving, fixed = eqx.partition(start, eqx.is_inexact_array)
     unravel = ravel_pytree(jax.tree.map(lambda a: a[0], moving))[1]
     flat = jax.vmap(lambda w: ravel_pytree(w)[0])(moving)
-    log_density = lambda v: log_prob(eqx.combine(unravel(v), fixed))
+
+    def log_density(v):
+        return log_prob(eqx.combine(unravel(v), fixed))
 
     def chain(v, key):
         warm_key, key = jr.split(key)

@@ -8,22 +8,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaprior.devices import over_particles
 from metaprior.infer.descend import repeat, shorten, step_of
+from metaprior.system.devices import over_particles
 
 
 def squares(particles: Any) -> Float[Array, "m m"]:
-    """Squared distances between particles, array by array: flat copies of the weights would cost more than the products."""
+    """Squared distances between particles, array by array: flat copies of the weights would cost
+    more than the products.
+    """
     total = 0.0
     for leaf in jax.tree.leaves(particles):
-        flat = (leaf - leaf.mean(0)).reshape(len(leaf), -1)  # near zero, squared distances lose nothing to rounding
+        flat = (leaf - leaf.mean(0)).reshape(
+            len(leaf), -1
+        )  # near zero, squared distances lose nothing to rounding
         square = (flat * flat).sum(1)
         total = total + square[:, None] + square[None] - 2 * flat @ flat.T
     return jnp.maximum(total, 0.0)
 
 
 def bandwidth(particles: Any) -> Float[Array, ""]:
-    """Median of the squared distances between different particles, over log m: section 5 of the paper.
+    """Median of the squared distances between different particles, over log m: section 5 of the
+    paper.
 
     The zero distance of a particle to itself does not count; gradients do not pass.
     """
@@ -31,22 +36,28 @@ def bandwidth(particles: Any) -> Float[Array, ""]:
     m = len(square)
     if m < 2:
         return jnp.ones((), square.dtype)
-    return jnp.maximum(jnp.median(square[jnp.triu_indices(m, 1)]), 1e-12) / jnp.log(float(m)).astype(square.dtype)
+    return jnp.maximum(jnp.median(square[jnp.triu_indices(m, 1)]), 1e-12) / jnp.log(
+        float(m)
+    ).astype(square.dtype)
 
 
-def direction(particles: Any, scores: Any, h: Float[Array, ""], repulsion: Array | float = 1.0) -> Any:
+def direction(
+    particles: Any, scores: Any, h: Float[Array, ""], repulsion: Array | float = 1.0
+) -> Any:
     """Stein's direction for k(a, b) = exp(-‖a - b‖² / h), equation 8:
 
-    phi(w_i) = 1/m sum_j [ k(w_j, w_i) score(w_j) + d/dw_j k(w_j, w_i) ], the last term being
-    2/h k(w_j, w_i) (w_i - w_j), which drives particles apart, times `repulsion`. `particles` and `scores` are pytrees of
-    arrays with a leading particle axis, as is what comes back.
+    phi(w_i) = 1/m sum_j [ k(w_j, w_i) score(w_j) + d/dw_j k(w_j, w_i) ], the last term being 2/h
+    k(w_j, w_i) (w_i - w_j), which drives particles apart, times `repulsion`. `particles` and
+    `scores` are pytrees of arrays with a leading particle axis, as is what comes back.
     """
     k = jnp.exp(-squares(particles) / h)
     m, total = len(k), k.sum(1)
 
     def each(w, score):
         w = 2 * repulsion / h * (w - w.mean(0)).reshape(m, -1)
-        return ((k @ (score.reshape(m, -1) - w) + total[:, None] * w) / m).reshape(score.shape)  # one product for both
+        return ((k @ (score.reshape(m, -1) - w) + total[:, None] * w) / m).reshape(
+            score.shape
+        )  # one product for both
 
     return jax.tree.map(each, particles, scores)
 
@@ -62,19 +73,23 @@ def svgd(
     repulsion: Array | float = 1.0,
     unroll: int = 1,
 ) -> Any:
-    """`steps` steps of Stein variational gradient descent, differentiable in everything but the bandwidth.
+    """`steps` steps of Stein variational gradient descent, differentiable in everything but the
+    bandwidth.
 
     Liu & Wang, "Stein Variational Gradient Descent", NeurIPS 2016, algorithm 1, with plain steps.
 
     Args:
         log_prob: of one particle, up to a constant, in nats.
         particles: a pytree whose floating-point arrays have a leading particle axis.
-        rate: step size: a number, a pytree like one particle, or a `metaprior.infer.descend.Curvature`.
+        rate: step size: a number, a pytree like one particle, or a
+            `metaprior.infer.descend.Curvature`.
         steps: number of steps, at least 0.
-        h: bandwidth, squared units of the particles; `None` (default) takes `bandwidth` anew at every step.
+        h: bandwidth, squared units of the particles; `None` (default) takes `bandwidth` anew at
+            every step.
         clip: greatest norm of a particle's score; `None` (default) for any.
-        repulsion: factor of the kernel's gradient: 1 (default) where `log_prob` is a log density, 1 / n where it is one over
-            n, a mean over rows: particles then go where those of the density itself go, at an n-th of the rate.
+        repulsion: factor of the kernel's gradient: 1 (default) where `log_prob` is a log density, 1
+            / n where it is one over n, a mean over rows: particles then go where those of the
+            density itself go, at an n-th of the rate.
         unroll: most steps that are written out, as `metaprior.infer.descend.descend` takes it.
 
     Returns:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.devices import over_particles
 from metaprior.infer.descend import descend
 from metaprior.infer.gaussian import Diagonal
+from metaprior.system.devices import over_particles
 
 
 def draw(q: Any, key: PRNGKeyArray) -> Any:
@@ -32,9 +32,10 @@ def bayes_by_backprop(
 ) -> Diagonal:
     """Steps of descent from the prior on E_q risk(w) + kl_weight KL(q ‖ prior) / count.
 
-    Blundell et al., "Weight Uncertainty in Neural Networks", ICML 2015, started where Ravi & Beatson, "Amortized
-    Bayesian Meta-Learning", ICLR 2019, start it: q = prior. One set of noise serves all steps, so that they descend on
-    one function. Without rows (count 0, risk 0) the prior stays as it is.
+    Blundell et al., "Weight Uncertainty in Neural Networks", ICML 2015, started where Ravi &
+    Beatson, "Amortized Bayesian Meta-Learning", ICLR 2019, start it: q = prior. One set of noise
+    serves all steps, so that they descend on one function. Without rows (count 0, risk 0) the prior
+    stays as it is.
 
     Args:
         prior: where q starts and what it is drawn to.
@@ -49,7 +50,9 @@ def bayes_by_backprop(
     """
 
     def bound(q):
-        each = lambda k: risk(draw(q, k), jr.fold_in(k, 1))
+        def each(k):
+            return risk(draw(q, k), jr.fold_in(k, 1))
+
         kl = q.kl(prior) / jnp.maximum(count, 1)
         return jax.vmap(each)(over_particles(jr.split(key, samples))).mean() + kl_weight * kl
 

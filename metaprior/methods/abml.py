@@ -7,22 +7,23 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
 from metaprior.method import AbstractGenerative, AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
+from metaprior.system.devices import over_particles
 
 
 class ABML(AbstractGenerative, AbstractMethod):
     """Ravi & Beatson, "Amortized Bayesian Meta-Learning", ICLR 2019, algorithm 1.
 
-    θ = (μ, σ) is both the prior p(φ | θ) over a network's weights and where q starts. q(φ | support) is reached by some
-    steps of Bayes by backprop on -E_q log p(support | φ) + inner_kl KL(q ‖ p); the objective is
-    -E_q log p(support ∪ query | φ) + kl_weight KL(q ‖ p) - hyper log p(θ), over the number of rows: the likelihood is
-    that of all rows, not of the query alone. p(θ) = N(μ; 0, I) Gamma(1 / σ²; 1, 0.01), up to constants.
+    θ = (μ, σ) is both the prior p(φ | θ) over a network's weights and where q starts. q(φ |
+    support) is reached by some steps of Bayes by backprop on -E_q log p(support | φ) + inner_kl
+    KL(q ‖ p); the objective is -E_q log p(support ∪ query | φ) + kl_weight KL(q ‖ p) - hyper log
+    p(θ), over the number of rows: the likelihood is that of all rows, not of the query alone. p(θ)
+    = N(μ; 0, I) Gamma(1 / σ²; 1, 0.01), up to constants.
 
     Args:
         prior: N(μ, σ²) over the network's weights.
@@ -51,31 +52,53 @@ class ABML(AbstractGenerative, AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, width=40, depth=3, std=0.02, inner_lr: Any = None, steps=5, samples=2, inner_kl=0.1,
-        kl_weight=0.1, hyper=1e-5, clip: float | None = 1.0,
-    ):  # fmt: skip
+        cls,
+        spec,
+        *,
+        key,
+        width=40,
+        depth=3,
+        std=0.02,
+        inner_lr: Any = None,
+        steps=5,
+        samples=2,
+        inner_kl=0.1,
+        kl_weight=0.1,
+        hyper=1e-5,
+        clip: float | None = 1.0,
+    ):
         """A prior around a random network.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
             width, depth: hidden units and layers (40 and 3: as in PLATIPUS here).
-            std: initial σ (0.02: a network of 40 units still tells its inputs apart under that noise).
+            std: initial σ (0.02: a network of 40 units still tells its inputs apart under that
+                noise).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` that starts as the rate 0.1; it does not turn log standard deviations.
+                `metaprior.infer.descend.Curvature` that starts as the rate 0.1; it does not turn
+                log standard deviations.
             steps: of the descent (5, the paper's number in training).
             samples: draws of φ for each expectation, at least 1.
-            inner_kl: weight of KL in the descent (section 4: it has to be below 1; the value is not given, this is ours).
-            kl_weight: of KL in the objective. 1 is the evidence bound; with it sine waves and lines end where q stays at
-                the prior (2.4 nats a row with 10 rows). 0.1: 1.6 after as many steps (PLATIPUS' paper has 0.05 and 0.15).
-            hyper: weight of log p(θ) against one task: 1 / number of tasks (1e-5: a stream of them).
-            clip: greatest norm of an inner gradient (1: without it a small scale of the head ends in NaN).
+            inner_kl: weight of KL in the descent (section 4: it has to be below 1; the value is not
+                given, this is ours).
+            kl_weight: of KL in the objective. 1 is the evidence bound; with it sine waves and lines
+                end where q stays at the prior (2.4 nats a row with 10 rows). 0.1: 1.6 after as many
+                steps (PLATIPUS' paper has 0.05 and 0.15).
+            hyper: weight of log p(θ) against one task: 1 / number of tasks (1e-5: a stream of
+                them).
+            clip: greatest norm of an inner gradient (1: without it a small scale of the head ends
+                in NaN).
         """
         if samples < 1:
             raise ValueError(f"ABML needs at least 1 draw of the weights; got samples={samples}.")
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False)) if inner_lr is None else inner_lr
+        rate = (
+            Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
+            if inner_lr is None
+            else inner_lr
+        )
         return cls(prior, spec.head, rate, steps, samples, inner_kl, kl_weight, hyper, clip)
 
     def apply(self, w, x):
@@ -84,21 +107,43 @@ class ABML(AbstractGenerative, AbstractMethod):
 
     def q(self, data, key) -> Diagonal:
         """q(φ | data)."""
-        risk = lambda w, k: self.head.risk(apply(w, data.x), data, key=k)
-        return bayes_by_backprop(self.prior, risk, data.count, self.inner_lr, self.steps, kl_weight=self.inner_kl,
-                                 samples=self.samples, clip=self.clip, key=key)  # fmt: skip
+
+        def risk(w, k):
+            return self.head.risk(apply(w, data.x), data, key=k)
+
+        return bayes_by_backprop(
+            self.prior,
+            risk,
+            data.count,
+            self.inner_lr,
+            self.steps,
+            kl_weight=self.inner_kl,
+            samples=self.samples,
+            clip=self.clip,
+            key=key,
+        )
 
     def neg_log_hyperprior(self):
         """-log p(θ) up to constants: squares of μ, and log Gamma(τ; 1, b) = -b τ."""
-        squares = sum((a * a).sum() for a in jax.tree.leaves(eqx.filter(self.prior.mean, eqx.is_inexact_array)))
-        return 0.5 * squares + 0.01 * sum(jnp.exp(-2 * s).sum() for s in jax.tree.leaves(self.prior.log_std))
+        squares = sum(
+            (a * a).sum()
+            for a in jax.tree.leaves(eqx.filter(self.prior.mean, eqx.is_inexact_array))
+        )
+        return 0.5 * squares + 0.01 * sum(
+            jnp.exp(-2 * s).sum() for s in jax.tree.leaves(self.prior.log_std)
+        )
 
     def loss(self, task, *, key):
         inner, outer, head_key = jr.split(key, 3)
         q, rows = self.q(task.support, inner), task.union
-        risk = lambda k: self.head.risk(apply(draw(q, k), rows.x), rows, key=head_key)
+
+        def risk(k):
+            return self.head.risk(apply(draw(q, k), rows.x), rows, key=head_key)
+
         rest = self.kl_weight * q.kl(self.prior) + self.hyper * self.neg_log_hyperprior()
-        return jax.vmap(risk)(over_particles(jr.split(outer, self.samples))).mean() + rest / jnp.maximum(rows.count, 1)
+        return jax.vmap(risk)(
+            over_particles(jr.split(outer, self.samples))
+        ).mean() + rest / jnp.maximum(rows.count, 1)
 
     def posterior(self, support, *, key):
         return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)

@@ -21,11 +21,13 @@ DEGREES = {"linear": 1, "quadratic": 2}
 
 
 class ALPaCA(AbstractGenerative, AbstractMethod):
-    """Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian Regression", WAFR 2018.
+    """Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian Regression",
+    WAFR 2018.
 
-    y = Kᵀ φ(x) + ε, ε ~ N(0, Σ), with the prior K ~ MN(K̄₀, Λ₀⁻¹, Σ). Given the support (equations 5 and 6)
-    Λ = ΦᵀΦ + Λ₀ and K̄ = Λ⁻¹(ΦᵀY + Λ₀ K̄₀), and the predictive is N(K̄ᵀφ, (1 + φᵀ Λ⁻¹ φ) Σ). The objective is the
-    mean predictive nll of the query rows given the support (equation 8), all in closed form.
+    y = Kᵀ φ(x) + ε, ε ~ N(0, Σ), with the prior K ~ MN(K̄₀, Λ₀⁻¹, Σ). Given the support (equations
+    5 and 6) Λ = ΦᵀΦ + Λ₀ and K̄ = Λ⁻¹(ΦᵀY + Λ₀ K̄₀), and the predictive is N(K̄ᵀφ, (1 + φᵀ Λ⁻¹ φ)
+    Σ). The objective is the mean predictive nll of the query rows given the support (equation 8),
+    all in closed form.
 
     Args:
         features: φ: a network, or the degree of a polynomial.
@@ -48,39 +50,60 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
     log_noise: Array | float
 
     @classmethod
-    def init(cls, spec, *, key, features="network", width=128, size=32, noise_variance: Array | float | None = None):
+    def init(
+        cls,
+        spec,
+        *,
+        key,
+        features="network",
+        width=128,
+        size=32,
+        noise_variance: Array | float | None = None,
+    ):
         """The paper's network, or a polynomial.
 
         Args:
-            spec: shape of the tasks; the head is a `Gaussian`, whose scale is learned here, or a `StudentT`, as for tables:
-                the predictive is normal with either.
+            spec: shape of the tasks; the head is a `Gaussian`, whose scale is learned here, or a
+                `StudentT`, as for tables: the predictive is normal with either.
             key: initial weights.
             features: `"network"`, or `"linear"`: φ = [1, x], or `"quadratic"`: φ = [1, x, x² - 1].
-            width: units of the two hidden layers (128, the paper's code); `size`: number of features (32).
-            noise_variance: of every outcome, squared units of y; a float is fixed (the paper's sinusoid has
-                0.02), an array is where learning starts. `None` (default): learned, from 0.1.
+            width: units of the two hidden layers (128, the paper's code); `size`: number of
+                features (32).
+            noise_variance: of every outcome, squared units of y; a float is fixed (the paper's
+                sinusoid has 0.02), an array is where learning starts. `None` (default): learned,
+                from 0.1.
         """
         if not isinstance(spec.head, Gaussian | StudentT):
             raise TypeError(
                 f"ALPaCA predicts numbers by a normal distribution; it would ignore the head {type(spec.head).__name__}."
             )
         if features != "network" and features not in DEGREES:
-            raise ValueError(f"ALPaCA has the features 'network', 'linear' and 'quadratic'; got {features!r}.")
+            raise ValueError(
+                f"ALPaCA has the features 'network', 'linear' and 'quadratic'; got {features!r}."
+            )
         net_key, mean_key = jr.split(key)
         phi = DEGREES.get(features)
         if phi is None:
             tanh = jnp.tanh
-            phi = eqx.nn.MLP(spec.x_dim, size, width, 2, activation=tanh, final_activation=tanh, key=net_key)
+            phi = eqx.nn.MLP(
+                spec.x_dim, size, width, 2, activation=tanh, final_activation=tanh, key=net_key
+            )
             phi = phi if spec.net is None else spec.net(size, key=net_key)
         q, p = size if features == "network" else 1 + phi * spec.x_dim, spec.head.y_dim
         noise = jnp.asarray(0.1) if noise_variance is None else noise_variance
-        log_noise = jnp.broadcast_to(jnp.log(noise), (p,)) if eqx.is_array(noise) else math.log(noise)
+        log_noise = (
+            jnp.broadcast_to(jnp.log(noise), (p,)) if eqx.is_array(noise) else math.log(noise)
+        )
         mean = 0.1 * jr.normal(mean_key, (q, p))
         return cls(phi, mean, jnp.eye(q), log_noise)  # ty: ignore[invalid-argument-type, missing-argument]
 
     def phi(self, x):
         """Features `(n, q)`."""
-        return polynomial(x, self.features) if isinstance(self.features, int) else apply(self.features, x)
+        return (
+            polynomial(x, self.features)
+            if isinstance(self.features, int)
+            else apply(self.features, x)
+        )
 
     def apply(self, w, x):
         """φ(x)ᵀ K for one K."""
@@ -89,7 +112,9 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
     @property
     def std(self):
         """Standard deviation of the noise of each outcome, `(p,)`."""
-        return jnp.broadcast_to(jnp.exp(0.5 * self.log_noise), self.mean.shape[1:]).astype(self.mean.dtype)
+        return jnp.broadcast_to(jnp.exp(0.5 * self.log_noise), self.mean.shape[1:]).astype(
+            self.mean.dtype
+        )
 
     @property
     def prior(self) -> MatrixNormal:
@@ -106,7 +131,9 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         y = jnp.where(support.mask[:, None], support.y, 0.0)
         prior = self.root @ self.root.T  # Λ₀
         small = 1e-6 if phi.dtype == jnp.float32 else 1e-12
-        factor = jnp.linalg.cholesky(phi.T @ phi + prior + small * jnp.eye(phi.shape[1], dtype=phi.dtype))
+        factor = jnp.linalg.cholesky(
+            phi.T @ phi + prior + small * jnp.eye(phi.shape[1], dtype=phi.dtype)
+        )
         mean = cho_solve((factor, True), phi.T @ y + prior @ self.mean)
         return LastLayer(self, mean, factor)
 
@@ -138,12 +165,17 @@ class LastLayer(AbstractPosterior):
         function = (v * v).sum(0)[:, None]  # φᵀ Λ⁻¹ φ
         params = jnp.stack([mean, jnp.sqrt(1 + function) * std[None]], -1)
         inside = function * std[None] ** 2
-        return Mixture((Part(Gaussian(mean.shape[1]), params[None], jnp.zeros(1, mean.dtype), inside[None]),))
+        return Mixture(
+            (Part(Gaussian(mean.shape[1]), params[None], jnp.zeros(1, mean.dtype), inside[None]),)
+        )
 
     def sample(self, x, *, key, samples):
         noise = jr.normal(key, (samples, *self.mean.shape), self.mean.dtype)
         std = self.prior.std
-        draw = lambda e: self.mean + solve_triangular(self.factor.T, e, lower=False) * std[None]
+
+        def draw(e):
+            return self.mean + solve_triangular(self.factor.T, e, lower=False) * std[None]
+
         f = jax.vmap(lambda e: self.prior.phi(x) @ draw(e))(noise)
         params = jnp.stack([f, jnp.broadcast_to(std, f.shape)], -1)
         return Mixture((Part(Gaussian(f.shape[-1]), params, jnp.zeros(samples, f.dtype)),))

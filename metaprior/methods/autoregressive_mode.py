@@ -16,11 +16,12 @@ from metaprior.task import Data, concat
 class AutoregressiveMode(AbstractMethod):
     """Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023.
 
-    A learner that says p(y | x, support) point by point also says, without being trained again, by the chain rule
-    p(y_1 … y_n | x, support) = Π_i p(y_i | x_i, support ∪ {(x_j, y_j), j < i}): outcomes that were
-    predicted are fed back as if they had been observed. So a CNP gives joint, correlated and multimodal predictions, at
-    the price of a pass a point. Where the learner is no exact posterior the order of the points matters; it is random,
-    as in the paper, and comes from the key. A base whose predictions are consistent gives back its own joint.
+    A learner that says p(y | x, support) point by point also says, without being trained again, by
+    the chain rule p(y_1 … y_n | x, support) = Π_i p(y_i | x_i, support ∪ {(x_j, y_j), j < i}):
+    outcomes that were predicted are fed back as if they had been observed. So a CNP gives joint,
+    correlated and multimodal predictions, at the price of a pass a point. Where the learner is no
+    exact posterior the order of the points matters; it is random, as in the paper, and comes from
+    the key. A base whose predictions are consistent gives back its own joint.
 
     Trained as its base. It can be put around any trained learner: `AutoregressiveMode(learner)`.
 
@@ -64,14 +65,17 @@ class AutoregressiveMode(AbstractMethod):
 def _outcome(mixture: Mixture, key) -> Float[Array, "n p"]:
     """One outcome a point, of a component chosen by its weight."""
     which, *keys = jr.split(key, 1 + len(mixture.parts))
-    each = jnp.concatenate([part.head.sample(part.params, key=k) for part, k in zip(mixture.parts, keys)])
+    each = jnp.concatenate(
+        [part.head.sample(part.params, key=k) for part, k in zip(mixture.parts, keys)]
+    )
     log_weight = jnp.concatenate([part.log_weight for part in mixture.parts])
     chosen = jr.categorical(which, log_weight, shape=each.shape[1:2])
     return jnp.take_along_axis(each, chosen[None, :, None], axis=0)[0]
 
 
 class PointByPoint(AbstractPosterior):
-    """Marginals of the base; joint densities and draws by the chain rule, in a random order of the points.
+    """Marginals of the base; joint densities and draws by the chain rule, in a random order of the
+    points.
 
     Args:
         base: the learner.
@@ -106,12 +110,15 @@ class PointByPoint(AbstractPosterior):
         return jax.lax.scan(point, nothing, (jr.permutation(order_key, n), jnp.stack(keys)))[0].y
 
     def sample(self, x, *, key, samples):
-        """Functions: the base's own, once it has seen outcomes that were drawn together at all of `x`.
+        """Functions: the base's own, once it has seen outcomes that were drawn together at all of
+        `x`.
 
-        One more pass smooths away what the base takes for noise, as the paper does for its smooth samples, and the
-        function is the same at equal x.
+        One more pass smooths away what the base takes for noise, as the paper does for its smooth
+        samples, and the function is the same at equal x.
         """
-        template = self.marginal.sample(x, key=key, samples=1).parts  # heads; their parameters are not used
+        template = self.marginal.sample(
+            x, key=key, samples=1
+        ).parts  # heads; their parameters are not used
 
         def one(k):
             draw, first, second = jr.split(k, 3)
@@ -120,9 +127,13 @@ class PointByPoint(AbstractPosterior):
             total = jax.nn.logsumexp(jnp.concatenate([part.log_weight for part in parts]))
             return [(part.params, part.log_weight - total) for part in parts]
 
-        merge = lambda a: a.reshape(-1, *a.shape[2:])
+        def merge(a):
+            return a.reshape(-1, *a.shape[2:])
+
         drawn = jax.vmap(one)(jr.split(key, samples))
-        return Mixture(tuple(Part(t.head, merge(params), merge(w)) for t, (params, w) in zip(template, drawn)))
+        return Mixture(
+            tuple(Part(t.head, merge(params), merge(w)) for t, (params, w) in zip(template, drawn))
+        )
 
     def joint_log_prob(self, data, *, key, samples):
         order_key, key = jr.split(key)
@@ -131,7 +142,9 @@ class PointByPoint(AbstractPosterior):
         def row(i):
             before = Data(data.x, data.y, data.mask & (rank < rank[i]))
             first, second = jr.split(jr.fold_in(key, i))
-            predictive = self.given(before, first).predict(data.x[i][None], key=second, samples=samples)
+            predictive = self.given(before, first).predict(
+                data.x[i][None], key=second, samples=samples
+            )
             return predictive.log_prob(data.y[i][None])[0]
 
         each = jax.lax.map(row, jnp.arange(data.mask.shape[0]))

@@ -26,19 +26,22 @@ def _square(a: Any, b: Any = None):
 class BMAML(AbstractMethod):
     """Yoon, Kim, Dia, Kim, Bengio & Ahn, "Bayesian Model-Agnostic Meta-Learning", NeurIPS 2018.
 
-    A posterior of M networks: Θ(support) is some steps of SVGD (equation 4) from shared initial particles Θ₀ on
-    log p(support | φ) - precision ‖φ‖² / 2, score and repulsion both divided by the rows, so that the rate suits any
-    number of them. Objectives:
-    `"nll"`: the mean over the query of -1/α log 1/M sum_m p(y | x, φ_m)^α. With α = 1 the mixture predicts each row (the
-    paper's has the product over rows inside the sum), and particles specialise early, whichever task it is, only to be
-    mixed with equal weights; towards 0 each has to predict each row by itself. Trained on sine waves and lines for 2,000
-    steps, the mixture was 0.26 nats a row from exact at 10 rows with α = 1/2 and 0.71 with 1, 0.62 and 0.81 at 2 rows;
-    `"chaser"`: sum_m ‖Θ(support)_m - stop(Θ(support ∪ query))_m‖², the leader being some more steps from the chaser
-    on all rows (equation 7, algorithm 3). Nothing in it asks for a good leader, so that rates learned by it diverge.
+    A posterior of M networks: Θ(support) is some steps of SVGD (equation 4) from shared initial
+    particles Θ₀ on log p(support | φ) - precision ‖φ‖² / 2, score and repulsion both divided by the
+    rows, so that the rate suits any number of them. Objectives: `"nll"`: the mean over the query of
+    -1/α log 1/M sum_m p(y | x, φ_m)^α. With α = 1 the mixture predicts each row (the paper's has
+    the product over rows inside the sum), and particles specialise early, whichever task it is,
+    only to be mixed with equal weights; towards 0 each has to predict each row by itself. Trained
+    on sine waves and lines for 2,000 steps, the mixture was 0.26 nats a row from exact at 10 rows
+    with α = 1/2 and 0.71 with 1, 0.62 and 0.81 at 2 rows; `"chaser"`: sum_m ‖Θ(support)_m -
+    stop(Θ(support ∪ query))_m‖², the leader being some more steps from the chaser on all rows
+    (equation 7, algorithm 3). Nothing in it asks for a good leader, so that rates learned by it
+    diverge.
 
-    What differs from the published code, which infers a precision of weights and of noise in each particle under gamma
-    priors: the noise is the head's, the weights' precision is fixed, the kernel's gradient has its factor 2, the median
-    does not count a particle's distance to itself, and a step is turned and scaled by what is learned for it.
+    What differs from the published code, which infers a precision of weights and of noise in each
+    particle under gamma priors: the noise is the head's, the weights' precision is fixed, the
+    kernel's gradient has its factor 2, the median does not count a particle's distance to itself,
+    and a step is turned and scaled by what is learned for it.
 
     Args:
         shared: what all particles have in common: the network without them.
@@ -69,40 +72,65 @@ class BMAML(AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, particles=5, width=40, depth=3, inner_lr: Any = None, steps=3, objective="nll", subset="all",
-        leader_steps=1, precision=1e-2, clip: float | None = 1.0, power=0.5,
-    ):  # fmt: skip
+        cls,
+        spec,
+        *,
+        key,
+        particles=5,
+        width=40,
+        depth=3,
+        inner_lr: Any = None,
+        steps=3,
+        objective="nll",
+        subset="all",
+        leader_steps=1,
+        precision=1e-2,
+        clip: float | None = 1.0,
+        power=0.5,
+    ):
         """Particles that differ in their random weights.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            particles: M, at least 1 (5: the paper's image experiments; 10 in its sinusoid). One particle is MAML.
+            particles: M, at least 1 (5: the paper's image experiments; 10 in its sinusoid). One
+                particle is MAML.
             width, depth: hidden units and layers (40 and 3: the paper's sinusoid).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` that starts as the rate 0.5, as a particle's own gradient enters SVGD's
-                average with weight 1 / M; the fixed rate 0.5 with the objective `"chaser"`.
+                `metaprior.infer.descend.Curvature` that starts as the rate 0.5, as a particle's own
+                gradient enters SVGD's average with weight 1 / M; the fixed rate 0.5 with the
+                objective `"chaser"`.
             steps: of SVGD (3; the paper has 1, at a fixed rate).
             objective: `"nll"` or `"chaser"`.
-            subset: what has particles: `"all"` weights, or the `"last_layer"` with the features below it shared and
-                trained by the objective alone (the paper's image experiments).
+            subset: what has particles: `"all"` weights, or the `"last_layer"` with the features
+                below it shared and trained by the objective alone (the paper's image experiments).
             leader_steps: of the leader beyond the chaser (1, section 5.1).
             precision: of a normal prior N(0, 1 / precision) on the weights.
-            clip: greatest norm of a particle's score (1: without it a small scale of the head ends in NaN).
-            power: α of the objective `"nll"`, above 0 (0.5: better than 1 and than 0.25 on sine waves and lines).
+            clip: greatest norm of a particle's score (1: without it a small scale of the head ends
+                in NaN).
+            power: α of the objective `"nll"`, above 0 (0.5: better than 1 and than 0.25 on sine
+                waves and lines).
         """
         if objective not in OBJECTIVES:
             raise ValueError(f"BMAML has the objectives 'nll' and 'chaser'; got {objective!r}.")
         if subset not in SUBSETS:
-            raise ValueError(f"BMAML has particles of 'all' weights or of the 'last_layer'; got {subset!r}.")
+            raise ValueError(
+                f"BMAML has particles of 'all' weights or of the 'last_layer'; got {subset!r}."
+            )
         if particles < 1:
             raise ValueError(f"BMAML takes at least 1 particle; got {particles}.")
         if not power > 0:
             raise ValueError(f"BMAML takes a power above 0; got {power}.")
-        make = lambda k: network(spec, spec.head.raw_dim, width, depth, key=k)
+
+        def make(k):
+            return network(spec, spec.head.raw_dim, width, depth, key=k)
+
         nets = eqx.filter_vmap(make)(jr.split(key, particles))
         last = jax.tree.map(lambda _: False, nets)
-        linear = lambda n: n.layers[-1] if hasattr(n, "layers") else n.last
+
+        def linear(n):
+            return n.layers[-1] if hasattr(n, "layers") else n.last
+
         which = eqx.tree_at(lambda n: (linear(n).weight, linear(n).bias), last, (True, True))
         which = eqx.is_inexact_array if subset == "all" else which
         moving, rest = eqx.partition(nets, which)
@@ -110,8 +138,12 @@ class BMAML(AbstractMethod):
         one = jax.tree.map(lambda a: a[0], moving)
         rate = inner_lr
         if inner_lr is None:
-            rate = 0.5 if objective == "chaser" else Curvature.init(one, 0.5, max(steps, leader_steps))
-        return cls(rest, moving, rate, spec.head, steps, objective, leader_steps, precision, clip, power)
+            rate = (
+                0.5 if objective == "chaser" else Curvature.init(one, 0.5, max(steps, leader_steps))
+            )
+        return cls(
+            rest, moving, rate, spec.head, steps, objective, leader_steps, precision, clip, power
+        )
 
     def apply(self, particle, x):
         """Raw outputs of one particle."""
@@ -125,7 +157,15 @@ class BMAML(AbstractMethod):
             square = 0.5 * self.precision / n * _square(particle)
             return -self.head.risk(self.apply(particle, data.x), data, key=key) - square
 
-        moved = svgd(log_prob, particles, self.inner_lr, steps, clip=self.clip, repulsion=1.0 / n, unroll=unroll)
+        moved = svgd(
+            log_prob,
+            particles,
+            self.inner_lr,
+            steps,
+            clip=self.clip,
+            repulsion=1.0 / n,
+            unroll=unroll,
+        )
         return jax.tree.map(lambda a, b: jnp.where(data.count > 0, a, b), moved, particles)
 
     def loss(self, task, *, key):

@@ -21,11 +21,12 @@ def _raw(w, x):
 class CNP(AbstractMethod):
     """Garnelo et al., "Conditional Neural Processes", ICML 2018.
 
-    Equations 1 to 3: r = average of h(x_i, y_i) over the support, p(y | x, support) = head(g(x, r)), and the
-    objective is the mean nll of the query rows given the support (equation 4). With `encoder="attention"`, the row
-    `acnp`, r differs from point to point: the deterministic path of Kim et al., "Attentive Neural Processes", ICLR
-    2019, with the transformer of `metaprior.nets.attention` for their attention.
-    Points are independent given the support: there is one function, and what it does not know is noise.
+    Equations 1 to 3: r = average of h(x_i, y_i) over the support, p(y | x, support) = head(g(x,
+    r)), and the objective is the mean nll of the query rows given the support (equation 4). With
+    `encoder="attention"`, the row `acnp`, r differs from point to point: the deterministic path of
+    Kim et al., "Attentive Neural Processes", ICLR 2019, with the transformer of
+    `metaprior.nets.attention` for their attention. Points are independent given the support: there
+    is one function, and what it does not know is noise.
 
     Args:
         encoder: h, from support and x to r.
@@ -52,15 +53,19 @@ class CNP(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the row `acnp`, whose
-                layers do more) and layers of each part.
+            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the row
+                `acnp`, whose layers do more) and layers of each part.
             encoder: `"deep set"` (the paper) or `"attention"`, whose width is a multiple of 8.
         """
         if encoder not in ENCODERS:
-            raise ValueError(f"CNP has the encoders {', '.join(map(repr, ENCODERS))}; got {encoder!r}.")
+            raise ValueError(
+                f"CNP has the encoders {', '.join(map(repr, ENCODERS))}; got {encoder!r}."
+            )
         e_key, d_key = jr.split(key)
         h = ENCODERS[encoder].init(spec, width=width, depth=depth, key=e_key)
-        return cls(h, mlp(spec.x_dim + width, spec.head.raw_dim, width, depth, key=d_key), spec.head)
+        return cls(
+            h, mlp(spec.x_dim + width, spec.head.raw_dim, width, depth, key=d_key), spec.head
+        )
 
     def loss(self, task, *, key):
         raw = _raw((self.encoder, self.decoder, task.support), task.query.x)

@@ -35,9 +35,11 @@ def mapped(net: Callable, data: Data) -> Data:
 
 
 def in_one_pass(method: Any, task: Task) -> tuple[Any, Task]:
-    """A task seen through `method.net`, support and query in one pass, and the method for it, whose network does nothing.
+    """A task seen through `method.net`, support and query in one pass, and the method for it, whose
+    network does nothing.
 
-    One pass has larger products than two and compiles sooner: with Conv4, ProtoNet's first step comes after 18 s, not 22.
+    One pass has larger products than two and compiles sooner: with Conv4, ProtoNet's first step
+    comes after 18 s, not 22.
     """
     seen, size = mapped(method.net, task.union), task.support.mask.shape[0]
     seen = Task(jax.tree.map(lambda a: a[:size], seen), jax.tree.map(lambda a: a[size:], seen))
@@ -47,9 +49,10 @@ def in_one_pass(method: Any, task: Task) -> tuple[Any, Task]:
 class Embedded(AbstractMethod):
     """Features f(x) that all tasks share, then any method on them: how black boxes see images.
 
-    Support and query go through one network, which the base's own objective trains with the base. Santoro et al.,
-    "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016, and Mishra et al., "A Simple Neural Attentive
-    Meta-Learner", ICLR 2018, section 5.1, put a convolutional network before their black boxes in this way.
+    Support and query go through one network, which the base's own objective trains with the base.
+    Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016, and Mishra et
+    al., "A Simple Neural Attentive Meta-Learner", ICLR 2018, section 5.1, put a convolutional
+    network before their black boxes in this way.
 
     Args:
         net: f, a network of one row.
@@ -77,7 +80,15 @@ class Embedded(AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec: Spec, *, key, base: str | type[AbstractMethod] = "cnp", features=64, width=64, depth=2, **hyper: Any
+        cls,
+        spec: Spec,
+        *,
+        key,
+        base: str | type[AbstractMethod] = "cnp",
+        features=64,
+        width=64,
+        depth=2,
+        **hyper: Any,
     ):
         """A fresh network (`spec.net`'s, else fully connected) and base.
 
@@ -90,7 +101,9 @@ class Embedded(AbstractMethod):
             hyper: further options of the base's `init`.
         """
         if spec.pooled:
-            raise ValueError("Embedded makes features of all columns; a pooled prediction among them would be lost.")
+            raise ValueError(
+                "Embedded makes features of all columns; a pooled prediction among them would be lost."
+            )
         net_key, base_key = jr.split(key)
         inner = Spec(features, spec.head)
         from metaprior.methods import get

@@ -4,9 +4,9 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from metaprior.devices import over_particles
 from metaprior.method import AbstractMethod
 from metaprior.posterior import Stacked
+from metaprior.system.devices import over_particles
 
 
 def _row(name: str):
@@ -18,12 +18,13 @@ def _row(name: str):
 
 
 class Ensemble(AbstractMethod):
-    """Lakshminarayanan, Pritzel & Blundell, "Simple and Scalable Predictive Uncertainty Estimation using Deep
-    Ensembles", NeurIPS 2017, section 2.4, for meta-learning: members that differ in their initial weights.
+    """Lakshminarayanan, Pritzel & Blundell, "Simple and Scalable Predictive Uncertainty Estimation
+    using Deep Ensembles", NeurIPS 2017, section 2.4, for meta-learning: members that differ in
+    their initial weights.
 
-    With MAML as the base this is EMAML of Yoon et al., "Bayesian Model-Agnostic Meta-Learning", NeurIPS 2018.
-    The objective is the mean of the members' losses, so that each is trained as it would be alone; the posterior
-    is their mixture with equal weights.
+    With MAML as the base this is EMAML of Yoon et al., "Bayesian Model-Agnostic Meta-Learning",
+    NeurIPS 2018. The objective is the mean of the members' losses, so that each is trained as it
+    would be alone; the posterior is their mixture with equal weights.
 
     Args:
         members: methods of one kind, stacked: every array has a leading member axis.
@@ -54,12 +55,16 @@ class Ensemble(AbstractMethod):
         if members < 1:
             raise ValueError(f"Ensemble takes at least 1 member; got {members}.")
         kind = _row(base) if isinstance(base, str) else base
-        return cls(eqx.filter_vmap(lambda k: kind.init(spec, key=k, **hyper))(jr.split(key, members)))
+        return cls(
+            eqx.filter_vmap(lambda k: kind.init(spec, key=k, **hyper))(jr.split(key, members))
+        )
 
     def _each(self, call, key):
         """`call(member, key)` for every member, results stacked."""
         size = next(leaf for leaf in jax.tree.leaves(self.members) if eqx.is_array(leaf)).shape[0]
-        return eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))(over_particles(self.members), jr.split(key, size))
+        return eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))(
+            over_particles(self.members), jr.split(key, size)
+        )
 
     def loss(self, task, *, key):
         return self._each(lambda member, k: member.loss(task, key=k), key).mean()

@@ -17,16 +17,20 @@ from metaprior.posterior import AbstractHead, Sampled
 
 
 class LLAMA(AbstractGenerative, AbstractMethod):
-    """Grant, Finn, Levine, Darrell & Griffiths, "Recasting Gradient-Based Meta-Learning as Hierarchical Bayes", ICLR 2018.
+    """Grant, Finn, Levine, Darrell & Griffiths, "Recasting Gradient-Based Meta-Learning as
+    Hierarchical Bayes", ICLR 2018.
 
-    φ̂ = some steps of descent from θ on the support: a truncated, hence regularised, maximum a posteriori estimate
-    (section 3.2). Around it p(φ | support) ≈ N(φ̂, H⁻¹), H the curvature of the support rows plus that of the prior,
-    and the objective is mean loss(φ̂; query) + η log det H / rows of the query (algorithm 3, ML-LAPLACE).
+    φ̂ = some steps of descent from θ on the support: a truncated, hence regularised, maximum a
+    posteriori estimate (section 3.2). Around it p(φ | support) ≈ N(φ̂, H⁻¹), H the curvature of the
+    support rows plus that of the prior, and the objective is mean loss(φ̂; query) + η log det H /
+    rows of the query (algorithm 3, ML-LAPLACE).
 
-    Three things the paper leaves open are settled so: H is taken on the support, where a new task can take it too; H is
-    the generalised Gauss-Newton matrix, exact by default and `structure="kronecker"` as in the paper; and the prior's
-    precision, unless given, is the one that k steps at rate α imply, n / (k α) for n rows: Santos' identity for a linear
-    model (section 3.1), Q = Λ⁻¹((I - αΛ/n)⁻ᵏ - I), at small αΛ. With a `precision` the descent includes the prior's term.
+    Three things the paper leaves open are settled so: H is taken on the support, where a new task
+    can take it too; H is the generalised Gauss-Newton matrix, exact by default and
+    `structure="kronecker"` as in the paper; and the prior's precision, unless given, is the one
+    that k steps at rate α imply, n / (k α) for n rows: Santos' identity for a linear model (section
+    3.1), Q = Λ⁻¹((I - αΛ/n)⁻ᵏ - I), at small αΛ. With a `precision` the descent includes the
+    prior's term.
 
     Fields are the network θ, the head and the settings of `init`.
 
@@ -50,29 +54,47 @@ class LLAMA(AbstractGenerative, AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, width=40, depth=2, inner_lr: Any = 0.01, steps=1, eta=1e-6, precision: Any = None,
-        structure="full", clip: float | None = 10.0,
-    ):  # fmt: skip
+        cls,
+        spec,
+        *,
+        key,
+        width=40,
+        depth=2,
+        inner_lr: Any = 0.01,
+        steps=1,
+        eta=1e-6,
+        precision: Any = None,
+        structure="full",
+        clip: float | None = 10.0,
+    ):
         """MAML's network and settings.
 
         Args:
             spec: shape of the tasks; the head needs a density.
             key: initial weights.
-            width, depth: hidden units and layers (40 and 2: the sinusoid of section 5.1, after MAML).
+            width, depth: hidden units and layers (40 and 2: the sinusoid of section 5.1, after
+                MAML).
             inner_lr: α, one number (0.01 as in MAML); a Python float is fixed, an array is learned.
             steps: k, at least 1.
-            eta: weight of the log determinant (1e-6: the size that the paper's experiments report; 1/2 is Laplace's).
-            precision: of a prior N(θ, I / precision) on the weights; `None` (default): the one descent implies.
-            structure: `"full"`, `"diagonal"` or `"kronecker"`: see `metaprior.infer.laplace.laplace`.
-            clip: greatest norm of an inner gradient (10: a normal with a small scale has gradients without bound);
-                `None` for any.
+            eta: weight of the log determinant (1e-6: the size that the paper's experiments report;
+                1/2 is Laplace's).
+            precision: of a prior N(θ, I / precision) on the weights; `None` (default): the one
+                descent implies.
+            structure: `"full"`, `"diagonal"` or `"kronecker"`: see
+                `metaprior.infer.laplace.laplace`.
+            clip: greatest norm of an inner gradient (10: a normal with a small scale has gradients
+                without bound); `None` for any.
         """
         if structure not in STRUCTURES:
-            raise ValueError(f"LLAMA has the structures {', '.join(map(repr, STRUCTURES))}; got {structure!r}.")
+            raise ValueError(
+                f"LLAMA has the structures {', '.join(map(repr, STRUCTURES))}; got {structure!r}."
+            )
         if steps < 1:
             raise ValueError(f"LLAMA takes at least 1 step; got {steps}.")
         if not spec.head.density:
-            raise TypeError(f"LLAMA takes the curvature of a density; {type(spec.head).__name__} has none.")
+            raise TypeError(
+                f"LLAMA takes the curvature of a density; {type(spec.head).__name__} has none."
+            )
         net = network(spec, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
         return cls(net, spec.head, inner_lr, precision, steps, eta, structure, clip)  # ty: ignore[invalid-argument-type, missing-argument]
 
@@ -93,7 +115,9 @@ class LLAMA(AbstractGenerative, AbstractMethod):
             risk = self.head.risk(apply(net, support.x), support, key=key)
             if self.precision is None:
                 return risk
-            square = jax.tree.map(lambda a, b: ((a - b) ** 2).sum(), eqx.filter(net, eqx.is_inexact_array), start)
+            square = jax.tree.map(
+                lambda a, b: ((a - b) ** 2).sum(), eqx.filter(net, eqx.is_inexact_array), start
+            )
             return risk + 0.5 * self.precision / n * sum(jax.tree.leaves(square))
 
         return descend(objective, self.net, self.inner_lr, self.steps, clip=self.clip)
@@ -102,7 +126,9 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         """N(φ̂, H⁻¹)."""
         implied = jnp.maximum(support.count, 1) / (self.steps * self.inner_lr)
         precision = implied if self.precision is None else self.precision
-        return laplace(apply, self.adapt(support, key), self.head, support, precision, self.structure)
+        return laplace(
+            apply, self.adapt(support, key), self.head, support, precision, self.structure
+        )
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)

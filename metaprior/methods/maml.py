@@ -13,11 +13,13 @@ from metaprior.posterior import AbstractHead, Particles
 
 
 class MAML(AbstractMethod):
-    """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017.
+    """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+    ICML 2017.
 
-    Algorithm 2: φ = θ - α ∇ mean loss(θ; support), once or more (equation 1), and the meta-objective is the
-    mean loss(φ; query) after the last step, differentiated through the inner gradient. An empty support
-    makes no step. The loss is the head's: -log p, the squared error for `Gaussian(scale=0.5**0.5)`. Fields are the network θ, the head, and the settings of `init`.
+    Algorithm 2: φ = θ - α ∇ mean loss(θ; support), once or more (equation 1), and the
+    meta-objective is the mean loss(φ; query) after the last step, differentiated through the inner
+    gradient. An empty support makes no step. The loss is the head's: -log p, the squared error for
+    `Gaussian(scale=0.5**0.5)`. Fields are the network θ, the head, and the settings of `init`.
 
     Example:
         >>> import jax, metaprior
@@ -36,24 +38,37 @@ class MAML(AbstractMethod):
     checkpoints: int | None = eqx.field(static=True)
 
     @classmethod
-    def init(cls, spec, *, key, width=40, depth=2, inner_lr: Any = 0.01, steps=1, first_order=False,
-             checkpoints: int | None = None):  # fmt: skip
+    def init(
+        cls,
+        spec,
+        *,
+        key,
+        width=40,
+        depth=2,
+        inner_lr: Any = 0.01,
+        steps=1,
+        first_order=False,
+        checkpoints: int | None = None,
+    ):
         """A network with the paper's sinusoid settings.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
             width, depth: hidden units and layers (40 and 2, section 5.1).
-            inner_lr: α (0.01, section 5.1); a Python float is fixed, an array is learned, a pytree like
-                the network is a rate a weight (Meta-SGD).
+            inner_lr: α (0.01, section 5.1); a Python float is fixed, an array is learned, a pytree
+                like the network is a rate a weight (Meta-SGD).
             steps: inner steps, in training and after it.
             first_order: leave out second derivatives (section 5.2).
-            checkpoints: as `metaprior.infer.descend.descend` takes it: memory that does not grow with `steps`.
+            checkpoints: as `metaprior.infer.descend.descend` takes it: memory that does not grow
+                with `steps`.
         """
         if steps < 0:
             raise ValueError(f"MAML takes steps of 0 or more; got {steps}.")
         if isinstance(inner_lr, str):
-            raise TypeError(f"MAML takes a number, an array or a pytree of them as inner_lr; got {inner_lr!r}.")
+            raise TypeError(
+                f"MAML takes a number, an array or a pytree of them as inner_lr; got {inner_lr!r}."
+            )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         return cls(net, spec.head, inner_lr, steps, first_order, checkpoints)
 
@@ -63,17 +78,37 @@ class MAML(AbstractMethod):
 
     def adapt(self, support, key):
         """The network after the inner steps, φ."""
-        loss = lambda net: self.risk(net, support, key)
-        return descend(loss, self.net, self.inner_lr, self.steps, first_order=self.first_order,
-                       checkpoints=self.checkpoints, unroll=few_steps(self.net))  # fmt: skip
+
+        def loss(net):
+            return self.risk(net, support, key)
+
+        return descend(
+            loss,
+            self.net,
+            self.inner_lr,
+            self.steps,
+            first_order=self.first_order,
+            checkpoints=self.checkpoints,
+            unroll=few_steps(self.net),
+        )
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)
         if self.checkpoints is not None or not takes(self.net, self.inner_lr, self.steps):
             return self.risk(self.adapt(task.support, inner), task.query, outer)
-        risk = lambda raw: self.head.risk(raw, task.support, key=inner)
-        raw = outputs_after_steps(risk, self.net, task.support.x, task.query.x, self.inner_lr, self.steps,
-                                  first_order=self.first_order)  # fmt: skip
+
+        def risk(raw):
+            return self.head.risk(raw, task.support, key=inner)
+
+        raw = outputs_after_steps(
+            risk,
+            self.net,
+            task.support.x,
+            task.query.x,
+            self.inner_lr,
+            self.steps,
+            first_order=self.first_order,
+        )
         return self.head.risk(raw, task.query, key=outer)
 
     def posterior(self, support, *, key):

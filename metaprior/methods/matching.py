@@ -30,16 +30,19 @@ def _logits(w, x):
 
 
 class MatchingNet(AbstractMethod):
-    """Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot Learning", NeurIPS 2016.
+    """Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot
+    Learning", NeurIPS 2016.
 
-    p(y = k | x) = sum of a(x, x_i) over the support rows of class k (equation 1), a = softmax over i of
-    scale cos(f(x), f(x_i)) (section 2.1.1); the objective is the mean nll of the query rows (equation 2). One embedding
-    f serves both sides. The paper's scale is 1, with which one row in five classes can have a probability of 0.65 at
-    most. Its full context embeddings, which depend on the order of the rows, are left out.
+    p(y = k | x) = sum of a(x, x_i) over the support rows of class k (equation 1), a = softmax over
+    i of scale cos(f(x), f(x_i)) (section 2.1.1); the objective is the mean nll of the query rows
+    (equation 2). One embedding f serves both sides. The paper's scale is 1, with which one row in
+    five classes can have a probability of 0.65 at most. Its full context embeddings, which depend
+    on the order of the rows, are left out.
 
-    As in `ProtoNet`, class k also has a learned prior row that counts as `exp(log_count)` rows, so that a class the
-    support does not show, and an empty support, are well defined; `pseudo_count=0.0` gives the paper's method, where an
-    absent class has no probability and an empty support says nothing, all classes alike.
+    As in `ProtoNet`, class k also has a learned prior row that counts as `exp(log_count)` rows, so
+    that a class the support does not show, and an empty support, are well defined;
+    `pseudo_count=0.0` gives the paper's method, where an absent class has no probability and an
+    empty support says nothing, all classes alike.
 
     Args:
         net: the embedding f.
@@ -65,9 +68,16 @@ class MatchingNet(AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, width=64, depth=2, embedding=32, scale: float | None = None,
+        cls,
+        spec,
+        *,
+        key,
+        width=64,
+        depth=2,
+        embedding=32,
+        scale: float | None = None,
         pseudo_count: float | None = None,
-    ):  # fmt: skip
+    ):
         """A fully connected embedding, or `spec.net`'s.
 
         Args:
@@ -75,29 +85,44 @@ class MatchingNet(AbstractMethod):
             key: initial weights and prior rows.
             width, depth: hidden units and layers of the embedding.
             embedding: numbers a point (64 in the paper's convolutional network).
-            scale: of the cosines, positive. `None` (default): learned, from 10, where a row can have nearly all of the
-                attention. A number stays as it is; 1.0 is the paper's.
-            pseudo_count: weight of the prior rows. `None` (default): learned, from 1. A positive number stays as it is;
-                0.0 is the paper's method.
+            scale: of the cosines, positive. `None` (default): learned, from 10, where a row can
+                have nearly all of the attention. A number stays as it is; 1.0 is the paper's.
+            pseudo_count: weight of the prior rows. `None` (default): learned, from 1. A positive
+                number stays as it is; 0.0 is the paper's method.
         """
         if not isinstance(spec.head, Categorical):
-            raise TypeError(f"MatchingNet predicts classes; the head is {type(spec.head).__name__}, for numbers.")
+            raise TypeError(
+                f"MatchingNet predicts classes; the head is {type(spec.head).__name__}, for numbers."
+            )
         if scale is not None and scale <= 0:
             raise ValueError(f"MatchingNet takes a scale above 0; got {scale}.")
         if pseudo_count is not None and pseudo_count < 0:
-            raise ValueError(f"MatchingNet takes a pseudo_count of 0 or more rows; got {pseudo_count}.")
+            raise ValueError(
+                f"MatchingNet takes a pseudo_count of 0 or more rows; got {pseudo_count}."
+            )
         net_key, prior_key = jr.split(key)
         net = network(spec, embedding, width, depth, key=net_key)
         log_scale = jnp.log(jnp.asarray(10.0)) if scale is None else math.log(scale)
         if pseudo_count == 0:
             return cls(net, log_scale, spec.head, None, None)
         log_count = jnp.zeros(()) if pseudo_count is None else math.log(pseudo_count)
-        return cls(net, log_scale, spec.head, jr.normal(prior_key, (spec.head.classes, embedding)), log_count)
+        return cls(
+            net,
+            log_scale,
+            spec.head,
+            jr.normal(prior_key, (spec.head.classes, embedding)),
+            log_count,
+        )
 
     def memory(self, support):
-        """What a query is compared with: network, scale, rows `(m, e)`, log weights `(m,)`, their classes `(m, C)`."""
+        """What a query is compared with: network, scale, rows `(m, e)`, log weights `(m,)`, their
+        classes `(m, C)`.
+        """
         rows, offset = _unit(apply(self.net, support.x)), jnp.zeros_like(support.x[:, 0])
-        hot = jax.nn.one_hot(support.y[:, 0].astype(int), self.head.classes, dtype=bool) & support.mask[:, None]
+        hot = (
+            jax.nn.one_hot(support.y[:, 0].astype(int), self.head.classes, dtype=bool)
+            & support.mask[:, None]
+        )
         if self.prior is not None:
             rows = jnp.concatenate([rows, _unit(self.prior)])
             count = jnp.asarray(self.log_count, rows.dtype)

@@ -12,16 +12,19 @@ from metaprior.posterior import Particles
 
 
 class NUTS(AbstractMethod):
-    """Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, as the reference posterior of a learned prior.
+    """Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, as the reference posterior of a learned
+    prior.
 
-    Training is that of another method with an explicit prior p(w) and likelihood p(y | x, w) (`AbstractGenerative`:
-    not PLATIPUS, whose prior is that of the weights before their descent on the support); the posterior is draws from
-    p(w) times the product of p(y | x, w) over the support, whatever the other method's own approximation is. What
-    it costs: thousands of gradients for every task, so it is for comparison and for few tasks.
+    Training is that of another method with an explicit prior p(w) and likelihood p(y | x, w)
+    (`AbstractGenerative`: not PLATIPUS, whose prior is that of the weights before their descent on
+    the support); the posterior is draws from p(w) times the product of p(y | x, w) over the
+    support, whatever the other method's own approximation is. What it costs: thousands of gradients
+    for every task, so it is for comparison and for few tasks.
 
     Args:
         base: the other method.
-        warmup, draws, chains: of the sampler, see `metaprior.infer.nuts.nuts`; chains start at draws of the prior.
+        warmup, draws, chains: of the sampler, see `metaprior.infer.nuts.nuts`; chains start at
+            draws of the prior.
         dense: whether its mass matrix has correlations.
 
     Example:
@@ -41,11 +44,15 @@ class NUTS(AbstractMethod):
     dense: bool = eqx.field(static=True)
 
     def __check_init__(self):
-        if getattr(self.base, "prior", None) is None or not isinstance(self.base, AbstractGenerative):
+        if getattr(self.base, "prior", None) is None or not isinstance(
+            self.base, AbstractGenerative
+        ):
             from metaprior.methods import METHODS
 
             name = type(self.base).__name__
-            able = [row.name for row in METHODS.values() if issubclass(row.method, AbstractGenerative)]
+            able = [
+                row.name for row in METHODS.values() if issubclass(row.method, AbstractGenerative)
+            ]
             raise TypeError(
                 f"NUTS needs a prior of the weights that predict; {name} has none. "
                 f"Bases: {', '.join(able)} (llama with a precision)."
@@ -54,15 +61,16 @@ class NUTS(AbstractMethod):
     @classmethod
     def init(
         cls, spec, *, key, base: Any = None, warmup=300, draws=100, chains=4, dense=False, **hyper
-    ):  # fmt: skip
+    ):
         """A base with its defaults.
 
         Args:
             spec: shape of the tasks.
             key: of the base's initial values.
-            base: a name from `METHODS` or a class. `None` (default): `alpaca` for numbers, `abml` for classes.
-            warmup, draws, chains: 400 draws a task with the defaults, enough for a mean to 0.1 of a standard deviation
-                where a quarter of them are effective.
+            base: a name from `METHODS` or a class. `None` (default): `alpaca` for numbers, `abml`
+                for classes.
+            warmup, draws, chains: 400 draws a task with the defaults, enough for a mean to 0.1 of a
+                standard deviation where a quarter of them are effective.
             dense: see `metaprior.infer.nuts.nuts`.
             hyper: options of the base's own `init`.
         """
@@ -74,7 +82,9 @@ class NUTS(AbstractMethod):
 
     def loss(self, task, *, key):
         if not isinstance(self.base, AbstractMethod):
-            raise TypeError(f"{type(self.base).__name__} is not trained, and so is NUTS with it as its base.")
+            raise TypeError(
+                f"{type(self.base).__name__} is not trained, and so is NUTS with it as its base."
+            )
         return self.base.loss(task, key=key)
 
     def run(self, support, *, key) -> Chains:
@@ -86,8 +96,12 @@ class NUTS(AbstractMethod):
             each = head.log_prob(head.params(self.base.apply(w, support.x)), support.y)
             return self.base.prior.log_prob(w) + jnp.where(support.mask, each, 0.0).sum()
 
-        start = eqx.filter_vmap(lambda k: self.base.prior.sample(key=k))(jr.split(start_key, self.chains))
-        return nuts(log_prob, start, warmup=self.warmup, draws=self.draws, dense=self.dense, key=key)
+        start = eqx.filter_vmap(lambda k: self.base.prior.sample(key=k))(
+            jr.split(start_key, self.chains)
+        )
+        return nuts(
+            log_prob, start, warmup=self.warmup, draws=self.draws, dense=self.dense, key=key
+        )
 
     def posterior(self, support, *, key):
         return Particles(self.run(support, key=key).w, self.base.apply, self.base.head)

@@ -8,23 +8,25 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array
 
-from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
+from metaprior.system.devices import over_particles
 
 
 class PLATIPUS(AbstractMethod):
-    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, algorithms 1 and 2.
+    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, algorithms 1
+    and 2.
 
-    The prior N(μ, σ²) over initial weights is moved by one gradient step on the rows at hand, N(μ - γ ∇L(μ), .):
-    p by the support with σ, q by the query with a spread v of its own. In training θ is drawn from q, φ = θ after
-    descent on the support, and the objective is L(φ; query) + weight KL(q ‖ p) / rows of the query. On a new task θ is
-    drawn from p.
+    The prior N(μ, σ²) over initial weights is moved by one gradient step on the rows at hand, N(μ -
+    γ ∇L(μ), .): p by the support with σ, q by the query with a spread v of its own. In training θ
+    is drawn from q, φ = θ after descent on the support, and the objective is L(φ; query) + weight
+    KL(q ‖ p) / rows of the query. On a new task θ is drawn from p.
 
-    L is the head's mean loss. The text conditions q on all rows and algorithm 1 on the query rows: here the latter.
+    L is the head's mean loss. The text conditions q on all rows and algorithm 1 on the query rows:
+    here the latter.
 
     Args:
         prior: N(μ, σ²) over the network's weights.
@@ -56,33 +58,57 @@ class PLATIPUS(AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, width=40, depth=3, std=0.02, inner_lr: Any = None, gamma=0.01, steps=5, kl_weight=1.0,
-        samples=1, clip: float | None = 1.0,
-    ):  # fmt: skip
+        cls,
+        spec,
+        *,
+        key,
+        width=40,
+        depth=3,
+        std=0.02,
+        inner_lr: Any = None,
+        gamma=0.01,
+        steps=5,
+        kl_weight=1.0,
+        samples=1,
+        clip: float | None = 1.0,
+    ):
         """A prior around a random network.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units and layers (40 and 3; the paper has 100 and 3. 64 trained to a loss 0.04 nats lower,
-                more slowly).
-            std: initial σ and v (0.02: a network of 40 units still tells its inputs apart under that noise).
+            width, depth: hidden units and layers (40 and 3; the paper has 100 and 3. 64 trained to
+                a loss 0.04 nats lower, more slowly).
+            std: initial σ and v (0.02: a network of 40 units still tells its inputs apart under
+                that noise).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
                 `metaprior.infer.descend.Curvature` that starts as the rate 0.1.
             gamma: initial γ of both p and q, which is learned (0.01: MAML's rate for sine waves).
             steps: of the descent from θ to φ (at least 1 in the paper).
             kl_weight: 1 is the evidence bound (the paper tunes it: 0.05 and 0.15 for images).
             samples: draws of θ in training, at least 1.
-            clip: greatest norm of an inner gradient (1: without it a small scale of the head ends in NaN).
+            clip: greatest norm of an inner gradient (1: without it a small scale of the head ends
+                in NaN).
         """
         if samples < 1:
-            raise ValueError(f"PLATIPUS needs at least 1 draw of the weights; got samples={samples}.")
+            raise ValueError(
+                f"PLATIPUS needs at least 1 draw of the weights; got samples={samples}."
+            )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
         rate: Any = Curvature.init(net, 0.1, steps) if inner_lr is None else inner_lr
         gamma = jnp.asarray(gamma)
         return cls(
-            prior, jax.tree.map(jnp.copy, prior.log_std), gamma, gamma, rate, spec.head, steps, kl_weight, samples, clip
+            prior,
+            jax.tree.map(jnp.copy, prior.log_std),
+            gamma,
+            gamma,
+            rate,
+            spec.head,
+            steps,
+            kl_weight,
+            samples,
+            clip,
         )
 
     def risk(self, net, data, key):
@@ -91,20 +117,28 @@ class PLATIPUS(AbstractMethod):
 
     def shifted(self, data, gamma, log_std, key) -> Diagonal:
         """N(μ - γ ∇L(μ; data), exp(log_std)²)."""
-        mean = descend(lambda net: self.risk(net, data, key), self.prior.mean, gamma, clip=self.clip)
+        mean = descend(
+            lambda net: self.risk(net, data, key), self.prior.mean, gamma, clip=self.clip
+        )
         return Diagonal(mean, log_std)
 
     def adapt(self, p: Diagonal, support, key):
         """θ from `p`, then φ."""
         start, inner = jr.split(key)
-        descent = lambda net: self.risk(net, support, inner)
+
+        def descent(net):
+            return self.risk(net, support, inner)
+
         return descend(descent, p.sample(key=start), self.inner_lr, self.steps, clip=self.clip)
 
     def loss(self, task, *, key):
         q_key, p_key, draw_key, head_key = jr.split(key, 4)
         q = self.shifted(task.query, self.gamma_q, self.log_vq, q_key)
         p = self.shifted(task.support, self.gamma_p, self.prior.log_std, p_key)
-        each = lambda k: self.risk(self.adapt(q, task.support, k), task.query, head_key)
+
+        def each(k):
+            return self.risk(self.adapt(q, task.support, k), task.query, head_key)
+
         kl = self.kl_weight * q.kl(p) / jnp.maximum(task.query.count, 1)
         return jax.vmap(each)(over_particles(jr.split(draw_key, self.samples))).mean() + kl
 

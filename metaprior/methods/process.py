@@ -10,11 +10,22 @@ from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer.conditioned import ClassPosterior, ProcessPosterior
 from metaprior.infer.gp import cholesky, laplace, sequential_log_prob, whiten
 from metaprior.method import AbstractMethod, Spec
-from metaprior.nets.kernels import Constant, Deep, Dot, Kernels, RandomEffects, Spectral, Stationary, diagonal, gram
+from metaprior.nets.kernels import (
+    Constant,
+    Deep,
+    Dot,
+    Kernels,
+    RandomEffects,
+    Spectral,
+    Stationary,
+    diagonal,
+    gram,
+)
 from metaprior.nets.means import Mean, Scale
 from metaprior.nets.mlp import network
 
-# Kernels of the plain process on d features, each starting where two unit normal points are neither alike nor unrelated.
+# Kernels of the plain process on d features, each starting where two unit normal points are neither
+# alike nor unrelated.
 PLAIN = {
     "rbf": lambda d, key: Stationary(jnp.zeros(()), jnp.full(d, 0.5 * jnp.log(float(d))), "eq"),
     "linear": lambda d, key: Dot(jnp.full((), -0.5 * jnp.log(float(d)))),
@@ -25,19 +36,22 @@ PLAIN = {
 class Process(AbstractMethod):
     """Student-t process with a learned mean, a sum of learned kernels and input-dependent noise.
 
-    Shah, Wilson & Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes", AISTATS 2014,
-    with kernel and mean shared over tasks as in Fortuin, Strathmann & Rätsch, "Meta-Learning Mean Functions
-    for Gaussian Processes", 2019, and Patacchiola et al., "Deep Kernel Transfer", NeurIPS 2020.
+    Shah, Wilson & Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes", AISTATS
+    2014, with kernel and mean shared over tasks as in Fortuin, Strathmann & Rätsch, "Meta-Learning
+    Mean Functions for Gaussian Processes", 2019, and Patacchiola et al., "Deep Kernel Transfer",
+    NeurIPS 2020.
 
-    The task parameter is the function itself. The objective is the sequential predictive likelihood of
-    all rows of the task, sum_i w_i log p(y_i | y_1 … y_{i-1}), w_i proportional to (1 + i)^-decay: with
-    `decay = 0` the marginal likelihood, with larger ones the first few rows count more. One Cholesky
-    factor gives all terms. Classes: a softmax of processes with Laplace's method.
+    The task parameter is the function itself. The objective is the sequential predictive likelihood
+    of all rows of the task, sum_i w_i log p(y_i | y_1 … y_{i-1}), w_i proportional to (1 +
+    i)^-decay: with `decay = 0` the marginal likelihood, with larger ones the first few rows count
+    more. One Cholesky factor gives all terms. Classes: a softmax of processes with Laplace's
+    method.
 
-    The row `dkt` is Deep Kernel Transfer: with `kernel="rbf"`, `"linear"` or `"spectral"` a Gaussian process with that
-    one kernel on the features of a network, a constant mean and constant noise, trained on the marginal likelihood of
-    support and query together (algorithm 1 of that paper). Classes are those of the process here; the paper regresses
-    on labels ±1, one class against the rest.
+    The row `dkt` is Deep Kernel Transfer: with `kernel="rbf"`, `"linear"` or `"spectral"` a
+    Gaussian process with that one kernel on the features of a network, a constant mean and constant
+    noise, trained on the marginal likelihood of support and query together (algorithm 1 of that
+    paper). Classes are those of the process here; the paper regresses on labels ±1, one class
+    against the rest.
 
     Args:
         mean: prior mean.
@@ -66,21 +80,35 @@ class Process(AbstractMethod):
     columns: int | None = eqx.field(static=True, default=None)
 
     @classmethod
-    def init(cls, spec: Spec, *, key, kernel: str = "structured", width=32, features=16, decay: float = 0.0):
-        """The structured default: constant + random effects + EQ + Matérn-5/2 + deep features; or one deep kernel.
+    def init(
+        cls,
+        spec: Spec,
+        *,
+        key,
+        kernel: str = "structured",
+        width=32,
+        features=16,
+        decay: float = 0.0,
+    ):
+        """The structured default: constant + random effects + EQ + Matérn-5/2 + deep features; or
+        one deep kernel.
 
         Args:
             spec: shape of the tasks; its last `pooled` columns enter the mean as they are.
             key: initial values of the networks.
-            kernel: `"structured"`, or one of `"rbf"`, `"linear"` and `"spectral"` (4 components, the paper's code).
-            width: hidden units of the mean, noise and feature networks (32: tables of tens of columns; 40 in the row
-                `dkt`, its paper's sinusoids). With one kernel, 0 leaves out the network: h(x) = x.
+            kernel: `"structured"`, or one of `"rbf"`, `"linear"` and `"spectral"` (4 components,
+                the paper's code).
+            width: hidden units of the mean, noise and feature networks (32: tables of tens of
+                columns; 40 in the row `dkt`, its paper's sinusoids). With one kernel, 0 leaves out
+                the network: h(x) = x.
             features: number of deep features (40 in the row `dkt`).
             decay: see the class.
         """
         if not isinstance(spec.head, Gaussian | StudentT | Categorical):
             name = type(spec.head).__name__
-            raise TypeError(f"Process predicts with a Gaussian, a StudentT or a Categorical; the head is {name}.")
+            raise TypeError(
+                f"Process predicts with a Gaussian, a StudentT or a Categorical; the head is {name}."
+            )
         if spec.head.y_dim != 1:
             raise ValueError(f"process predicts one outcome; the head has {spec.head.y_dim}.")
         if kernel != "structured":
@@ -88,7 +116,9 @@ class Process(AbstractMethod):
         d, keys = spec.x_dim, jr.split(key, 5)
         degree = 2 if 2 * d + 1 <= 64 else 1
         length = jnp.full(d, 0.5 * jnp.log(float(max(d, 1))) + 0.3)
-        net = eqx.nn.MLP(d, features, width, 2, activation=jnp.tanh, final_activation=jnp.tanh, key=keys[1])
+        net = eqx.nn.MLP(
+            d, features, width, 2, activation=jnp.tanh, final_activation=jnp.tanh, key=keys[1]
+        )
         kernels = (
             Constant(jnp.log(jnp.asarray(0.3))),
             RandomEffects.init(d, degree, 0.1, key=keys[0]),
@@ -106,7 +136,9 @@ class Process(AbstractMethod):
     def _plain(cls, spec, kernel, width, features, decay, key):
         """One kernel on a network's features, a constant mean and constant noise."""
         if kernel not in PLAIN:
-            raise ValueError(f"Process has the kernels 'structured', {', '.join(map(repr, PLAIN))}; got {kernel!r}.")
+            raise ValueError(
+                f"Process has the kernels 'structured', {', '.join(map(repr, PLAIN))}; got {kernel!r}."
+            )
         net_key, kernel_key = jr.split(key)
         base = PLAIN[kernel](features if width else spec.x_dim, kernel_key)
         mean = Mean.init(spec, degree=0, width=0, key=net_key)
@@ -129,7 +161,9 @@ class Process(AbstractMethod):
 
     def covariance(self, x):
         """Covariance of the observations, noise included, with a jitter that float32 needs."""
-        jitter = 1e-5 if self.noise is not None else 1e-4  # without noise, equal rows make it singular
+        jitter = (
+            1e-5 if self.noise is not None else 1e-4
+        )  # without noise, equal rows make it singular
         extra = jitter * (1 + self.variance(x)) if x.dtype == jnp.float32 else 1e-12
         extra = extra if self.noise is None else self.noise_variance(x) + extra
         return self.gram(x, x) + jnp.diag(jnp.broadcast_to(extra, x.shape[:1]))
@@ -147,7 +181,9 @@ class Process(AbstractMethod):
         z = whiten(factor, data.y[:, 0] - self.mean(data.x)[:, 0], data.mask)
         log_p = sequential_log_prob(factor, z, data.mask, self.df())
         order = jnp.cumsum(data.mask) - 1.0
-        weight = jnp.where(data.mask, (1.0 + jnp.maximum(order, 0)) ** -jax.lax.stop_gradient(self.decay), 0.0)
+        weight = jnp.where(
+            data.mask, (1.0 + jnp.maximum(order, 0)) ** -jax.lax.stop_gradient(self.decay), 0.0
+        )
         return -(weight * log_p).sum() / jnp.maximum(weight.sum(), 1e-6)
 
     def posterior(self, support, *, key):

@@ -27,13 +27,14 @@ def _logits(w, x):
 class ProtoNet(AbstractMethod):
     """Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017.
 
-    Equations 1 and 2: c_k = mean of f(x) over the support rows of class k, p(y = k | x) = softmax of
-    -‖f(x) - c_k‖² over k; the objective is the mean nll of the query rows (algorithm 1).
+    Equations 1 and 2: c_k = mean of f(x) over the support rows of class k, p(y = k | x) = softmax
+    of -‖f(x) - c_k‖² over k; the objective is the mean nll of the query rows (algorithm 1).
 
-    Here class k also has a learned prior prototype that weighs as much as `exp(log_count)` support rows, so
-    that a class the support does not show, and an empty support, are well defined. Where classes mean
-    something else in every task (the paper's episodes), `pseudo_count=0.0` gives the paper's method:
-    an absent class then has no probability, and an empty support says nothing, all classes alike.
+    Here class k also has a learned prior prototype that weighs as much as `exp(log_count)` support
+    rows, so that a class the support does not show, and an empty support, are well defined. Where
+    classes mean something else in every task (the paper's episodes), `pseudo_count=0.0` gives the
+    paper's method: an absent class then has no probability, and an empty support says nothing, all
+    classes alike.
 
     Args:
         net: the embedding f.
@@ -63,14 +64,19 @@ class ProtoNet(AbstractMethod):
             spec: shape of the tasks; its head must be `Categorical`.
             key: initial weights and prior prototypes.
             width, depth: hidden units and layers of the embedding.
-            embedding: numbers a point (32, a choice of this package for vectors; 64 in the paper's convolutional network).
+            embedding: numbers a point (32, a choice of this package for vectors; 64 in the paper's
+                convolutional network).
             pseudo_count: weight of the prior prototypes in rows. `None` (default): learned, from 1.
                 A positive number stays as it is; 0.0 is the paper's method.
         """
         if not isinstance(spec.head, Categorical):
-            raise TypeError(f"ProtoNet predicts classes; the head is {type(spec.head).__name__}, for numbers.")
+            raise TypeError(
+                f"ProtoNet predicts classes; the head is {type(spec.head).__name__}, for numbers."
+            )
         if pseudo_count is not None and pseudo_count < 0:
-            raise ValueError(f"ProtoNet takes a pseudo_count of 0 or more rows; got {pseudo_count}.")
+            raise ValueError(
+                f"ProtoNet takes a pseudo_count of 0 or more rows; got {pseudo_count}."
+            )
         net_key, prior_key = jr.split(key)
         net = network(spec, embedding, width, depth, key=net_key)
         if pseudo_count == 0:

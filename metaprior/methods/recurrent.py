@@ -14,18 +14,22 @@ from metaprior.posterior import AbstractHead, Particles
 
 def _raw(w, x):
     decoder, state = w
-    return apply(decoder, jnp.concatenate([x, jnp.broadcast_to(state, (x.shape[0], *state.shape))], axis=1))
+    return apply(
+        decoder, jnp.concatenate([x, jnp.broadcast_to(state, (x.shape[0], *state.shape))], axis=1)
+    )
 
 
 class Recurrent(AbstractMethod):
-    """Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016: the LSTM of its section 4.
+    """Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016: the LSTM of
+    its section 4.
 
-    A recurrent network reads the rows of the support one after another (Hochreiter & Schmidhuber, "Long Short-Term
-    Memory", 1997; Hochreiter, Younger & Conwell, "Learning to Learn Using Gradient Descent", 2001); its state after the
-    last row is the task parameter. The objective is the mean nll of the query rows given that state. The paper feeds
-    y one step late, so that every row is a query too; here a row and its outcome come together and query points are
-    read from the final state, all at once. The answer depends on the order of the rows. There is one function,
-    and what it does not know is noise.
+    A recurrent network reads the rows of the support one after another (Hochreiter & Schmidhuber,
+    "Long Short-Term Memory", 1997; Hochreiter, Younger & Conwell, "Learning to Learn Using Gradient
+    Descent", 2001); its state after the last row is the task parameter. The objective is the mean
+    nll of the query rows given that state. The paper feeds y one step late, so that every row is a
+    query too; here a row and its outcome come together and query points are read from the final
+    state, all at once. The answer depends on the order of the rows. There is one function, and what
+    it does not know is noise.
 
     Args:
         each: network of one row.
@@ -56,7 +60,8 @@ class Recurrent(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width: units of the LSTM and of every hidden layer (200 in the paper; as CNP's, to be compared with it).
+            width: units of the LSTM and of every hidden layer (200 in the paper; as CNP's, to be
+                compared with it).
             depth: hidden layers of the decoder; the network of one row has one.
         """
         keys = jr.split(key, 4)

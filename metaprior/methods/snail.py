@@ -27,30 +27,41 @@ class Sequence(eqx.Module):
 
     def with_columns(self, past, last) -> "Sequence":
         """New columns beside the old ones: dense connections."""
-        both = lambda a, b: jnp.concatenate([a, b], axis=1)
+
+        def both(a, b):
+            return jnp.concatenate([a, b], axis=1)
+
         return Sequence(both(self.past, past), both(self.last, last), self.count)
 
 
 class Dense(eqx.Module):
-    """DenseBlock: a gated causal convolution of two places, `dilation` apart; its outputs join the inputs (figure 2a)."""
+    """DenseBlock: a gated causal convolution of two places, `dilation` apart; its outputs join the
+    inputs (figure 2a).
+    """
 
     convolution: eqx.nn.Linear
     dilation: int = eqx.field(static=True)
 
     def __call__(self, s: Sequence) -> Sequence:
         m, d = s.past.shape[0], self.dilation
-        longer = jnp.pad(s.past, ((d, 0), (0, 0)))  # row i of it is place i - d, zero before the first
+        longer = jnp.pad(
+            s.past, ((d, 0), (0, 0))
+        )  # row i of it is place i - d, zero before the first
         before = jnp.broadcast_to(longer[s.count], s.last.shape)
 
         def gated(now, before):
-            value, gate = jnp.split(apply(self.convolution, jnp.concatenate([now, before], axis=1)), 2, axis=1)
+            value, gate = jnp.split(
+                apply(self.convolution, jnp.concatenate([now, before], axis=1)), 2, axis=1
+            )
             return jnp.tanh(value) * jax.nn.sigmoid(gate)
 
         return s.with_columns(gated(s.past, longer[:m]), gated(s.last, before))
 
 
 class Causal(eqx.Module):
-    """AttentionBlock: every place attends to itself and to those before; what it reads joins the inputs (figure 2b)."""
+    """AttentionBlock: every place attends to itself and to those before; what it reads joins the
+    inputs (figure 2b).
+    """
 
     key: eqx.nn.Linear
     query: eqx.nn.Linear
@@ -58,7 +69,11 @@ class Causal(eqx.Module):
 
     def __call__(self, s: Sequence) -> Sequence:
         m, own = s.past.shape[0], lambda layer: (apply(layer, s.past), apply(layer, s.last))
-        (key, last_key), (query, last_query), (value, last_value) = own(self.key), own(self.query), own(self.value)
+        (key, last_key), (query, last_query), (value, last_value) = (
+            own(self.key),
+            own(self.query),
+            own(self.value),
+        )
         root = key.shape[1] ** 0.5
         causal = jnp.tril(jnp.ones((m, m), bool))
         past = jax.nn.softmax(jnp.where(causal, query @ key.T / root, -1e9)) @ value
@@ -76,10 +91,11 @@ def _raw(w, x):
 class SNAIL(AbstractMethod):
     """Mishra, Rohaninejad, Chen & Abbeel, "A Simple Neural Attentive Meta-Learner", ICLR 2018.
 
-    The rows of the support and one query point are a sequence; attention blocks alternate with blocks of dilated
-    causal convolutions (section 3.1), and the raw outputs of the query point are read at its place, the last. As no
-    place sees a later one, the support is read once for all query points. The objective is the mean nll of the query
-    rows. The answer depends on the order of the rows. There is one function, and what it does not know is noise.
+    The rows of the support and one query point are a sequence; attention blocks alternate with
+    blocks of dilated causal convolutions (section 3.1), and the raw outputs of the query point are
+    read at its place, the last. As no place sees a later one, the support is read once for all
+    query points. The objective is the mean nll of the query rows. The answer depends on the order
+    of the rows. There is one function, and what it does not know is noise.
 
     Args:
         each: network of one row; a last input says whether its outcome is known.
@@ -103,22 +119,30 @@ class SNAIL(AbstractMethod):
 
     @classmethod
     def init(cls, spec, *, key, width=32, depth=2, length=32):
-        """Attention, convolutions, attention, convolutions, attention: the paper's network for few-shot learning.
+        """Attention, convolutions, attention, convolutions, attention: the paper's network for
+        few-shot learning.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width: columns that a block adds (the paper has 32 to 256 in attention and 128 in convolutions, for images).
-            depth: how often attention and convolutions alternate before the last attention (2 in the paper).
-            length: rows over which convolutions reach, dilations being 1, 2, 4 … below it (32; the paper has the longest
-                sequence); attention reaches all.
+            width: columns that a block adds (the paper has 32 to 256 in attention and 128 in
+                convolutions, for images).
+            depth: how often attention and convolutions alternate before the last attention (2 in
+                the paper).
+            length: rows over which convolutions reach, dilations being 1, 2, 4 … below it (32; the
+                paper has the longest sequence); attention reaches all.
         """
         if length < 2:
-            raise ValueError(f"SNAIL's convolutions reach over a length of at least 2 rows; got {length}.")
+            raise ValueError(
+                f"SNAIL's convolutions reach over a length of at least 2 rows; got {length}."
+            )
         dilations = [2**i for i in range((length - 1).bit_length())]
         plan = [0, *dilations] * depth + [0]  # 0 for attention
         first, last, *keys = jr.split(key, 2 + len(plan))
-        blocks = [_block(width * (1 + i), width, dilation, key=k) for i, (dilation, k) in enumerate(zip(plan, keys))]
+        blocks = [
+            _block(width * (1 + i), width, dilation, key=k)
+            for i, (dilation, k) in enumerate(zip(plan, keys))
+        ]
         each = mlp(columns(spec) + 1, width, width, 1, key=first)
         size = width * (1 + len(blocks))
         return cls(each, tuple(blocks), mlp(size, spec.head.raw_dim, width, 1, key=last), spec.head)

@@ -16,10 +16,12 @@ def shot_features(shots: Array) -> Float[Array, "… 3"]:
 
 
 class Stack(AbstractLearner):
-    """A mixture of learners: log weights linear in `shot_features(K)`, K the number of support rows.
+    """A mixture of learners: log weights linear in `shot_features(K)`, K the number of support
+    rows.
 
-    Wolpert, "Stacked Generalization", 1992; Yao, Vehtari, Simpson & Gelman, "Using Stacking to Average
-    Bayesian Predictive Distributions", Bayesian Analysis 2018, equation 4, with weights that depend on K.
+    Wolpert, "Stacked Generalization", 1992; Yao, Vehtari, Simpson & Gelman, "Using Stacking to
+    Average Bayesian Predictive Distributions", Bayesian Analysis 2018, equation 4, with weights
+    that depend on K.
 
     Args:
         learners: any learners for the same tasks.
@@ -31,8 +33,12 @@ class Stack(AbstractLearner):
 
     def posterior(self, support, *, key):
         keys = jax.random.split(key, len(self.learners))
-        posteriors = tuple(learner.posterior(support, key=k) for learner, k in zip(self.learners, keys))
-        log_weight = jax.nn.log_softmax(self.coefficients @ shot_features(support.count.astype(support.x.dtype)))
+        posteriors = tuple(
+            learner.posterior(support, key=k) for learner, k in zip(self.learners, keys)
+        )
+        log_weight = jax.nn.log_softmax(
+            self.coefficients @ shot_features(support.count.astype(support.x.dtype))
+        )
         return Pool(posteriors, log_weight)
 
 
@@ -42,7 +48,8 @@ def fit_weights(
 ) -> Float[Array, "l 3"]:
     """Coefficients with the highest mean log density on tasks that the learners did not train on.
 
-    A penalty of 0.05 / groups times their squares pulls towards equal weights where there are few groups.
+    A penalty of 0.05 / groups times their squares pulls towards equal weights where there are few
+    groups.
 
     Args:
         log_prob: of each query row by each learner, nats.

@@ -6,22 +6,23 @@ import equinox as eqx
 import jax
 import jax.random as jr
 
-from metaprior.devices import over_particles
 from metaprior.infer.descend import Curvature
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
 from metaprior.method import AbstractGenerative, AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
+from metaprior.system.devices import over_particles
 
 
 class VAMPIRE(AbstractGenerative, AbstractMethod):
-    """Nguyen, Do & Carneiro, "Uncertainty in Model-Agnostic Meta-Learning using Variational Inference", WACV 2020.
+    """Nguyen, Do & Carneiro, "Uncertainty in Model-Agnostic Meta-Learning using Variational
+    Inference", WACV 2020.
 
-    As in ABML the prior p(φ) = N(μ, σ²) over a network's weights is also where q(φ | support) starts, and q is reached
-    by descent on E_q L(φ; support) + kl_weight KL(q ‖ p) / rows (equations 6 to 8). The objective is
-    E_q L(φ; query) alone (equation 3): the support does not count again and KL does not either, so that what is
-    trained is how well draws of q predict.
+    As in ABML the prior p(φ) = N(μ, σ²) over a network's weights is also where q(φ | support)
+    starts, and q is reached by descent on E_q L(φ; support) + kl_weight KL(q ‖ p) / rows (equations
+    6 to 8). The objective is E_q L(φ; query) alone (equation 3): the support does not count again
+    and KL does not either, so that what is trained is how well draws of q predict.
 
     Args:
         prior: N(μ, σ²) over the network's weights.
@@ -48,9 +49,19 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, width=40, depth=3, std=0.02, inner_lr: Any = None, steps=5, samples=4, kl_weight=1e-2,
+        cls,
+        spec,
+        *,
+        key,
+        width=40,
+        depth=3,
+        std=0.02,
+        inner_lr: Any = None,
+        steps=5,
+        samples=4,
+        kl_weight=1e-2,
         clip: float | None = 1.0,
-    ):  # fmt: skip
+    ):
         """A prior around a random network.
 
         Args:
@@ -59,16 +70,25 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
             width, depth: hidden units and layers (40 and 3: as in PLATIPUS here).
             std: initial σ (0.02, as in ABML here).
             inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` that starts as the rate 0.1; it does not turn log standard deviations.
-            steps, samples: of the descent, and draws of φ for each expectation (5 and 4: the authors' regression).
-            kl_weight: of KL in the descent (the authors' code has 1e-6; 1 would be the evidence bound).
+                `metaprior.infer.descend.Curvature` that starts as the rate 0.1; it does not turn
+                log standard deviations.
+            steps, samples: of the descent, and draws of φ for each expectation (5 and 4: the
+                authors' regression).
+            kl_weight: of KL in the descent (the authors' code has 1e-6; 1 would be the evidence
+                bound).
             clip: greatest norm of an inner gradient.
         """
         if samples < 1:
-            raise ValueError(f"VAMPIRE needs at least 1 draw of the weights; got samples={samples}.")
+            raise ValueError(
+                f"VAMPIRE needs at least 1 draw of the weights; got samples={samples}."
+            )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False)) if inner_lr is None else inner_lr
+        rate = (
+            Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
+            if inner_lr is None
+            else inner_lr
+        )
         return cls(prior, spec.head, rate, steps, samples, kl_weight, clip)
 
     def apply(self, w, x):
@@ -77,14 +97,29 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
 
     def q(self, data, key) -> Diagonal:
         """q(φ | data)."""
-        risk = lambda w, k: self.head.risk(apply(w, data.x), data, key=k)
-        return bayes_by_backprop(self.prior, risk, data.count, self.inner_lr, self.steps, kl_weight=self.kl_weight,
-                                 samples=self.samples, clip=self.clip, key=key)  # fmt: skip
+
+        def risk(w, k):
+            return self.head.risk(apply(w, data.x), data, key=k)
+
+        return bayes_by_backprop(
+            self.prior,
+            risk,
+            data.count,
+            self.inner_lr,
+            self.steps,
+            kl_weight=self.kl_weight,
+            samples=self.samples,
+            clip=self.clip,
+            key=key,
+        )
 
     def loss(self, task, *, key):
         inner, outer, head_key = jr.split(key, 3)
         q, query = self.q(task.support, inner), task.query
-        risk = lambda k: self.head.risk(apply(draw(q, k), query.x), query, key=head_key)
+
+        def risk(k):
+            return self.head.risk(apply(draw(q, k), query.x), query, key=head_key)
+
         return jax.vmap(risk)(over_particles(jr.split(outer, self.samples))).mean()
 
     def posterior(self, support, *, key):

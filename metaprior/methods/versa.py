@@ -16,23 +16,26 @@ from metaprior.posterior import AbstractHead, Sampled, log_sum
 
 
 class VERSA(AbstractMethod):
-    """Gordon, Bronskill, Bauer, Nowozin & Turner, "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019.
+    """Gordon, Bronskill, Bauer, Nowozin & Turner, "Meta-Learning Probabilistic Inference for
+    Prediction", ICLR 2019.
 
-    raw(x) = W h(x) + b with features h that all tasks share, and q(W, b | support) a diagonal normal that a network
-    gives in one pass. Classes (section 3): the weights of class c come from the mean ν_c of h(x) over its rows alone,
-    so that the same network serves any class. Numbers (section 4, in spirit): all weights come from a summary of the
-    support. The objective is that of equation 4, with L draws and no KL:
-    -mean over the query of log 1/L sum_l p(y | x, W_l, b_l). It averages probabilities, not logits.
+    raw(x) = W h(x) + b with features h that all tasks share, and q(W, b | support) a diagonal
+    normal that a network gives in one pass. Classes (section 3): the weights of class c come from
+    the mean ν_c of h(x) over its rows alone, so that the same network serves any class. Numbers
+    (section 4, in spirit): all weights come from a summary of the support. The objective is that of
+    equation 4, with L draws and no KL: -mean over the query of log 1/L sum_l p(y | x, W_l, b_l). It
+    averages probabilities, not logits.
 
-    As in the other methods here, a learned row counts as one more observation of every class (and of the summary), so
-    that a class without rows, and an empty support, are well defined; and the network sees log(1 + number of rows).
+    As in the other methods here, a learned row counts as one more observation of every class (and
+    of the summary), so that a class without rows, and an empty support, are well defined; and the
+    network sees log(1 + number of rows).
 
     Args:
         net: h.
         encoder: of the support; `None` for classes.
         null: the learned row of every class, `(C, e)`; `None` for numbers.
-        amortise: from codes `(k, c)` to means and log standard deviations of the last layer's `r` rows of `e + 1`
-            numbers, the bias last; for classes k = r, for numbers k = 1.
+        amortise: from codes `(k, c)` to means and log standard deviations of the last layer's `r`
+            rows of `e + 1` numbers, the bias last; for classes k = r, for numbers k = 1.
         head: what is predicted.
         samples: L.
 
@@ -54,25 +57,38 @@ class VERSA(AbstractMethod):
 
     @classmethod
     def init(cls, spec, *, key, width=128, depth=2, features=32, samples=32):
-        """Networks of equal size; the amortisation network has two hidden layers (the authors' code) of ELUs.
+        """Networks of equal size; the amortisation network has two hidden layers (the authors'
+        code) of ELUs.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
             width, depth: hidden units (the authors' images have 256) and layers of the networks.
             features: numbers in h(x) (32, as in ALPaCA; the authors' images have 256).
-            samples: L, draws in training, at least 1. The log of an average over few draws favours a narrow q: in the
-                paper's toy problem the log variance comes out 1.1 too low with L = 10 (the authors' code), 0.3 with 32.
+            samples: L, draws in training, at least 1. The log of an average over few draws favours
+                a narrow q: in the paper's toy problem the log variance comes out 1.1 too low with L
+                = 10 (the authors' code), 0.3 with 32.
         """
         if samples < 1:
-            raise ValueError(f"VERSA needs at least 1 draw of the last layer; got samples={samples}.")
+            raise ValueError(
+                f"VERSA needs at least 1 draw of the last layer; got samples={samples}."
+            )
         classes, rows = spec.head.classes, spec.head.raw_dim
         keys = jr.split(key, 4)
         net = network(spec, features, width, depth, key=keys[0])
         encoder = None if classes else DeepSet.init(spec, width=width, depth=depth, key=keys[1])
         null = 0.1 * jr.normal(keys[2], (classes, features)) if classes else None
-        shape = (features + 1, 2 * (features + 1)) if classes else (width, 2 * rows * (features + 1))
-        return cls(net, encoder, null, mlp(*shape, width, 2, key=keys[3], activation=jax.nn.elu), spec.head, samples)
+        shape = (
+            (features + 1, 2 * (features + 1)) if classes else (width, 2 * rows * (features + 1))
+        )
+        return cls(
+            net,
+            encoder,
+            null,
+            mlp(*shape, width, 2, key=keys[3], activation=jax.nn.elu),
+            spec.head,
+            samples,
+        )
 
     def codes(self, support) -> Float[Array, "k c"]:
         """ν and log(1 + number of rows) of every class; for numbers the summary of the support."""

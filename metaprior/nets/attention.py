@@ -1,4 +1,6 @@
-"""A small transformer that reads a set of observations: each row, and each query point, attends to the rows."""
+"""A small transformer that reads a set of observations: each row, and each query point, attends to
+the rows.
+"""
 
 import equinox as eqx
 import jax
@@ -6,10 +8,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from metaprior.lowering import apart
 from metaprior.method import Spec
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import columns, sequence
+from metaprior.system.lowering import apart
 from metaprior.task import Data
 
 NEAREST, FARTHEST = 0.1, 2.0  # lengths of the heads at the start, for columns of unit scale
@@ -18,11 +20,13 @@ norm = apart(apply)  # of rows of a residual stream: its gradient is read by eve
 
 
 class Layer(eqx.Module):
-    """Multi-head attention to the rows of a set and to a null row, then a network of each row, both residual.
+    """Multi-head attention to the rows of a set and to a null row, then a network of each row, both
+    residual.
 
-    Head h weighs row j for row i by softmax_j of q_i·k_j / sqrt(c) - ½ ‖(x_i - x_j) / length_h‖², and the null row by
-    q_i·k_0 / sqrt(c) + null_h: a kernel smoother to start with, whose lengths, one a head and column, are learned. The
-    heads start with lengths from 0.1 to 2 times sqrt(d), so that some see the nearest rows and some all of them.
+    Head h weighs row j for row i by softmax_j of q_i·k_j / sqrt(c) - ½ ‖(x_i - x_j) / length_h‖²,
+    and the null row by q_i·k_0 / sqrt(c) + null_h: a kernel smoother to start with, whose lengths,
+    one a head and column, are learned. The heads start with lengths from 0.1 to 2 times sqrt(d), so
+    that some see the nearest rows and some all of them.
 
     Args:
         norms: before attention and before the network.
@@ -54,11 +58,17 @@ class Layer(eqx.Module):
         )
 
     def __call__(
-        self, h: Float[Array, "all w"], square: Float[Array, "all m d"], mask: Bool[Array, "m"], first: int = 0
+        self,
+        h: Float[Array, "all w"],
+        square: Float[Array, "all m d"],
+        mask: Bool[Array, "m"],
+        first: int = 0,
     ) -> Float[Array, "n w"]:
-        """Rows from `first` on, of `h`: the null row, the `m` of the set, others; `square`: (x_i - x_j)² a column.
+        """Rows from `first` on, of `h`: the null row, the `m` of the set, others; `square`: (x_i -
+        x_j)² a column.
 
-        Only what is read is computed: queries of rows that go on, keys and values of the null row and the set.
+        Only what is read is computed: queries of rows that go on, keys and values of the null row
+        and the set.
         """
         m, width, heads = mask.shape[0], h.shape[1], self.null.shape[0]
         row, h = norm(self.norms[0], h), h[first:]
@@ -75,13 +85,15 @@ class Layer(eqx.Module):
 
 
 class Attention(eqx.Module):
-    """Rows of the support, a null row and query points go through layers in which all attend to null row and support.
+    """Rows of the support, a null row and query points go through layers in which all attend to
+    null row and support.
 
-    What Nguyen & Grover, "Transformer Neural Processes", ICML 2022, call TNP-D: self-attention among the support rows
-    and attention of each query point to them, in every layer. Attention sees distances between inputs, as in Ashman et
-    al., "Translation Equivariant Transformer Neural Processes", ICML 2024, so that nearby rows matter more from the
-    first step on; inputs themselves are seen too. The null row makes an empty set well defined and lets attention
-    weigh how many rows are near, which a mean over them would lose.
+    What Nguyen & Grover, "Transformer Neural Processes", ICML 2022, call TNP-D: self-attention
+    among the support rows and attention of each query point to them, in every layer. Attention sees
+    distances between inputs, as in Ashman et al., "Translation Equivariant Transformer Neural
+    Processes", ICML 2024, so that nearby rows matter more from the first step on; inputs themselves
+    are seen too. The null row makes an empty set well defined and lets attention weigh how many
+    rows are near, which a mean over them would lose.
 
     Args:
         each: network of one row; a last input says whether its outcome is known.
@@ -106,10 +118,14 @@ class Attention(eqx.Module):
     classes: int = eqx.field(static=True)
 
     @staticmethod
-    def init(spec: Spec, *, width: int, depth: int, key: PRNGKeyArray, heads: int = 8) -> "Attention":
+    def init(
+        spec: Spec, *, width: int, depth: int, key: PRNGKeyArray, heads: int = 8
+    ) -> "Attention":
         """`depth` attention layers; the network of one row has one hidden layer."""
         if width % heads:
-            raise ValueError(f"Attention splits its width over {heads} heads; {width} is no multiple of {heads}.")
+            raise ValueError(
+                f"Attention splits its width over {heads} heads; {width} is no multiple of {heads}."
+            )
         keys = jr.split(key, 2 + depth)
         return Attention(
             mlp(columns(spec) + 1, width, width, 1, key=keys[0]),
@@ -120,17 +136,23 @@ class Attention(eqx.Module):
         )
 
     def read(self, support: Data, x: Float[Array, "q d"], first: int = 0) -> Float[Array, "n w"]:
-        """What the null row, the rows of the support and the query points have read, from row `first` on."""
+        """What the null row, the rows of the support and the query points have read, from row
+        `first` on.
+        """
         h = jnp.concatenate([self.null[None], apply(self.each, sequence(support, x, self.classes))])
         places = jnp.concatenate([support.x, x])
-        square = jnp.where(support.mask[None, :, None], (places[:, None] - support.x[None]) ** 2, 0.0)
+        square = jnp.where(
+            support.mask[None, :, None], (places[:, None] - support.x[None]) ** 2, 0.0
+        )
         square = jnp.pad(square, ((1, 0), (0, 0), (0, 0)))  # the null row has no place: near to all
         for layer in self.layers[:-1]:
             h = layer(h, square, support.mask)
         return norm(self.norm, self.layers[-1](h, square, support.mask, first))
 
     def summary(self, data: Data) -> Float[Array, "w"]:
-        """The set in `width` numbers: what the null row has read, and the mean of what the rows have."""
+        """The set in `width` numbers: what the null row has read, and the mean of what the rows
+        have.
+        """
         h = self.read(data, data.x[:0])
         return h[0] + jnp.where(data.mask[:, None], h[1:], 0.0).sum(0) / jnp.maximum(data.count, 1)
 

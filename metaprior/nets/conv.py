@@ -1,12 +1,15 @@
-"""Image networks: a convolutional encoder, a residual one, and a decoder; each maps one row to one row.
+"""Image networks: a convolutional encoder, a residual one, and a decoder; each maps one row to one
+row.
 
-An image is a flattened row `(size * size * channels,)`, height before width before channels, so that `nets.mlp.apply`
-maps a network over images as over any other rows, and no method knows that it sees images. A convolution is nine shifted
-copies of the image beside each other and one matrix product: where every task has weights of its own (MAML), `vmap` makes of
-`lax.conv` a grouped convolution, which XLA runs an order of magnitude more slowly on a CPU.
+An image is a flattened row `(size * size * channels,)`, height before width before channels, so
+that `nets.mlp.apply` maps a network over images as over any other rows, and no method knows that it
+sees images. A convolution is nine shifted copies of the image beside each other and one matrix
+product: where every task has weights of its own (MAML), `vmap` makes of `lax.conv` a grouped
+convolution, which XLA runs an order of magnitude more slowly on a CPU.
 
-Normalisation is over groups of channels of *one* image (Wu & He, "Group Normalization", ECCV 2018). Batch statistics would
-let the rows of a query set see one another, and the support rows see the query: a transductive method by accident.
+Normalisation is over groups of channels of *one* image (Wu & He, "Group Normalization", ECCV 2018).
+Batch statistics would let the rows of a query set see one another, and the support rows see the
+query: a transductive method by accident.
 """
 
 import equinox as eqx
@@ -15,16 +18,20 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.lowering import apart
+from metaprior.system.lowering import apart
 
 GROUPS = 8  # at most; fewer where the channels do not divide by it
 
 
 def patches(image: Float[Array, "h w c"], stride: int = 1) -> Float[Array, "h/stride w/stride 9*c"]:
-    """The 3 x 3 neighbourhood of every pixel, zeros outside; ordered as a kernel `(3, 3, c)` flattened."""
+    """The 3 x 3 neighbourhood of every pixel, zeros outside; ordered as a kernel `(3, 3, c)`
+    flattened.
+    """
     h, w, _ = image.shape
     wide = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-    return jnp.concatenate([wide[i : i + h : stride, j : j + w : stride] for i in range(3) for j in range(3)], axis=-1)
+    return jnp.concatenate(
+        [wide[i : i + h : stride, j : j + w : stride] for i in range(3) for j in range(3)], axis=-1
+    )
 
 
 def pool(image: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 c"]:
@@ -38,8 +45,8 @@ class Conv(eqx.Module):
     """A 3 x 3 (or 1 x 1) convolution that keeps the size, as a matrix product.
 
     Args:
-        kernel: `(f, 9 * c)` or, for 1 x 1, `(f, c)`; starts from He's normal. Outputs first, as in a linear layer: its
-            gradient is a product of rows as they are.
+        kernel: `(f, 9 * c)` or, for 1 x 1, `(f, c)`; starts from He's normal. Outputs first, as in
+            a linear layer: its gradient is a product of rows as they are.
         bias: `(f,)`, zero at first; `None` where a normalisation follows, which has its own.
         stride: every pixel, or every second one (rounded up).
     """
@@ -50,7 +57,14 @@ class Conv(eqx.Module):
 
     @classmethod
     def init(
-        cls, inputs: int, outputs: int, *, key: PRNGKeyArray, window: int = 3, bias: bool = False, stride: int = 1
+        cls,
+        inputs: int,
+        outputs: int,
+        *,
+        key: PRNGKeyArray,
+        window: int = 3,
+        bias: bool = False,
+        stride: int = 1,
     ) -> "Conv":
         """Weights for `inputs` and `outputs` channels; `window` is 3 or 1."""
         fan = window * window * inputs
@@ -65,7 +79,8 @@ class Conv(eqx.Module):
 
 
 class GroupNorm(eqx.Module):
-    """Wu & He 2018, equation 7: zero mean and unit variance over the pixels and channels of each group of one image.
+    """Wu & He 2018, equation 7: zero mean and unit variance over the pixels and channels of each
+    group of one image.
 
     Args:
         scale, shift: of every channel, `(c,)`; one and zero at first.
@@ -85,10 +100,17 @@ class GroupNorm(eqx.Module):
     @apart
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
         c, per = image.shape[-1], image.shape[-1] // self.groups
-        spread = lambda v: jnp.broadcast_to(v[:, None], (self.groups, per)).reshape(c)
-        # Sums over pixels first: what is left is a vector a channel, so that one multiply-add a pixel remains.
+
+        def spread(v):
+            return jnp.broadcast_to(v[:, None], (self.groups, per)).reshape(c)
+
+        # Sums over pixels first: what is left is a vector a channel, so that one multiply-add a
+        # pixel remains.
         first, second = image.mean((0, 1)), (image * image).mean((0, 1))
-        mean, square = first.reshape(self.groups, per).mean(1), second.reshape(self.groups, per).mean(1)
+        mean, square = (
+            first.reshape(self.groups, per).mean(1),
+            second.reshape(self.groups, per).mean(1),
+        )
         rate = spread(jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + 1e-5)) * self.scale
         return image * rate + (self.shift - spread(mean) * rate)
 
@@ -103,10 +125,12 @@ def _image(row: Float[Array, "d"], size: int, channels: int) -> Float[Array, "h 
 
 
 class Conv4(eqx.Module):
-    """Four blocks of 3 x 3 convolution, normalisation, ReLU and 2 x 2 max-pool, then a linear layer.
+    """Four blocks of 3 x 3 convolution, normalisation, ReLU and 2 x 2 max-pool, then a linear
+    layer.
 
-    The network of Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016, section 4.1, which nearly
-    all few-shot papers share, with a group normalisation in the place of the batch normalisation (see above).
+    The network of Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016, section
+    4.1, which nearly all few-shot papers share, with a group normalisation in the place of the
+    batch normalisation (see above).
 
     Args:
         convs, norms: of the blocks.
@@ -130,20 +154,29 @@ class Conv4(eqx.Module):
 
     @classmethod
     def init(
-        cls, outputs: int, *, key: PRNGKeyArray, size: int = 28, channels: int = 1, filters: int | tuple[int, ...] = 64, blocks: int = 4,
-        groups: int = GROUPS, pooled: bool = True,
-    ) -> "Conv4":  # fmt: skip
+        cls,
+        outputs: int,
+        *,
+        key: PRNGKeyArray,
+        size: int = 28,
+        channels: int = 1,
+        filters: int | tuple[int, ...] = 64,
+        blocks: int = 4,
+        groups: int = GROUPS,
+        pooled: bool = True,
+    ) -> "Conv4":
         """Random weights.
 
         Args:
             outputs: numbers an image.
             key: initial weights.
             size, channels: of the image; `size` is its height and width, at least `2**blocks`.
-            filters: channels of every block (64 in the papers, 32 for MAML's miniImageNet), or of each.
+            filters: channels of every block (64 in the papers, 32 for MAML's miniImageNet), or of
+                each.
             blocks: four; five for VERSA's miniImageNet. Read only where `filters` is one number.
             groups: most groups of the normalisation.
-            pooled: `False` halves the image by a stride of 2 in the place of the max-pool (MAML's Omniglot network),
-                a quarter of the work.
+            pooled: `False` halves the image by a stride of 2 in the place of the max-pool (MAML's
+                Omniglot network), a quarter of the work.
         """
         each = (filters,) * blocks if isinstance(filters, int) else tuple(filters)
         blocks = len(each)
@@ -154,7 +187,9 @@ class Conv4(eqx.Module):
         keys = jr.split(key, blocks + 1)
         widths = (channels, *each)
         stride = 1 if pooled else 2
-        convs = tuple(Conv.init(a, b, stride=stride, key=k) for a, b, k in zip(widths, widths[1:], keys))
+        convs = tuple(
+            Conv.init(a, b, stride=stride, key=k) for a, b, k in zip(widths, widths[1:], keys)
+        )
         norms = tuple(GroupNorm.init(width, groups) for width in each)
         left = (size // 2**blocks if pooled else -(-size // 2**blocks)) ** 2 * each[-1]
         return cls(convs, norms, eqx.nn.Linear(left, outputs, key=keys[-1]), size, channels)
@@ -180,9 +215,16 @@ class Residual(eqx.Module):
     def init(cls, inputs: int, outputs: int, groups: int, *, key: PRNGKeyArray) -> "Residual":
         """Random weights; see `ResNet12`."""
         keys = jr.split(key, 4)
-        convs = tuple(Conv.init(a, outputs, key=k) for a, k in zip((inputs, outputs, outputs), keys))
+        convs = tuple(
+            Conv.init(a, outputs, key=k) for a, k in zip((inputs, outputs, outputs), keys)
+        )
         norms = tuple(GroupNorm.init(outputs, groups) for _ in convs)
-        return cls(convs, norms, Conv.init(inputs, outputs, window=1, key=keys[3]), GroupNorm.init(outputs, groups))
+        return cls(
+            convs,
+            norms,
+            Conv.init(inputs, outputs, window=1, key=keys[3]),
+            GroupNorm.init(outputs, groups),
+        )
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "h//2 w//2 f"]:
         out = image
@@ -200,8 +242,9 @@ def leaky(x: Array) -> Array:
 class ResNet12(eqx.Module):
     """Four residual blocks of three convolutions, the mean over pixels, a linear layer.
 
-    Oreshkin, Rodríguez López & Lacoste, "TADAM", NeurIPS 2018, section 4, with the widths of Lee et al., "Meta-Learning
-    with Differentiable Convex Optimization", CVPR 2019 (64, 160, 320, 640); group normalisation, no dropout.
+    Oreshkin, Rodríguez López & Lacoste, "TADAM", NeurIPS 2018, section 4, with the widths of Lee et
+    al., "Meta-Learning with Differentiable Convex Optimization", CVPR 2019 (64, 160, 320, 640);
+    group normalisation, no dropout.
 
     Args:
         blocks: four `Residual`.
@@ -222,9 +265,15 @@ class ResNet12(eqx.Module):
 
     @classmethod
     def init(
-        cls, outputs: int, *, key: PRNGKeyArray, size: int = 84, channels: int = 3,
-        widths: tuple[int, ...] = (64, 160, 320, 640), groups: int = GROUPS,
-    ) -> "ResNet12":  # fmt: skip
+        cls,
+        outputs: int,
+        *,
+        key: PRNGKeyArray,
+        size: int = 84,
+        channels: int = 3,
+        widths: tuple[int, ...] = (64, 160, 320, 640),
+        groups: int = GROUPS,
+    ) -> "ResNet12":
         """Random weights.
 
         Args:
@@ -235,9 +284,13 @@ class ResNet12(eqx.Module):
             groups: most groups of the normalisation.
         """
         if size < 2 ** len(widths):
-            raise ValueError(f"ResNet12 takes images of at least {2 ** len(widths)} pixels a side; got {size}.")
+            raise ValueError(
+                f"ResNet12 takes images of at least {2 ** len(widths)} pixels a side; got {size}."
+            )
         keys = jr.split(key, len(widths) + 1)
-        blocks = tuple(Residual.init(a, b, groups, key=k) for a, b, k in zip((channels, *widths), widths, keys))
+        blocks = tuple(
+            Residual.init(a, b, groups, key=k) for a, b, k in zip((channels, *widths), widths, keys)
+        )
         return cls(blocks, eqx.nn.Linear(widths[-1], outputs, key=keys[-1]), size, channels)
 
     def __call__(self, row: Float[Array, "d"]) -> Float[Array, "r"]:
@@ -248,11 +301,13 @@ class ResNet12(eqx.Module):
 
 
 class Decoder(eqx.Module):
-    """From a code to an image: a linear layer, then blocks of upsampling, 3 x 3 convolution, normalisation, ReLU.
+    """From a code to an image: a linear layer, then blocks of upsampling, 3 x 3 convolution,
+    normalisation, ReLU.
 
-    Upsampling repeats each pixel twice each way before an ordinary convolution, which leaves no chequered pattern
-    (Odena, Dumoulin & Olah, "Deconvolution and Checkerboard Artifacts", Distill 2016). The result is a row of raw
-    numbers, `channels` a pixel: a head, a sigmoid or nothing may follow.
+    Upsampling repeats each pixel twice each way before an ordinary convolution, which leaves no
+    chequered pattern (Odena, Dumoulin & Olah, "Deconvolution and Checkerboard Artifacts", Distill
+    2016). The result is a row of raw numbers, `channels` a pixel: a head, a sigmoid or nothing may
+    follow.
 
     Args:
         first: linear layer.
@@ -277,18 +332,27 @@ class Decoder(eqx.Module):
 
     @classmethod
     def init(
-        cls, inputs: int, *, key: PRNGKeyArray, size: int = 32, channels: int = 1, filters: int = 32, blocks: int = 3,
+        cls,
+        inputs: int,
+        *,
+        key: PRNGKeyArray,
+        size: int = 32,
+        channels: int = 1,
+        filters: int = 32,
+        blocks: int = 3,
         groups: int = GROUPS,
-    ) -> "Decoder":  # fmt: skip
+    ) -> "Decoder":
         """Random weights.
 
         Args:
             inputs: numbers in the code.
             key: initial weights.
             size: height and width of the image.
-            channels: numbers a pixel, such as 1 for grey, 3 for colours, twice that for a mean and a spread.
+            channels: numbers a pixel, such as 1 for grey, 3 for colours, twice that for a mean and
+                a spread.
             filters: channels of the blocks.
-            blocks: each doubles the image; the linear layer gives one of `size / 2**blocks` pixels a side, rounded up.
+            blocks: each doubles the image; the linear layer gives one of `size / 2**blocks` pixels
+                a side, rounded up.
             groups: most groups of the normalisation.
         """
         side = -(-size // 2**blocks)
@@ -296,7 +360,9 @@ class Decoder(eqx.Module):
         convs = tuple(Conv.init(filters, filters, key=k) for k in keys[2:])
         norms = tuple(GroupNorm.init(filters, groups) for _ in convs)
         first = eqx.nn.Linear(inputs, side * side * filters, key=keys[0])
-        return cls(first, convs, norms, Conv.init(filters, channels, bias=True, key=keys[1]), size, filters)
+        return cls(
+            first, convs, norms, Conv.init(filters, channels, bias=True, key=keys[1]), size, filters
+        )
 
     def __call__(self, code: Float[Array, "k"]) -> Float[Array, "d"]:
         side = -(-self.size // 2 ** len(self.convs))

@@ -56,7 +56,9 @@ def _squared_distance(a, b):
 
 
 class Stationary(AbstractKernel):
-    """Exponentiated quadratic (`shape="eq"`) or Matérn-5/2 (`"matern52"`), one length scale a column."""
+    """Exponentiated quadratic (`shape="eq"`) or Matérn-5/2 (`"matern52"`), one length scale a
+    column.
+    """
 
     log_std: Array
     log_length: Float[Array, "d"]
@@ -77,7 +79,9 @@ class Stationary(AbstractKernel):
 
 
 class Periodic(AbstractKernel):
-    """Periodic times exponentiated quadratic in one or more columns; period and length in units of x."""
+    """Periodic times exponentiated quadratic in one or more columns; period and length in units of
+    x.
+    """
 
     log_std: Array
     log_period: Array
@@ -101,7 +105,8 @@ def polynomial(x: Float[Array, "n d"], degree: int) -> Float[Array, "n q"]:
 
 
 class RandomEffects(AbstractKernel):
-    """phi(x)ᵀ (L Lᵀ + diag(s²)) phi(x'), phi polynomial: correlated random intercept, slopes, curvature.
+    """phi(x)ᵀ (L Lᵀ + diag(s²)) phi(x'), phi polynomial: correlated random intercept, slopes,
+    curvature.
 
     The covariance of a linear mixed model with random slopes; `L` of shape `(q, rank)`.
     """
@@ -111,7 +116,9 @@ class RandomEffects(AbstractKernel):
     degree: int = eqx.field(static=True)
 
     @staticmethod
-    def init(d: int, degree: int, std: float, *, key: PRNGKeyArray, rank: int = 8) -> "RandomEffects":
+    def init(
+        d: int, degree: int, std: float, *, key: PRNGKeyArray, rank: int = 8
+    ) -> "RandomEffects":
         q = 1 + degree * d
         factor = 0.1 * std * jr.normal(key, (q, min(rank, q)))
         return RandomEffects(factor, jnp.full(q, jnp.log(std)), degree)
@@ -142,8 +149,9 @@ class Dot(AbstractKernel):
 class Spectral(AbstractKernel):
     """Spectral mixture: sum_q w_q exp(-2 π² sum_i v_qi τ_i²) cos(2 π μ_qᵀ τ), τ = a - b.
 
-    Wilson & Adams, "Gaussian Process Kernels for Pattern Discovery and Extrapolation", ICML 2013, equation 12: the
-    spectral density is a mixture of normals N(μ_q, diag(v_q)), in cycles per unit of the points.
+    Wilson & Adams, "Gaussian Process Kernels for Pattern Discovery and Extrapolation", ICML 2013,
+    equation 12: the spectral density is a mixture of normals N(μ_q, diag(v_q)), in cycles per unit
+    of the points.
 
     Args:
         log_std: half the log of w, `(q,)`.
@@ -166,7 +174,9 @@ class Spectral(AbstractKernel):
         def component(log_std, frequency, log_width):
             width = 2 * jnp.pi * jnp.exp(log_width)
             phase = 2 * jnp.pi * ((a @ frequency)[:, None] - (b @ frequency)[None])
-            return jnp.exp(2 * log_std - 0.5 * _squared_distance(a * width, b * width)) * jnp.cos(phase)
+            return jnp.exp(2 * log_std - 0.5 * _squared_distance(a * width, b * width)) * jnp.cos(
+                phase
+            )
 
         return jax.vmap(component)(self.log_std, self.frequency, self.log_width).sum(0)
 

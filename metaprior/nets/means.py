@@ -11,14 +11,18 @@ from metaprior.nets.kernels import polynomial
 
 def _zero_last(net: eqx.nn.MLP) -> eqx.nn.MLP:
     """The net with its last layer at zero: it starts as the zero function."""
-    last = lambda n: (n.layers[-1].weight, n.layers[-1].bias)
+
+    def last(n):
+        return (n.layers[-1].weight, n.layers[-1].bias)
+
     return eqx.tree_at(last, net, tuple(jnp.zeros_like(a) for a in last(net)))
 
 
 class Mean(eqx.Module):
     """Pooled prediction times a coefficient + polynomial + small net; `(n, d) -> (n, c)`.
 
-    `c` is 1 for numbers and the number of classes for classes. Any of the three terms may be absent.
+    `c` is 1 for numbers and the number of classes for classes. Any of the three terms may be
+    absent.
     """
 
     coefficient: Array | float | None
@@ -30,9 +34,15 @@ class Mean(eqx.Module):
 
     @staticmethod
     def init(spec: Spec, *, degree: int, width: int, key: PRNGKeyArray) -> "Mean":
-        """Polynomial and net start at zero, the pooled prediction's coefficient at one; `width = 0`: no net."""
+        """Polynomial and net start at zero, the pooled prediction's coefficient at one; `width =
+        0`: no net.
+        """
         out = spec.head.classes or 1
-        net = _zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key)) if width else None
+        net = (
+            _zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key))
+            if width
+            else None
+        )
         weights = jnp.zeros((1 + degree * spec.x_dim, out))
         return Mean(jnp.ones(()) if spec.pooled else None, weights, net, spec.pooled, degree, out)
 
@@ -56,7 +66,9 @@ class Scale(eqx.Module):
     @staticmethod
     def init(d: int, std: float, *, width: int, key: PRNGKeyArray) -> "Scale":
         """Starts at `std` everywhere; `width = 0` keeps it constant."""
-        net = _zero_last(eqx.nn.MLP(d, 1, width, 1, activation=jnp.tanh, key=key)) if width else None
+        net = (
+            _zero_last(eqx.nn.MLP(d, 1, width, 1, activation=jnp.tanh, key=key)) if width else None
+        )
         return Scale(jnp.log(jnp.asarray(std)), net)
 
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:

@@ -8,18 +8,30 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.method import Spec
-from metaprior.products import nt, plus_row
+from metaprior.system.products import nt, plus_row
 
 
 def mlp(
-    inputs: int, outputs: int, width: int, depth: int, *, key: PRNGKeyArray, activation: Callable = jax.nn.relu
+    inputs: int,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    key: PRNGKeyArray,
+    activation: Callable = jax.nn.relu,
 ) -> eqx.nn.MLP:
     """`depth` hidden layers of `width` units; weights and biases start uniform in ±1/sqrt(fan-in)."""
     return eqx.nn.MLP(inputs, outputs, width, depth, activation, key=key)
 
 
 def network(
-    spec: Spec, outputs: int, width: int, depth: int, *, key: PRNGKeyArray, activation: Callable = jax.nn.relu
+    spec: Spec,
+    outputs: int,
+    width: int,
+    depth: int,
+    *,
+    key: PRNGKeyArray,
+    activation: Callable = jax.nn.relu,
 ) -> Any:
     """The network of x: what `spec.net` makes (an image network), else an `mlp` of this size."""
     if spec.net is not None:
@@ -37,7 +49,9 @@ def apply(net: Callable, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
 
 
 def layers(net: eqx.nn.MLP) -> list[tuple[eqx.nn.Linear, Callable]]:
-    """Each layer with the activation after it; arrays of an activation are equinox's, one for each hidden layer and unit."""
+    """Each layer with the activation after it; arrays of an activation are equinox's, one for each
+    hidden layer and unit.
+    """
 
     def hidden(i):
         own = jax.tree.map(lambda a: a[i] if eqx.is_array(a) else a, net.activation)
@@ -49,6 +63,8 @@ def layers(net: eqx.nn.MLP) -> list[tuple[eqx.nn.Linear, Callable]]:
 
 
 def affine(layer: eqx.nn.Linear, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
-    """The layer at every row of `x`: one product for all, rather than one a row, batched afterwards: a tenth quicker to train."""
+    """The layer at every row of `x`: one product for all, rather than one a row, batched
+    afterwards: a tenth quicker to train.
+    """
     y = nt(x, layer.weight)
     return y if layer.bias is None else plus_row(y, layer.bias)

@@ -1,4 +1,5 @@
-"""Networks that read a set of observations: `(support, x of the query) -> (n, width)`, or `summary(set) -> (width,)`.
+"""Networks that read a set of observations: `(support, x of the query) -> (n, width)`, or
+`summary(set) -> (width,)`.
 
 They do not depend on the order of the rows nor on padding, they see how many rows there are, and an
 empty set is a learned token of its own.
@@ -22,7 +23,9 @@ def rows(data: Data, classes: int) -> Float[Array, "n e"]:
 
 
 def sequence(support: Data, x: Float[Array, "q d"], classes: int) -> Float[Array, "nq e1"]:
-    """Rows of the support, then query points with zeros for the outcome; a last column says whether it is known."""
+    """Rows of the support, then query points with zeros for the outcome; a last column says whether
+    it is known.
+    """
     known = jnp.pad(rows(support, classes), ((0, 0), (0, 1)), constant_values=1.0)
     return jnp.concatenate([known, jnp.pad(x, ((0, 0), (0, known.shape[1] - x.shape[1])))])
 

@@ -1,4 +1,5 @@
-"""Evaluation protocols of Bayesian meta-learning, one module each; `metaprior reproduce NAME` runs one.
+"""Evaluation protocols of Bayesian meta-learning, one module each; `metaprior reproduce NAME` runs
+one.
 
 A new protocol is one module with a constant `PROTOCOL` and one row here.
 """
@@ -7,7 +8,17 @@ import difflib
 from importlib import import_module
 
 from metaprior.errors import InputError
-from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
+from metaprior.protocols.protocol import (
+    Anchor,
+    Drawn,
+    Figure,
+    Metric,
+    Outcome,
+    Picture,
+    Protocol,
+    able,
+    trained,
+)
 
 PROTOCOLS: dict[str, str] = {
     "ambiguous-regression": "a sine wave or a line: do sampled functions hold both, as often as they should",
@@ -34,5 +45,15 @@ def get(name: str) -> Protocol:
 
 
 __all__ = [
-    "PROTOCOLS", "Anchor", "Drawn", "Figure", "Metric", "Outcome", "Picture", "Protocol", "able", "get", "trained",
-]  # fmt: skip
+    "PROTOCOLS",
+    "Anchor",
+    "Drawn",
+    "Figure",
+    "Metric",
+    "Outcome",
+    "Picture",
+    "Protocol",
+    "able",
+    "get",
+    "trained",
+]

@@ -1,4 +1,6 @@
-"""Pictures of `active-learning`: curves of every rule with bands, areas against random, one task's choices."""
+"""Pictures of `active-learning`: curves of every rule with bands, areas against random, one task's
+choices.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +27,18 @@ def _merged(cells: Sequence[Drawn], kind: str) -> dict[tuple[str, str], np.ndarr
     for setting in SETTINGS:
         for cell in cells:
             if f"{kind} {setting}" in cell.drawing:
-                found.setdefault((setting, cell.method), []).append(cell.drawing[f"{kind} {setting}"])
-    join = lambda v: np.stack([np.mean([a[0] for a in v], 0), *(np.sqrt(np.sum([a[i] ** 2 for a in v], 0)) / len(v) for i in (1, 2))])  # fmt: skip
+                found.setdefault((setting, cell.method), []).append(
+                    cell.drawing[f"{kind} {setting}"]
+                )
+
+    def join(v):
+        return np.stack(
+            [
+                np.mean([a[0] for a in v], 0),
+                *(np.sqrt(np.sum([a[i] ** 2 for a in v], 0)) / len(v) for i in (1, 2)),
+            ]
+        )
+
     return {k: join(v) for k, v in found.items()}
 
 
@@ -53,12 +65,16 @@ def _curves(cells: Sequence[Drawn], kind: str, title: str, caption: str) -> list
                         x, m, color=SHADES[name], lw=2.2 if i == 0 else 1.5, zorder=3 - (i == 0)
                     )
                     if i:
-                        axes.fill_between(x, m - h, m + h, color=SHADES[name], alpha=0.12, linewidth=0)
+                        axes.fill_between(
+                            x, m - h, m + h, color=SHADES[name], alpha=0.12, linewidth=0
+                        )
                 axes.set_title(f"{setting}: {method}")
             line[0].set_ylabel(LABELS[kind])
         for axes in grid[-1]:
             axes.set_xlabel("labels")
-        canvas.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
+        canvas.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles)
+        )
         svg = to_svg(canvas, f"active-{kind}", title)
     return [Picture(title, caption, svg)]
 
@@ -69,8 +85,13 @@ def _gains(cells: Sequence[Drawn]) -> dict[tuple[str, str, str], tuple[float, fl
     for cell in cells:
         for f in cell.figures:
             if f.metric.startswith("nll_gain_"):
-                found.setdefault((f.setting, cell.method, f.metric.removeprefix("nll_gain_")), []).append(f)
-    error = lambda v: float(np.sqrt(np.sum([(f.error or np.nan) ** 2 for f in v])) / len(v))
+                found.setdefault(
+                    (f.setting, cell.method, f.metric.removeprefix("nll_gain_")), []
+                ).append(f)
+
+    def error(v):
+        return float(np.sqrt(np.sum([(f.error or np.nan) ** 2 for f in v])) / len(v))
+
     return {k: (float(np.mean([f.value for f in v])), error(v)) for k, v in found.items()}
 
 
@@ -82,16 +103,30 @@ def _forest(cells: Sequence[Drawn]) -> list[Picture]:
         return []
     methods = list(dict.fromkeys(k[1] for k in gains))[::-1]
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(2.6 * len(settings) + 1, 0.55 * len(methods) + 1.3), layout="constrained")
+        canvas = Canvas(
+            figsize=(2.6 * len(settings) + 1, 0.55 * len(methods) + 1.3), layout="constrained"
+        )
         row = canvas.subplots(1, len(settings), sharey=True, squeeze=False)[0]
         for axes, setting in zip(row, settings):
             axes.axvline(0, color=INK, lw=0.9, ls=(0, (4, 3)))
             for j, rule in enumerate(NAMES[1:4]):
-                points = [(i, *gains[setting, m, rule]) for i, m in enumerate(methods) if (setting, m, rule) in gains]
+                points = [
+                    (i, *gains[setting, m, rule])
+                    for i, m in enumerate(methods)
+                    if (setting, m, rule) in gains
+                ]
                 if points:
                     y, value, error = np.array(points).T
-                    axes.errorbar(value, y + 0.22 * (1 - j), xerr=1.96 * error, fmt="o", ms=4, lw=1.4,
-                                  color=SHADES[rule], label=rule)  # fmt: skip
+                    axes.errorbar(
+                        value,
+                        y + 0.22 * (1 - j),
+                        xerr=1.96 * error,
+                        fmt="o",
+                        ms=4,
+                        lw=1.4,
+                        color=SHADES[rule],
+                        label=rule,
+                    )
             axes.set_title(setting)
             axes.set_xlabel("nats a row below random")
         row[0].set_yticks(range(len(methods)), methods)
@@ -106,7 +141,9 @@ def _forest(cells: Sequence[Drawn]) -> list[Picture]:
 
 def _order(cells: Sequence[Drawn]) -> list[Picture]:
     """One task: which x were labelled, in which order, by each rule and method."""
-    shown = [c for c in cells if "lines x" in c.drawing and c.seed == min(d.seed for d in cells)][:MOST]
+    shown = [c for c in cells if "lines x" in c.drawing and c.seed == min(d.seed for d in cells)][
+        :MOST
+    ]
     if not shown:
         return []
     task = 1
@@ -118,10 +155,17 @@ def _order(cells: Sequence[Drawn]) -> list[Picture]:
             for axes, rule in zip(column, NAMES[:3]):
                 axes.plot(x[task], y[task], "o", ms=3.5, mfc="white", mec=RULE, mew=1.2)
                 chosen = picks[NAMES.index(rule), task]
-                axes.plot(x[task][chosen], y[task][chosen], "o", ms=10, color=SHADES[rule], mec="white")
+                axes.plot(
+                    x[task][chosen], y[task][chosen], "o", ms=10, color=SHADES[rule], mec="white"
+                )
                 for i, row in enumerate(chosen):
                     axes.annotate(
-                        str(i + 1), (x[task][row], y[task][row]), ha="center", va="center", color="white", fontsize=7
+                        str(i + 1),
+                        (x[task][row], y[task][row]),
+                        ha="center",
+                        va="center",
+                        color="white",
+                        fontsize=7,
                     )
                 axes.set_title(f"{cell.method}: {rule}")
         svg = to_svg(canvas, "active-order", "Order in which x were labelled")
@@ -135,13 +179,26 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
     bands = "Bands: 95 % intervals of the difference from random labels, paired over tasks."
     return [
         *_forest(cells),
-        *_curves(cells, "nll", "NLL against the number of labels", f"Rows that are not in the pool. {bands}"),
-        *_curves(cells, "error", "Error against the number of labels",
-                 f"Squared error of the mean, in training deviations, or the share of wrong classes. {bands}"),
-        *_curves(cells, "regret", "Best row found",
-                 f"How far the best row labelled so far is from the pool's best, in training deviations. {bands}"),
+        *_curves(
+            cells,
+            "nll",
+            "NLL against the number of labels",
+            f"Rows that are not in the pool. {bands}",
+        ),
+        *_curves(
+            cells,
+            "error",
+            "Error against the number of labels",
+            f"Squared error of the mean, in training deviations, or the share of wrong classes. {bands}",
+        ),
+        *_curves(
+            cells,
+            "regret",
+            "Best row found",
+            f"How far the best row labelled so far is from the pool's best, in training deviations. {bands}",
+        ),
         *_order(cells),
-    ]  # fmt: skip
+    ]
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
@@ -149,7 +206,11 @@ def sentence(cells: Sequence[Drawn]) -> str:
     parts = []
     gains = _gains(cells)
     for setting in SETTINGS:
-        own = {k: v for k, v in gains.items() if k[0] == setting and k[1] != EXACT and k[2] in ("entropy", "bald")}
+        own = {
+            k: v
+            for k, v in gains.items()
+            if k[0] == setting and k[1] != EXACT and k[2] in ("entropy", "bald")
+        }
         if own:
             key = max(own, key=lambda k: own[k][0] - 1.96 * own[k][1])
             value, error = own[key]
@@ -158,4 +219,8 @@ def sentence(cells: Sequence[Drawn]) -> str:
             )
     if not parts:
         return ""
-    return "Nats a row that entropy or BALD gains on random labels, 95 % interval, of the method that gains most surely: " + "; ".join(parts) + "."  # fmt: skip
+    return (
+        "Nats a row that entropy or BALD gains on random labels, 95 % interval, of the method that gains most surely: "
+        + "; ".join(parts)
+        + "."
+    )

@@ -9,12 +9,18 @@ import jax.random as jr
 import numpy as np
 import polars as pl
 
-from metaprior.groups import check, runs
 from metaprior.sources import Table
-from metaprior.table import Features, need_columns, read
+from metaprior.tables.columns import Features
+from metaprior.tables.groups import check, runs
+from metaprior.tables.read import need_columns, read
 from metaprior.task import Task
 
-WIDTH, ROWS, GROUPS, LONGEST = 16, 27_000, 1_100, 400  # tables are padded to these, so that one program serves all
+WIDTH, ROWS, GROUPS, LONGEST = (
+    16,
+    27_000,
+    1_100,
+    400,
+)  # tables are padded to these, so that one program serves all
 POOL, QUERY = 40, 24
 
 
@@ -26,7 +32,8 @@ class Subject(NamedTuple):
         features: columns to predict from.
         split_by: groups that share a value of this column stay on one side of every split.
         log: predict the logarithm.
-        pool: rows of a group that may be labelled, at most `POOL`; of the others at most `QUERY` are judged.
+        pool: rows of a group that may be labelled, at most `POOL`; of the others at most `QUERY`
+            are judged.
         seeks: what the best row has: `"high"`, `"low"`, or `None` where no row is sought.
         cost: column with what a label costs; the rules do not see it.
     """
@@ -44,20 +51,50 @@ class Subject(NamedTuple):
 
 SUBJECTS = {
     "weather": Subject(
-        "weather_airport_days.csv", "group", "temp",
-        ("origin", "day_of_year", "hour", "wind_speed", "pressure"), split_by="day_of_year", pool=14,
+        "weather_airport_days.csv",
+        "group",
+        "temp",
+        ("origin", "day_of_year", "hour", "wind_speed", "pressure"),
+        split_by="day_of_year",
+        pool=14,
     ),
     "molecules": Subject(
-        "molecules_30_assays.csv", "assay", "p_activity",
-        ("mol_wt", "logp", "tpsa", "hbd", "hba", "rot_bonds", "rings", "arom_rings", "frac_csp3", "heavy_atoms",
-         "hetero_atoms", "charge"), seeks="high",
+        "molecules_30_assays.csv",
+        "assay",
+        "p_activity",
+        (
+            "mol_wt",
+            "logp",
+            "tpsa",
+            "hbd",
+            "hba",
+            "rot_bonds",
+            "rings",
+            "arom_rings",
+            "frac_csp3",
+            "heavy_atoms",
+            "hetero_atoms",
+            "charge",
+        ),
+        seeks="high",
     ),
     "configurations": Subject(
-        "hpo_deepar.csv", "task", "crps",
-        ("hp_num_layers", "hp_num_cells", "hp_dropout_rate_log", "hp_learning_rate_log",
-         "hp_num_batches_per_epoch_log", "hp_context_length_ratio_log"), log=True, seeks="low", cost="train_seconds",
+        "hpo_deepar.csv",
+        "task",
+        "crps",
+        (
+            "hp_num_layers",
+            "hp_num_cells",
+            "hp_dropout_rate_log",
+            "hp_learning_rate_log",
+            "hp_num_batches_per_epoch_log",
+            "hp_context_length_ratio_log",
+        ),
+        log=True,
+        seeks="low",
+        cost="train_seconds",
     ),
-}  # fmt: skip
+}
 
 
 class Rows(NamedTuple):
@@ -88,14 +125,31 @@ def read_rows(folder: Path, subject: Subject) -> Rows:
     frame, where = read(path), str(path)
     extra = [c for c in (subject.split_by, subject.cost) if c]
     need_columns(frame, [subject.task, subject.target, *subject.features, *extra], where)
-    checked = check(frame, subject.task, subject.target, list(subject.features), where, kind="numbers", log=subject.log,
-                    split_by=subject.split_by, holdout=0.0, seed=0)  # fmt: skip
+    checked = check(
+        frame,
+        subject.task,
+        subject.target,
+        list(subject.features),
+        where,
+        kind="numbers",
+        log=subject.log,
+        split_by=subject.split_by,
+        holdout=0.0,
+        seed=0,
+    )
     units = checked.units
     z = checked.z if units is None else units.center + units.scale * checked.z
     start, count = runs(checked.group)
-    shared = checked.frame[subject.split_by or subject.task].cast(pl.String).to_numpy().astype(str)[start]
+    shared = (
+        checked.frame[subject.split_by or subject.task]
+        .cast(pl.String)
+        .to_numpy()
+        .astype(str)[start]
+    )
     split = np.unique(shared, return_inverse=True)[1]
-    cost = checked.frame[subject.cost].cast(pl.Float64).to_numpy() if subject.cost else np.ones(len(z))
+    cost = (
+        checked.frame[subject.cost].cast(pl.Float64).to_numpy() if subject.cost else np.ones(len(z))
+    )
     return Rows(checked.frame, z, checked.group, start, count, checked.fold, split, cost)
 
 
@@ -113,14 +167,17 @@ class Pools(eqx.Module):
     def __call__(self, key) -> Task:
         g_key, key = jr.split(key)
         group = self.table.groups[jr.randint(g_key, (), 0, self.table.groups.shape[-1])]
-        return self.table.task(group, jnp.minimum(self.most, self.table.count[group] * 2 // 3), key=key)
+        return self.table.task(
+            group, jnp.minimum(self.most, self.table.count[group] * 2 // 3), key=key
+        )
 
 
 class Fold(NamedTuple):
     """One split.
 
     Args:
-        table: its `groups` are those to train on; a task has a pool (support) and judged rows (query).
+        table: its `groups` are those to train on; a task has a pool (support) and judged rows
+            (query).
         held: groups that are judged.
         expected_cost: of each row, from a regression on the training rows.
     """
@@ -133,14 +190,21 @@ class Fold(NamedTuple):
 def fold_of(rows: Rows, subject: Subject, fold: int) -> Fold:
     """Columns and outcomes in units of the training rows."""
     inside = rows.fold[rows.group] != fold
-    features = Features.learn(rows.frame.filter(pl.Series(inside)), list(subject.features), rows.group[inside])
+    features = Features.learn(
+        rows.frame.filter(pl.Series(inside)), list(subject.features), rows.group[inside]
+    )
     encoded, _ = features.encode(rows.frame, subject.file)
     centre, scale = float(rows.z[inside].mean()), float(rows.z[inside].std())
     design = np.c_[np.ones(len(encoded)), encoded, encoded**2]
     ridge = design[inside].T @ design[inside] + np.eye(design.shape[1])
     weights = np.linalg.solve(ridge, design[inside].T @ np.log(rows.cost[inside]))
-    pad = lambda a, least: np.pad(a, [(0, max(0, least - len(a)))] + [(0, 0)] * (a.ndim - 1))
-    x = pad(np.pad(encoded, ((0, 0), (0, max(0, WIDTH - encoded.shape[1])))).astype(np.float32), ROWS)
+
+    def pad(a, least):
+        return np.pad(a, [(0, max(0, least - len(a)))] + [(0, 0)] * (a.ndim - 1))
+
+    x = pad(
+        np.pad(encoded, ((0, 0), (0, max(0, WIDTH - encoded.shape[1])))).astype(np.float32), ROWS
+    )
     y = pad(((rows.z - centre) / scale).astype(np.float32)[:, None], ROWS)
     start, count = (pad(a.astype(np.int32), GROUPS) for a in (rows.start, rows.count))
     inside_groups = np.flatnonzero(rows.fold != fold).astype(np.int32)

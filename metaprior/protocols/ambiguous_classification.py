@@ -1,4 +1,6 @@
-"""Ambiguous classification: circles in the plane from a few points inside, beside the exact posterior."""
+"""Ambiguous classification: circles in the plane from a few points inside, beside the exact
+posterior.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -40,7 +42,9 @@ SHOWN, DRAWS, FINE = 3, 14, 72  # of the pictures: tasks, functions, and the gri
 
 
 def lattice(box: float, side: int) -> jax.Array:
-    """Middles of `side` x `side` cells of the box, `(side², 2)`, the first coordinate changing fastest."""
+    """Middles of `side` x `side` cells of the box, `(side², 2)`, the first coordinate changing
+    fastest.
+    """
     place = (jnp.arange(side) + 0.5) * box / side
     return jnp.stack([jnp.tile(place, side), jnp.repeat(place, side)], axis=1)
 
@@ -60,14 +64,18 @@ def functions(posterior, x, *, key, samples: int) -> jax.Array:
 
 
 @eqx.filter_jit
-def judge(learner: AbstractLearner, some: tuple, box: float, samples: int, key) -> dict[str, jax.Array]:
-    """Figures of every task: rows `nll`, `p`, `y`, and `joint`, `best_iou`, `disagreement` and `covered` a task.
+def judge(
+    learner: AbstractLearner, some: tuple, box: float, samples: int, key
+) -> dict[str, jax.Array]:
+    """Figures of every task: rows `nll`, `p`, `y`, and `joint`, `best_iou`, `disagreement` and
+    `covered` a task.
 
-    Beside them what they follow from: log densities by draw, cells of the grid that each set shares with the true one and
-    that either holds, and the share of sets that hold each cell.
+    Beside them what they follow from: log densities by draw, cells of the grid that each set shares
+    with the true one and that either holds, and the share of sets that hold each cell.
 
-    Likelihoods are of `samples` draws of the function; where they are all a method has, both of the same ones. Sets are
-    compared on a `SIDE` x `SIDE` grid of the box, the true one being the disc's part in the box.
+    Likelihoods are of `samples` draws of the function; where they are all a method has, both of the
+    same ones. Sets are compared on a `SIDE` x `SIDE` grid of the box, the true one being the disc's
+    part in the box.
     """
     x = lattice(box, SIDE)
 
@@ -106,10 +114,15 @@ def judge(learner: AbstractLearner, some: tuple, box: float, samples: int, key) 
 
 @eqx.filter_jit
 def boundaries(learner: AbstractLearner, some: Task, box: float, key) -> jax.Array:
-    """p(inside) of up to `DRAWS` functions on a grid, for pictures, in 255ths: `(t, s, FINE, FINE)`."""
+    """p(inside) of up to `DRAWS` functions on a grid, for pictures, in 255ths: `(t, s, FINE,
+    FINE)`.
+    """
     post, draw = jr.split(key)
     x = lattice(box, FINE)
-    each = lambda t: functions(learner.posterior(t.support, key=post), x, key=draw, samples=DRAWS)
+
+    def each(t):
+        return functions(learner.posterior(t.support, key=post), x, key=draw, samples=DRAWS)
+
     found = jnp.round(255 * jax.lax.map(each, some)[:, :DRAWS]).astype(jnp.uint8)
     return found.reshape(*found.shape[:2], FINE, FINE)
 
@@ -127,10 +140,15 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
     if method == "exact":
         learner, facts = Known(source), {}
     else:
-        told = lambda share, what: tell(0.8 * share, what)
+
+        def told(share, what):
+            return tell(0.8 * share, what)
+
         steps = options["steps"].get(method, options["steps"][""])
         spec = Spec(2, Categorical(2))
-        learner, facts = trained(method, spec, source, seed, steps, told, batch=options["batch"], hyper=_hyper(method))
+        learner, facts = trained(
+            method, spec, source, seed, steps, told, batch=options["batch"], hyper=_hyper(method)
+        )
     figures, tables = [], []
     for i, shots in enumerate(SHOTS):
         tell(0.8 + 0.2 * i / len(SHOTS), f"judging at K = {shots}")
@@ -138,9 +156,14 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         true = exact(source, shots, count)
         found = true
         if method != "exact":
-            found = judge(learner, tasks(source, shots, count), source.box, options["samples"], jr.key(seed))
+            found = judge(
+                learner, tasks(source, shots, count), source.box, options["samples"], jr.key(seed)
+            )
         found = {name: np.asarray(value) for name, value in found.items()}
-        add = lambda metric, values: figures.append(Figure.of(setting, metric, values))
+
+        def add(metric, values):
+            return figures.append(Figure.of(setting, metric, values))
+
         add("nll", found["nll"].mean(1))
         add("gap", (found["nll"] - true["nll"]).mean(1))
         add("joint", found["joint"])
@@ -159,7 +182,10 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         whole = {name: first_rows(found[name], n) for name in ("joint_log_p", "overlap", "union")}
         share = first_rows([s if i < KEPT else None for i, s in enumerate(found["share"])], n)
         rows = {name: found[name].ravel() for name in ("y", "p", "nll")}
-        rows |= {"log_p": log_p(found["log_p"]), "disagreement": np.repeat(found["disagreement"], n)}
+        rows |= {
+            "log_p": log_p(found["log_p"]),
+            "disagreement": np.repeat(found["disagreement"], n),
+        }
         tables.append(where | rows | whole | {"share": share})
     drawing = {}
     for shots in (1, 3):
@@ -205,13 +231,15 @@ def draw(cells: Sequence[Drawn], options: dict, data: None) -> list[Picture]:
                     _panel(grid[task, column], first[name].drawing, shots, task, box)
                 grid[0, column].set_title(name)
             points = "one point" if shots == 1 else f"{shots} points"
-            pictures.append(Picture(
-                f"Where could the circle be, given {points} inside it?",
-                f"Three tasks (rows). Green: boundaries of up to {DRAWS} functions drawn from each posterior; red: "
-                "the points shown; dashed: the true circle. A posterior that knows what it does not know draws "
-                "circles of many sizes and places through the points, as the exact one does.",
-                to_svg(figure, f"circles-{shots}", f"Sampled decision boundaries, {points}"),
-            ))  # fmt: skip
+            pictures.append(
+                Picture(
+                    f"Where could the circle be, given {points} inside it?",
+                    f"Three tasks (rows). Green: boundaries of up to {DRAWS} functions drawn from each posterior; red: "
+                    "the points shown; dashed: the true circle. A posterior that knows what it does not know draws "
+                    "circles of many sizes and places through the points, as the exact one does.",
+                    to_svg(figure, f"circles-{shots}", f"Sampled decision boundaries, {points}"),
+                )
+            )
         pictures.append(_against_shots(first))
     return pictures
 
@@ -220,12 +248,20 @@ def _against_shots(first: dict[str, Drawn]) -> Picture:
     """NLL above the exact posterior's against the number of points."""
     figure = Canvas(figsize=(7.2, 2.9), layout="constrained")
     panels = figure.subplots(1, 2)
-    for axes, metric, label in zip(panels, ("gap", "joint_gap"), ("one label at a time", "all labels together")):
+    for axes, metric, label in zip(
+        panels, ("gap", "joint_gap"), ("one label at a time", "all labels together")
+    ):
         axes.axhline(0, color=MUTED, lw=1, ls=(0, (4, 3)))
         for name, cell in first.items():
             if name != "exact":
                 value = {f.setting: f.value for f in cell.figures if f.metric == metric}
-                axes.plot(range(len(SHOTS)), [value[f"K = {k}"] for k in SHOTS], marker="o", ms=4, label=name)
+                axes.plot(
+                    range(len(SHOTS)),
+                    [value[f"K = {k}"] for k in SHOTS],
+                    marker="o",
+                    ms=4,
+                    label=name,
+                )
         axes.set_xticks(range(len(SHOTS)), [str(k) for k in SHOTS])
         axes.set(title=label, xlabel="points shown", ylabel="nats a row above the exact posterior")
     panels[1].legend()
@@ -242,7 +278,9 @@ def sentence(cells: Sequence[Drawn]) -> str:
     gaps: dict[str, list[float]] = {}
     for cell in cells:
         if cell.method != "exact":
-            gaps.setdefault(cell.method, []).append(np.mean([f.value for f in cell.figures if f.metric == "gap"]))
+            gaps.setdefault(cell.method, []).append(
+                np.mean([f.value for f in cell.figures if f.metric == "gap"])
+            )
     if not gaps:
         return ""
     best = min(gaps, key=lambda name: float(np.mean(gaps[name])))
@@ -252,12 +290,17 @@ def sentence(cells: Sequence[Drawn]) -> str:
     )
 
 
-# One step of rate 0.01 is for squared errors of sine waves: on labels it leaves MAML where it started.
+# One step of rate 0.01 is for squared errors of sine waves: on labels it leaves MAML where it
+# started.
 MAML_STEPS, MAML_RATE = 5, 0.1
 
 
 def _hyper(method: str) -> dict:
-    return {"steps": MAML_STEPS, "inner_lr": jnp.asarray(MAML_RATE)} if method in ("maml", "emaml") else {}
+    return (
+        {"steps": MAML_STEPS, "inner_lr": jnp.asarray(MAML_RATE)}
+        if method in ("maml", "emaml")
+        else {}
+    )
 
 
 PROTOCOL = Protocol(
@@ -267,7 +310,9 @@ PROTOCOL = Protocol(
     "and nothing else. Many circles explain them. Each method draws functions from its posterior; their decision "
     "boundaries stand beside those of the exact posterior over centre and radius, and its likelihoods are the "
     "yardstick.",
-    papers=("Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 5",),
+    papers=(
+        "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 5",
+    ),
     choices=(
         "The paper prints no ranges. Here: centre uniform in the box [0, 5]², radius uniform in [0.1, 2], support "
         "points uniform in the part of the disc inside the box, all labelled 1; query points uniform in the box.",
@@ -297,11 +342,16 @@ PROTOCOL = Protocol(
     methods=("maml", "platipus", "np"),
     able=able("classes"),
     budgets={
-        "quick": {"steps": {"": 1500, "maml": 3000, "platipus": 1000}, "batch": 16, "tasks": 150, "samples": 100},
+        "quick": {
+            "steps": {"": 1500, "maml": 3000, "platipus": 1000},
+            "batch": 16,
+            "tasks": 150,
+            "samples": 100,
+        },
         "full": {"steps": {"": 30000}, "batch": 25, "tasks": 1000, "samples": 256},
     },
     run=run,
     draw=draw,
     references=("exact",),
     sentence=sentence,
-)  # fmt: skip
+)

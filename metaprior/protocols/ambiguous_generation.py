@@ -12,22 +12,32 @@ import jax.random as jr
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.fit import fit
 from metaprior.heads import Gaussian
 from metaprior.images import read_views
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods import METHODS
 from metaprior.protocols.generation_controls import CVAE, MeanView, average, ssim, weights
 from metaprior.protocols.generation_pictures import CONTROL, MEAN, draw
-from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Protocol, Tell, inside
+from metaprior.protocols.protocol import (
+    Anchor,
+    Drawn,
+    Figure,
+    Metric,
+    Outcome,
+    Protocol,
+    Tell,
+    inside,
+)
 from metaprior.protocols.raw import lists
 from metaprior.sources.views import ObjectViews
+from metaprior.training import fit
 
 FILE = "views3d_furniture32.npz"
 SIZE, MULTIPLES, ASKED = 32, 4, 6
 SPLIT = 20261126  # seed of the split, and key of the sides that are shown
 MOST = 5000
-ALIKE = 0.0015  # mean squared difference of all pixels of all views, below which two models are one object
+# mean squared difference of all pixels of all views, below which two models are one object
+ALIKE = 0.0015
 SCALE = 0.2  # of a pixel, at the start; learned
 NEAR, SIDE = 30.0, (60.0, 120.0)  # degrees from the view shown
 DRAWS = 32
@@ -69,9 +79,15 @@ def load(path: Path | None) -> Objects:
 
 
 def split(
-    pixels: np.ndarray, azimuth: np.ndarray, names: tuple[str, ...], path: str, remarks: Sequence[str] = ()
+    pixels: np.ndarray,
+    azimuth: np.ndarray,
+    names: tuple[str, ...],
+    path: str,
+    remarks: Sequence[str] = (),
 ) -> Objects:
-    """70 % of the objects for training, 10 % for validation, 20 % for test; objects of one name or look stay together."""
+    """70 % of the objects for training, 10 % for validation, 20 % for test; objects of one name or
+    look stay together.
+    """
     rng, said = np.random.default_rng(SPLIT), list(remarks)
     if len(pixels) > MOST:
         kept = np.sort(rng.choice(len(pixels), MOST, replace=False))
@@ -82,18 +98,26 @@ def split(
     views = np.round(pixels.mean(-1)).astype(np.uint8)
     groups = together(views, names)
     if len(groups) < 10:
-        raise InputError(f"{path}: holds {len(groups)} different objects; at least 10 are needed to hold some out.")
+        raise InputError(
+            f"{path}: holds {len(groups)} different objects; at least 10 are needed to hold some out."
+        )
     order = [groups[i] for i in rng.permutation(len(groups))]
     cuts = [int(0.7 * len(order)), int(0.8 * len(order))]
     parts = (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :])
-    train, validation, test = (np.array(sorted(i for group in part for i in group)) for part in parts)
+    train, validation, test = (
+        np.array(sorted(i for group in part for i in group)) for part in parts
+    )
     said.append(f"{len(views)} models in {len(groups)} groups of one name or look")
-    return Objects(views, np.asarray(azimuth, float), names, train, validation, test, "; ".join(said))
+    return Objects(
+        views, np.asarray(azimuth, float), names, train, validation, test, "; ".join(said)
+    )
 
 
 def together(views: np.ndarray, names: Sequence[str]) -> list[list[int]]:
     """Groups of objects that share a name, or of which one looks like the other from every side."""
-    small = views.reshape(*views.shape[:2], 16, 2, 16, 2).mean((3, 5)).reshape(len(views), -1) / 255.0
+    small = (
+        views.reshape(*views.shape[:2], 16, 2, 16, 2).mean((3, 5)).reshape(len(views), -1) / 255.0
+    )
     square = (small**2).sum(1)
     gap = (square[:, None] + square[None] - 2 * small @ small.T) / small.shape[1]
     leader = list(range(len(views)))
@@ -127,7 +151,14 @@ def spec_of(data: Objects) -> Spec:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "np": {"objective": "elbo", "encoder": "deep set", "deterministic": True, "samples": 1, "width": 256, "latent": 16},
+    "np": {
+        "objective": "elbo",
+        "encoder": "deep set",
+        "deterministic": True,
+        "samples": 1,
+        "width": 256,
+        "latent": 16,
+    },
     "anp": {"objective": "elbo", "samples": 1, "width": 128, "latent": 16},
     "flow_np": {
         "objective": "elbo",
@@ -145,8 +176,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(method: str, seed: int, options: dict, data: Objects, tell: Tell) -> tuple[AbstractLearner, dict]:
-    """A row or the control, trained on the training objects; the best on validation objects is kept."""
+def trained(
+    method: str, seed: int, options: dict, data: Objects, tell: Tell
+) -> tuple[AbstractLearner, dict]:
+    """A row or the control, trained on the training objects; the best on validation objects is
+    kept.
+    """
     if method == MEAN:
         views = data.views[data.train].reshape(len(data.train), len(data.azimuth), -1) / 255.0
         mean = views.mean(0)
@@ -154,39 +189,62 @@ def trained(method: str, seed: int, options: dict, data: Objects, tell: Tell) ->
         return MeanView(jnp.deg2rad(jnp.asarray(data.azimuth)), jnp.asarray(mean), head), {}
     keys = jr.split(jr.key(seed), 3)
     init = CVAE.init if method == CONTROL else METHODS[method].init
-    learner = eqx.filter_jit(lambda key: init(spec_of(data), key=key, **SETTINGS.get(method, {})))(keys[0])
+    learner = eqx.filter_jit(lambda key: init(spec_of(data), key=key, **SETTINGS.get(method, {})))(
+        keys[0]
+    )
     asked = min(ASKED, len(data.azimuth) - 1)
     tasks = ObjectViews.of(data.views[data.train], data.azimuth, query=asked)
     check = ObjectViews.of(data.views[data.validation], data.azimuth, query=asked)
     validation = jax.jit(jax.vmap(check))(jr.split(keys[2], options["validation"]))
     steps = options["steps"].get(method, options["steps"][""])
     fitted = fit(
-        learner, tasks, key=keys[1], steps=steps, batch=options["batch"], learning_rate=options["rate"],
-        validation=validation, every=max(1, steps // 20), patience=None,
+        learner,
+        tasks,
+        key=keys[1],
+        steps=steps,
+        batch=options["batch"],
+        learning_rate=options["rate"],
+        validation=validation,
+        every=max(1, steps // 20),
+        patience=None,
         progress=lambda done, of, loss: tell(done / of, f"training, loss {loss:.0f}"),
-    )  # fmt: skip
+    )
     arrays = jax.tree.leaves(eqx.filter(learner, eqx.is_inexact_array))
     facts = {
-        "parameters": int(sum(a.size for a in arrays)), "steps": fitted.steps, "train_seconds": round(fitted.seconds, 1),
-        "training": fitted.outcome, "best_step": int(fitted.state.best_step),
-    }  # fmt: skip
+        "parameters": int(sum(a.size for a in arrays)),
+        "steps": fitted.steps,
+        "train_seconds": round(fitted.seconds, 1),
+        "training": fitted.outcome,
+        "best_step": int(fitted.state.best_step),
+    }
     return fitted.method, facts
 
 
 @eqx.filter_jit
-def judge(learner: AbstractLearner, tasks: ObjectViews, items, sides, key, draws: int) -> dict[str, jax.Array]:
-    """Of each object and view shown: figures of the other views `(t, n)`, log densities `(t, s, n)`, images."""
+def judge(
+    learner: AbstractLearner, tasks: ObjectViews, items, sides, key, draws: int
+) -> dict[str, jax.Array]:
+    """Of each object and view shown: figures of the other views `(t, n)`, log densities `(t, s,
+    n)`, images.
+    """
     size = tasks.size
 
     def one(item):
         task = tasks.task(*item)
         keys = jr.split(key, 3)
-        mixture = learner.posterior(task.support, key=keys[0]).sample(task.query.x, key=keys[1], samples=draws)
+        mixture = learner.posterior(task.support, key=keys[0]).sample(
+            task.query.x, key=keys[1], samples=draws
+        )
         y = task.query.y
-        log_p = jnp.concatenate([part.head.log_prob(part.params, y[None]) for part in mixture.parts])
+        log_p = jnp.concatenate(
+            [part.head.log_prob(part.params, y[None]) for part in mixture.parts]
+        )
         means = jnp.concatenate([part.head.mean(part.params) for part in mixture.parts])
         mean, s = means.mean(0), means.shape[0]
-        image = lambda flat: flat.reshape(size, -1)
+
+        def image(flat):
+            return flat.reshape(size, -1)
+
         likeness = jax.vmap(lambda a, b: ssim(image(a), image(b)))(mean.clip(0.0, 1.0), y)
         # root mean squared difference between two draws: twice the variance between them
         spread = jnp.sqrt(2 * means.var(0).mean(1) * s / max(s - 1, 1))
@@ -195,15 +253,27 @@ def judge(learner: AbstractLearner, tasks: ObjectViews, items, sides, key, draws
         weight = joint[None, None] if weight is None else weight
         each = ((means - y) ** 2).mean(2)
         return {
-            "mse": ((mean - y) ** 2).mean(1), "ssim": likeness, "spread": spread, "log_p": log_p,
-            "best": each.mean(1).min(), "mixture": -joint / y.size, "bound": -average(weight).sum() / y.size, "draw_mse": each,
-            "weight": weight, "mean": mean, "draws": means[:4], "y": y, "shown": task.support.y,
-        }  # fmt: skip
+            "mse": ((mean - y) ** 2).mean(1),
+            "ssim": likeness,
+            "spread": spread,
+            "log_p": log_p,
+            "best": each.mean(1).min(),
+            "mixture": -joint / y.size,
+            "bound": -average(weight).sum() / y.size,
+            "draw_mse": each,
+            "weight": weight,
+            "mean": mean,
+            "draws": means[:4],
+            "y": y,
+            "shown": task.support.y,
+        }
 
     return jax.lax.map(one, (items, sides), batch_size=2)
 
 
-def run(method: str, seed: int, options: dict, data: Objects, tell: Tell, which: str = "test") -> Outcome:
+def run(
+    method: str, seed: int, options: dict, data: Objects, tell: Tell, which: str = "test"
+) -> Outcome:
     """Train on the training objects, judge on held-out ones (`which`: `"test"` or `"validation"`)."""
     data = coarse(data, options["pool"])
     learner, facts = trained(method, seed, options, data, lambda done, what: tell(0.8 * done, what))
@@ -218,40 +288,81 @@ def run(method: str, seed: int, options: dict, data: Objects, tell: Tell, which:
     other = (shown[:, None] + np.arange(1, sides)) % sides
     away = np.abs((data.azimuth[other] - data.azimuth[shown][:, None] + 180) % 360 - 180)
     marginal = -(np.logaddexp.reduce(log_p, 1) - np.log(log_p.shape[1])) / pixels
-    some = lambda values, mask: np.where(mask, values, np.nan)
+
+    def some(values, mask):
+        return np.where(mask, values, np.nan)
+
     aside = (away >= SIDE[0]) & (away <= SIDE[1])
     near, side = (np.nanmean(some(found["spread"], mask), 1) for mask in (away <= NEAR, aside))
     measured = {
-        "mse": found["mse"].mean(1), "ssim": found["ssim"].mean(1), "joint": found["bound"], "mixture": found["mixture"],
-        "marginal": marginal.mean(1), "best": found["best"], "near": near, "side": side,
-    }  # fmt: skip
+        "mse": found["mse"].mean(1),
+        "ssim": found["ssim"].mean(1),
+        "joint": found["bound"],
+        "mixture": found["mixture"],
+        "marginal": marginal.mean(1),
+        "best": found["best"],
+        "near": near,
+        "side": side,
+    }
     # views of one object that is shown several times are not independent: errors are over objects
-    figures = [Figure.of("", name, values.reshape(times, -1).mean(0)) for name, values in measured.items()]
+    figures = [
+        Figure.of("", name, values.reshape(times, -1).mean(0)) for name, values in measured.items()
+    ]
     t, n = found["mse"].shape
     columns = {
-        "task": np.repeat(np.arange(t), n), "object": np.repeat(rows[items], n), "row": np.tile(np.arange(n), t),
-        "shown": np.repeat(data.azimuth[shown], n), "azimuth": data.azimuth[other].ravel(),
-        "mse": found["mse"].ravel(), "ssim": found["ssim"].ravel(), "spread": found["spread"].ravel(),
+        "task": np.repeat(np.arange(t), n),
+        "object": np.repeat(rows[items], n),
+        "row": np.tile(np.arange(n), t),
+        "shown": np.repeat(data.azimuth[shown], n),
+        "azimuth": data.azimuth[other].ravel(),
+        "mse": found["mse"].ravel(),
+        "ssim": found["ssim"].ravel(),
+        "spread": found["spread"].ravel(),
         "bound": np.repeat(found["bound"], n),
-    }  # fmt: skip
+    }
     columns |= raw_of(found)
-    as_bytes = lambda a: np.round(np.clip(a, 0, 1) * 255).astype(np.uint8)
+
+    def as_bytes(a):
+        return np.round(np.clip(a, 0, 1) * 255).astype(np.uint8)
+
     drawing = {
-        "mean": as_bytes(found["mean"]), "draws": as_bytes(found["draws"][:SHOWN]), "y": as_bytes(found["y"][:SHOWN]),
-        "shown": as_bytes(found["shown"][:SHOWN]), "spread": found["spread"], "away": away, "mse": found["mse"],
-    }  # fmt: skip
+        "mean": as_bytes(found["mean"]),
+        "draws": as_bytes(found["draws"][:SHOWN]),
+        "y": as_bytes(found["y"][:SHOWN]),
+        "shown": as_bytes(found["shown"][:SHOWN]),
+        "spread": found["spread"],
+        "away": away,
+        "mse": found["mse"],
+    }
     return Outcome(figures, columns, drawing, data.remark, facts)
 
 
 def raw_of(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Lists of each judged view: pixels of as many objects as `PIXELS` allow, and what each draw gives."""
+    """Lists of each judged view: pixels of as many objects as `PIXELS` allow, and what each draw
+    gives.
+    """
     t, n, pixels = found["mean"].shape
-    whole = lambda a: [v if i < max(1, PIXELS // (n * pixels)) else None for i, task in enumerate(a) for v in task]
-    by_draw = {name: lists(np.swapaxes(found[name], 1, 2).reshape(t * n, -1)) for name in ("log_p", "draw_mse")}
+
+    def whole(a):
+        return [
+            v if i < max(1, PIXELS // (n * pixels)) else None
+            for i, task in enumerate(a)
+            for v in task
+        ]
+
+    by_draw = {
+        name: lists(np.swapaxes(found[name], 1, 2).reshape(t * n, -1))
+        for name in ("log_p", "draw_mse")
+    }
     weight = np.swapaxes(found["weight"], 1, 2)  # (t, views or 1, draws)
     views = [weight[i, j] if j < weight.shape[1] else None for i in range(t) for j in range(n)]
     target = np.round(found["y"] * 255).astype(np.uint8)
-    return {"mean": lists(whole(found["mean"])), "target": lists(whole(target)), **by_draw, "bound_log_p": lists(views)}
+    return {
+        "mean": lists(whole(found["mean"])),
+        "target": lists(whole(target)),
+        **by_draw,
+        "bound_log_p": lists(views),
+    }
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
@@ -260,14 +371,18 @@ def sentence(cells: Sequence[Drawn]) -> str:
     for cell in cells:
         for f in cell.figures:
             found.setdefault(cell.method, {}).setdefault(f.metric, []).append(f.value)
-    mean = {name: {k: float(np.mean(v)) for k, v in values.items()} for name, values in found.items()}
+    mean = {
+        name: {k: float(np.mean(v)) for k, v in values.items()} for name, values in found.items()
+    }
     samplers = [name for name in mean if name not in (MEAN, CONTROL) and mean[name]["side"] > 0]
     if not samplers:
         return ""
     best = min(samplers, key=lambda name: mean[name]["joint"])
     said = f"{best}: mean squared error {mean[best]['mse']:.4f}, {mean[best]['joint']:.3f} nats a pixel"
     beside = [name for name in ("cnp", CONTROL, MEAN) if name in mean and name != best]
-    said += "".join(f"; {name}: {mean[name]['mse']:.4f}, {mean[name]['joint']:.3f}" for name in beside)
+    said += "".join(
+        f"; {name}: {mean[name]['mse']:.4f}, {mean[name]['joint']:.3f}" for name in beside
+    )
     return (
         said
         + f". Its draws differ {mean[best]['side'] / max(mean[best]['near'], 1e-9):.2f} times as much from the side."
@@ -326,7 +441,14 @@ PROTOCOL = Protocol(
             "shown": 1,
             "pool": 2,
         },
-        "full": {"steps": {"": 30000}, "batch": 24, "rate": 1e-3, "validation": 256, "shown": 4, "pool": 1},
+        "full": {
+            "steps": {"": 30000},
+            "batch": 24,
+            "rate": 1e-3,
+            "validation": 256,
+            "shown": 4,
+            "pool": 1,
+        },
     },
     without={
         **dict.fromkeys(("recurrent", "snail"), "read rows in an order, which one view has not"),

@@ -1,4 +1,6 @@
-"""A sine wave or a line: whether sampled functions hold both explanations, as often as the exact posterior does."""
+"""A sine wave or a line: whether sampled functions hold both explanations, as often as the exact
+posterior does.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +17,17 @@ from metaprior.heads import Gaussian, MixtureDensity
 from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.posterior import Mixture, Part, Particles, Sampled
-from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Picture, Protocol, able, trained
+from metaprior.protocols.protocol import (
+    Anchor,
+    Drawn,
+    Figure,
+    Metric,
+    Outcome,
+    Picture,
+    Protocol,
+    able,
+    trained,
+)
 from metaprior.protocols.raw import first_rows, joint_terms, log_p, log_terms
 from metaprior.report.figures import MUTED, POINT, STYLE, colours, to_svg
 from metaprior.sources import SineLine
@@ -33,9 +45,13 @@ STORED = 20  # tasks of a number of rows whose drawn functions are kept
 def distances(x, f):
     """How far each function is from each family: `(s, n) -> (2, s)`.
 
-    Least squares on {sin x, cos x} and on {x, 1}; the distance is the root mean square over the grid.
+    Least squares on {sin x, cos x} and on {x, 1}; the distance is the root mean square over the
+    grid.
     """
-    bases = (jnp.concatenate([jnp.sin(x), jnp.cos(x)], 1), jnp.concatenate([x, jnp.ones_like(x)], 1))
+    bases = (
+        jnp.concatenate([jnp.sin(x), jnp.cos(x)], 1),
+        jnp.concatenate([x, jnp.ones_like(x)], 1),
+    )
     off = [f.T - b @ jnp.linalg.lstsq(b, f.T)[0] for b in bases]
     return jnp.stack([jnp.sqrt((r**2).mean(0)) for r in off])
 
@@ -48,15 +64,24 @@ def families(x, f):
 
 def at_points(mixture: Mixture, points: slice) -> Mixture:
     """The same components at some of the points."""
-    cut = lambda p: Part(p.head, p.params[:, points], p.log_weight, None if p.inside is None else p.inside[:, points])
+
+    def cut(p):
+        return Part(
+            p.head,
+            p.params[:, points],
+            p.log_weight,
+            None if p.inside is None else p.inside[:, points],
+        )
+
     return Mixture(tuple(cut(part) for part in mixture.parts))
 
 
 def functions(mixture: Mixture, key, draws: int):
-    """`draws` functions, `(draws, n)`: means of coherent draws, and outcomes where there is one component.
+    """`draws` functions, `(draws, n)`: means of coherent draws, and outcomes where there is one
+    component.
 
-    A method whose posterior is one density a point has no functions to draw: its mean for a normal head, an
-    independent outcome at every point for a mixture head ("version 0").
+    A method whose posterior is one density a point has no functions to draw: its mean for a normal
+    head, an independent outcome at every point for a mixture head ("version 0").
     """
     (first, *_) = mixture.parts
     if isinstance(first.head, Gaussian):
@@ -76,9 +101,13 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
         keys = jr.split(key, 4)
         posterior = learner.posterior(task.support, key=keys[0])
         n = len(grid)
-        drawn = posterior.sample(jnp.concatenate([grid, task.query.x]), key=keys[1], samples=samples)
+        drawn = posterior.sample(
+            jnp.concatenate([grid, task.query.x]), key=keys[1], samples=samples
+        )
         mixture = at_points(drawn, slice(n, None))
-        if isinstance(posterior, Sampled | Particles):  # nothing but draws is known: the same ones serve everything
+        if isinstance(
+            posterior, Sampled | Particles
+        ):  # nothing but draws is known: the same ones serve everything
             joint = mixture.joint_log_prob(task.query)
         else:
             mixture = posterior.predict(task.query.x, key=keys[2], samples=samples)
@@ -110,9 +139,13 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Out
     if method == EXACT:
         learner = Known(training)
     elif method == POINTWISE:
-        learner, facts = trained("cnp", Spec(1, MixtureDensity(5)), training, seed, options["steps"], tell)
+        learner, facts = trained(
+            "cnp", Spec(1, MixtureDensity(5)), training, seed, options["steps"], tell
+        )
     else:
-        learner, facts = trained(method, Spec(1, Gaussian(1)), training, seed, options["steps"], tell)
+        learner, facts = trained(
+            method, Spec(1, Gaussian(1)), training, seed, options["steps"], tell
+        )
     count = options["slow_tasks"] if method in SLOW else options["tasks"]
     figures, columns, drawing = [], {}, {"grid": np.linspace(*training.x, 64)}
     run = eqx.filter_jit(look)
@@ -120,31 +153,59 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Out
         tell(1.0, f"judging with {k} rows")
         source = SineLine(support=k, query=20)
         tasks = jax.jit(jax.vmap(source))(jr.split(jr.key(TEST_KEY + k), count))
-        found = run(learner, source, tasks, jr.split(jr.key(TEST_KEY), count), options["draws"], options["samples"])
+        found = run(
+            learner,
+            source,
+            tasks,
+            jr.split(jr.key(TEST_KEY), count),
+            options["draws"],
+            options["samples"],
+        )
         found = {name: np.asarray(value) for name, value in found.items()}
         figures += measure(f"K = {k}", found, np.asarray(tasks.query.y[..., 0]))
         rows = found["nll"].shape
         sine = (found["family"] == 0).mean(1)
         line = (found["family"] == 1).mean(1)
-        task = lambda v: np.broadcast_to(np.asarray(v)[:, None], rows).ravel()
+
+        def task(v):
+            return np.broadcast_to(np.asarray(v)[:, None], rows).ravel()
+
         part = {
-            "setting": np.full(rows, f"K = {k}").ravel(), "task": task(np.arange(count)),
-            "x": np.asarray(tasks.query.x[..., 0]).ravel(), "y": np.asarray(tasks.query.y[..., 0]).ravel(),
-            "mean": found["mean"].ravel(), "nll": found["nll"].ravel(), "joint_nll": task(found["joint"]),
-            "p_sine": task(found["p"]), "sampled_sine": task(sine), "sampled_line": task(line),
-            "row": np.tile(np.arange(rows[1]), count), "log_p": log_p(found["log_p"]),
-            "functions": first_rows([f.ravel() if t < STORED else None for t, f in enumerate(found["f"])], rows[1]),
-        }  # fmt: skip
-        part |= {name: first_rows(found[name], rows[1]) for name in ("joint_log_p", "to_sine", "to_line", "spread")}
+            "setting": np.full(rows, f"K = {k}").ravel(),
+            "task": task(np.arange(count)),
+            "x": np.asarray(tasks.query.x[..., 0]).ravel(),
+            "y": np.asarray(tasks.query.y[..., 0]).ravel(),
+            "mean": found["mean"].ravel(),
+            "nll": found["nll"].ravel(),
+            "joint_nll": task(found["joint"]),
+            "p_sine": task(found["p"]),
+            "sampled_sine": task(sine),
+            "sampled_line": task(line),
+            "row": np.tile(np.arange(rows[1]), count),
+            "log_p": log_p(found["log_p"]),
+            "functions": first_rows(
+                [f.ravel() if t < STORED else None for t, f in enumerate(found["f"])], rows[1]
+            ),
+        }
+        part |= {
+            name: first_rows(found[name], rows[1])
+            for name in ("joint_log_p", "to_sine", "to_line", "spread")
+        }
         columns = {name: [*columns.get(name, []), value] for name, value in part.items()}
         if k in (1, 2):
             open_ = np.flatnonzero((found["p"] > 0.3) & (found["p"] < 0.7))[:SHOWN]
-            drawing |= {f"f{k}": found["f"][open_][:, :30], f"family{k}": found["family"][open_][:, :30],
-                        f"x{k}": np.asarray(tasks.support.x)[open_, :, 0],
-                        f"y{k}": np.asarray(tasks.support.y)[open_, :, 0], f"p_shown{k}": found["p"][open_]}  # fmt: skip
+            drawing |= {
+                f"f{k}": found["f"][open_][:, :30],
+                f"family{k}": found["family"][open_][:, :30],
+                f"x{k}": np.asarray(tasks.support.x)[open_, :, 0],
+                f"y{k}": np.asarray(tasks.support.y)[open_, :, 0],
+                f"p_shown{k}": found["p"][open_],
+            }
         drawing |= {f"p{k}": found["p"], f"sine{k}": sine, f"line{k}": line}
     note = "" if count == options["tasks"] else f"judged on {count} tasks, as it is slow"
-    return Outcome(figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, note, facts)
+    return Outcome(
+        figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, note, facts
+    )
 
 
 def measure(setting: str, found: dict[str, np.ndarray], y: np.ndarray) -> list[Figure]:
@@ -173,7 +234,9 @@ def panel(axes: Any, grid, f, family, x, y) -> None:
 
 
 def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
-    """Sampled functions beside the exact posterior's, sampled frequency against probability, coverage."""
+    """Sampled functions beside the exact posterior's, sampled frequency against probability,
+    coverage.
+    """
     first = [c for c in cells if c.seed == min(c.seed for c in cells)]
     k = 2 if 2 in options["shots"] else 1
     pictures = []
@@ -183,7 +246,14 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
         for j, cell in enumerate(first):
             d = cell.drawing
             for i in range(min(SHOWN, len(d[f"f{k}"]))):
-                panel(grid[i, j], d["grid"], d[f"f{k}"][i], d[f"family{k}"][i], d[f"x{k}"][i], d[f"y{k}"][i])
+                panel(
+                    grid[i, j],
+                    d["grid"],
+                    d[f"f{k}"][i],
+                    d[f"family{k}"][i],
+                    d[f"x{k}"][i],
+                    d[f"y{k}"][i],
+                )
                 if j == 0:
                     grid[i, 0].set_ylabel(f"p(sine) = {d[f'p_shown{k}'][i]:.2f}")
             grid[0, j].set_title(cell.method)
@@ -201,7 +271,10 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
         for name in dict.fromkeys(c.method for c in cells):
             mine = [c.drawing for c in cells if c.method == name]
             p = np.concatenate([d[f"p{q}"] for d in mine for q in options["shots"]])
-            sine, line = (np.concatenate([d[f"{w}{q}"] for d in mine for q in options["shots"]]) for w in FAMILIES)
+            sine, line = (
+                np.concatenate([d[f"{w}{q}"] for d in mine for q in options["shots"]])
+                for w in FAMILIES
+            )
             known = sine + line > 0
             p, share = p[known], (sine / np.maximum(sine + line, 1e-9))[known]
             slots = np.clip((p * 8).astype(int), 0, 7)
@@ -212,7 +285,9 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
         axes.set_ylabel("share of drawn functions near one")
         axes.legend(loc="upper left")
         svg = to_svg(canvas, "frequency", "Sampled frequency against exact probability")
-    caption = "Averages over tasks of similar probability, all numbers of rows; the diagonal is perfect."
+    caption = (
+        "Averages over tasks of similar probability, all numbers of rows; the diagonal is perfect."
+    )
     pictures.append(Picture("As often as it should", caption, svg, wide=False))
     pictures.append(_coverage(cells, options, shades))
     return pictures
@@ -223,9 +298,24 @@ def _coverage(cells: Sequence[Drawn], options: dict[str, Any], shades: dict[str,
         canvas = Canvas(figsize=(4.6, 3.8))
         axes = canvas.add_subplot()
         for name in dict.fromkeys(c.method for c in cells):
-            found = {f.setting: f.value for c in cells if c.method == name for f in c.figures if f.metric == "coverage"}
+            found = {
+                f.setting: f.value
+                for c in cells
+                if c.method == name
+                for f in c.figures
+                if f.metric == "coverage"
+            }
             values = [found.get(f"K = {k}", np.nan) for k in options["shots"]]
-            axes.plot(options["shots"], values, "o-", ms=4, mec="white", mew=0.6, color=shades[name], label=name)
+            axes.plot(
+                options["shots"],
+                values,
+                "o-",
+                ms=4,
+                mec="white",
+                mew=0.6,
+                color=shades[name],
+                label=name,
+            )
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("observed rows")
         axes.set_ylabel("share of ambiguous tasks with both families")
@@ -243,7 +333,9 @@ def sentence(cells: Sequence[Drawn]) -> str:
             if f.metric in ("coverage", "incoherent") and f.setting == "K = 2":
                 found.setdefault(cell.method, {}).setdefault(f.metric, []).append(f.value)
     mean = {name: {k: float(np.mean(v)) for k, v in each.items()} for name, each in found.items()}
-    own = {n: m["coverage"] for n, m in mean.items() if n not in (EXACT, POINTWISE) and "coverage" in m}
+    own = {
+        n: m["coverage"] for n, m in mean.items() if n not in (EXACT, POINTWISE) and "coverage" in m
+    }
     if not own:
         return ""
     best = max(own, key=lambda n: own[n])
@@ -265,7 +357,9 @@ PROTOCOL = Protocol(
         "rows often leave both open. A posterior over functions should then draw both, each as often as it is probable, "
         "and every draw should be one of them: a mixture density at each point has the right marginals and no functions."
     ),
-    papers=("Finn, Xu & Levine, \"Probabilistic Model-Agnostic Meta-Learning\", NeurIPS 2018, section 5",),
+    papers=(
+        'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5',
+    ),
     choices=(
         "Ranges: amplitude 0.1 to 5, phase 0 to π, slope and intercept -3 to 3, x -5 to 5 (the published code's).",
         "Trained on 1 to 5 support and 10 query rows; default settings of every method. With 5 rows (the paper) only 2 % of "
@@ -278,8 +372,14 @@ PROTOCOL = Protocol(
         "NLL is -log of the mean density over draws, nats a query row; joint is that of 20 query rows together, divided by 20.",
     ),
     metrics={
-        "coverage": Metric("mode coverage", "share of ambiguous tasks whose draws hold both families", "high"),
-        "frequency": Metric("frequency error", "mean |sampled share of sine waves - exact probability|, ambiguous tasks", "low"),
+        "coverage": Metric(
+            "mode coverage", "share of ambiguous tasks whose draws hold both families", "high"
+        ),
+        "frequency": Metric(
+            "frequency error",
+            "mean |sampled share of sine waves - exact probability|, ambiguous tasks",
+            "low",
+        ),
         "nll": Metric("marginal NLL", "nats a row", "low"),
         "joint": Metric("joint NLL", "nats a row", "low"),
         "mse": Metric("MSE of the mean", "squared units of y", "low"),
@@ -288,8 +388,22 @@ PROTOCOL = Protocol(
     methods=("maml", "platipus", "np"),
     able=able("numbers", but=("ensemble", "stack")) if METHODS else (),
     budgets={
-        "quick": {"steps": 3_000, "tasks": 200, "slow_tasks": 20, "shots": [1, 2, 3, 5], "draws": 50, "samples": 64},
-        "full": {"steps": 20_000, "tasks": 1_000, "slow_tasks": 50, "shots": [1, 2, 3, 5], "draws": 50, "samples": 256},
+        "quick": {
+            "steps": 3_000,
+            "tasks": 200,
+            "slow_tasks": 20,
+            "shots": [1, 2, 3, 5],
+            "draws": 50,
+            "samples": 64,
+        },
+        "full": {
+            "steps": 20_000,
+            "tasks": 1_000,
+            "slow_tasks": 50,
+            "shots": [1, 2, 3, 5],
+            "draws": 50,
+            "samples": 256,
+        },
     },
     without={"ensemble": "several emaml, which runs by itself"},
     run=run,
@@ -301,4 +415,4 @@ PROTOCOL = Protocol(
         for k, value in zip((1, 2, 3, 5), values)
     ),
     sentence=sentence,
-)  # fmt: skip
+)

@@ -13,14 +13,32 @@ import numpy as np
 import optax
 
 from metaprior.errors import InputError
-from metaprior.fit import adam
 from metaprior.heads import Categorical
 from metaprior.images import read_attributes
 from metaprior.method import AbstractLearner, Spec
 from metaprior.nets.conv import Conv4
 from metaprior.protocols.attributes_pictures import draw
-from metaprior.protocols.protocol import Anchor, Drawn, Figure, Metric, Outcome, Protocol, Tell, able, inside, trained
-from metaprior.sources.attributes import PAIRS, Episode, SharedAttributes, Triples, split_triples, triples
+from metaprior.protocols.protocol import (
+    Anchor,
+    Drawn,
+    Figure,
+    Metric,
+    Outcome,
+    Protocol,
+    Tell,
+    able,
+    inside,
+    trained,
+)
+from metaprior.sources.attributes import (
+    PAIRS,
+    Episode,
+    SharedAttributes,
+    Triples,
+    split_triples,
+    triples,
+)
+from metaprior.training import adam
 
 FILE = "avatars_open_peeps32.npz"
 KNOWN = "attributes known"
@@ -60,33 +78,51 @@ class Faces:
 def load(path: Path | None) -> Faces:
     """The avatars in a folder of data, or images with attributes of one's own."""
     if path is None:
-        raise InputError(f"attributes: needs images; give --data a folder that holds {FILE}, or CelebA's folder.")
+        raise InputError(
+            f"attributes: needs images; give --data a folder that holds {FILE}, or CelebA's folder."
+        )
     path = Path(path)
     read = read_attributes(inside(path, FILE), SIZE)
     return split(read.pixels, read.values, tuple(read.names), str(path), read.remarks)
 
 
 def split(
-    pixels: np.ndarray, values: np.ndarray, names: tuple[str, ...], path: str, remarks: Sequence[str] = ()
+    pixels: np.ndarray,
+    values: np.ndarray,
+    names: tuple[str, ...],
+    path: str,
+    remarks: Sequence[str] = (),
 ) -> Faces:
-    """60 % of the distinct images for training, 15 % for validation, 25 % for test; triples of attributes likewise."""
+    """60 % of the distinct images for training, 15 % for validation, 25 % for test; triples of
+    attributes likewise.
+    """
     if values.shape[1] < 3:
-        raise InputError(f"{path}: has {values.shape[1]} attributes; a concept is a pair of three, so give 3 or more.")
+        raise InputError(
+            f"{path}: has {values.shape[1]} attributes; a concept is a pair of three, so give 3 or more."
+        )
     rng = np.random.default_rng(HELD_OUT)
     first = np.sort(np.unique(pixels.reshape(len(pixels), -1), axis=0, return_index=True)[1])
     said = list(remarks)
     if len(first) < len(pixels):
-        said.append(f"{len(pixels) - len(first)} of {len(pixels)} images left out as copies of others")
+        said.append(
+            f"{len(pixels) - len(first)} of {len(pixels)} images left out as copies of others"
+        )
     if len(first) > MOST_IMAGES:
         said.append(f"{MOST_IMAGES} of {len(first)} distinct images taken at random")
         first = np.sort(rng.choice(first, MOST_IMAGES, replace=False))
     order = rng.permutation(len(first))
     first_cut, second_cut = int(0.6 * len(first)), int(0.75 * len(first))
-    train, validation, test = parts = order[:first_cut], order[first_cut:second_cut], order[second_cut:]
+    train, validation, test = parts = (
+        order[:first_cut],
+        order[first_cut:second_cut],
+        order[second_cut:],
+    )
     pixels, values = pixels[first], values[first]
     good = [{(*c, *s) for c, s in triples(values[p], SHOTS, QUERY)} for p in parts]
     every = triples(values[parts[0]], SHOTS, QUERY)
-    chosen = split_triples(every.take([(*c, *s) in good[1] & good[2] for c, s in every]), MOST_TRIPLES, HELD_OUT)
+    chosen = split_triples(
+        every.take([(*c, *s) in good[1] & good[2] for c, s in every]), MOST_TRIPLES, HELD_OUT
+    )
     if chosen is None:
         raise InputError(
             f"{path}: too few images for their {values.shape[1]} attributes: fewer than 3 triples of attributes have, in each "
@@ -106,16 +142,23 @@ class Namer(eqx.Module):
 
 
 def features(data: Faces, seed: int, steps: int, batch: int = 64) -> np.ndarray:
-    """`FEATURES` numbers an image, standardised on the training images, of which alone the network is made."""
+    """`FEATURES` numbers an image, standardised on the training images, of which alone the network
+    is made.
+    """
     if (seed, steps) in data.features:
         return data.features[seed, steps]
     n, size, _, channels = data.pixels.shape
     keys = jr.split(jr.key(seed), 3)
-    body = Conv4.init(FEATURES, size=size, channels=channels, filters=FILTERS, pooled=False, key=keys[0])
+    body = Conv4.init(
+        FEATURES, size=size, channels=channels, filters=FILTERS, pooled=False, key=keys[0]
+    )
     net = Namer(body, eqx.nn.Linear(FEATURES, data.values.shape[1], key=keys[1]))
     arrays, rest = eqx.partition(net, eqx.is_inexact_array)
     optimiser = adam(3e-3, steps)
-    images, values = jnp.asarray(data.pixels[data.train]), jnp.asarray(data.values[data.train], float)
+    images, values = (
+        jnp.asarray(data.pixels[data.train]),
+        jnp.asarray(data.values[data.train], float),
+    )
 
     @jax.jit
     def train(arrays, state, key):
@@ -138,7 +181,9 @@ def features(data: Faces, seed: int, steps: int, batch: int = 64) -> np.ndarray:
     look = eqx.filter_jit(lambda body, x: jax.vmap(body)(x.astype(float) / 255.0))
     flat = data.pixels.reshape(n, -1)
     pad = np.concatenate([flat, flat[: -n % 100]])
-    found = np.concatenate([np.asarray(look(net.body, jnp.asarray(part))) for part in np.split(pad, len(pad) // 100)])
+    found = np.concatenate(
+        [np.asarray(look(net.body, jnp.asarray(part))) for part in np.split(pad, len(pad) // 100)]
+    )
     found = found[:n]
     own = found[data.train]
     data.features[seed, steps] = ((found - own.mean(0)) / (own.std(0) + 1e-6)).astype(np.float32)
@@ -152,14 +197,18 @@ def source(data: Faces, x: np.ndarray, which: int) -> SharedAttributes:
 
 
 @eqx.filter_jit
-def classify(learner: AbstractLearner, tasks: SharedAttributes, keys, draws: int) -> tuple[jax.Array, Episode]:
+def classify(
+    learner: AbstractLearner, tasks: SharedAttributes, keys, draws: int
+) -> tuple[jax.Array, Episode]:
     """P(positive) of sampled classifiers at all query images, `(t, s, 3, n)`, and the episodes."""
 
     def one(key):
         episode_key, fit_key, draw_key = jr.split(key, 3)
         episode = tasks.episode(episode_key)
         x = episode.query.x.reshape(-1, episode.query.x.shape[-1])
-        mixture = learner.posterior(episode.support, key=fit_key).sample(x, key=draw_key, samples=draws)
+        mixture = learner.posterior(episode.support, key=fit_key).sample(
+            x, key=draw_key, samples=draws
+        )
         p = jnp.concatenate([part.head.mean(part.params)[..., 1] for part in mixture.parts])
         return p.reshape(p.shape[0], *episode.query.y.shape[:2]), episode
 
@@ -167,7 +216,9 @@ def classify(learner: AbstractLearner, tasks: SharedAttributes, keys, draws: int
 
 
 def know(episode: Episode, key, draws: int) -> jax.Array:
-    """What knows the attributes and takes each pair as equally likely: `draws` classifiers, `(s, 3, n)`."""
+    """What knows the attributes and takes each pair as equally likely: `draws` classifiers, `(s, 3,
+    n)`.
+    """
     pair = jnp.asarray(PAIRS)[jr.randint(key, (draws,), 0, len(PAIRS))]  # (s, 2)
     both = episode.held[..., pair].all(-1)  # (3, n, s)
     return jnp.moveaxis(jnp.where(both, 1 - TINY, TINY), -1, 0)
@@ -176,16 +227,17 @@ def know(episode: Episode, key, draws: int) -> jax.Array:
 def score(p: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     """Table 1 of the paper, a value an episode.
 
-    A classifier belongs to the pair under whose query labels its likelihood is highest. A pair is covered when a
-    classifier belongs to it; of those that do, the likeliest is its classifier. Accuracy and NLL are means over the
-    covered pairs of the pair's classifier on the pair's query.
+    A classifier belongs to the pair under whose query labels its likelihood is highest. A pair is
+    covered when a classifier belongs to it; of those that do, the likeliest is its classifier.
+    Accuracy and NLL are means over the covered pairs of the pair's classifier on the pair's query.
 
     Args:
         p: P(positive) of the classifiers; `(t, s, 3, n)`.
         y: labels; `(t, 3, n)`.
 
     Returns:
-        `coverage` (1 to 3), `accuracy` (per cent), `nll` (nats a label), `marginal`: minus the log of the classifiers'
+        `coverage` (1 to 3), `accuracy` (per cent), `nll` (nats a label), `marginal`: minus the log
+            of the classifiers'
         mean probability, nats a label, all three queries.
     """
     p = np.asarray(p, np.float64).clip(1e-7, 1 - 1e-7)
@@ -194,8 +246,13 @@ def score(p: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
     mine = np.eye(len(PAIRS), dtype=bool)[nll.argmin(-1)]  # (t, s, 3)
     covered = mine.any(1)  # (t, 3)
     best = np.where(mine, nll, np.inf).argmin(1)[:, None]  # (t, 1, 3)
-    of_best = lambda values: np.take_along_axis(values, best, 1)[:, 0]
-    mean = lambda values: (of_best(values) * covered).sum(-1) / covered.sum(-1)
+
+    def of_best(values):
+        return np.take_along_axis(values, best, 1)[:, 0]
+
+    def mean(values):
+        return (of_best(values) * covered).sum(-1) / covered.sum(-1)
+
     return {
         "coverage": covered.sum(-1).astype(float),
         "accuracy": 100 * mean(accuracy),
@@ -206,7 +263,10 @@ def score(p: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
 
 def settings(method: str) -> dict[str, Any]:
     """Options of a row that are not its defaults; chosen on the validation images and triples."""
-    rate = lambda start: jnp.asarray(start)  # learned from here
+
+    def rate(start):
+        return jnp.asarray(start)  # learned from here
+
     if method in ("maml", "emaml", "ensemble"):
         return {"inner_lr": rate(0.1)}
     if method == "platipus":  # its own 0.02 hardly lets two draws differ
@@ -217,21 +277,38 @@ def settings(method: str) -> dict[str, Any]:
 
 
 def run(method: str, seed: int, options: dict, data: Faces, tell: Tell, which: int = 2) -> Outcome:
-    """Train on the training images and triples, judge on held-out ones (`which`: 1 for validation, 2 for test)."""
+    """Train on the training images and triples, judge on held-out ones (`which`: 1 for validation,
+    2 for test).
+    """
     keys = jr.split(jr.key(HELD_OUT + which), options["tasks"])
     if method == KNOWN:
         tasks = source(data, data.pixels, which)
-        look = eqx.filter_jit(lambda ks: jax.lax.map(lambda k: tasks.episode(jr.split(k, 3)[0]), ks, batch_size=10))
+        look = eqx.filter_jit(
+            lambda ks: jax.lax.map(lambda k: tasks.episode(jr.split(k, 3)[0]), ks, batch_size=10)
+        )
         episodes = look(keys)
         p = jax.vmap(lambda e, k: know(e, k, DRAWS))(episodes, keys)
         facts: dict[str, Any] = {}
     else:
         tell(0.0, "features")
         x = features(data, seed, options["feature_steps"])
-        spec, steps = Spec(FEATURES, Categorical(2)), options["steps"].get(method, options["steps"][""])
-        told = lambda done, what: tell(0.2 + 0.6 * done, what)
+        spec, steps = (
+            Spec(FEATURES, Categorical(2)),
+            options["steps"].get(method, options["steps"][""]),
+        )
+
+        def told(done, what):
+            return tell(0.2 + 0.6 * done, what)
+
         learner, facts = trained(
-            method, spec, source(data, x, 0), seed, steps, told, batch=options["batch"], hyper=settings(method)
+            method,
+            spec,
+            source(data, x, 0),
+            seed,
+            steps,
+            told,
+            batch=options["batch"],
+            hyper=settings(method),
         )
         tell(0.8, "judging")
         tasks = source(data, x, which)
@@ -241,20 +318,27 @@ def run(method: str, seed: int, options: dict, data: Faces, tell: Tell, which: i
     figures = [Figure.of("", name, each) for name, each in values.items()]
     t, s, _, n = p.shape
     columns = {
-        "task": np.repeat(np.arange(t), 3 * n), "pair": np.tile(np.repeat(np.arange(3), n), t),
-        "row": np.tile(np.arange(n), 3 * t), "y": y.ravel().astype(np.int8),
-    }  # fmt: skip
+        "task": np.repeat(np.arange(t), 3 * n),
+        "pair": np.tile(np.repeat(np.arange(3), n), t),
+        "row": np.tile(np.arange(n), 3 * t),
+        "y": y.ravel().astype(np.int8),
+    }
     for i in range(DRAWS):
-        columns[f"p_{i}"] = p[:, i].ravel().astype(np.float32) if i < s else np.full(t * 3 * n, np.nan, np.float32)
+        columns[f"p_{i}"] = (
+            p[:, i].ravel().astype(np.float32) if i < s else np.full(t * 3 * n, np.nan, np.float32)
+        )
     few = "" if s == DRAWS else f"{s} classifier{'s' * (s > 1)} an episode: all that it has"
     note = "; ".join(filter(None, (few, data.remark)))
     rows = (data.train, data.validation, data.test)[which]
     drawing = {
-        "p": p[:SHOWN], "y": y[:SHOWN], "held": np.asarray(episodes.held[:SHOWN]), "coverage": values["coverage"],
+        "p": p[:SHOWN],
+        "y": y[:SHOWN],
+        "held": np.asarray(episodes.held[:SHOWN]),
+        "coverage": values["coverage"],
         "triple": np.asarray(episodes.triple[:SHOWN]),
         "support": data.pixels[rows][np.asarray(episodes.shown[:SHOWN])],
         "query": data.pixels[rows][np.asarray(episodes.asked[:SHOWN])],
-    }  # fmt: skip
+    }
     return Outcome(figures, columns, drawing, note, facts)
 
 
@@ -291,7 +375,13 @@ ANCHORS = (
     *_anchor("MAML + noise on CelebA", 84.3, 1.89, 0.68),
     *_anchor("PLATIPUS (KL 0.05) on CelebA", 88.34, 1.59, 0.67),
     *_anchor("PLATIPUS (KL 0.15) on CelebA", 87.8, 1.94, 0.56),
-    Anchor("ten fair choices of a pair", "", "coverage", 3 * (1 - (2 / 3) ** 10), "exact: 3 (1 - (2/3)^10)"),
+    Anchor(
+        "ten fair choices of a pair",
+        "",
+        "coverage",
+        3 * (1 - (2 / 3) ** 10),
+        "exact: 3 (1 - (2/3)^10)",
+    ),
 )
 
 PROTOCOL = Protocol(
@@ -301,7 +391,9 @@ PROTOCOL = Protocol(
     "asked about is a pair of the three, and nothing shown says which: three concepts are right. Ten classifiers are drawn "
     "from each method's posterior; a method that knows what it does not know draws classifiers of all three concepts, each "
     "of them accurate. A method of one function can mean one of them at best.",
-    papers=("Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 6, table 1",),
+    papers=(
+        "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 6, table 1",
+    ),
     choices=(
         "Attributes may be negated: a signed triple is three attributes, each wanted or unwanted (32 for the four attributes of "
         "the avatars; at most 400, taken at random). Triples are split at random, 5 in 8 for training, 1 for "
@@ -335,7 +427,12 @@ PROTOCOL = Protocol(
     methods=("maml", "platipus", "versa"),
     able=able("classes", but=("nuts", "stack")),  # NUTS would take hours an episode
     budgets={
-        "quick": {"steps": {"": 1000, "platipus": 400, "bmaml": 300}, "batch": 16, "tasks": 200, "feature_steps": 400},
+        "quick": {
+            "steps": {"": 1000, "platipus": 400, "bmaml": 300},
+            "batch": 16,
+            "tasks": 200,
+            "feature_steps": 400,
+        },
         "full": {"steps": {"": 20000}, "batch": 25, "tasks": 1000, "feature_steps": 2000},
     },
     without={"nuts": "hours an episode"},

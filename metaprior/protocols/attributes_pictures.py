@@ -34,7 +34,9 @@ def describe(names: Sequence[str], columns, signs) -> list[str]:
 
 
 def different(p: np.ndarray, most: int) -> list[int]:
-    """Up to `most` classifiers of `(s, n)` that disagree as much as can be, the first being the first."""
+    """Up to `most` classifiers of `(s, n)` that disagree as much as can be, the first being the
+    first.
+    """
     chosen = [0]
     while len(chosen) < min(most, len(p)):
         gap = np.abs(p[:, None] - p[chosen][None]).mean(-1).min(1)
@@ -45,7 +47,12 @@ def different(p: np.ndarray, most: int) -> list[int]:
 def query_order(held: np.ndarray) -> np.ndarray:
     """One query image of each combination of the three attributes, and a second of those with two."""
     code = held @ np.array([4, 2, 1])
-    return np.concatenate([np.flatnonzero(code == c)[:n] for c, n in ((7, 2), (6, 2), (5, 2), (3, 2), (4, 1), (2, 1), (1, 1), (0, 1))])  # fmt: skip
+    return np.concatenate(
+        [
+            np.flatnonzero(code == c)[:n]
+            for c, n in ((7, 2), (6, 2), (5, 2), (3, 2), (4, 1), (2, 1), (1, 1), (0, 1))
+        ]
+    )
 
 
 def episode(cell: Drawn, data: Any, number: int) -> Canvas:
@@ -63,7 +70,10 @@ def episode(cell: Drawn, data: Any, number: int) -> Canvas:
     top, middle, bottom = figure.subplots(3, 1, height_ratios=[1.0, 0.9, 0.3 * (3 + len(rows))])
     half, (h, w) = len(support) // 2, pixels.shape[1:3]
     gap = np.full((h, w, 3), 255, np.uint8)
-    top.imshow(np.concatenate([strip(support[:half]), gap, strip(support[half:])], axis=1), interpolation="nearest")
+    top.imshow(
+        np.concatenate([strip(support[:half]), gap, strip(support[half:])], axis=1),
+        interpolation="nearest",
+    )
     top.set_title(f"shown: positives are {', '.join(words)}  |  negatives: none of these")
     middle.imshow(strip(query[order]), interpolation="nearest")
     middle.set_title("asked")
@@ -73,10 +83,25 @@ def episode(cell: Drawn, data: Any, number: int) -> Canvas:
             if y < 3:
                 bottom.plot(x, y, "o", ms=4.5, mfc=INK if value else "none", mec=MUTED, mew=0.7)
             else:
-                bottom.add_patch(Rectangle(
-                    (x - 0.45, y - 0.42), 0.9, 0.84, fc=METHOD, ec=MUTED, lw=0.3, alpha=0.06 + 0.94 * float(value)))  # fmt: skip
+                bottom.add_patch(
+                    Rectangle(
+                        (x - 0.45, y - 0.42),
+                        0.9,
+                        0.84,
+                        fc=METHOD,
+                        ec=MUTED,
+                        lw=0.3,
+                        alpha=0.06 + 0.94 * float(value),
+                    )
+                )
     labels = [*words, *(f"classifier {i + 1}" for i in range(len(rows)))]
-    bottom.set(yticks=range(len(labels)), yticklabels=labels, xticks=[], xlim=(-0.5, len(order) - 0.5), ylim=(len(labels) - 0.4, -0.6))  # fmt: skip
+    bottom.set(
+        yticks=range(len(labels)),
+        yticklabels=labels,
+        xticks=[],
+        xlim=(-0.5, len(order) - 0.5),
+        ylim=(len(labels) - 0.4, -0.6),
+    )
     for axes in (top, middle):
         axes.set(xticks=[], yticks=[])
     for axes in (top, middle, bottom):
@@ -92,17 +117,43 @@ def scatter(cells: Sequence[Drawn]) -> Canvas:
     axes = figure.add_subplot()
     for name, accuracy, coverage in PAPER:
         axes.plot(accuracy, coverage, "x", color=MUTED, ms=6, mew=1.3)
-        axes.annotate(name, (accuracy, coverage), (5, -9), textcoords="offset points", color=MUTED, fontsize=7.5)
+        axes.annotate(
+            name,
+            (accuracy, coverage),
+            (5, -9),
+            textcoords="offset points",
+            color=MUTED,
+            fontsize=7.5,
+        )
     methods = list(dict.fromkeys(cell.method for cell in cells))
     shades = [c for c in (METHOD, POINT, *OTHERS)]
     for i, method in enumerate(methods):
-        found = [{f.metric: f.value for f in cell.figures} for cell in cells if cell.method == method]
+        found = [
+            {f.metric: f.value for f in cell.figures} for cell in cells if cell.method == method
+        ]
         colour = INK if method == KNOWN else shades[i % len(shades)]
-        axes.plot([f["accuracy"] for f in found], [f["coverage"] for f in found], "o", color=colour, ms=7,
-                  mec="white", mew=0.8)  # fmt: skip
-        axes.annotate(method, (found[0]["accuracy"], found[0]["coverage"]), (6, 4), textcoords="offset points",
-                      color=colour, fontsize=9)  # fmt: skip
-    axes.set(xlabel="accuracy of the covered concepts, %", ylabel="coverage, of 3 concepts", ylim=(0.9, 3.1))
+        axes.plot(
+            [f["accuracy"] for f in found],
+            [f["coverage"] for f in found],
+            "o",
+            color=colour,
+            ms=7,
+            mec="white",
+            mew=0.8,
+        )
+        axes.annotate(
+            method,
+            (found[0]["accuracy"], found[0]["coverage"]),
+            (6, 4),
+            textcoords="offset points",
+            color=colour,
+            fontsize=9,
+        )
+    axes.set(
+        xlabel="accuracy of the covered concepts, %",
+        ylabel="coverage, of 3 concepts",
+        ylim=(0.9, 3.1),
+    )
     axes.margins(x=0.12)
     return figure
 
@@ -111,20 +162,28 @@ def draw(cells: Sequence[Drawn], options: dict, data: Any) -> list[Picture]:
     """An episode as each method sees it, and coverage against accuracy."""
     pictures, seen = [], set()
     with matplotlib.rc_context(STYLE):
-        pictures.append(Picture(
-            "Several concepts, each of them right",
-            "Coverage: how many of the three concepts at least one of ten sampled classifiers means. Crosses: the paper's "
-            "table 1 on CelebA, recalled, other images. One function covers one concept, however accurate.",
-            to_svg(scatter(cells), "attributes-scatter", "Coverage against accuracy"),
-        ))  # fmt: skip
+        pictures.append(
+            Picture(
+                "Several concepts, each of them right",
+                "Coverage: how many of the three concepts at least one of ten sampled classifiers means. Crosses: the paper's "
+                "table 1 on CelebA, recalled, other images. One function covers one concept, however accurate.",
+                to_svg(scatter(cells), "attributes-scatter", "Coverage against accuracy"),
+            )
+        )
         for cell in cells:
             if cell.method in seen:
                 continue
             seen.add(cell.method)
-            pictures.append(Picture(
-                f"One episode: {cell.method}",
-                "Dots: which of the three attributes an image has. Squares: sampled classifiers, the darker the surer of "
-                "'positive'. A classifier that means a pair is dark below every image with both dots of the pair.",
-                to_svg(episode(cell, data, 0), f"attributes-{len(seen)}", f"Sampled classifiers of {cell.method}"),
-            ))  # fmt: skip
+            pictures.append(
+                Picture(
+                    f"One episode: {cell.method}",
+                    "Dots: which of the three attributes an image has. Squares: sampled classifiers, the darker the surer of "
+                    "'positive'. A classifier that means a pair is dark below every image with both dots of the pair.",
+                    to_svg(
+                        episode(cell, data, 0),
+                        f"attributes-{len(seen)}",
+                        f"Sampled classifiers of {cell.method}",
+                    ),
+                )
+            )
     return pictures

@@ -40,10 +40,12 @@ AT_ONCE = 25  # runs that advance together
 
 
 def remember(rows: Data, memory: int, *, key) -> Data:
-    """At most `memory` rows, the arms in equal shares as far as they have been played, random within an arm.
+    """At most `memory` rows, the arms in equal shares as far as they have been played, random
+    within an arm.
 
-    What is kept is like the support in training, where arms are uniform, and the rare rows of an arm are not lost
-    among those of the favourite. Which rows are kept depends on arms alone, not on rewards.
+    What is kept is like the support in training, where arms are uniform, and the rare rows of an
+    arm are not lost among those of the favourite. Which rows are kept depends on arms alone, not on
+    rewards.
     """
     played = jnp.where(rows.mask[:, None], rows.x[:, 2:], 0.0)
     often = (played * played.sum(0)).sum(1)  # how often the arm of this row has been played
@@ -62,13 +64,16 @@ def choose(posterior, context, *, key) -> jax.Array:
 
 
 @eqx.filter_jit
-def play(learner: AbstractLearner | None, deltas, keys, options: tuple[int, int, int, int], noise: float):
-    """One run a radius and key: which arm was taken and the expected regret of it, `(runs, steps)` each, and that of
-    a uniformly drawn arm at the same contexts.
+def play(
+    learner: AbstractLearner | None, deltas, keys, options: tuple[int, int, int, int], noise: float
+):
+    """One run a radius and key: which arm was taken and the expected regret of it, `(runs, steps)`
+    each, and that of a uniformly drawn arm at the same contexts.
 
     Args:
         learner: `None` takes arms uniformly.
-        options: steps; steps between two posteriors; functions drawn from each, used in turn; rows kept.
+        options: steps; steps between two posteriors; functions drawn from each, used in turn; rows
+            kept.
     """
     steps, refresh, draws, memory = options
     wheel = Wheel(noise=noise)
@@ -85,18 +90,30 @@ def play(learner: AbstractLearner | None, deltas, keys, options: tuple[int, int,
         def stretch(rows, now):
             start, key = now
             keep_key, post_key, draw_key = jr.split(key, 3)
-            cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, refresh)
+
+            def cut(a):
+                return jax.lax.dynamic_slice_in_dim(a, start, refresh)
+
             if learner is None:
                 arm = jr.randint(draw_key, (refresh,), 0, ARMS)
             else:
                 posterior = learner.posterior(remember(rows, memory, key=keep_key), key=post_key)
                 groups = cut(context).reshape(refresh // draws, draws, 2).swapaxes(0, 1)
-                each = lambda c, k: choose(posterior, c, key=k)
+
+                def each(c, k):
+                    return choose(posterior, c, key=k)
+
                 arm = jax.vmap(each)(groups, jr.split(draw_key, draws)).swapaxes(0, 1).ravel()
             at = jnp.arange(refresh)
-            put = lambda a, new: jax.lax.dynamic_update_slice_in_dim(a, new, start, 0)
-            rows = Data(put(rows.x, cut(x)[at, arm]), put(rows.y, cut(outcome)[at, arm][:, None]),
-                        jnp.arange(steps) < start + refresh)  # fmt: skip
+
+            def put(a, new):
+                return jax.lax.dynamic_update_slice_in_dim(a, new, start, 0)
+
+            rows = Data(
+                put(rows.x, cut(x)[at, arm]),
+                put(rows.y, cut(outcome)[at, arm][:, None]),
+                jnp.arange(steps) < start + refresh,
+            )
             return rows, (arm, cut(gap)[at, arm])
 
         empty = Data(jnp.zeros((steps, 2 + ARMS)), jnp.zeros((steps, 1)), jnp.zeros(steps, bool))
@@ -114,16 +131,24 @@ def setting(delta: float) -> str:
 
 def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcome:
     """Train a method on wheels of any radius and let it play wheels of five."""
-    of = lambda name: options[name].get(method, options[name][""])
+
+    def of(name):
+        return options[name].get(method, options[name][""])
+
     memory, learner, facts = of("memory"), None, {}
     source = Wheel(support=memory)
-    told = lambda share, what: tell(0.7 * share, what)
+
+    def told(share, what):
+        return tell(0.7 * share, what)
+
     if method == "thompson":
         learner = Known(source)
     elif method != "uniform":
         hyper = dict(HYPER.get(method, {}))
         spec = Spec(2 + ARMS, Gaussian(1))
-        learner, facts = trained(method, spec, source, seed, of("steps"), told, batch=options["batch"], hyper=hyper)
+        learner, facts = trained(
+            method, spec, source, seed, of("steps"), told, batch=options["batch"], hyper=hyper
+        )
     tell(0.7, "playing")
     begin, repeats = time.perf_counter(), options["repeats"]
     deltas = jnp.repeat(jnp.asarray(DELTAS), repeats)
@@ -154,7 +179,10 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
     }
     ratio = 100 * np.cumsum(regret, 1) / np.maximum(np.cumsum(uniform, 1), 1e-12)
     curve = ratio.reshape(shape).mean(1)[:, BLOCK - 1 :: BLOCK]
-    drawing = {"curve": curve, "arms": np.stack([(arm.reshape(shape) == a).mean((1, 2)) for a in range(ARMS)])}
+    drawing = {
+        "curve": curve,
+        "arms": np.stack([(arm.reshape(shape) == a).mean((1, 2)) for a in range(ARMS)]),
+    }
     return Outcome(figures, predictions, drawing, note=cut_short(facts), facts=facts)
 
 
@@ -164,7 +192,10 @@ def draw(cells: Sequence[Drawn], options: dict, data: None) -> list[Picture]:
     for cell in cells:
         curves.setdefault(cell.method, []).append(cell.drawing["curve"])
     step = BLOCK * (1 + np.arange(options["horizon"] // BLOCK))
-    styles = {"uniform": dict(color=MUTED, lw=1, ls=(0, (4, 3))), "thompson": dict(color=MUTED, lw=1.6)}
+    styles = {
+        "uniform": dict(color=MUTED, lw=1, ls=(0, (4, 3))),
+        "thompson": dict(color=MUTED, lw=1.6),
+    }
     names = {"thompson": "exact posterior", "uniform": "uniform"}
     with matplotlib.rc_context(STYLE):
         figure = Canvas(figsize=(11.0, 3.2), layout="constrained")
@@ -177,7 +208,9 @@ def draw(cells: Sequence[Drawn], options: dict, data: None) -> list[Picture]:
             axes.yaxis.set_major_formatter(ScalarFormatter())
             axes.yaxis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("cumulative regret, % of uniform")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(curves))
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(curves)
+        )
         svg = to_svg(figure, "bandit-curves", "Cumulative regret against steps at five radii")
     caption = (
         "Regret so far as a percentage of that of uniform arms at the same contexts, mean over runs, logarithmic "
@@ -192,7 +225,11 @@ def sentence(cells: Sequence[Drawn]) -> str:
     found: dict[str, list[float]] = {}
     for cell in cells:
         if cell.method not in ("uniform", "thompson"):
-            value = [f.value for f in cell.figures if f.metric == "cumulative" and f.setting == setting(0.95)]
+            value = [
+                f.value
+                for f in cell.figures
+                if f.metric == "cumulative" and f.setting == setting(0.95)
+            ]
             found.setdefault(cell.method, []).extend(value)
     if not found:
         return ""
@@ -205,20 +242,33 @@ def _anchors() -> tuple[Anchor, ...]:
     recalled = "recalled, not checked against the paper; 50 permutations of one data set, upper confidence bounds"
     rows = [
         ("ABML (Ravi & Beatson 2019)", dict(zip(DELTAS, (1.36, 1.59, 3.51, 7.21, 35.04))), ravi),
-        ("MAML, greedy (Ravi & Beatson 2019)", dict(zip(DELTAS, (1.79, 2.10, 6.08, 16.80, 55.53))), ravi),
+        (
+            "MAML, greedy (Ravi & Beatson 2019)",
+            dict(zip(DELTAS, (1.79, 2.10, 6.08, 16.80, 55.53))),
+            ravi,
+        ),
         ("TNP-D (Nguyen & Grover 2022)", dict(zip(DELTAS[1:], (1.18, 1.70, 2.55, 3.57))), recalled),
-        ("NP (in Nguyen & Grover 2022)", dict(zip(DELTAS[1:], (1.56, 2.96, 4.24, 18.00))), recalled),
+        (
+            "NP (in Nguyen & Grover 2022)",
+            dict(zip(DELTAS[1:], (1.56, 2.96, 4.24, 18.00))),
+            recalled,
+        ),
     ]
     anchors = [
-        Anchor(name, setting(d), "cumulative", v, source) for name, each, source in rows for d, v in each.items()
+        Anchor(name, setting(d), "cumulative", v, source)
+        for name, each, source in rows
+        for d, v in each.items()
     ]
     for d in DELTAS:  # arm 0 loses 50 - 1.2 outside and nothing inside
         value = 100 * (1 - d**2) * (50.0 - SURE) / uniform_regret(d)
-        anchors.append(Anchor("always the sure arm", setting(d), "cumulative", round(value, 1), "closed form"))
+        anchors.append(
+            Anchor("always the sure arm", setting(d), "cumulative", round(value, 1), "closed form")
+        )
     return tuple(anchors)
 
 
-# Attention among hundreds of rows costs more than it brings; one inner step leaves MAML where it started.
+# Attention among hundreds of rows costs more than it brings; one inner step leaves MAML where it
+# started.
 HYPER: dict[str, dict] = {
     "np": {"encoder": "deep set", "samples": 8},
     "maml": {"steps": 5},  # of its fixed rate: a learned one grows until training diverges
@@ -266,12 +316,24 @@ PROTOCOL = Protocol(
     able=able("numbers", but=("nuts", "bnn", "ensemble", "stack")),
     budgets={
         "quick": {
-            "steps": {"": 1000, "abml": 700, "np": 5000}, "batch": 16, "horizon": 2000, "repeats": 10, "refresh": 40, "late": 500,
-            "draws": {"": 4, "np": 40}, "memory": {"": 128, "np": 256, "thompson": 2000},
+            "steps": {"": 1000, "abml": 700, "np": 5000},
+            "batch": 16,
+            "horizon": 2000,
+            "repeats": 10,
+            "refresh": 40,
+            "late": 500,
+            "draws": {"": 4, "np": 40},
+            "memory": {"": 128, "np": 256, "thompson": 2000},
         },
         "full": {
-            "steps": {"": 20000}, "batch": 64, "horizon": 2000, "repeats": 50, "refresh": 20, "late": 500,
-            "draws": {"": 4, "np": 20}, "memory": {"": 512, "thompson": 2000},
+            "steps": {"": 20000},
+            "batch": 64,
+            "horizon": 2000,
+            "repeats": 50,
+            "refresh": 20,
+            "late": 500,
+            "draws": {"": 4, "np": 20},
+            "memory": {"": 512, "thompson": 2000},
         },
     },
     without={
@@ -283,4 +345,4 @@ PROTOCOL = Protocol(
     references=("uniform", "thompson"),
     anchors=_anchors(),
     sentence=sentence,
-)  # fmt: skip
+)

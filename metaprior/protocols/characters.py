@@ -23,12 +23,14 @@ FEATURES = 48
 def read(path: Path) -> dict[str, np.ndarray]:
     """Characters as `(classes, drawers, FEATURES)` arrays: `train`, `validation` and `test`.
 
-    Images are averaged to 14 x 14 and projected on the principal components of the training characters, each scaled to
-    unit variance (with a floor, so that weak ones stay weak). Lake's split: `test` are the evaluation alphabets; of the
-    background characters every tenth is `validation`.
+    Images are averaged to 14 x 14 and projected on the principal components of the training
+    characters, each scaled to unit variance (with a floor, so that weak ones stay weak). Lake's
+    split: `test` are the evaluation alphabets; of the background characters every tenth is
+    `validation`.
 
     Args:
-        path: an npz with `images` (n, 28, 28) bytes, `alphabet`, `character` and `evaluation`, each of n.
+        path: an npz with `images` (n, 28, 28) bytes, `alphabet`, `character` and `evaluation`, each
+            of n.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -36,10 +38,18 @@ def read(path: Path) -> dict[str, np.ndarray]:
                 file[k] for k in ("images", "alphabet", "character", "evaluation")
             )
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: is not an npz with images, alphabet, character and evaluation ({error}).") from None
+        raise InputError(
+            f"{path}: is not an npz with images, alphabet, character and evaluation ({error})."
+        ) from None
     n = len(images)
-    if images.ndim != 3 or images.shape[1:] != (28, 28) or not len(alphabet) == len(character) == len(evaluation) == n:
-        raise InputError(f"{path}: images must be (n, 28, 28) and the other arrays (n,); images is {images.shape}.")
+    if (
+        images.ndim != 3
+        or images.shape[1:] != (28, 28)
+        or not len(alphabet) == len(character) == len(evaluation) == n
+    ):
+        raise InputError(
+            f"{path}: images must be (n, 28, 28) and the other arrays (n,); images is {images.shape}."
+        )
     name = alphabet.astype(int) * 10_000 + character
     _, first, count = np.unique(name, return_index=True, return_counts=True)
     few = int(count.min())
@@ -62,12 +72,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
     basis = vector / np.sqrt(value + 0.1 * value[0])
     features = ((pooled - centre) @ basis).astype(np.float32)
     return {
-        k: features[rows[i]] for k, i in (("train", train), ("validation", validation), ("test", np.flatnonzero(held)))
+        k: features[rows[i]]
+        for k, i in (("train", train), ("validation", validation), ("test", np.flatnonzero(held)))
     }
 
 
 class Drawings(eqx.Module):
-    """Classes from arrays `(classes, drawers, d)`: a draw takes different classes, and different drawings of each."""
+    """Classes from arrays `(classes, drawers, d)`: a draw takes different classes, and different
+    drawings of each.
+    """
 
     x: Float[Array, "c k d"]
 
@@ -91,16 +104,22 @@ class Blobs(eqx.Module):
 
 
 class BlobPosterior(AbstractPosterior):
-    """p(class | x, support) of `Blobs`: each class's centre is normal given its rows, classes are equally likely."""
+    """p(class | x, support) of `Blobs`: each class's centre is normal given its rows, classes are
+    equally likely.
+    """
 
     support: Data
     way: int = eqx.field(static=True)
     spread: float = eqx.field(static=True)
 
     def predict(self, x, *, key, samples):
-        member = jax.nn.one_hot(self.support.y[:, 0].astype(int), self.way, axis=0) * self.support.mask
+        member = (
+            jax.nn.one_hot(self.support.y[:, 0].astype(int), self.way, axis=0) * self.support.mask
+        )
         variance = 1 / (self.spread**-2 + member.sum(1))
-        centre = variance[:, None] * (member @ jnp.where(self.support.mask[:, None], self.support.x, 0.0))
+        centre = variance[:, None] * (
+            member @ jnp.where(self.support.mask[:, None], self.support.x, 0.0)
+        )
         square = ((x[:, None] - centre) ** 2).sum(-1) / (1 + variance)
         logits = -0.5 * square - 0.5 * x.shape[1] * jnp.log1p(variance)
         return Mixture((Part(Categorical(self.way), logits[None], jnp.zeros(1, x.dtype)),))
@@ -123,7 +142,9 @@ class BlobLearner(AbstractLearner):
 
 
 class FewShot(eqx.Module):
-    """`way` classes with `shot` support and `query` query rows each; `outside` gives query rows of other classes."""
+    """`way` classes with `shot` support and `query` query rows each; `outside` gives query rows of
+    other classes.
+    """
 
     domain: Any
     way: int = eqx.field(static=True)
@@ -132,7 +153,10 @@ class FewShot(eqx.Module):
 
     def _split(self, x) -> Task:
         y = jnp.broadcast_to(jnp.arange(len(x), dtype=x.dtype)[:, None, None], (*x.shape[:2], 1))
-        rows = lambda a, b: Data.of(x[:, a:b].reshape(-1, x.shape[-1]), y[:, a:b].reshape(-1, 1))
+
+        def rows(a, b):
+            return Data.of(x[:, a:b].reshape(-1, x.shape[-1]), y[:, a:b].reshape(-1, 1))
+
         return Task(rows(0, self.shot), rows(self.shot, x.shape[1]))
 
     def __call__(self, key) -> Task:
@@ -145,7 +169,8 @@ class FewShot(eqx.Module):
 
 
 class Pooled(eqx.Module):
-    """`way` classes in random order: the first `support` rows shown (`fewest` of them or more), `query` judged.
+    """`way` classes in random order: the first `support` rows shown (`fewest` of them or more),
+    `query` judged.
 
     Rows are drawn without regard to class, so that some classes may not be shown at all.
     """

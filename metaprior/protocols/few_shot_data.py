@@ -1,4 +1,6 @@
-"""What `few-shot-images` reads: Omniglot with Lake's one-shot runs, or a user's own folders of classes."""
+"""What `few-shot-images` reads: Omniglot with Lake's one-shot runs, or a user's own folders of
+classes.
+"""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -46,7 +48,8 @@ class Pictures:
     Args:
         name: in the report.
         images: all of them.
-        parts: indices of classes: `train`, `val`, `test`, and with runs the backgrounds `original`, `small1`, `small2`.
+        parts: indices of classes: `train`, `val`, `test`, and with runs the backgrounds `original`,
+            `small1`, `small2`.
         settings: `(way, shot)` of the episodes.
         rotations: whether turned classes are further classes, as is usual for Omniglot.
         runs: Lake's, or `None`.
@@ -90,7 +93,11 @@ def _places(path: Path) -> tuple[Path, list[Path]]:
 def reads(path: Path) -> list[Path]:
     """What `load` reads."""
     folder, places = _places(path)
-    return [*places, *(folder / n for n in (SPLIT, RUNS) if (folder / n).is_file())] if places else [path]
+    return (
+        [*places, *(folder / n for n in (SPLIT, RUNS) if (folder / n).is_file())]
+        if places
+        else [path]
+    )
 
 
 def _joined(halves: list[Images]) -> Images:
@@ -115,13 +122,21 @@ def _omniglot(folder: Path, images: Images) -> Pictures:
         parts = _split(folder / SPLIT, names)
     else:
         parts = {"train": background, "test": np.setdiff1d(np.arange(len(names)), background)}
-        parts |= {"val": parts["train"][::10], "train": np.setdiff1d(parts["train"], parts["train"][::10])}
-        remarks.append(f"without {SPLIT}: trained on the background alphabets, judged on the evaluation alphabets")
+        parts |= {
+            "val": parts["train"][::10],
+            "train": np.setdiff1d(parts["train"], parts["train"][::10]),
+        }
+        remarks.append(
+            f"without {SPLIT}: trained on the background alphabets, judged on the evaluation alphabets"
+        )
     runs = None
     if (folder / RUNS).is_file():
         runs = read_runs(folder / RUNS)
         alphabet = [PurePosixPath(g).name for g in images.group]
-        held = {k: np.array([i for i in background if alphabet[i] in v], int) for k, v in MINIMAL.items()}
+        held = {
+            k: np.array([i for i in background if alphabet[i] in v], int)
+            for k, v in MINIMAL.items()
+        }
         parts |= {"original": background} | {k: v for k, v in held.items() if len(v) >= 20}
     else:
         remarks.append(f"without {RUNS}: Lake's one-shot runs are left out")
@@ -158,21 +173,32 @@ def read_runs(path: Path, size: int = 28) -> Runs:
         root = PurePosixPath(name).parent.parent
         pairs = [line.split() for line in tree.text(name).splitlines() if line.strip()]
         if any(len(pair) != 2 for pair in pairs):
-            raise InputError(f"{tree.where(name)}: a line has the test image and the training image of its class.")
+            raise InputError(
+                f"{tree.where(name)}: a line has the test image and the training image of its class."
+            )
         classes = sorted({pair[1] for pair in pairs})
         for side, files in (("support", classes), ("query", [pair[0] for pair in pairs])):
             images = [tree.pixels(str(root / file)) for file in files]
             if any(image.ndim != 2 or image.shape != images[0].shape for image in images):
-                raise InputError(f"{tree.where(name)}: the {side} drawings are not grey images of one size.")
+                raise InputError(
+                    f"{tree.where(name)}: the {side} drawings are not grey images of one size."
+                )
             sides[side].append(255 - np.stack(images))
         answers.append([classes.index(pair[1]) for pair in pairs])
     full = {k: np.stack(v) for k, v in sides.items()}
     small = {k: np.stack([[resize(i, size) for i in run] for run in v]) for k, v in full.items()}
-    return Runs(small["support"], small["query"], np.array(answers), (full["support"] > 127, full["query"] > 127))
+    return Runs(
+        small["support"],
+        small["query"],
+        np.array(answers),
+        (full["support"] > 127, full["query"] > 127),
+    )
 
 
 def _own(path: Path) -> Pictures:
-    """Class folders: splits as the data say, else 60 % of the classes for training, 20 % each for validation and test."""
+    """Class folders: splits as the data say, else 60 % of the classes for training, 20 % each for
+    validation and test.
+    """
     images = merged(read_classes(path, _size(path)))
     h, w = images.pixels.shape[1:3]
     side = max(16, min(84, h, w))
@@ -193,12 +219,18 @@ def _own(path: Path) -> Pictures:
         parts = said
         outside = len(rich) - sum(map(len, said.values()))
         if outside:
-            remarks.append(f"{outside} class{'es' * (outside > 1)} outside of train, val and test left out")
+            remarks.append(
+                f"{outside} class{'es' * (outside > 1)} outside of train, val and test left out"
+            )
     else:
         order = np.random.default_rng(0).permutation(rich)
         tests = max(2, round(0.2 * len(order)))
         vals = round(0.2 * len(order)) if len(order) >= 25 else 0
-        parts = {"test": order[:tests], "val": order[tests : tests + vals], "train": order[tests + vals :]}
+        parts = {
+            "test": order[:tests],
+            "val": order[tests : tests + vals],
+            "train": order[tests + vals :],
+        }
         parts = {k: np.sort(v) for k, v in parts.items()}
         remarks.append(
             f"no split given: {len(parts['train'])} classes train, {vals} choose the step, {tests} are judged on"
@@ -216,18 +248,26 @@ def _own(path: Path) -> Pictures:
             settings.append((min(able), 1))
     if not settings and given:
         short = [k for k, v in parts.items() if len(v) < 2]
-        raise InputError(f"{path}: {' and '.join(short)}: fewer than 2 classes with {1 + QUERY} images or more; each of train, val and test needs 2.")  # fmt: skip
+        raise InputError(
+            f"{path}: {' and '.join(short)}: fewer than 2 classes with {1 + QUERY} images or more; each of train, val and test needs 2."
+        )
     if not settings:
-        raise InputError(f"{path}: {len(rich)} of {len(count)} classes have {1 + QUERY} images or more; too few to train on some and judge on others (at least 4 are needed).")  # fmt: skip
+        raise InputError(
+            f"{path}: {len(rich)} of {len(count)} classes have {1 + QUERY} images or more; too few to train on some and judge on others (at least 4 are needed)."
+        )
     return Pictures(path.name, images, parts, tuple(settings), False, None, tuple(remarks))
 
 
 def merged(images: Images) -> Images:
-    """Classes of one name in several of train, val and test are one class, or one concept would be judged as two.
+    """Classes of one name in several of train, val and test are one class, or one concept would be
+    judged as two.
 
-    Where test shares names, or there is none, the split is not one of classes and is forgotten; else those train.
+    Where test shares names, or there is none, the split is not one of classes and is forgotten;
+    else those train.
     """
-    plain = [without_split(name) if part else name for name, part in zip(images.names, images.split)]
+    plain = [
+        without_split(name) if part else name for name, part in zip(images.names, images.split)
+    ]
     parts: dict[str, set[str]] = {}
     for name, part in zip(plain, images.split):
         parts.setdefault(name, set()).add(part)
@@ -240,13 +280,23 @@ def merged(images: Images) -> Images:
     index = {name: i for i, name in enumerate(found)}
     label = np.array([index[name] for name in plain], images.label.dtype)[images.label]
     split = tuple(
-        "" if mixed else "train" if len(parts[name]) > 1 else images.split[i] for name, i in zip(found, first)
+        "" if mixed else "train" if len(parts[name]) > 1 else images.split[i]
+        for name, i in zip(found, first)
     )
     count = "1 class is" if len(shared) == 1 else f"{len(shared)} classes are"
-    remark = f"{count} in more than one of train, val and test: images of one name were put together"
+    remark = (
+        f"{count} in more than one of train, val and test: images of one name were put together"
+    )
     remark += ", and classes split anew" if mixed else ", for training"
     group = tuple(images.group[i] for i in first)
-    return replace(images, label=label, names=tuple(found), group=group, split=split, remarks=(*images.remarks, remark))
+    return replace(
+        images,
+        label=label,
+        names=tuple(found),
+        group=group,
+        split=split,
+        remarks=(*images.remarks, remark),
+    )
 
 
 def _size(path: Path) -> int | None:

@@ -1,4 +1,6 @@
-"""Classes from one or a few images: Omniglot's episodes, Lake's one-shot runs, or a user's own folders."""
+"""Classes from one or a few images: Omniglot's episodes, Lake's one-shot runs, or a user's own
+folders.
+"""
 
 import functools
 from dataclasses import replace
@@ -10,9 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from metaprior import calibration
-from metaprior.baselines.hausdorff import distances
-from metaprior.fit import fit
+from metaprior.evaluation import calibration
 from metaprior.heads import Categorical
 from metaprior.images.tree import resize
 from metaprior.method import Spec
@@ -23,19 +23,37 @@ from metaprior.protocols.few_shot_data import MINIMAL, Pictures, Runs, load, rea
 from metaprior.protocols.few_shot_pictures import GUESSING, draw, sentence
 from metaprior.protocols.protocol import Anchor, Figure, Metric, Outcome, Protocol, able
 from metaprior.sources.episodes import Episodes
+from metaprior.tables.baselines.hausdorff import distances
 from metaprior.task import Data, Task
+from metaprior.training import fit
 
 HAUSDORFF = "hausdorff"
 TEST_KEY, VALIDATION_KEY = 90210, 555  # tasks that are judged on, and those that choose the step
 CHUNK = 20  # tasks in one call
-BLACK = ("recurrent", "snail", "cnp", "acnp", "np", "anp", "flow_np")  # see images through `Embedded`
+BLACK = (
+    "recurrent",
+    "snail",
+    "cnp",
+    "acnp",
+    "np",
+    "anp",
+    "flow_np",
+)  # see images through `Embedded`
 TUNED: dict[str, dict[str, Any]] = {
     "protonet": {"embedding": 64, "pseudo_count": 0.0},
     "matching": {"embedding": 64, "pseudo_count": 0.0},
     "versa": {"features": 64, "samples": 10},
 }
 # Steps of a method relative to those of the budget: a step with an inner loop costs more.
-SHARE = {"maml": 0.4, "emaml": 0.1, "llama": 0.2, "abml": 0.1, "vampire": 0.1, "bmaml": 0.1, "platipus": 0.1}
+SHARE = {
+    "maml": 0.4,
+    "emaml": 0.1,
+    "llama": 0.2,
+    "abml": 0.1,
+    "vampire": 0.1,
+    "bmaml": 0.1,
+    "platipus": 0.1,
+}
 
 
 def title(way: int, shot: int) -> str:
@@ -44,9 +62,19 @@ def title(way: int, shot: int) -> str:
 
 
 @eqx.filter_jit
-def fresh(key: Any, method: str, size: int, channels: int, way: int, filters: tuple[int, ...], pooled: bool) -> Any:
+def fresh(
+    key: Any,
+    method: str,
+    size: int,
+    channels: int,
+    way: int,
+    filters: tuple[int, ...],
+    pooled: bool,
+) -> Any:
     """An untrained method with an image network."""
-    net = functools.partial(Conv4.init, size=size, channels=channels, filters=filters, pooled=pooled)
+    net = functools.partial(
+        Conv4.init, size=size, channels=channels, filters=filters, pooled=pooled
+    )
     spec = Spec(size * size * channels, Categorical(way), net=net)
     row = METHODS[method]
     if method in BLACK:
@@ -65,7 +93,9 @@ def sized(data: Pictures, side: int) -> Pictures:
     return replace(data, images=replace(data.images, pixels=pixels))
 
 
-def episodes(data: Pictures, part: np.ndarray, way: int, shot: int, query: int, **more: Any) -> Episodes:
+def episodes(
+    data: Pictures, part: np.ndarray, way: int, shot: int, query: int, **more: Any
+) -> Episodes:
     """Tasks of some classes; as many query images as every class of them has, at most `query`."""
     images = data.images
     label = np.where(np.isin(images.label, part), images.label, -1)
@@ -73,31 +103,68 @@ def episodes(data: Pictures, part: np.ndarray, way: int, shot: int, query: int, 
     count = np.bincount(images.label, minlength=len(images.names))[part]
     query = int(min(query, max(1, np.sort(count)[::-1][: max(way, len(part) // 2)].min() - shot)))
     source = functools.partial(
-        Episodes.of, images.pixels, label, way=way, shot=shot, query=query, group=groups[images.label]
+        Episodes.of,
+        images.pixels,
+        label,
+        way=way,
+        shot=shot,
+        query=query,
+        group=groups[images.label],
     )
     return source(rotations=data.rotations, **more)
 
 
-def train(method: str, seed: int, data: Pictures, parts, way: int, options: dict[str, Any], tell, lake: bool):
-    """One network for tasks of `way` classes and one image each, its step chosen on held-out classes."""
+def train(
+    method: str,
+    seed: int,
+    data: Pictures,
+    parts,
+    way: int,
+    options: dict[str, Any],
+    tell,
+    lake: bool,
+):
+    """One network for tasks of `way` classes and one image each, its step chosen on held-out
+    classes.
+    """
     keys = jr.split(jr.key(seed), 2)
     steps = max(20, round(options["lake_steps" if lake else "steps"] * SHARE.get(method, 1.0)))
     learn, hold = parts
     more: dict[str, Any] = {"padded": len(data.images.names)}
     if data.runs is not None:  # arrays, so that all trainings are one program
-        more |= {"affine": jnp.asarray(1.0 if lake else options["affine"]), "within": jnp.asarray(0.5 if lake else 0.0)}
+        more |= {
+            "affine": jnp.asarray(1.0 if lake else options["affine"]),
+            "within": jnp.asarray(0.5 if lake else 0.0),
+        }
     source = episodes(data, learn, way, 1, options["train_query"], **more)
     held = episodes(data, hold, min(way, len(hold) * (4 if data.rotations else 1)), 1, 2, slots=way)
     validation = draw_tasks(held, jr.key(VALIDATION_KEY), options["validation"])
     shape = data.images.pixels.shape
-    learner = fresh(keys[0], method, shape[1], shape[3], way, tuple(options["filters"]), options["pooled"])
-    progress = lambda done, of, loss: tell(done / of, f"training, loss {loss:.3f}")
+    learner = fresh(
+        keys[0], method, shape[1], shape[3], way, tuple(options["filters"]), options["pooled"]
+    )
+
+    def progress(done, of, loss):
+        return tell(done / of, f"training, loss {loss:.3f}")
+
     batch = options["batch"] * (4 if way <= 5 else 1)
     fitted = fit(
-        learner, source, key=keys[1], steps=steps, batch=batch, at_once=1, every=max(1, steps // 10),
-        validation=validation, learning_rate=options["learning_rate"], progress=progress,
-    )  # fmt: skip
-    facts = {"steps": fitted.steps, "step chosen": int(fitted.state.best_step), "seconds": round(fitted.seconds, 1)}
+        learner,
+        source,
+        key=keys[1],
+        steps=steps,
+        batch=batch,
+        at_once=1,
+        every=max(1, steps // 10),
+        validation=validation,
+        learning_rate=options["learning_rate"],
+        progress=progress,
+    )
+    facts = {
+        "steps": fitted.steps,
+        "step chosen": int(fitted.state.best_step),
+        "seconds": round(fitted.seconds, 1),
+    }
     return fitted.method, facts | {"training": fitted.outcome}
 
 
@@ -108,22 +175,31 @@ def _judge(learner, tasks: Task, key, samples: int, slots: int):
         keys = jr.split(k)
         posterior = learner.posterior(task.support, key=keys[0])
         p = posterior.predict(task.query.x, key=keys[1], samples=samples).mean()
-        shown = (jax.nn.one_hot(task.support.y[:, 0].astype(int), slots) * task.support.mask[:, None]).sum(0) > 0
+        shown = (
+            jax.nn.one_hot(task.support.y[:, 0].astype(int), slots) * task.support.mask[:, None]
+        ).sum(0) > 0
         p = jnp.where(shown, p, 0.0)
         return p / jnp.maximum(p.sum(-1, keepdims=True), 1e-30)
 
     return jax.lax.map(one, (tasks, jr.split(key, tasks.support.x.shape[0])))
 
 
-def judge(learner, tasks: Task, seed: int, samples: int, slots: int, rows: tuple[int, int]) -> np.ndarray:
+def judge(
+    learner, tasks: Task, seed: int, samples: int, slots: int, rows: tuple[int, int]
+) -> np.ndarray:
     """Probabilities of the classes that the support shows, renormalised, `(t, n, slots)`.
 
-    Support and query are padded to `rows` and tasks to multiples of `CHUNK`: one program for all settings.
+    Support and query are padded to `rows` and tasks to multiples of `CHUNK`: one program for all
+    settings.
     """
     count, n = tasks.query.mask.shape
 
     def longer(data, size):
-        more = lambda a: np.pad(a, [(0, -count % CHUNK), (0, size - a.shape[1])] + [(0, 0)] * (a.ndim - 2))
+        def more(a):
+            return np.pad(
+                a, [(0, -count % CHUNK), (0, size - a.shape[1])] + [(0, 0)] * (a.ndim - 2)
+            )
+
         return jax.tree.map(more, jax.device_get(data))
 
     tasks = Task(longer(tasks.support, rows[0]), longer(tasks.query, rows[1]))
@@ -143,14 +219,23 @@ def draw_tasks(source: Episodes, key, count: int) -> Task:
 def run_tasks(runs: Runs) -> Task:
     """Lake's runs as tasks."""
     count, way = runs.answer.shape
-    row = lambda images: jnp.asarray(images.reshape(count, way, -1), jnp.float32) / 255
-    y = lambda classes: jnp.asarray(classes, jnp.float32)[..., None]
+
+    def row(images):
+        return jnp.asarray(images.reshape(count, way, -1), jnp.float32) / 255
+
+    def y(classes):
+        return jnp.asarray(classes, jnp.float32)[..., None]
+
     mask = jnp.ones((count, way), bool)
     names = np.broadcast_to(np.arange(way), (count, way))
-    return Task(Data(row(runs.support), y(names), mask), Data(row(runs.query), y(runs.answer), mask))
+    return Task(
+        Data(row(runs.support), y(names), mask), Data(row(runs.query), y(runs.answer), mask)
+    )
 
 
-def measure(setting: str, p: np.ndarray, y: np.ndarray) -> tuple[list[Figure], dict[str, np.ndarray]]:
+def measure(
+    setting: str, p: np.ndarray, y: np.ndarray
+) -> tuple[list[Figure], dict[str, np.ndarray]]:
     """Figures and rows of one setting, from probabilities `(t, n, c)` and classes `(t, n)`."""
     t, n, c = p.shape
     true = np.take_along_axis(p, y[..., None], 2)[..., 0]
@@ -159,17 +244,34 @@ def measure(setting: str, p: np.ndarray, y: np.ndarray) -> tuple[list[Figure], d
     pooled = calibration.ece(p.reshape(-1, c), y.ravel())
     rng = np.random.default_rng(0)
     again = [rng.integers(0, t, t) for _ in range(100)]
-    spread = np.std([calibration.ece(p[i].reshape(-1, c), y[i].ravel()) for i in again], ddof=1) if t > 1 else None
+    spread = (
+        np.std([calibration.ece(p[i].reshape(-1, c), y[i].ravel()) for i in again], ddof=1)
+        if t > 1
+        else None
+    )
     figures = [
-        Figure.of(setting, "accuracy", hit.mean(1)), Figure.of(setting, "nll", nll.mean(1)),
+        Figure.of(setting, "accuracy", hit.mean(1)),
+        Figure.of(setting, "nll", nll.mean(1)),
         Figure(setting, "ece", pooled, None if spread is None else float(spread), t),
-        Figure(setting, "ece_calibrated", *calibration.if_calibrated(calibration.ece, p.reshape(-1, c)), t),
-    ]  # fmt: skip
-    row = lambda v: np.broadcast_to(v, (t, n)).ravel()
+        Figure(
+            setting,
+            "ece_calibrated",
+            *calibration.if_calibrated(calibration.ece, p.reshape(-1, c)),
+            t,
+        ),
+    ]
+
+    def row(v):
+        return np.broadcast_to(v, (t, n)).ravel()
+
     columns = {
-        "setting": np.full(t * n, setting), "task": row(np.arange(t)[:, None]), "row": row(np.arange(n)), "y": y.ravel(),
-        "predicted": p.argmax(-1).ravel(), "nll": nll.ravel(),
-    }  # fmt: skip
+        "setting": np.full(t * n, setting),
+        "task": row(np.arange(t)[:, None]),
+        "row": row(np.arange(n)),
+        "y": y.ravel(),
+        "predicted": p.argmax(-1).ravel(),
+        "nll": nll.ravel(),
+    }
     return figures, columns | {f"p_{k}": p[..., k].ravel().astype(np.float32) for k in range(c)}
 
 
@@ -183,10 +285,16 @@ def guess(options: dict[str, Any], data: Pictures) -> Outcome:
     figures = []
     for way, shot in data.settings:
         setting = f"{data.name}, {title(way, shot)}"
-        figures += [Figure(setting, "accuracy", 1 / way), Figure(setting, "nll", float(np.log(way)))]
+        figures += [
+            Figure(setting, "accuracy", 1 / way),
+            Figure(setting, "nll", float(np.log(way))),
+        ]
     if data.runs is not None:
         for name in (b for b in options["backgrounds"] if b in data.parts):
-            figures += [Figure(f"20 runs, {name}", "error", 0.95), Figure(f"20 runs, {name}", "nll", float(np.log(20)))]
+            figures += [
+                Figure(f"20 runs, {name}", "error", 0.95),
+                Figure(f"20 runs, {name}", "nll", float(np.log(20))),
+            ]
     return Outcome(figures, {})
 
 
@@ -207,7 +315,10 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell) -
     share, done = 1 / (len(ways) + len(backgrounds)), 0
     most = max(w for w, _ in data.settings)
     rows = (max(w * k for w, k in data.settings), max(20, options["query"] * most))
-    part = lambda x, what: tell((done + x) * share, what)
+
+    def part(x, what):
+        return tell((done + x) * share, what)
+
     remarks = list(data.remarks)
     for at in ways:
         parts = (data.parts["train"], data.parts["val"])
@@ -236,7 +347,9 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell) -
     minimal = []
     for name in backgrounds:
         classes = data.parts[name]
-        held = classes[np.random.default_rng(seed).permutation(len(classes))[: max(6, len(classes) // 8)]]
+        held = classes[
+            np.random.default_rng(seed).permutation(len(classes))[: max(6, len(classes) // 8)]
+        ]
         parts = (np.setdiff1d(classes, held), held)
         learner, facts[name] = train(method, seed, data, parts, 20, options, part, True)
         done += 1
@@ -251,15 +364,22 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell) -
     if len(minimal) == len(MINIMAL):
         figures += runs_figures("mean of small1 and small2", np.mean(minimal, axis=0))
     columns = {k for rows in found.values() for k in rows}
-    filled = lambda rows, k: rows[k] if k in rows else np.full(len(rows["y"]), np.nan, np.float32)
-    predictions = {k: np.concatenate([filled(rows, k) for rows in found.values()]) for k in sorted(columns)}
+
+    def filled(rows, k):
+        return rows[k] if k in rows else np.full(len(rows["y"]), np.nan, np.float32)
+
+    predictions = {
+        k: np.concatenate([filled(rows, k) for rows in found.values()]) for k in sorted(columns)
+    }
     note = "; ".join(remarks)
     return Outcome(figures, predictions, drawing, note, facts)
 
 
 def compact(p: np.ndarray, y: np.ndarray, names: np.ndarray):
     """Classes 0 … way - 1 in the order of the support, where labels were some of more slots."""
-    order = np.stack([row[np.sort(np.unique(row, return_index=True)[1])] for row in names])  # (t, way)
+    order = np.stack(
+        [row[np.sort(np.unique(row, return_index=True)[1])] for row in names]
+    )  # (t, way)
     p = np.take_along_axis(p, order[:, None, :], axis=2)
     return p, (y[..., None] == order[:, None, :]).argmax(-1), order
 
@@ -275,7 +395,10 @@ def example(tasks: Task, p, y, names, data: Pictures) -> dict[str, np.ndarray]:
     t = int(np.argmin(p.max(-1).mean(1)))  # of the tasks the hardest
     shape = data.images.pixels.shape[1:]
     support = np.asarray(tasks.support.x[t]).reshape(-1, *shape)
-    first = [int(np.flatnonzero(np.asarray(tasks.support.y[t, :, 0]).astype(int) == name)[0]) for name in names[t]][:5]
+    first = [
+        int(np.flatnonzero(np.asarray(tasks.support.y[t, :, 0]).astype(int) == name)[0])
+        for name in names[t]
+    ][:5]
     shown = np.flatnonzero(y[t] < 5)
     shown = shown[np.argsort(p[t][shown].max(-1))][:6]
     query = np.asarray(tasks.query.x[t]).reshape(-1, *shape)
@@ -299,30 +422,42 @@ def hausdorff(data: Pictures, tell) -> Outcome:
     wrong = (guess != answer).astype(float)
     rows = np.indices(answer.shape)
     columns = {
-        "setting": np.full(answer.size, "20 runs, no background"), "task": rows[0].ravel(), "row": rows[1].ravel(),
-        "y": answer.ravel(), "predicted": guess.ravel(),
-    }  # fmt: skip
-    return Outcome(runs_figures("no background", wrong), columns, {"wrong no background": wrong.mean(1)})
+        "setting": np.full(answer.size, "20 runs, no background"),
+        "task": rows[0].ravel(),
+        "row": rows[1].ravel(),
+        "y": answer.ravel(),
+        "predicted": guess.ravel(),
+    }
+    return Outcome(
+        runs_figures("no background", wrong), columns, {"wrong no background": wrong.mean(1)}
+    )
 
 
 _LAKE = "Lake, Salakhutdinov & Tenenbaum, Science 2015"
 _SNELL = "Snell et al. 2017, table 1: 60-way training, 1200 characters; here the later split of 1028, 172 and 423"
 _RUNS = {
-    ("people", "original"): 0.045, ("Bayesian program learning", "original"): 0.033,
-    ("convolutional network", "original"): 0.135, ("hierarchical deep model", "original"): 0.348,
-    ("Bayesian program learning", "small1"): 0.043, ("Bayesian program learning", "small2"): 0.040,
-    ("convolutional network", "small1"): 0.240, ("convolutional network", "small2"): 0.223,
+    ("people", "original"): 0.045,
+    ("Bayesian program learning", "original"): 0.033,
+    ("convolutional network", "original"): 0.135,
+    ("hierarchical deep model", "original"): 0.348,
+    ("Bayesian program learning", "small1"): 0.043,
+    ("Bayesian program learning", "small2"): 0.040,
+    ("convolutional network", "small1"): 0.240,
+    ("convolutional network", "small2"): 0.223,
     ("modified Hausdorff distance", "no background"): 0.388,
     ("Bayesian program learning", "mean of small1 and small2"): 0.042,
     ("convolutional network", "mean of small1 and small2"): 0.232,
-}  # fmt: skip
+}
 _ROWS = {
     "ProtoNet (Snell et al. 2017)": ((0.988, 0.997, 0.960, 0.989), _SNELL),
     "Matching Nets (Vinyals et al. 2016)": (
         (0.981, 0.989, 0.938, 0.985),
         "Vinyals et al. 2016, table 1, no fine-tuning",
     ),
-    "MAML (Finn et al. 2017)": ((0.987, 0.999, 0.958, 0.989), "recalled: Finn et al. 2017, table 1"),
+    "MAML (Finn et al. 2017)": (
+        (0.987, 0.999, 0.958, 0.989),
+        "recalled: Finn et al. 2017, table 1",
+    ),
 }
 PROTOCOL = Protocol(
     name="few-shot-images",
@@ -334,10 +469,10 @@ PROTOCOL = Protocol(
         "for your own folders of images, one folder a class."
     ),
     papers=(
-        "Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, \"Matching Networks for One Shot Learning\", NeurIPS 2016",
-        "Snell, Swersky & Zemel, \"Prototypical Networks for Few-shot Learning\", NeurIPS 2017",
-        "Lake, Salakhutdinov & Tenenbaum, \"Human-Level Concept Learning through Probabilistic Program Induction\", Science 2015",
-        "Lake, Salakhutdinov & Tenenbaum, \"The Omniglot Challenge: a 3-Year Progress Report\", 2019",
+        'Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot Learning", NeurIPS 2016',
+        'Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017',
+        'Lake, Salakhutdinov & Tenenbaum, "Human-Level Concept Learning through Probabilistic Program Induction", Science 2015',
+        'Lake, Salakhutdinov & Tenenbaum, "The Omniglot Challenge: a 3-Year Progress Report", 2019',
     ),
     choices=(
         "Episodes of Omniglot: characters of all alphabets together, split 1028, 172 and 423 (Vinyals), turned by 90, 180 and 270 "
@@ -364,37 +499,82 @@ PROTOCOL = Protocol(
         "error": Metric("error", "share of the 400 drawings of the runs", "low"),
         "nll": Metric("NLL", "nats an image", "low"),
         "ece": Metric("ECE", "mean |stated - came true|", "low"),
-        "ece_calibrated": Metric("ECE, were it calibrated", "expected of as many images, labels drawn from its own probabilities", None),
+        "ece_calibrated": Metric(
+            "ECE, were it calibrated",
+            "expected of as many images, labels drawn from its own probabilities",
+            None,
+        ),
     },
     methods=("protonet", "maml", "versa"),
     able=able("classes", but=("ar_cnp", "ensemble", "stack", "process", "nuts", "bnn")),
     budgets={
         "quick": {
-            "steps": 500, "affine": 0.0, "lake_steps": 250, "every_way": False, "rotate_own": False, "backgrounds": ["small1", "small2"], "filters": [32, 64, 64, 64],
-            "pooled": False, "side": 32, "batch": 1, "learning_rate": 2e-3, "train_query": 3, "validation": 10, "tasks": 100,
-            "query": 2, "samples": 10,
+            "steps": 500,
+            "affine": 0.0,
+            "lake_steps": 250,
+            "every_way": False,
+            "rotate_own": False,
+            "backgrounds": ["small1", "small2"],
+            "filters": [32, 64, 64, 64],
+            "pooled": False,
+            "side": 32,
+            "batch": 1,
+            "learning_rate": 2e-3,
+            "train_query": 3,
+            "validation": 10,
+            "tasks": 100,
+            "query": 2,
+            "samples": 10,
         },
         "full": {
-            "steps": 10_000, "affine": 0.0, "lake_steps": 4000, "every_way": True, "rotate_own": False, "backgrounds": ["original", "small1", "small2"],
-            "filters": [32, 64, 64, 64], "pooled": True, "side": 84, "batch": 1, "learning_rate": 2e-3, "train_query": 4, "validation": 40,
-            "tasks": 600, "query": 5, "samples": 32,
+            "steps": 10_000,
+            "affine": 0.0,
+            "lake_steps": 4000,
+            "every_way": True,
+            "rotate_own": False,
+            "backgrounds": ["original", "small1", "small2"],
+            "filters": [32, 64, 64, 64],
+            "pooled": True,
+            "side": 84,
+            "batch": 1,
+            "learning_rate": 2e-3,
+            "train_query": 4,
+            "validation": 40,
+            "tasks": 600,
+            "query": 5,
+            "samples": 32,
         },
     },
     without={
-        "ar_cnp": "a pass of the network an image", "ensemble": "several emaml, which runs by itself",
+        "ar_cnp": "a pass of the network an image",
+        "ensemble": "several emaml, which runs by itself",
         "process": "reads columns of a table by kernels, without a network for images",
-        **dict.fromkeys(("nuts", "bnn"), "fit all weights of a convolutional network for each task"),
+        **dict.fromkeys(
+            ("nuts", "bnn"), "fit all weights of a convolutional network for each task"
+        ),
     },
     run=run,
     draw=draw,
     references=(GUESSING, HAUSDORFF),
     anchors=(
-        *(Anchor(f"{name} (Lake et al. 2015)", f"20 runs, {where}", "error", value, _LAKE) for (name, where), value in _RUNS.items()),
-        Anchor("ProtoNet (Lake et al. 2019)", "20 runs, original", "error", 0.137, "recalled: Lake et al. 2019, table 1"),
-        *(Anchor(name, f"Omniglot, {title(*at)}", "accuracy", value, source) for name, (values, source) in _ROWS.items()
-          for at, value in zip(((5, 1), (5, 5), (20, 1), (20, 5)), values)),
+        *(
+            Anchor(f"{name} (Lake et al. 2015)", f"20 runs, {where}", "error", value, _LAKE)
+            for (name, where), value in _RUNS.items()
+        ),
+        Anchor(
+            "ProtoNet (Lake et al. 2019)",
+            "20 runs, original",
+            "error",
+            0.137,
+            "recalled: Lake et al. 2019, table 1",
+        ),
+        *(
+            Anchor(name, f"Omniglot, {title(*at)}", "accuracy", value, source)
+            for name, (values, source) in _ROWS.items()
+            for at, value in zip(((5, 1), (5, 5), (20, 1), (20, 5)), values)
+        ),
     ),
     load=load,
     reads=reads,
     sentence=sentence,
-)  # fmt: skip
+)

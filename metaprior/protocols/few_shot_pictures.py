@@ -1,4 +1,6 @@
-"""Pictures of `few-shot-images`: a task with its probabilities, reliability, errors of the runs beside the published."""
+"""Pictures of `few-shot-images`: a task with its probabilities, reliability, errors of the runs
+beside the published.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +28,9 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
     cells = [c for c in cells if c.method != GUESSING]
     first = [c for c in cells if c.seed == min(c.seed for c in cells)]
     ink = data is None or data.rotations  # drawings, ink high
-    pictures = [_example(c, "gray_r" if ink else "gray") for c in first if "example p" in c.drawing][:3]
+    pictures = [
+        _example(c, "gray_r" if ink else "gray") for c in first if "example p" in c.drawing
+    ][:3]
     settings = [f.setting for c in cells for f in c.figures if f.metric == "ece"]
     for setting in list(dict.fromkeys(settings)):
         if setting.endswith(("5-way 1-shot", "small1")) or len(set(settings)) < 3:
@@ -50,7 +54,9 @@ def _example(cell: Drawn, shades: str) -> Picture:
     support, query = cell.drawing["example support"], cell.drawing["example query"]
     p, y = cell.drawing["example p"], cell.drawing["example y"]
     with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(1.0 + 0.95 * len(support), 0.9 * (len(query) + 1)), layout="constrained")
+        canvas = Canvas(
+            figsize=(1.0 + 0.95 * len(support), 0.9 * (len(query) + 1)), layout="constrained"
+        )
         grid = canvas.subplots(len(query) + 1, len(support) + 1, squeeze=False)
         grid[0, 0].set_axis_off()
         for j, image in enumerate(support):
@@ -66,7 +72,11 @@ def _example(cell: Drawn, shades: str) -> Picture:
                 axes.text(0, 0.75, f"{p[i, j]:.2f}", fontsize=8, color=MUTED, va="center")
                 axes.set_xlim(0, 1)
                 axes.set_ylim(-0.6, 1.1)
-        svg = to_svg(canvas, f"example-{cell.method}-{cell.seed}", f"An episode with {cell.method}'s probabilities")
+        svg = to_svg(
+            canvas,
+            f"example-{cell.method}-{cell.seed}",
+            f"An episode with {cell.method}'s probabilities",
+        )
     caption = (
         f"Above an image of each class, on the left images to classify, and {cell.method}'s probability of each class: "
         "green of the right one, red of a wrong one. Of the judged tasks the one it is least certain of."
@@ -90,7 +100,13 @@ def _reliability(cells: Sequence[Drawn], setting: str) -> Picture:
             size = 4 + 10 * np.sqrt(count / max(count.max(), 1))
             axes.plot(stated[some], came[some], "-", color=shades[name], label=name)
             axes.scatter(
-                stated[some], came[some], s=size[some] ** 2 / 2, color=shades[name], ec="white", lw=0.6, zorder=3
+                stated[some],
+                came[some],
+                s=size[some] ** 2 / 2,
+                color=shades[name],
+                ec="white",
+                lw=0.6,
+                zorder=3,
             )
         axes.set_xlabel("stated probability of the most probable class")
         axes.set_ylabel("share that was right")
@@ -108,13 +124,17 @@ def _runs(cells: Sequence[Drawn]) -> Picture:
     for cell in cells:
         for f in cell.figures:
             if f.metric == "error":
-                found.setdefault(f.setting.removeprefix("20 runs, "), {}).setdefault(cell.method, []).append(f.value)
+                found.setdefault(f.setting.removeprefix("20 runs, "), {}).setdefault(
+                    cell.method, []
+                ).append(f.value)
     groups = [g for g in ("no background", "original", "small1", "small2") if g in found]
     bars = []
     for group in groups:
         rows = {name: (float(np.mean(v)), True) for name, v in found[group].items()}
         rows |= {name: (v, False) for name, v in PUBLISHED.get(group, {}).items()}
-        bars += [(group, name, *value) for name, value in sorted(rows.items(), key=lambda r: r[1][0])]
+        bars += [
+            (group, name, *value) for name, value in sorted(rows.items(), key=lambda r: r[1][0])
+        ]
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=(6.4, 0.6 + 0.27 * (len(bars) + len(groups))), layout="constrained")
         axes = canvas.add_subplot()
@@ -123,7 +143,9 @@ def _runs(cells: Sequence[Drawn]) -> Picture:
             at += 1.0 if group == before or before is None else 1.9
             before = group
             axes.barh(-at, 100 * value, color=METHOD if ours else RULE, height=0.78)
-            axes.text(100 * value + 0.5, -at, f"{100 * value:.1f}", va="center", fontsize=8.5, color=MUTED)
+            axes.text(
+                100 * value + 0.5, -at, f"{100 * value:.1f}", va="center", fontsize=8.5, color=MUTED
+            )
             labels.append((-at, f"{name}  ({group})"))
         axes.set_yticks([place for place, _ in labels], [text for _, text in labels])
         axes.grid(False, axis="y")
@@ -142,7 +164,9 @@ def sentence(cells: Sequence[Drawn]) -> str:
     for cell in cells:
         for f in cell.figures:
             if f.metric in ("accuracy", "error") and cell.method != GUESSING:
-                found.setdefault((f.setting, f.metric), {}).setdefault(cell.method, []).append(f.value)
+                found.setdefault((f.setting, f.metric), {}).setdefault(cell.method, []).append(
+                    f.value
+                )
     mean = {k: {n: float(np.mean(v)) for n, v in each.items()} for k, each in found.items()}
     parts = []
     accuracy = [k for k in mean if k[1] == "accuracy"]

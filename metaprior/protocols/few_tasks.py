@@ -10,8 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metaprior import calibration
-from metaprior.fit import fit
+from metaprior.evaluation import calibration
 from metaprior.heads import Gaussian
 from metaprior.infer.gaussian import Diagonal
 from metaprior.method import AbstractLearner, Spec
@@ -20,9 +19,13 @@ from metaprior.protocols.few_tasks_pictures import draw, sentence
 from metaprior.protocols.protocol import Anchor, Figure, Metric, Outcome, Protocol, Tell, able
 from metaprior.sources import Cauchy, SineLine, SlopedSine
 from metaprior.task import Data, Task
+from metaprior.training import fit
 
 EXACT = "exact posterior"
-X_DIM, ROWS = 2, 20  # what a family lacks of these is zero or masked, so that one program serves all
+X_DIM, ROWS = (
+    2,
+    20,
+)  # what a family lacks of these is zero or masked, so that one program serves all
 LOG_2PI_E = 2.8378770664093453
 
 
@@ -47,9 +50,11 @@ def setting_of(name: str, count: int) -> str:
 
 
 class Finite(eqx.Module):
-    """A finite set of tasks with fixed rows: each draw is one of the first `count`, its rows dealt anew.
+    """A finite set of tasks with fixed rows: each draw is one of the first `count`, its rows dealt
+    anew.
 
-    The number of support rows is uniform in 0 … rows - 1. x and y are given in units of the training rows.
+    The number of support rows is uniform in 0 … rows - 1. x and y are given in units of the
+    training rows.
 
     Args:
         x, y: `(t, m, d)` and `(t, m, 1)`, in the family's own units.
@@ -78,7 +83,12 @@ class Finite(eqx.Module):
 
     def scaled(self, task: Task) -> Task:
         """From the family's own units to those of the training rows."""
-        scale = lambda d: Data((d.x - self.x_centre) / self.x_scale, (d.y - self.y_centre) / self.y_scale, d.mask)
+
+        def scale(d):
+            return Data(
+                (d.x - self.x_centre) / self.x_scale, (d.y - self.y_centre) / self.y_scale, d.mask
+            )
+
         return Task(scale(task.support), scale(task.query))
 
     def __call__(self, key) -> Task:
@@ -93,13 +103,18 @@ def _wide(data: Data) -> Data:
 @eqx.filter_jit
 def _tasks(source, keys) -> Task:
     """A task a key, stacked."""
-    return jax.vmap(lambda k: jax.tree.map(_wide, source(k), is_leaf=lambda leaf: isinstance(leaf, Data)))(keys)
+    return jax.vmap(
+        lambda k: jax.tree.map(_wide, source(k), is_leaf=lambda leaf: isinstance(leaf, Data))
+    )(keys)
 
 
 def finite_sets(family: Family, sizes: Sequence[int], key) -> Finite:
     """Nested sets of so many tasks: `count` and the units have a leading axis of sizes."""
     whole = _tasks(family.source, jr.split(key, max(sizes)))
-    x, y = (jnp.concatenate([getattr(whole.support, n), getattr(whole.query, n)], 1)[:, :ROWS] for n in "xy")
+    x, y = (
+        jnp.concatenate([getattr(whole.support, n), getattr(whole.query, n)], 1)[:, :ROWS]
+        for n in "xy"
+    )
     own = [np.asarray(a, np.float64)[:, : family.rows] for a in (x, y)]
 
     def units(values, axis):
@@ -108,30 +123,53 @@ def finite_sets(family: Family, sizes: Sequence[int], key) -> Finite:
 
     x_units = [units(own[0][:n], (0, 1)) for n in sizes]
     y_units = [units(own[1][:n], None) for n in sizes]
-    stacked = [jnp.asarray(np.stack([u[i] for u in some]), x.dtype) for some in (x_units, y_units) for i in (0, 1)]
+    stacked = [
+        jnp.asarray(np.stack([u[i] for u in some]), x.dtype)
+        for some in (x_units, y_units)
+        for i in (0, 1)
+    ]
     return Finite(x, y, jnp.asarray(family.rows), jnp.asarray(sizes), *stacked)
 
 
 def _axes(source: Finite) -> Finite:
     """Which arrays have the axis of sizes, as `fit` takes it."""
-    own = lambda s: (s.count, s.x_centre, s.x_scale, s.y_centre, s.y_scale)
-    return eqx.tree_at(own, jax.tree.map(lambda _: None, source), (0,) * 5, is_leaf=lambda leaf: leaf is None)
+
+    def own(s):
+        return (s.count, s.x_centre, s.x_scale, s.y_centre, s.y_scale)
+
+    return eqx.tree_at(
+        own, jax.tree.map(lambda _: None, source), (0,) * 5, is_leaf=lambda leaf: leaf is None
+    )
 
 
-def train(method: str, source: Finite, seed: int, options: dict[str, Any], tell: Tell) -> tuple[Any, dict[str, Any]]:
+def train(
+    method: str, source: Finite, seed: int, options: dict[str, Any], tell: Tell
+) -> tuple[Any, dict[str, Any]]:
     """One member a size, all from the same weights and on the same draws, in one `fit`."""
     row, sizes = METHODS[method], np.asarray(source.count)
     key, fit_key = jr.split(jr.fold_in(jr.key(1), seed))
     start = eqx.filter_jit(lambda k: row.init(Spec(X_DIM, Gaussian(1)), key=k))(key)
-    members = jax.tree.map(lambda a: jnp.repeat(a[None], len(sizes), 0) if eqx.is_array(a) else a, start)
+    members = jax.tree.map(
+        lambda a: jnp.repeat(a[None], len(sizes), 0) if eqx.is_array(a) else a, start
+    )
     steps = options["steps"]
-    fitted = fit(members, source, key=fit_key, steps=steps, batch=options["batch"], learning_rate=row.learning_rate,
-                 every=max(1, steps // 20), axes=_axes(source),
-                 progress=lambda done, of, loss: tell(done / of, f"training, loss {loss:.3f}"))  # fmt: skip
+    fitted = fit(
+        members,
+        source,
+        key=fit_key,
+        steps=steps,
+        batch=options["batch"],
+        learning_rate=row.learning_rate,
+        every=max(1, steps // 20),
+        axes=_axes(source),
+        progress=lambda done, of, loss: tell(done / of, f"training, loss {loss:.3f}"),
+    )
     facts: dict[str, Any] = {"steps": fitted.steps, "train_seconds": round(fitted.seconds, 1)}
     failed = sizes[np.asarray(fitted.state.failed)]
     if len(failed):
-        facts["stopped"] = f"non-finite loss with {', '.join(map(str, failed))} tasks, last good weights judged"
+        facts["stopped"] = (
+            f"non-finite loss with {', '.join(map(str, failed))} tasks, last good weights judged"
+        )
     return fitted.method, facts
 
 
@@ -146,14 +184,18 @@ def _rows(mixture, y) -> dict[str, Array]:
 
 
 @eqx.filter_jit
-def _judged(members: Any, source: Finite, axes: Finite, tasks: Task, key, samples: int) -> dict[str, Array]:
+def _judged(
+    members: Any, source: Finite, axes: Finite, tasks: Task, key, samples: int
+) -> dict[str, Array]:
     """Figures `(n, t, q)` of every member on its tasks `(n, t, …)`, in the family's own units."""
 
     def one(learner, some, its):
         def each(task):
             scaled = some.scaled(task)
             posterior = learner.posterior(scaled.support, key=key)
-            found = _rows(posterior.predict(scaled.query.x, key=key, samples=samples), scaled.query.y)
+            found = _rows(
+                posterior.predict(scaled.query.x, key=key, samples=samples), scaled.query.y
+            )
             mean = some.y_centre + some.y_scale * found["mean"]
             return found | {"nll": found["nll"] + jnp.log(some.y_scale), "mean": mean}
 
@@ -165,17 +207,23 @@ def _judged(members: Any, source: Finite, axes: Finite, tasks: Task, key, sample
 @eqx.filter_jit
 def _judged_exactly(source, columns: int, tasks: Task) -> dict[str, Array]:
     """The same of the family's own posterior; tasks `(t, …)`."""
-    narrow = lambda d: Data(d.x[:, :columns], d.y, d.mask)
+
+    def narrow(d):
+        return Data(d.x[:, :columns], d.y, d.mask)
 
     def each(task):
         posterior = source.exact(narrow(task.support))
-        return _rows(posterior.predict(narrow(task.query).x, key=jr.key(0), samples=1), task.query.y)
+        return _rows(
+            posterior.predict(narrow(task.query).x, key=jr.key(0), samples=1), task.query.y
+        )
 
     return jax.lax.map(each, tasks, batch_size=4)
 
 
 def entropy_of_prior(members: AbstractLearner) -> np.ndarray | None:
-    """H(p(φ | θ)) / number of weights of every member, in nats, where the prior is a diagonal normal; else `None`."""
+    """H(p(φ | θ)) / number of weights of every member, in nats, where the prior is a diagonal
+    normal; else `None`.
+    """
     prior = getattr(members, "prior", None)
     if not isinstance(prior, Diagonal):
         return None
@@ -187,20 +235,39 @@ def entropy_of_prior(members: AbstractLearner) -> np.ndarray | None:
 def _figures(setting: str, part: str, rows: dict[str, np.ndarray], query: Data) -> list[Figure]:
     """Of one size on one set of tasks."""
     mask, y = np.asarray(query.mask), np.asarray(query.y, np.float64)[..., 0]
-    mean = lambda v: np.where(mask, v, 0.0).sum(1) / mask.sum(1)
+
+    def mean(v):
+        return np.where(mask, v, 0.0).sum(1) / mask.sum(1)
+
     if part != "new":
-        return [Figure.of(setting, "train_nll" if part == "train" else "test_nll", mean(rows["nll"]))]
+        return [
+            Figure.of(setting, "train_nll" if part == "train" else "test_nll", mean(rows["nll"]))
+        ]
     gaps = [calibration.quantile_error(pit[m]) for pit, m in zip(rows["pit"], mask)]
     rmse = np.sqrt(mean((rows["mean"] - y) ** 2))
-    return [Figure.of(setting, k, v) for k, v in (("nll", mean(rows["nll"])), ("rmse", rmse), ("calibration", gaps))]
+    return [
+        Figure.of(setting, k, v)
+        for k, v in (("nll", mean(rows["nll"])), ("rmse", rmse), ("calibration", gaps))
+    ]
 
 
-def _columns(setting: str, part: str, rows: dict[str, np.ndarray], query: Data) -> dict[str, np.ndarray]:
+def _columns(
+    setting: str, part: str, rows: dict[str, np.ndarray], query: Data
+) -> dict[str, np.ndarray]:
     """Flat predictions of the rows that exist."""
     mask = np.asarray(query.mask)
     task, row = (index.astype(np.int32) for index in np.nonzero(mask))
-    names = {"setting": np.full(len(task), setting), "part": np.full(len(task), part), "task": task, "row": row}
-    return names | {"y": np.asarray(query.y)[..., 0][mask]} | {k: v[mask].astype(np.float32) for k, v in rows.items()}
+    names = {
+        "setting": np.full(len(task), setting),
+        "part": np.full(len(task), part),
+        "task": task,
+        "row": row,
+    }
+    return (
+        names
+        | {"y": np.asarray(query.y)[..., 0][mask]}
+        | {k: v[mask].astype(np.float32) for k, v in rows.items()}
+    )
 
 
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:
@@ -210,11 +277,17 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
     facts: dict[str, Any] = {}
     sizes, names = options["sizes"], options["families"]
     for i, name in enumerate(names):
-        share = lambda done, what: tell((i + done) / len(names), f"{name}: {what}")
+
+        def share(done, what):
+            return tell((i + done) / len(names), f"{name}: {what}")
+
         family = FAMILIES[name](options["query"])
         # Training tasks come from one key, those that are judged from others.
         keys = [jr.fold_in(jr.fold_in(jr.key(7 + k), seed), i) for k in range(4)]
-        source, fresh = finite_sets(family, sizes, keys[0]), finite_sets(family, [options["tasks"]], keys[1])
+        source, fresh = (
+            finite_sets(family, sizes, keys[0]),
+            finite_sets(family, [options["tasks"]], keys[1]),
+        )
         episodes = jr.split(keys[2], options["tasks"])
         sets = {
             "train": _dealt(source, source.count, episodes),
@@ -225,32 +298,54 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
         if method == EXACT:
             judged = {}
             for part in ("test", "new"):
-                once = _judged_exactly(family.source, family.columns, jax.tree.map(lambda a: a[0], sets[part]))
-                judged[part] = {k: np.repeat(np.asarray(v)[None], len(sizes), 0) for k, v in once.items()}
+                once = _judged_exactly(
+                    family.source, family.columns, jax.tree.map(lambda a: a[0], sets[part])
+                )
+                judged[part] = {
+                    k: np.repeat(np.asarray(v)[None], len(sizes), 0) for k, v in once.items()
+                }
         else:
-            members, facts[name] = train(method, source, seed, options, lambda done, what: share(0.8 * done, what))
+            members, facts[name] = train(
+                method, source, seed, options, lambda done, what: share(0.8 * done, what)
+            )
             share(0.8, "predicting")
-            look = lambda tasks: _judged(members, source, _axes(source), tasks, jr.key(3), options["samples"])
+
+            def look(tasks):
+                return _judged(members, source, _axes(source), tasks, jr.key(3), options["samples"])
+
             judged = {part: look(tasks) for part, tasks in sets.items()}
             entropies = entropy_of_prior(members)
             if entropies is not None:
-                figures += [Figure(setting_of(name, n), "entropy", float(h)) for n, h in zip(sizes, entropies)]
+                figures += [
+                    Figure(setting_of(name, n), "entropy", float(h))
+                    for n, h in zip(sizes, entropies)
+                ]
         for part, found in judged.items():
             query = sets[part].query
             for j, n in enumerate(sizes):
                 rows = {k: np.asarray(v[j], np.float64) for k, v in found.items()}
                 its = jax.tree.map(lambda a: a[j], query)
                 figures += _figures(setting_of(name, n), part, rows, its)
-                if method != EXACT or j == 0:  # the exact posterior's do not depend on the training tasks
-                    columns.append(_columns(setting_of(name, n) if method != EXACT else name, part, rows, its))
+                if (
+                    method != EXACT or j == 0
+                ):  # the exact posterior's do not depend on the training tasks
+                    columns.append(
+                        _columns(setting_of(name, n) if method != EXACT else name, part, rows, its)
+                    )
     joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
     note = "; ".join(f"{k}: {v['stopped']}" for k, v in facts.items() if "stopped" in v)
     return Outcome(figures, joined, note=note, facts=facts)
 
 
 _RECALLED = "Table of the paper as recalled, not checked against print; real-data rows left out. 20 tasks of 20 rows, 20 context rows."
-_PACOH = {"vanilla GP": (0.275, 0.087), "MAML": (0.219, None), "BMAML": (0.225, 0.061), "neural process": (0.224, 0.057),
-          "PACOH-GP": (0.209, 0.056), "PACOH-NN": (0.195, 0.046)}  # fmt: skip
+_PACOH = {
+    "vanilla GP": (0.275, 0.087),
+    "MAML": (0.219, None),
+    "BMAML": (0.225, 0.061),
+    "neural process": (0.224, 0.057),
+    "PACOH-GP": (0.209, 0.056),
+    "PACOH-NN": (0.195, 0.046),
+}
 _ORACLE = "The family's exact posterior, computed elsewhere on 200 other tasks with 200 judged rows each; RMSE of all rows together."
 PROTOCOL = Protocol(
     name="few-tasks",
@@ -261,8 +356,8 @@ PROTOCOL = Protocol(
         "ones. The exact posterior, which knows the family, is what no number of tasks can beat."
     ),
     papers=(
-        "Rothfuss, Fortuin, Josifoski & Krause, \"PACOH: Bayes-Optimal Meta-Learning with PAC-Guarantees\", ICML 2021",
-        "Yin, Tucker, Zhou, Levine & Finn, \"Meta-Learning without Memorization\", ICLR 2020",
+        'Rothfuss, Fortuin, Josifoski & Krause, "PACOH: Bayes-Optimal Meta-Learning with PAC-Guarantees", ICML 2021',
+        'Yin, Tucker, Zhou, Levine & Finn, "Meta-Learning without Memorization", ICLR 2020',
     ),
     choices=(
         "Training tasks keep their rows: 5 (PACOH sinusoid) or 20 (Cauchy; sine or line). Each draw deals a task's rows anew "
@@ -282,19 +377,38 @@ PROTOCOL = Protocol(
         "test_nll": Metric("test NLL", "nats a row, new tasks of the same size", "low"),
         "nll": Metric("NLL", "nats a row, PACOH's meta-test", "low"),
         "rmse": Metric("RMSE", "units of y, PACOH's meta-test", "low"),
-        "calibration": Metric("calibration error", "mean gap over 20 quantile levels, PACOH's meta-test", "low"),
+        "calibration": Metric(
+            "calibration error", "mean gap over 20 quantile levels, PACOH's meta-test", "low"
+        ),
         "entropy": Metric("entropy of the prior", "nats a weight", None),
     },
     methods=("maml", "platipus", "process"),
-    able=tuple(n for n in able("numbers", but=("ensemble", "stack", "nuts", "bnn")) if METHODS[n].trainable),
+    able=tuple(
+        n for n in able("numbers", but=("ensemble", "stack", "nuts", "bnn")) if METHODS[n].trainable
+    ),
     budgets={
-        "quick": {"sizes": [1, 2, 5, 10, 20, 50, 100, 1000], "families": ["PACOH sinusoid", "PACOH Cauchy"], "steps": 1_500,
-                  "batch": 4, "tasks": 80, "query": 50, "samples": 24},
-        "full": {"sizes": [1, 2, 5, 10, 20, 50, 100, 1000], "families": list(FAMILIES), "steps": 20_000, "batch": 4,
-                 "tasks": 200, "query": 60, "samples": 100},
+        "quick": {
+            "sizes": [1, 2, 5, 10, 20, 50, 100, 1000],
+            "families": ["PACOH sinusoid", "PACOH Cauchy"],
+            "steps": 1_500,
+            "batch": 4,
+            "tasks": 80,
+            "query": 50,
+            "samples": 24,
+        },
+        "full": {
+            "sizes": [1, 2, 5, 10, 20, 50, 100, 1000],
+            "families": list(FAMILIES),
+            "steps": 20_000,
+            "batch": 4,
+            "tasks": 200,
+            "query": 60,
+            "samples": 100,
+        },
     },
     without={
-        "ensemble": "several emaml, which runs by itself", "nuts": "samples for minutes a task, at every number of tasks",
+        "ensemble": "several emaml, which runs by itself",
+        "nuts": "samples for minutes a task, at every number of tasks",
         "bnn": "learns nothing from other tasks",
     },
     run=run,
@@ -308,9 +422,12 @@ PROTOCOL = Protocol(
     )
     + tuple(
         Anchor("exact, computed before", setting_of(name, 20), metric, value, _ORACLE)
-        for name, values in {"PACOH sinusoid": (-0.425, 0.161, 0.100), "PACOH Cauchy": (None, 0.172, 0.045)}.items()
+        for name, values in {
+            "PACOH sinusoid": (-0.425, 0.161, 0.100),
+            "PACOH Cauchy": (None, 0.172, 0.045),
+        }.items()
         for metric, value in zip(("nll", "rmse", "calibration"), values)
         if value is not None
     ),
     sentence=sentence,
-)  # fmt: skip
+)

@@ -1,4 +1,6 @@
-"""Pictures of `few-tasks`: likelihoods and the prior's entropy against the number of training tasks."""
+"""Pictures of `few-tasks`: likelihoods and the prior's entropy against the number of training
+tasks.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +16,9 @@ from metaprior.report.figures import INK, METHOD, OTHERS, STYLE, to_svg
 EXACT = "exact posterior"
 
 
-def _curves(cells: Sequence[Drawn], name: str, metric: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _curves(
+    cells: Sequence[Drawn], name: str, metric: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Method -> numbers of tasks and the mean over seeds."""
     found: dict[str, dict[int, list[float]]] = {}
     for cell in cells:
@@ -22,7 +26,9 @@ def _curves(cells: Sequence[Drawn], name: str, metric: str) -> dict[str, tuple[n
             if f.metric == metric and f.setting.startswith(f"{name}, "):
                 count = int(f.setting.removeprefix(f"{name}, ").split()[0])
                 found.setdefault(cell.method, {}).setdefault(count, []).append(f.value)
-    return {m: (np.array(list(v)), np.array([np.mean(a) for a in v.values()])) for m, v in found.items()}
+    return {
+        m: (np.array(list(v)), np.array([np.mean(a) for a in v.values()])) for m, v in found.items()
+    }
 
 
 def _shades(cells: Sequence[Drawn]) -> dict[str, str]:
@@ -47,17 +53,26 @@ def _likelihoods(cells: Sequence[Drawn], options: dict[str, Any]) -> Picture:
                 if method == EXACT:
                     axes.axhline(value[0], color=INK, lw=1.0, ls=(0, (4, 3)), label=EXACT)
                     continue
-                axes.plot(n, value, "o-", ms=4, mec="white", mew=0.6, color=shades[method], label=method)
+                axes.plot(
+                    n, value, "o-", ms=4, mec="white", mew=0.6, color=shades[method], label=method
+                )
                 axes.plot(*train[method], "o:", ms=3, lw=1.2, mfc="white", color=shades[method])
-            shown = np.concatenate([v for m, (n, v) in test.items()] + [v for _, v in train.values()])
+            shown = np.concatenate(
+                [v for m, (n, v) in test.items()] + [v for _, v in train.values()]
+            )
             high = np.concatenate([v[n >= 5] for m, (n, v) in test.items()])
             # a few tasks can cost any number of nats: what is beyond the scale is in the table
-            axes.set_ylim(np.min(shown) - 0.3, min(np.max(shown), np.max(high, initial=np.min(shown)) + 2) + 0.3)
+            axes.set_ylim(
+                np.min(shown) - 0.3,
+                min(np.max(shown), np.max(high, initial=np.min(shown)) + 2) + 0.3,
+            )
             _axis(axes, options["sizes"])
             axes.set_title(name)
             axes.set_ylabel("NLL, nats a row")
         axes.legend(loc="best")
-        svg = to_svg(canvas, "few-nll", "NLL of training and new tasks against the number of training tasks")
+        svg = to_svg(
+            canvas, "few-nll", "NLL of training and new tasks against the number of training tasks"
+        )
     caption = (
         "Solid: new tasks. Dotted: the tasks that were trained on, their rows dealt anew. The gap between the two is "
         "meta-overfitting; it closes as tasks are added. Dashed: the exact posterior on the new tasks."
@@ -75,8 +90,17 @@ def _entropies(cells: Sequence[Drawn], options: dict[str, Any]) -> list[Picture]
         axes = canvas.add_subplot()
         for line, name in zip(("-", ":", "--"), names):
             for method, (n, value) in found[name].items():
-                axes.plot(n, value, "o", ls=line, ms=4, mec="white", mew=0.6, color=shades[method],
-                          label=f"{method}, {name}")  # fmt: skip
+                axes.plot(
+                    n,
+                    value,
+                    "o",
+                    ls=line,
+                    ms=4,
+                    mec="white",
+                    mew=0.6,
+                    color=shades[method],
+                    label=f"{method}, {name}",
+                )
         _axis(axes, options["sizes"])
         axes.set_ylabel("H(p(φ | θ)) / weights, nats")
         axes.legend(loc="best")
@@ -99,5 +123,11 @@ def sentence(cells: Sequence[Drawn]) -> str:
         if test is None or train is None:
             continue
         gap = test[1] - train[1]
-        parts.append(f"{method} {gap[0]:.1f} with {test[0][0]} training task(s) and {gap[-1]:.2f} with {test[0][-1]}")
-    return f"Nats a row lost on new tasks against those trained on ({name}): {'; '.join(parts)}." if parts else ""
+        parts.append(
+            f"{method} {gap[0]:.1f} with {test[0][0]} training task(s) and {gap[-1]:.2f} with {test[0][-1]}"
+        )
+    return (
+        f"Nats a row lost on new tasks against those trained on ({name}): {'; '.join(parts)}."
+        if parts
+        else ""
+    )

@@ -1,4 +1,6 @@
-"""Controls for drawing unseen views: a conditional variational autoencoder, the mean view; and how images are compared."""
+"""Controls for drawing unseen views: a conditional variational autoencoder, the mean view; and how
+images are compared.
+"""
 
 from typing import Any
 
@@ -20,9 +22,10 @@ from metaprior.task import Task
 def ssim(a: Float[Array, "h w"], b: Float[Array, "h w"]) -> Float[Array, ""]:
     """Structural similarity of two grey images in 0 … 1; 1 where they are the same.
 
-    Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
-    Transactions on Image Processing 2004, equation 13 with K = 0.01 and 0.03, averaged over all 11 x 11 windows inside the
-    image, weighted by a Gaussian of standard deviation 1.5. Images smaller than a window have one of their own size.
+    Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From Error Visibility to Structural
+    Similarity", IEEE Transactions on Image Processing 2004, equation 13 with K = 0.01 and 0.03,
+    averaged over all 11 x 11 windows inside the image, weighted by a Gaussian of standard deviation
+    1.5. Images smaller than a window have one of their own size.
 
     Example:
         >>> import jax.numpy as jnp
@@ -31,7 +34,10 @@ def ssim(a: Float[Array, "h w"], b: Float[Array, "h w"]) -> Float[Array, ""]:
         1.0
     """
     across = [window(n, min(11, n)) for n in a.shape]
-    mean = lambda image: across[0] @ image @ across[1].T
+
+    def mean(image):
+        return across[0] @ image @ across[1].T
+
     c1, c2 = 0.01**2, 0.03**2
     ma, mb = mean(a), mean(b)
     va, vb, cov = mean(a * a) - ma * ma, mean(b * b) - mb * mb, mean(a * b) - ma * mb
@@ -41,7 +47,9 @@ def ssim(a: Float[Array, "h w"], b: Float[Array, "h w"]) -> Float[Array, ""]:
 def window(n: int, width: int, std: float = 1.5) -> Float[Array, "m n"]:
     """Weighted means over windows of a row of `n` pixels, as a matrix."""
     place = jnp.arange(n)[None] - jnp.arange(n - width + 1)[:, None]
-    weight = jnp.exp(-0.5 * ((place - (width - 1) / 2) / std) ** 2) * ((place >= 0) & (place < width))
+    weight = jnp.exp(-0.5 * ((place - (width - 1) / 2) / std) ** 2) * (
+        (place >= 0) & (place < width)
+    )
     return weight / weight.sum(1, keepdims=True)
 
 
@@ -76,10 +84,12 @@ def _decode(method, summary, w, x):
 
 
 class CVAE(AbstractMethod):
-    """Sohn, Lee & Yan, "Learning Structured Output Representation using Deep Conditional Generative Models", NIPS 2015.
+    """Sohn, Lee & Yan, "Learning Structured Output Representation using Deep Conditional Generative
+    Models", NIPS 2015.
 
-    p(y | x, support) = ∫ p(y | x, r, z) p(z | x, r) dz with a summary r of the support and a latent z of every *view*:
-    two views of one draw have nothing in common but what was shown. Trained on equation 4, the evidence bound.
+    p(y | x, support) = ∫ p(y | x, r, z) p(z | x, r) dz with a summary r of the support and a latent
+    z of every *view*: two views of one draw have nothing in common but what was shown. Trained on
+    equation 4, the evidence bound.
 
     Args:
         encoder: r.
@@ -111,31 +121,43 @@ class CVAE(AbstractMethod):
         )
 
     def weigh(self, task: Task, key, blind: bool = False) -> tuple[Array, Array]:
-        """For a draw of q, or of the prior (`blind`), of every query row: log p(y | x, z), and log q(z) - log p(z)."""
+        """For a draw of q, or of the prior (`blind`), of every query row: log p(y | x, z), and log
+        q(z) - log p(z).
+        """
         summary, query = self.encoder.summary(task.support), task.query
-        inputs = jnp.concatenate([query.x, jnp.broadcast_to(summary, (len(query.x), *summary.shape))], axis=1)
+        inputs = jnp.concatenate(
+            [query.x, jnp.broadcast_to(summary, (len(query.x), *summary.shape))], axis=1
+        )
         prior = self.latent.params(apply(self.prior, inputs))
-        q = self.latent.params(apply(self.posterior_net, jnp.concatenate([inputs, query.y], axis=1)))
+        q = self.latent.params(
+            apply(self.posterior_net, jnp.concatenate([inputs, query.y], axis=1))
+        )
         z = self.latent.sample(prior if blind else q, key=key)
         params = self.head.params(apply(self.decoder, jnp.concatenate([inputs, z], axis=1)))
-        return self.head.log_prob(params, query.y), self.latent.log_prob(q, z) - self.latent.log_prob(prior, z)
+        return self.head.log_prob(params, query.y), self.latent.log_prob(
+            q, z
+        ) - self.latent.log_prob(prior, z)
 
     def loss(self, task, *, key):
         fit, gap = self.weigh(task, key)
         return task.query.mean(gap - fit)
 
     def posterior(self, support, *, key):
-        return Sampled(jr.key_data, eqx.Partial(_decode, self, self.encoder.summary(support)), self.head)
+        return Sampled(
+            jr.key_data, eqx.Partial(_decode, self, self.encoder.summary(support)), self.head
+        )
 
 
 def weights(learner: Any, task: Task, key, samples: int) -> Array | None:
-    """Log importance weights of draws, nats, `(2 samples, 1)`; `(2 samples, views)` where views are independent; `None`
-    without a proposal. The sum of their `average` is a lower bound (in expectation) on log p(query | support).
+    """Log importance weights of draws, nats, `(2 samples, 1)`; `(2 samples, views)` where views are
+    independent; `None` without a proposal. The sum of their `average` is a lower bound (in
+    expectation) on log p(query | support).
 
-    Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, equation 8: log of the mean of
-    p(query | z) p(z | support) / r(z). Half of the `2 samples` draws come from the network q that has seen the query, half
-    from p(z | support), and r is their average: the defensive mixture of Hesterberg, "Weighted Average Importance Sampling
-    and Defensive Mixture Distributions", Technometrics 1995. A q that is too narrow then does no harm.
+    Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, equation 8: log of
+    the mean of p(query | z) p(z | support) / r(z). Half of the `2 samples` draws come from the
+    network q that has seen the query, half from p(z | support), and r is their average: the
+    defensive mixture of Hesterberg, "Weighted Average Importance Sampling and Defensive Mixture
+    Distributions", Technometrics 1995. A q that is too narrow then does no harm.
     """
     keys = jr.split(key, samples)
     if isinstance(learner, CVAE):

@@ -15,12 +15,19 @@ SIDES = 9  # views a row
 
 
 def grid(cell: Drawn, number: int) -> np.ndarray:
-    """Rows: truth, mean of the draws, single draws; the first column is the view shown; `(h, w)` bytes."""
+    """Rows: truth, mean of the draws, single draws; the first column is the view shown; `(h, w)`
+    bytes.
+    """
     d = cell.drawing
     n, pixels = d["y"].shape[1:]
     size = round(pixels**0.5)
     pick = np.linspace(0, n - 1, SIDES).round().astype(int)
-    line = lambda images: np.concatenate([np.pad(i.reshape(size, size), 1, constant_values=90) for i in images], axis=1)
+
+    def line(images):
+        return np.concatenate(
+            [np.pad(i.reshape(size, size), 1, constant_values=90) for i in images], axis=1
+        )
+
     blank = np.zeros((1, pixels), np.uint8)
     draws = d["draws"][number]
     rows = [np.concatenate([d["shown"][number], d["y"][number][pick]])]
@@ -33,7 +40,9 @@ def grid(cell: Drawn, number: int) -> np.ndarray:
 def panel(cell: Drawn, count: int) -> Canvas:
     """Grids of some objects below one another."""
     grids = [grid(cell, i) for i in range(count)]
-    figure = Canvas(figsize=(7.2, 7.2 * sum(len(g) for g in grids) / grids[0].shape[1]), layout="constrained")
+    figure = Canvas(
+        figsize=(7.2, 7.2 * sum(len(g) for g in grids) / grids[0].shape[1]), layout="constrained"
+    )
     for axes, image in zip(np.ravel(figure.subplots(count, 1)), grids):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
@@ -53,7 +62,9 @@ def against_angle(first: dict[str, Drawn]) -> Canvas:
         colour = MUTED if name == MEAN else shades[i % len(shades)]
         for axes, key in zip(panels, ("mse", "spread")):
             if key == "mse" or d["spread"].max() > 1e-6:
-                axes.plot(angles, [d[key][away == a].mean() for a in angles], color=colour, label=name)
+                axes.plot(
+                    angles, [d[key][away == a].mean() for a in angles], color=colour, label=name
+                )
     panels[0].set(title="squared error of the mean", xlabel="degrees from the view shown")
     panels[1].set(title="difference between two draws", xlabel="degrees from the view shown")
     for axes in panels:
@@ -70,20 +81,30 @@ def draw(cells: Sequence[Drawn], options: dict, data: Any) -> list[Picture]:
         first.setdefault(cell.method, cell)
     pictures = []
     with matplotlib.rc_context(STYLE):
-        pictures.append(Picture(
-            "Near and far from the view shown",
-            "Left: error of the mean. Right: root mean squared difference between two draws, which should be largest "
-            "about a quarter turn away, where depth and hidden parts show; the back has the outline of the front again.",
-            to_svg(against_angle(first), "generation-angle", "Error and diversity against angle"),
-        ))  # fmt: skip
+        pictures.append(
+            Picture(
+                "Near and far from the view shown",
+                "Left: error of the mean. Right: root mean squared difference between two draws, which should be largest "
+                "about a quarter turn away, where depth and hidden parts show; the back has the outline of the front again.",
+                to_svg(
+                    against_angle(first), "generation-angle", "Error and diversity against angle"
+                ),
+            )
+        )
         for i, (name, cell) in enumerate(first.items()):
             if name == MEAN:
                 continue
             several = cell.drawing["draws"].shape[1] > 1
-            rows = "truth, mean of the draws, then single draws" if several else "truth, then what the method draws"
-            pictures.append(Picture(
-                f"Drawn by {name}",
-                f"Two held-out objects. First column: the view shown. Rows: {rows}.",
-                to_svg(panel(cell, 2), f"generation-{i}", f"Views drawn by {name}"),
-            ))  # fmt: skip
+            rows = (
+                "truth, mean of the draws, then single draws"
+                if several
+                else "truth, then what the method draws"
+            )
+            pictures.append(
+                Picture(
+                    f"Drawn by {name}",
+                    f"Two held-out objects. First column: the view shown. Rows: {rows}.",
+                    to_svg(panel(cell, 2), f"generation-{i}", f"Views drawn by {name}"),
+                )
+            )
     return pictures

@@ -15,18 +15,25 @@ from metaprior.sources import SineLine
 from metaprior.task import Data, Task
 
 RULES = ("random", "entropy", "bald", "variance")
-SEEKING = ("improvement", "improvement a second")  # where the best row is sought; the second where labels cost seconds
+SEEKING = (
+    "improvement",
+    "improvement a second",
+)  # where the best row is sought; the second where labels cost seconds
 
 
 class Goal(eqx.Module):
-    """What is sought besides knowledge: the sign of y that is good, and what each row of the pool is thought to cost."""
+    """What is sought besides knowledge: the sign of y that is good, and what each row of the pool
+    is thought to cost.
+    """
 
     sign: Array
     cost: Array
 
 
 def improvement(mixture: Mixture, labelled: Data, goal: Goal) -> Array:
-    """Expected improvement on the best label so far (Jones, Schonlau & Welch 1998); on the pool's mean without one."""
+    """Expected improvement on the best label so far (Jones, Schonlau & Welch 1998); on the pool's
+    mean without one.
+    """
     values, weights = mixture.atoms(16)
     none = (goal.sign * mixture.mean()[:, 0]).mean()
     best = jnp.where(labelled.mask, goal.sign * labelled.y[:, 0], -jnp.inf).max()
@@ -44,9 +51,11 @@ def _scores(mixture: Mixture, labelled: Data, goal: Goal, key, rule) -> Array:
 
 
 def _judged(mixture: Mixture, query: Data) -> dict[str, Array]:
-    """NLL, and squared error of the mean or the share of wrong classes, over the query rows; and of each row by itself.
+    """NLL, and squared error of the mean or the share of wrong classes, over the query rows; and of
+    each row by itself.
 
-    A row: its log density, the mean `(n, p)` or the probabilities `(n, C)`, and the standard deviation, of classes none.
+    A row: its log density, the mean `(n, p)` or the probabilities `(n, C)`, and the standard
+    deviation, of classes none.
     """
     log_p, mean = mixture.log_prob(query.y), mixture.mean()
     rows = {"log_p": log_p, "mean": mean}
@@ -59,10 +68,15 @@ def _judged(mixture: Mixture, query: Data) -> dict[str, Array]:
 
 
 def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple[int, int]):
-    """Label one task's pool (its support) one row at a time: what is judged after 0 … `labels` labels, and the rows chosen."""
+    """Label one task's pool (its support) one row at a time: what is judged after 0 … `labels`
+    labels, and the rows chosen.
+    """
     pool, query = task.support, task.query
-    empty = Data(jnp.zeros((labels, pool.x.shape[1]), pool.x.dtype), jnp.zeros((labels, 1), pool.y.dtype),
-                 jnp.zeros(labels, bool))  # fmt: skip
+    empty = Data(
+        jnp.zeros((labels, pool.x.shape[1]), pool.x.dtype),
+        jnp.zeros((labels, 1), pool.y.dtype),
+        jnp.zeros(labels, bool),
+    )
 
     def step(carry, t):
         labelled, left = carry
@@ -72,8 +86,13 @@ def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple
         mixture = posterior.predict(pool.x, key=pool_key, samples=samples[1])
         score = _scores(mixture, labelled, goal, rule_key, rule)
         pick = jnp.argmax(jnp.where(left, jnp.nan_to_num(score, nan=-1e30, neginf=-1e30), -jnp.inf))
-        put = lambda a, v: a.at[t].set(v, mode="drop")  # the last look labels nothing
-        labelled = Data(put(labelled.x, pool.x[pick]), put(labelled.y, pool.y[pick]), put(labelled.mask, True))
+
+        def put(a, v):
+            return a.at[t].set(v, mode="drop")  # the last look labels nothing
+
+        labelled = Data(
+            put(labelled.x, pool.x[pick]), put(labelled.y, pool.y[pick]), put(labelled.mask, True)
+        )
         return (labelled, left.at[pick].set(False)), (errors, pick)
 
     _, (judged, picks) = jax.lax.scan(step, (empty, pool.mask), jnp.arange(labels + 1))
@@ -81,8 +100,17 @@ def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple
 
 
 @eqx.filter_jit
-def label(learner: AbstractLearner, tasks: Task, goals: Goal, rule, keys, labels: int, samples: tuple[int, int]):
-    """One rule on every task: `_judged` with axes `(t, labels + 1, …)`, and rows chosen `(t, labels)`.
+def label(
+    learner: AbstractLearner,
+    tasks: Task,
+    goals: Goal,
+    rule,
+    keys,
+    labels: int,
+    samples: tuple[int, int],
+):
+    """One rule on every task: `_judged` with axes `(t, labels + 1, …)`, and rows chosen `(t,
+    labels)`.
 
     One compiled program serves every rule and every number of labels up to `labels`.
 
@@ -95,16 +123,20 @@ def label(learner: AbstractLearner, tasks: Task, goals: Goal, rule, keys, labels
         labels: how many rows are labelled.
         samples: functions drawn to judge, and to choose.
     """
-    each = lambda a: _one(learner, a[0], a[1], rule, a[2], labels, samples)
+
+    def each(a):
+        return _one(learner, a[0], a[1], rule, a[2], labels, samples)
+
     return jax.lax.map(each, (tasks, goals, keys), batch_size=25)
 
 
 class Uneven(eqx.Module):
     """Training tasks whose support rows are chosen from a pool, half of the time unevenly.
 
-    Rules do not choose evenly: a method trained on rows at random alone meets sets of rows that it has never seen, and is
-    sure where it should not be. Uneven sets are those with the highest random linear and quadratic scores of x, softened
-    by noise. The number of rows is uniform in 0 … `labels`.
+    Rules do not choose evenly: a method trained on rows at random alone meets sets of rows that it
+    has never seen, and is sure where it should not be. Uneven sets are those with the highest
+    random linear and quadratic scores of x, softened by noise. The number of rows is uniform in 0 …
+    `labels`.
 
     Args:
         source: deals tasks with the pool as their support.
@@ -125,7 +157,9 @@ class Uneven(eqx.Module):
         strength = jnp.where(jr.bernoulli(u_key), jnp.exp(jr.uniform(t_key, maxval=3.0)), 0.0)
         score = strength * (off @ w[0] + off**2 @ w[1]) + jr.gumbel(g_key, pool.mask.shape)
         score, rows = jax.lax.top_k(jnp.where(pool.mask, score, -jnp.inf), self.labels)
-        shown = (jnp.arange(self.labels) < jr.randint(k_key, (), 0, self.labels + 1)) & (score > -jnp.inf)
+        shown = (jnp.arange(self.labels) < jr.randint(k_key, (), 0, self.labels + 1)) & (
+            score > -jnp.inf
+        )
         return Task(Data(pool.x[rows], pool.y[rows], shown), task.query)
 
 
@@ -145,7 +179,9 @@ class Drawn(AbstractPosterior):
 
 
 class OfLines(AbstractLearner):
-    """The exact posterior over sine waves and lines, by drawn functions: its mixture of thousands is too large here."""
+    """The exact posterior over sine waves and lines, by drawn functions: its mixture of thousands
+    is too large here.
+    """
 
     source: SineLine
 
@@ -154,10 +190,14 @@ class OfLines(AbstractLearner):
 
 
 class Uninformed(AbstractLearner):
-    """Sees no label: every class alike, or the mean and the standard deviation of training rows, 0 and 1 in their units."""
+    """Sees no label: every class alike, or the mean and the standard deviation of training rows, 0
+    and 1 in their units.
+    """
 
     head: AbstractHead
 
     def posterior(self, support, *, key):
-        flat = lambda w, x: jnp.broadcast_to(w, (len(x), self.head.raw_dim))
+        def flat(w, x):
+            return jnp.broadcast_to(w, (len(x), self.head.raw_dim))
+
         return Particles.single(jnp.zeros(()), flat, self.head)

@@ -35,15 +35,18 @@ def _best(cells: dict[str, dict[str, Any]], metric: Metric) -> set[str]:
     else:
         loss = {name: abs(c["value"] - metric.better) for name, c in known.items()}
     first = min(loss, key=lambda name: loss[name])
-    slack = lambda name: 2 * ((known[name]["error"] or 0.0) ** 2 + (known[first]["error"] or 0.0) ** 2) ** 0.5
+
+    def slack(name):
+        return 2 * ((known[name]["error"] or 0.0) ** 2 + (known[first]["error"] or 0.0) ** 2) ** 0.5
+
     return {name for name in loss if name == first or loss[name] - loss[first] <= slack(name)}
 
 
 def tables(protocol: Protocol, results: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """The tables of a page, and the sources of its anchors in the order of their numbers.
 
-    Several settings: a table a metric, settings as columns; of settings `"part: setting"` a table a part as well. One
-    setting: one table, metrics as columns.
+    Several settings: a table a metric, settings as columns; of settings `"part: setting"` a table a
+    part as well. One setting: one table, metrics as columns.
     """
     cells = {(r["method"], r["setting"], r["metric"]): r for r in results["table"]}
     settings = list(dict.fromkeys(r["setting"] for r in results["table"]))
@@ -55,7 +58,9 @@ def tables(protocol: Protocol, results: dict[str, Any]) -> tuple[list[dict[str, 
         rows = []
         own = [m for m in methods if m not in protocol.references]
         best = {
-            (s, k): _best({m: cells[m, s, k] for m in own if (m, s, k) in cells}, protocol.metrics[k])
+            (s, k): _best(
+                {m: cells[m, s, k] for m in own if (m, s, k) in cells}, protocol.metrics[k]
+            )
             for _, s, k in columns
         }
         for method in methods:
@@ -65,7 +70,11 @@ def tables(protocol: Protocol, results: dict[str, Any]) -> tuple[list[dict[str, 
             kind = "reference" if method in protocol.references else ""
             shown = []
             for (_, s, k), c in zip(columns, found):
-                text = (number(c["value"]), number(c["error"]) if c["error"] else "") if c else ("–", "")
+                text = (
+                    (number(c["value"]), number(c["error"]) if c["error"] else "")
+                    if c
+                    else ("–", "")
+                )
                 shown.append((*text, not kind and method in best[s, k]))
             rows.append({"name": method, "kind": kind, "note": "", "cells": shown})
         for name in dict.fromkeys(a.name for a in protocol.anchors):
@@ -81,9 +90,16 @@ def tables(protocol: Protocol, results: dict[str, Any]) -> tuple[list[dict[str, 
                     notes.append(str(sources.index(anchor.source) + 1))
             shown = [(number(a.value) if a else "–", "", False) for a in here]
             rows.append({"name": name, "kind": "anchor", "note": ", ".join(notes), "cells": shown})
-        return {"caption": caption, "corner": corner, "columns": [c[0] for c in columns], "rows": rows}
+        return {
+            "caption": caption,
+            "corner": corner,
+            "columns": [c[0] for c in columns],
+            "rows": rows,
+        }
 
-    label = lambda k: f"{protocol.metrics[k].label}, {protocol.metrics[k].unit}".strip(", ")
+    def label(k):
+        return f"{protocol.metrics[k].label}, {protocol.metrics[k].unit}".strip(", ")
+
     if len(settings) == 1:
         caption = "; ".join(f"{k}: {label(k)}" for k in used)
         return [build(caption, "method", [(k, settings[0], k) for k in used])], sources
@@ -91,11 +107,19 @@ def tables(protocol: Protocol, results: dict[str, Any]) -> tuple[list[dict[str, 
     parts = list(dict.fromkeys(s.split(": ")[0] if ": " in s else "" for s in settings))
     for k in used:
         for part in parts:
-            mine = [s for s in settings if (s.split(": ")[0] if ": " in s else "") == part and (s, k) in known]
+            mine = [
+                s
+                for s in settings
+                if (s.split(": ")[0] if ": " in s else "") == part and (s, k) in known
+            ]
             if mine:
                 columns = [(s.split(": ")[-1], s, k) for s in mine]
                 made.append(
-                    build(f"{part}: {label(k)}".removeprefix(": ") + direction(protocol.metrics[k]), "method", columns)
+                    build(
+                        f"{part}: {label(k)}".removeprefix(": ") + direction(protocol.metrics[k]),
+                        "method",
+                        columns,
+                    )
                 )
     return made, sources
 
@@ -104,10 +128,16 @@ def direction(metric: Metric) -> str:
     """What is good, for a caption."""
     if metric.better is None:
         return ""
-    return f" ({metric.better} is better)" if isinstance(metric.better, str) else f" (best: {metric.better:g})"
+    return (
+        f" ({metric.better} is better)"
+        if isinstance(metric.better, str)
+        else f" (best: {metric.better:g})"
+    )
 
 
-def write_page(path: Path, protocol: Protocol, results: dict[str, Any], pictures: Sequence[Picture]) -> None:
+def write_page(
+    path: Path, protocol: Protocol, results: dict[str, Any], pictures: Sequence[Picture]
+) -> None:
     """report.html."""
     from metaprior.report import render
 
@@ -116,7 +146,12 @@ def write_page(path: Path, protocol: Protocol, results: dict[str, Any], pictures
     seeds = sorted({c["seed"] for c in cells})
     steps = results["options"].get("steps")
     facts = [
-        ("methods", ", ".join(dict.fromkeys(c["method"] for c in cells if c["method"] not in protocol.references))),
+        (
+            "methods",
+            ", ".join(
+                dict.fromkeys(c["method"] for c in cells if c["method"] not in protocol.references)
+            ),
+        ),
         ("seeds", ", ".join(map(str, seeds))),
         ("budget", results["budget"]),
         *([("training steps", f"{steps:,}")] if isinstance(steps, int) else []),
@@ -128,15 +163,33 @@ def write_page(path: Path, protocol: Protocol, results: dict[str, Any], pictures
     notes += [f"{f['method']}, seed {f['seed']} failed: {f['error']}" for f in results["failed"]]
     notes += [results["left_out"]] if results["left_out"] else []
     runs = [("method", "seed", "seconds", "training steps", "parameters")]
-    runs += [(c["method"], c["seed"], f"{c['seconds']:.0f}", fact(c["facts"].get("steps")),
-              fact(c["facts"].get("parameters"))) for c in cells]  # fmt: skip
+    runs += [
+        (
+            c["method"],
+            c["seed"],
+            f"{c['seconds']:.0f}",
+            fact(c["facts"].get("steps")),
+            fact(c["facts"].get("parameters")),
+        )
+        for c in cells
+    ]
     told = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
     page = {
-        "kicker": f"metaprior reproduce {protocol.name}", "title": protocol.title, "lead": protocol.lead, "sentence": results["sentence"],
-        "facts": facts, "pictures": pictures, "tables": made, "sources": sources, "legend": LEGEND, "notes": notes,
-        "choices": (*protocol.choices, f"Settings: {settings}."), "papers": protocol.papers, "runs": runs,
+        "kicker": f"metaprior reproduce {protocol.name}",
+        "title": protocol.title,
+        "lead": protocol.lead,
+        "sentence": results["sentence"],
+        "facts": facts,
+        "pictures": pictures,
+        "tables": made,
+        "sources": sources,
+        "legend": LEGEND,
+        "notes": notes,
+        "choices": (*protocol.choices, f"Settings: {settings}."),
+        "papers": protocol.papers,
+        "runs": runs,
         "footer": f"{told}. Numbers: results.json; raw predictions: predictions.parquet.",
-    }  # fmt: skip
+    }
     render(path, "protocol.html.jinja", page)
 
 
@@ -146,7 +199,13 @@ def fact(value: Any) -> str:
 
 def minutes(seconds: float) -> str:
     """90 s, 12 min, 3.2 h."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"  # fmt: skip
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def print_tables(protocol: Protocol, results: dict[str, Any], most: int = 4) -> None:
@@ -157,14 +216,19 @@ def print_tables(protocol: Protocol, results: dict[str, Any], most: int = 4) -> 
     console = Console(highlight=False)
     made, _ = tables(protocol, results)
     for t in made[:most]:
-        shown = Table(title=t["caption"], title_justify="left", title_style="bold", header_style="dim")
+        shown = Table(
+            title=t["caption"], title_justify="left", title_style="bold", header_style="dim"
+        )
         shown.add_column(t["corner"])
         for column in t["columns"]:
             shown.add_column(column, justify="right")
         for row in t["rows"]:
             roomy = len(t["columns"]) <= 5  # errors of many columns would break every line
             texts = [f"{v} ±{e}" if e and roomy else v for v, e, _ in row["cells"]]
-            texts = [f"[bold]{text}[/]" if best else text for text, (*_, best) in zip(texts, row["cells"])]
+            texts = [
+                f"[bold]{text}[/]" if best else text
+                for text, (*_, best) in zip(texts, row["cells"])
+            ]
             style = {"reference": "italic", "anchor": "dim"}.get(row["kind"])
             shown.add_row(row["name"], *texts, style=style)
         console.print(shown)

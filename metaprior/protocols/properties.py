@@ -1,4 +1,6 @@
-"""The lecture's table: expressive power, consistency and awareness of uncertainty, as measured numbers."""
+"""The lecture's table: expressive power, consistency and awareness of uncertainty, as measured
+numbers.
+"""
 
 import dataclasses
 import functools
@@ -42,18 +44,27 @@ GROWTH = (10, 50, 200)  # and those over which the error should fall
 RANGES: dict[str, dict[str, Any]] = {
     "inside": {},
     "other functions": {
-        "amplitude": (5.0, 8.0), "phase": (np.pi, 2 * np.pi), "slope": (3.0, 5.0), "intercept": (3.0, 5.0)
+        "amplitude": (5.0, 8.0),
+        "phase": (np.pi, 2 * np.pi),
+        "slope": (3.0, 5.0),
+        "intercept": (3.0, 5.0),
     },
     "other inputs": {"x": (5.0, 10.0)},
-}  # fmt: skip
+}
 NOISE = 0.3
 MIXED = ("process", "np")  # members of `stack` here
-STEEPER = ("maml", "emaml", "ensemble")  # one fixed step of 0.01 says little of what gradient descent can do
+STEEPER = (
+    "maml",
+    "emaml",
+    "ensemble",
+)  # one fixed step of 0.01 says little of what gradient descent can do
 CLASSES = " (classes)"
 
 
 class Known(AbstractLearner):
-    """The learner that knows how the tasks are made; without `looks` the one that never looks at their rows."""
+    """The learner that knows how the tasks are made; without `looks` the one that never looks at
+    their rows.
+    """
 
     source: SineLine | Labelled
     looks: bool = eqx.field(static=True, default=True)
@@ -70,12 +81,16 @@ def source_of(where: str, classes: bool, support: int, **options: Any) -> SineLi
 
 
 def slots(shots: int) -> int:
-    """Support rows including padding: two shapes for all numbers of rows, hence two programs to compile."""
+    """Support rows including padding: two shapes for all numbers of rows, hence two programs to
+    compile.
+    """
     return min(n for n in (max(LEARNT), max(SHOTS)) if n >= shots)
 
 
 def tasks(where: str, classes: bool, shots: int, count: int) -> tuple[Task, jax.Array]:
-    """Held-out tasks, and at each query row the function without noise: its value, or the probability of label 1."""
+    """Held-out tasks, and at each query row the function without noise: its value, or the
+    probability of label 1.
+    """
     source = source_of(where, classes, slots(shots))
     keys = jr.split(jr.fold_in(jr.key(HELD_OUT), list(RANGES).index(where)), count)
     waves = dataclasses.replace(
@@ -89,14 +104,20 @@ def tasks(where: str, classes: bool, shots: int, count: int) -> tuple[Task, jax.
 
 
 @eqx.filter_jit
-def judge(learner: AbstractLearner, some: tuple[Task, jax.Array], classes: bool, samples: int, key) -> dict[str, Any]:
-    """Of every query row, `(t, n)`: `nll`, `mean` (the predicted number, or probability of label 1), its `variance`
-    including noise, `truth` (both without noise), `y`, and `pit` (numbers alone)."""
+def judge(
+    learner: AbstractLearner, some: tuple[Task, jax.Array], classes: bool, samples: int, key
+) -> dict[str, Any]:
+    """Of every query row, `(t, n)`: `nll`, `mean` (the predicted number, or probability of label
+    1), its `variance` including noise, `truth` (both without noise), `y`, and `pit` (numbers
+    alone).
+    """
 
     def one(item):
         task, truth = item
         post, draw = jr.split(key)
-        mixture = learner.posterior(task.support, key=post).predict(task.query.x, key=draw, samples=samples)
+        mixture = learner.posterior(task.support, key=post).predict(
+            task.query.x, key=draw, samples=samples
+        )
         mean, variance = mixture.mean()[:, -1], mixture.variance()[:, -1]
         out = {"nll": -mixture.log_prob(task.query.y), "mean": mean, "variance": variance}
         out |= {"truth": truth, "y": task.query.y[:, 0]}
@@ -106,28 +127,39 @@ def judge(learner: AbstractLearner, some: tuple[Task, jax.Array], classes: bool,
 
 
 @functools.lru_cache
-def exact(where: str, classes: bool, shots: int, count: int, looks: bool = True) -> dict[str, np.ndarray]:
+def exact(
+    where: str, classes: bool, shots: int, count: int, looks: bool = True
+) -> dict[str, np.ndarray]:
     """The exact posterior's rows (or the prior's), which knows the range the tasks come from."""
     learner = Known(source_of(where, classes, slots(shots)), looks)
     found = judge(learner, tasks(where, classes, shots, count), classes, 1, jr.key(0))
     return {name: np.asarray(value) for name, value in found.items()}
 
 
-def stacked(spec: Spec, source: Any, seed: int, steps: int, tell: Tell, **options: Any) -> tuple[Stack, dict]:
+def stacked(
+    spec: Spec, source: Any, seed: int, steps: int, tell: Tell, **options: Any
+) -> tuple[Stack, dict]:
     """A mixture of `MIXED`, its weights from 256 tasks that the members did not see."""
     found = []
     for i, name in enumerate(MIXED):
-        told = lambda share, what: tell((i + share) / len(MIXED), f"{name}: {what}")
+
+        def told(share, what):
+            return tell((i + share) / len(MIXED), f"{name}: {what}")
+
         found.append(trained(name, spec, source, seed, steps, told, **options))
     learners = tuple(learner for learner, _ in found)
 
     @eqx.filter_jit
     def rows(learner):
         def one(task):
-            mixture = learner.posterior(task.support, key=jr.key(0)).predict(task.query.x, key=jr.key(1), samples=64)
+            mixture = learner.posterior(task.support, key=jr.key(0)).predict(
+                task.query.x, key=jr.key(1), samples=64
+            )
             return mixture.log_prob(task.query.y), task.query.mask, task.support.count
 
-        return jax.lax.map(lambda k: one(source(k)), jr.split(jr.fold_in(jr.key(seed), 1), 256), batch_size=16)
+        return jax.lax.map(
+            lambda k: one(source(k)), jr.split(jr.fold_in(jr.key(seed), 1), 256), batch_size=16
+        )
 
     each = [rows(learner) for learner in learners]
     log_prob = jnp.stack([log_prob for log_prob, _, _ in each], -1)
@@ -136,8 +168,12 @@ def stacked(spec: Spec, source: Any, seed: int, steps: int, tell: Tell, **option
     return Stack(learners, weights), {"members": list(MIXED), "steps": steps}
 
 
-def resampled(setting: str, metric: str, statistic: Callable[[np.ndarray], Any], count: int) -> Figure:
-    """A figure that is no mean over tasks: `statistic` of task indices, its error from 200 resamples of the tasks."""
+def resampled(
+    setting: str, metric: str, statistic: Callable[[np.ndarray], Any], count: int
+) -> Figure:
+    """A figure that is no mean over tasks: `statistic` of task indices, its error from 200
+    resamples of the tasks.
+    """
     rng = np.random.default_rng(0)
     draws = [float(statistic(rng.integers(count, size=count))) for _ in range(200)]
     return Figure(setting, metric, float(statistic(np.arange(count))), float(np.std(draws)), count)
@@ -149,7 +185,12 @@ def measure(
     """All figures of a range, from rows at every number of support rows."""
     count = len(next(iter(found.values()))["nll"])
     distance = {K: np.sqrt(((f["mean"] - f["truth"]) ** 2).mean(1)) for K, f in found.items()}
-    error = lambda K, i: np.median(distance[K][i])  # one task on which descent diverged would be all of a mean
+
+    def error(K, i):
+        return np.median(
+            distance[K][i]
+        )  # one task on which descent diverged would be all of a mean
+
     figures = []
     for K, f in found.items():
         at = f"{label}: K = {K}"
@@ -157,20 +198,39 @@ def measure(
         figures.append(Figure.of(at, "nll", f["nll"].mean(1)))
         figures.append(Figure.of(at, "gap", (f["nll"] - true[K]["nll"]).mean(1)))
     if where == "inside":
-        far = sum(((f["mean"] - true[K]["mean"]) ** 2).mean(1) for K, f in found.items() if K in LEARNT)
+        far = sum(
+            ((f["mean"] - true[K]["mean"]) ** 2).mean(1) for K, f in found.items() if K in LEARNT
+        )
         base = sum(((prior[K]["mean"] - true[K]["mean"]) ** 2).mean(1) for K in LEARNT)
-        figures.append(resampled(label, "expressive", lambda i: 1 - far[i].mean() / base[i].mean(), count))
-    logs = lambda i: np.log([max(error(K, i), 1e-9) for K in GROWTH])
-    figures.append(resampled(label, "slope", lambda i: np.polyfit(np.log(GROWTH), logs(i), 1)[0], count))
+        figures.append(
+            resampled(label, "expressive", lambda i: 1 - far[i].mean() / base[i].mean(), count)
+        )
+
+    def logs(i):
+        return np.log([max(error(K, i), 1e-9) for K in GROWTH])
+
+    figures.append(
+        resampled(label, "slope", lambda i: np.polyfit(np.log(GROWTH), logs(i), 1)[0], count)
+    )
     figures.append(resampled(label, "ratio", lambda i: np.exp(logs(i)[-1] - logs(i)[0]), count))
-    join = lambda name: np.stack([f[name] for f in found.values()], 1).reshape(count, -1)
+
+    def join(name):
+        return np.stack([f[name] for f in found.values()], 1).reshape(count, -1)
+
     mean, y, variance = join("mean"), join("y"), join("variance")
     figures.append(
         Figure.of(
-            label, "gap", (join("nll") - np.stack([t["nll"] for t in true.values()], 1).reshape(count, -1)).mean(1)
+            label,
+            "gap",
+            (join("nll") - np.stack([t["nll"] for t in true.values()], 1).reshape(count, -1)).mean(
+                1
+            ),
         )
     )
-    spread = lambda i: np.sqrt(variance[i].mean() / ((mean[i] - y[i]) ** 2).mean())
+
+    def spread(i):
+        return np.sqrt(variance[i].mean() / ((mean[i] - y[i]) ** 2).mean())
+
     figures.append(resampled(label, "spread", spread, count))
     if "pit" in next(iter(found.values())):
         pit = join("pit")
@@ -181,16 +241,28 @@ def measure(
 def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcome:
     """Train a method on tasks of 1 to 20 rows and judge it in and out of that range."""
     reference = method.startswith("exact")
-    classes = method == "exact_classes" if reference else method != "stack" and "numbers" not in METHODS[method].kinds
-    of = lambda name: options[name].get(method, options[name]["classes" if classes else ""])
+    classes = (
+        method == "exact_classes"
+        if reference
+        else method != "stack" and "numbers" not in METHODS[method].kinds
+    )
+
+    def of(name):
+        return options[name].get(method, options[name]["classes" if classes else ""])
+
     count, learner, facts = of("tasks"), None, {}
     if not reference:
-        told = lambda share, what: tell(0.7 * share, what)
+
+        def told(share, what):
+            return tell(0.7 * share, what)
+
         spec = Spec(1, Categorical(2) if classes else Gaussian(1))
         train = stacked if method == "stack" else functools.partial(trained, method)
         source = source_of("inside", classes, 20, fewest=1)
         hyper = {"steps": 5, "inner_lr": jnp.asarray(0.01)} if method in STEEPER else {}
-        learner, facts = train(spec, source, seed, of("steps"), told, batch=options["batch"], hyper=hyper)
+        learner, facts = train(
+            spec, source, seed, of("steps"), told, batch=options["batch"], hyper=hyper
+        )
     figures, drawing = [], {}
     columns: dict[str, list] = {
         k: [] for k in ("setting", "task", "row", "y", "truth", "mean", "variance", "nll", "pit")
@@ -200,10 +272,18 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         for i, K in enumerate(SHOTS):
             tell(0.7 + 0.3 * (at + i / len(SHOTS)) / len(RANGES), f"judging {label}, K = {K}")
             true[K] = exact(where, classes, K, count)
-            prior[K] = exact(where, classes, K, count, False) if K in LEARNT and where == "inside" else {}
+            prior[K] = (
+                exact(where, classes, K, count, False) if K in LEARNT and where == "inside" else {}
+            )
             found[K] = true[K]
             if learner is not None:
-                rows = judge(learner, tasks(where, classes, K, count), classes, options["samples"], jr.key(seed))
+                rows = judge(
+                    learner,
+                    tasks(where, classes, K, count),
+                    classes,
+                    options["samples"],
+                    jr.key(seed),
+                )
                 found[K] = {name: np.asarray(value) for name, value in rows.items()}
             t, n = found[K]["y"].shape
             columns["setting"].append(np.full(t * n, f"{label}: K = {K}"))
@@ -213,10 +293,18 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
                 columns[name].append(found[K].get(name, np.full((t, n), np.nan)).ravel())
         figures += measure(found, true, prior, where, label)
         drawing[where] = np.array(
-            [[f.value, f.error] for f in figures if f.setting.startswith(label + ":") and f.metric == "rmse"]
+            [
+                [f.value, f.error]
+                for f in figures
+                if f.setting.startswith(label + ":") and f.metric == "rmse"
+            ]
         )
     return Outcome(
-        figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, note=cut_short(facts), facts=facts
+        figures,
+        {k: np.concatenate(v) for k, v in columns.items()},
+        drawing,
+        note=cut_short(facts),
+        facts=facts,
     )
 
 
@@ -244,10 +332,19 @@ def _growth(first: dict[str, Drawn], classes: bool) -> Picture:
         for i, (name, cell) in enumerate(order):
             known = name.startswith("exact")
             value, error = cell.drawing[where].T
-            style: dict = dict(color=INK, lw=2.2, zorder=5) if known else dict(color=shades[i % len(shades)], lw=1.4)
+            style: dict = (
+                dict(color=INK, lw=2.2, zorder=5)
+                if known
+                else dict(color=shades[i % len(shades)], lw=1.4)
+            )
             axes.plot(SHOTS, value, marker="o", ms=3.5, label="exact" if known else name, **style)
             axes.fill_between(
-                SHOTS, np.maximum(value - error, 1e-3), value + error, color=style["color"], alpha=0.12, lw=0
+                SHOTS,
+                np.maximum(value - error, 1e-3),
+                value + error,
+                color=style["color"],
+                alpha=0.12,
+                lw=0,
             )
         axes.axvspan(1, 20, color=METHOD, alpha=0.06, lw=0)
         axes.set(xscale="log", yscale="log", title=where, xlabel="support rows")
@@ -262,7 +359,9 @@ def _growth(first: dict[str, Drawn], classes: bool) -> Picture:
         "Root mean square distance to the function without noise, median over tasks. Shaded: numbers of rows seen in "
         "training. A consistent learner's line keeps falling, also to the right of the shade and on tasks unlike "
         "those of training; the exact posterior's (black; it knows the range) falls as one over the root of the rows.",
-        to_svg(figure, f"properties-growth{'-classes' * classes}", f"Error against support rows{what}"),
+        to_svg(
+            figure, f"properties-growth{'-classes' * classes}", f"Error against support rows{what}"
+        ),
     )
 
 
@@ -292,13 +391,19 @@ def _table(first: dict[str, Drawn], classes: bool) -> Picture:
         for column, (metric, where, _) in enumerate(COLUMNS):
             v = value.get((metric, where + CLASSES * classes), float("nan"))
             good = float(np.clip(_good(metric, v), 0, 1)) if np.isfinite(v) else 0.0
-            axes.add_patch(Rectangle((column, row), 0.96, 0.92, color=METHOD, alpha=0.06 + 0.6 * good, lw=0))
+            axes.add_patch(
+                Rectangle((column, row), 0.96, 0.92, color=METHOD, alpha=0.06 + 0.6 * good, lw=0)
+            )
             text = f"{v:.2f}" if abs(v) < 100 else f"{v:.0e}"
-            axes.text(column + 0.48, row + 0.48, text, ha="center", va="center", color=INK, fontsize=9)
+            axes.text(
+                column + 0.48, row + 0.48, text, ha="center", va="center", color=INK, fontsize=9
+            )
     axes.set(xlim=(0, len(COLUMNS)), ylim=(len(names), 0))
     axes.set_xticks(np.arange(len(COLUMNS)) + 0.48, [label for _, _, label in COLUMNS], color=MUTED)
     axes.xaxis.tick_top()
-    axes.set_yticks(np.arange(len(names)) + 0.48, ["exact" if n.startswith("exact") else n for n in names])
+    axes.set_yticks(
+        np.arange(len(names)) + 0.48, ["exact" if n.startswith("exact") else n for n in names]
+    )
     axes.grid(False)
     for side in axes.spines.values():
         side.set_visible(False)
@@ -306,7 +411,11 @@ def _table(first: dict[str, Drawn], classes: bool) -> Picture:
     return Picture(
         f"The table{what}",
         "The darker, the nearer to what the exact posterior does: expressive power 1, slope -0.5, gap 0, spread 1.",
-        to_svg(figure, f"properties-table{'-classes' * classes}", f"Expressive power, consistency, awareness{what}"),
+        to_svg(
+            figure,
+            f"properties-table{'-classes' * classes}",
+            f"Expressive power, consistency, awareness{what}",
+        ),
     )
 
 
@@ -316,8 +425,13 @@ def sentence(cells: Sequence[Drawn]) -> str:
     for cell in cells:
         for f in cell.figures:
             if not cell.method.startswith("exact"):
-                found.setdefault((f.metric, f.setting), {}).setdefault(cell.method, []).append(f.value)
-    best = lambda metric, where, pick: pick(found[metric, where], key=lambda m: float(np.mean(found[metric, where][m])))
+                found.setdefault((f.metric, f.setting), {}).setdefault(cell.method, []).append(
+                    f.value
+                )
+
+    def best(metric, where, pick):
+        return pick(found[metric, where], key=lambda m: float(np.mean(found[metric, where][m])))
+
     if ("expressive", "inside") not in found:
         return ""
     return (
@@ -376,13 +490,24 @@ PROTOCOL = Protocol(
     able=tuple(dict.fromkeys((*able("numbers"), "stack", *able("classes")))),
     budgets={
         "quick": {
-            "steps": {"": 1500, "classes": 1500}, "batch": 16, "samples": 64,
+            "steps": {"": 1500, "classes": 1500},
+            "batch": 16,
+            "samples": 64,
             "tasks": {
-                "": 64, "classes": 32, "nuts": 4, "bnn": 16, "llama": 32, "platipus": 32, "bmaml": 32, "ar_cnp": 32
+                "": 64,
+                "classes": 32,
+                "nuts": 4,
+                "bnn": 16,
+                "llama": 32,
+                "platipus": 32,
+                "bmaml": 32,
+                "ar_cnp": 32,
             },
         },
         "full": {
-            "steps": {"": 20000, "classes": 20000}, "batch": 25, "samples": 256,
+            "steps": {"": 20000, "classes": 20000},
+            "batch": 25,
+            "samples": 256,
             "tasks": {"": 400, "classes": 200, "nuts": 40, "bnn": 100, "ar_cnp": 200},
         },
     },
@@ -390,4 +515,4 @@ PROTOCOL = Protocol(
     draw=draw,
     references=("exact", "exact_classes"),
     sentence=sentence,
-)  # fmt: skip
+)

@@ -1,4 +1,6 @@
-"""What every evaluation protocol says of itself, what a method's run gives, and how a method is trained for it."""
+"""What every evaluation protocol says of itself, what a method's run gives, and how a method is
+trained for it.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +13,9 @@ Tell = Callable[[float, str], None]  # share done in 0 … 1, and what is being 
 
 
 class Metric(NamedTuple):
-    """A figure's label, unit and direction: `better` is `"low"`, `"high"`, a target value, or `None` for neither."""
+    """A figure's label, unit and direction: `better` is `"low"`, `"high"`, a target value, or
+    `None` for neither.
+    """
 
     label: str
     unit: str
@@ -25,7 +29,8 @@ class Figure(NamedTuple):
         setting: what it was measured at, such as `"K = 2"`; `""` where a protocol has one setting.
         metric: a key of `Protocol.metrics`.
         value: the number.
-        error: its standard error over tasks (or over runs, then `count` is theirs); `None` where it has none.
+        error: its standard error over tasks (or over runs, then `count` is theirs); `None` where it
+            has none.
         count: how many tasks stand behind it.
     """
 
@@ -37,7 +42,9 @@ class Figure(NamedTuple):
 
     @staticmethod
     def of(setting: str, metric: str, values: Any) -> "Figure":
-        """The mean of one value a task, with its standard error; NaN values are left out and not counted."""
+        """The mean of one value a task, with its standard error; NaN values are left out and not
+        counted.
+        """
         values = np.asarray(values, np.float64).ravel()
         values = values[~np.isnan(values)]
         n = len(values)
@@ -51,7 +58,8 @@ class Anchor(NamedTuple):
     """A published or exact number to stand beside the measured ones.
 
     Args:
-        name: whose it is, such as `"PLATIPUS (Finn et al. 2018)"` or `"exact posterior, 500 tasks"`.
+        name: whose it is, such as `"PLATIPUS (Finn et al. 2018)"` or `"exact posterior, 500
+            tasks"`.
         setting, metric: where it belongs, as in `Figure`.
         value: the number.
         source: where it is printed, and what differs from what is run here.
@@ -70,9 +78,9 @@ class Outcome:
 
     Args:
         figures: the numbers.
-        predictions: raw predictions, flat columns of equal length, from which the figures can be computed
-            again; written to predictions.parquet with the columns `method` and `seed` in front. A column of
-            arrays and `None` (`raw.lists`) becomes one of lists.
+        predictions: raw predictions, flat columns of equal length, from which the figures can be
+            computed again; written to predictions.parquet with the columns `method` and `seed` in
+            front. A column of arrays and `None` (`raw.lists`) becomes one of lists.
         drawing: arrays that `Protocol.draw` needs; written beside the cell.
         note: what a reader must know, such as a run that was cut short.
         facts: plain JSON values: steps, parameters, seconds of training.
@@ -105,11 +113,13 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """One evaluation protocol: everything that is particular to it; running, resuming and reporting are shared.
+    """One evaluation protocol: everything that is particular to it; running, resuming and reporting
+    are shared.
 
     Args:
         name: on the command line.
-        title, lead: the report's headline and the paragraph below it: what is shown, and how to read it.
+        title, lead: the report's headline and the paragraph below it: what is shown, and how to
+            read it.
         papers: where the protocol comes from.
         choices: what the paper leaves open and how it is settled here; limits of what is shown.
         metrics: name -> `Metric`, in the order of the report's tables.
@@ -119,11 +129,13 @@ class Protocol:
         budgets: options of `run`, `"quick"` and `"full"`; plain JSON values.
         run: `(method, seed, options, data, tell) -> Outcome`, one cell.
         draw: `(cells, options, data) -> pictures`, from all finished cells.
-        references: names that `run` takes beside the methods and that always run: exact answers, controls.
+        references: names that `run` takes beside the methods and that always run: exact answers,
+            controls.
         anchors: published and exact numbers.
-        load: `(path or None) -> data` for protocols on files; raises `InputError`. `None` where nothing is read.
-        reads: `(path) -> files and folders` that `load` reads there; of a folder its images, and tables of these. `None`
-            where that is the path itself.
+        load: `(path or None) -> data` for protocols on files; raises `InputError`. `None` where
+            nothing is read.
+        reads: `(path) -> files and folders` that `load` reads there; of a folder its images, and
+            tables of these. `None` where that is the path itself.
         sentence: `(cells) -> str`, what came out, in plain words; `""` for none.
     """
 
@@ -159,22 +171,36 @@ def left_out(protocol: Protocol) -> str:
     for name, row in METHODS.items():
         if name not in protocol.able:
             alone = f"predicts {row.kinds[0]} alone" if len(row.kinds) == 1 else ""
-            mixed = "" if hasattr(row.method, "init") else "mixes methods that are trained already, for one table"
+            mixed = (
+                ""
+                if hasattr(row.method, "init")
+                else "mixes methods that are trained already, for one table"
+            )
             why.setdefault(protocol.without.get(name, alone or mixed), []).append(name)
-    said = "; ".join(f"{', '.join(names)} ({reason})" if reason else ", ".join(names) for reason, names in why.items())
+    said = "; ".join(
+        f"{', '.join(names)} ({reason})" if reason else ", ".join(names)
+        for reason, names in why.items()
+    )
     return f"Left out of --methods all: {said}." if said else ""
 
 
 def able(*kinds: str, but: Sequence[str] = ()) -> tuple[str, ...]:
-    """Rows of THE TABLE that predict all of these kinds (`"numbers"`, `"classes"`) and can be made by `init`."""
+    """Rows of THE TABLE that predict all of these kinds (`"numbers"`, `"classes"`) and can be made
+    by `init`.
+    """
     from metaprior.methods import METHODS
 
-    fits = lambda row: set(kinds) <= set(row.kinds) and hasattr(row.method, "init")
+    def fits(row):
+        return set(kinds) <= set(row.kinds) and hasattr(row.method, "init")
+
     return tuple(name for name, row in METHODS.items() if fits(row) and name not in but)
 
 
-def trained(name: str, spec: Any, source: Any, seed: int, steps: int, tell: Tell, **options: Any) -> tuple[Any, dict]:
-    """A row of THE TABLE with its default settings, trained by `fit`: the learner, and facts for `Outcome`.
+def trained(
+    name: str, spec: Any, source: Any, seed: int, steps: int, tell: Tell, **options: Any
+) -> tuple[Any, dict]:
+    """A row of THE TABLE with its default settings, trained by `fit`: the learner, and facts for
+    `Outcome`.
 
     Args:
         name: of the row; one that `fit` does not train comes back as it starts.
@@ -187,8 +213,8 @@ def trained(name: str, spec: Any, source: Any, seed: int, steps: int, tell: Tell
     import equinox as eqx
     import jax
 
-    from metaprior.fit import fit
     from metaprior.methods import METHODS
+    from metaprior.training import fit
 
     row = METHODS[name]
     keys = jax.random.split(jax.random.key(seed), 2)
@@ -200,11 +226,25 @@ def trained(name: str, spec: Any, source: Any, seed: int, steps: int, tell: Tell
         return learner, facts | {"steps": 0}
     rate = options.pop("learning_rate", row.learning_rate)
     every = options.pop("every", max(1, min(100, steps // 20)))
-    progress = lambda done, of, loss: tell(done / of, f"training, loss {loss:.3f}")
+
+    def progress(done, of, loss):
+        return tell(done / of, f"training, loss {loss:.3f}")
+
     fitted = fit(
-        learner, source, key=keys[1], steps=steps, learning_rate=rate, every=every, progress=progress, **options
+        learner,
+        source,
+        key=keys[1],
+        steps=steps,
+        learning_rate=rate,
+        every=every,
+        progress=progress,
+        **options,
     )
-    facts |= {"steps": fitted.steps, "train_seconds": round(fitted.seconds, 1), "training": fitted.outcome}
+    facts |= {
+        "steps": fitted.steps,
+        "train_seconds": round(fitted.seconds, 1),
+        "training": fitted.outcome,
+    }
     return fitted.method, facts
 
 

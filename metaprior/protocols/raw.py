@@ -1,4 +1,6 @@
-"""List columns of predictions.parquet: what single draws give, from which likelihoods and coverage are computed again."""
+"""List columns of predictions.parquet: what single draws give, from which likelihoods and coverage
+are computed again.
+"""
 
 from typing import Any
 
@@ -10,12 +12,15 @@ from jaxtyping import Array, Float
 from metaprior.posterior import AbstractPosterior, Mixture, Particles, Sampled
 from metaprior.task import Data
 
-KEPT = 50  # tasks of a setting whose draws are kept one by one; of the others what their mixture gives
+KEPT = (
+    50  # tasks of a setting whose draws are kept one by one; of the others what their mixture gives
+)
 MOST = 256  # components of a mixture, beyond which only the whole is kept
 
 
 def log_terms(mixture: Mixture, y: Float[Array, "n p"]) -> Float[Array, "n s"]:
-    """Log densities of each row by component, scaled by the weights: the log of their mean is the mixture's.
+    """Log densities of each row by component, scaled by the weights: the log of their mean is the
+    mixture's.
 
     Of a mixture of more than `MOST` components one number a row, its own.
     """
@@ -26,8 +31,12 @@ def log_terms(mixture: Mixture, y: Float[Array, "n p"]) -> Float[Array, "n s"]:
     return each.T + jnp.log(1.0 * len(weights)) + weights - jax.nn.logsumexp(weights)
 
 
-def joint_terms(posterior: AbstractPosterior, drawn: Mixture, data: Data, joint: Array) -> Float[Array, "s"]:
-    """Log densities of all rows together: a draw each where draws are all that is known, else one, `joint`."""
+def joint_terms(
+    posterior: AbstractPosterior, drawn: Mixture, data: Data, joint: Array
+) -> Float[Array, "s"]:
+    """Log densities of all rows together: a draw each where draws are all that is known, else one,
+    `joint`.
+    """
     if not isinstance(posterior, Sampled | Particles):
         return joint[None]
     each = jnp.concatenate([part.head.log_prob(part.params, data.y[None]) for part in drawn.parts])
@@ -38,14 +47,24 @@ def lists(values: Any) -> np.ndarray:
     """A column of lists, or of `None` where there is none."""
     column = np.empty(len(values), object)
     for i, value in enumerate(values):
-        column[i] = value if value is None or value.dtype == np.uint8 else np.asarray(value, np.float32)
+        column[i] = (
+            value if value is None or value.dtype == np.uint8 else np.asarray(value, np.float32)
+        )
     return column
 
 
 def log_p(terms: np.ndarray) -> np.ndarray:
-    """A list a row from `log_terms` of tasks, `(t, n, s)`: of the first `KEPT` tasks all, of others the log of the mean."""
+    """A list a row from `log_terms` of tasks, `(t, n, s)`: of the first `KEPT` tasks all, of others
+    the log of the mean.
+    """
     whole = log_mean(terms)
-    return lists([row if t < KEPT else whole[t, i, None] for t, task in enumerate(terms) for i, row in enumerate(task)])
+    return lists(
+        [
+            row if t < KEPT else whole[t, i, None]
+            for t, task in enumerate(terms)
+            for i, row in enumerate(task)
+        ]
+    )
 
 
 def first_rows(values: Any, rows: int) -> np.ndarray:

@@ -10,19 +10,33 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from metaprior import calibration
 from metaprior.errors import InputError
+from metaprior.evaluation import calibration
 from metaprior.heads import Categorical, Gaussian
 from metaprior.method import AbstractLearner, Spec
 from metaprior.posterior import Mixture, Part, crps
 from metaprior.protocols.characters import BlobLearner, Blobs, Drawings, FewShot, read
-from metaprior.protocols.protocol import Anchor, Figure, Metric, Outcome, Protocol, Tell, able, trained
+from metaprior.protocols.protocol import (
+    Anchor,
+    Figure,
+    Metric,
+    Outcome,
+    Protocol,
+    Tell,
+    able,
+    trained,
+)
 from metaprior.protocols.reliability_pictures import draw
 from metaprior.sources import GP, SineLine
 from metaprior.sources.exact import Known
 
 EXACT = "exact posterior"
-LINES, GAUSSIAN, CHARACTERS, BLOBS = "sine or line", "Gaussian process", "Omniglot", "normal classes"
+LINES, GAUSSIAN, CHARACTERS, BLOBS = (
+    "sine or line",
+    "Gaussian process",
+    "Omniglot",
+    "normal classes",
+)
 WAY, SHOT, QUERY = 5, 5, 5
 QUANTILES = (0.05, 0.5, 0.95)
 ATOMS = 20  # quantiles of a component for the CRPS, within 1e-3 of its scale
@@ -40,7 +54,9 @@ def thinned(mixture: Mixture, most: int) -> Mixture:
 
 
 @eqx.filter_jit
-def judge_numbers(learner: AbstractLearner, source: Any, keys, samples: int) -> dict[str, jax.Array]:
+def judge_numbers(
+    learner: AbstractLearner, source: Any, keys, samples: int
+) -> dict[str, jax.Array]:
     """Per-row figures of one task a key, `(t, q)`; quantiles `(t, 3, q)`."""
 
     def one(key):
@@ -51,15 +67,25 @@ def judge_numbers(learner: AbstractLearner, source: Any, keys, samples: int) -> 
         nll, mean = -mixture.log_prob(y), mixture.mean()[:, 0]
         mixture = thinned(mixture, KEPT)
         quantiles = jax.vmap(mixture.quantile)(jnp.asarray(QUANTILES))[..., 0]
-        return {"y": y[:, 0], "nll": nll, "mean": mean, "pit": mixture.cdf(y)[:, 0], "crps": crps(*mixture.atoms(ATOMS), y),
-                "quantiles": quantiles}  # fmt: skip
+        return {
+            "y": y[:, 0],
+            "nll": nll,
+            "mean": mean,
+            "pit": mixture.cdf(y)[:, 0],
+            "crps": crps(*mixture.atoms(ATOMS), y),
+            "quantiles": quantiles,
+        }
 
     return jax.lax.map(one, keys, batch_size=8)
 
 
 @eqx.filter_jit
-def judge_classes(learner: AbstractLearner, source: FewShot, keys, samples: int) -> dict[str, jax.Array]:
-    """Probabilities of query rows `(t, q, c)`, in and out of the episode, and the classes of the former."""
+def judge_classes(
+    learner: AbstractLearner, source: FewShot, keys, samples: int
+) -> dict[str, jax.Array]:
+    """Probabilities of query rows `(t, q, c)`, in and out of the episode, and the classes of the
+    former.
+    """
 
     def one(key):
         task, outside = source.beside(key)
@@ -72,15 +98,25 @@ def judge_classes(learner: AbstractLearner, source: FewShot, keys, samples: int)
     return jax.lax.map(one, keys, batch_size=16)
 
 
-def _pooled(setting: str, metric: str, figure: Callable, *arrays: np.ndarray, repeats: int = 100) -> Figure:
-    """`figure` of rows pooled over tasks; its standard error by resampling tasks. Arrays are `(t, q, …)`."""
+def _pooled(
+    setting: str, metric: str, figure: Callable, *arrays: np.ndarray, repeats: int = 100
+) -> Figure:
+    """`figure` of rows pooled over tasks; its standard error by resampling tasks. Arrays are `(t,
+    q, …)`.
+    """
     tasks, rng = len(arrays[0]), np.random.default_rng(0)
-    join = lambda index: [a[index].reshape(-1, *a.shape[2:]) for a in arrays]
+
+    def join(index):
+        return [a[index].reshape(-1, *a.shape[2:]) for a in arrays]
+
     draws = [figure(*join(rng.integers(tasks, size=tasks))) for _ in range(repeats)]
-    return Figure(setting, metric, float(figure(*join(np.arange(tasks)))), float(np.std(draws, ddof=1)), tasks)
+    return Figure(
+        setting, metric, float(figure(*join(np.arange(tasks)))), float(np.std(draws, ddof=1)), tasks
+    )
 
 
-# Figures of pooled rows in bins: never 0 on finitely many rows, even when every probability comes true.
+# Figures of pooled rows in bins: never 0 on finitely many rows, even when every probability comes
+# true.
 BINNED: dict[str, Callable] = {
     "ece15": lambda p, y: calibration.ece(p, y, 15),
     "ece10": lambda p, y: calibration.ece(p, y, 10),
@@ -100,12 +136,17 @@ def if_calibrated(setting: str, metric: str, p: np.ndarray) -> Figure:
 def number_figures(setting: str, rows: dict[str, np.ndarray]) -> list[Figure]:
     """Of one setting with numbers."""
     low, high = rows["quantiles"][:, 0], rows["quantiles"][:, -1]
-    of = lambda metric, values: Figure.of(setting, metric, values.mean(1))
+
+    def of(metric, values):
+        return Figure.of(setting, metric, values.mean(1))
+
     pit = rows["pit"]
     return [
         of("nll", rows["nll"]),
         _pooled(setting, "calibration", calibration.quantile_error, pit),
-        _pooled(setting, "calibration_rms", lambda u: calibration.quantile_error(u, kind="rms"), pit),
+        _pooled(
+            setting, "calibration_rms", lambda u: calibration.quantile_error(u, kind="rms"), pit
+        ),
         of("coverage90", (pit >= 0.05) & (pit <= 0.95)),
         of("width90", high - low),
         of("interval90", calibration.interval_score(low, high, rows["y"], 0.9)),
@@ -116,12 +157,19 @@ def number_figures(setting: str, rows: dict[str, np.ndarray]) -> list[Figure]:
 def class_figures(setting: str, p: np.ndarray, y: np.ndarray, outside: np.ndarray) -> list[Figure]:
     """Of one setting with classes: `p` `(t, q, c)`, `y` `(t, q)`, `outside` `(t, q, c)`."""
     inside_h, outside_h = calibration.entropy(p), calibration.entropy(outside)
-    rows = lambda metric: _pooled(setting, metric, BINNED[metric], p, y)
+
+    def rows(metric):
+        return _pooled(setting, metric, BINNED[metric], p, y)
+
     came = np.take_along_axis(p, y[..., None], -1)[..., 0]
     return [
         Figure.of(setting, "nll", -np.log(np.maximum(came, 1e-300)).mean(1)),
         Figure.of(setting, "accuracy", (p.argmax(-1) == y).mean(1)),
-        *(figure for metric in BINNED for figure in (rows(metric), if_calibrated(setting, metric, p))),
+        *(
+            figure
+            for metric in BINNED
+            for figure in (rows(metric), if_calibrated(setting, metric, p))
+        ),
         Figure.of(setting, "brier", ((p - np.eye(p.shape[-1])[y]) ** 2).sum(-1).mean(1)),
         Figure.of(setting, "entropy_in", inside_h.mean(1)),
         Figure.of(setting, "entropy_out", outside_h.mean(1)),
@@ -131,8 +179,12 @@ def class_figures(setting: str, p: np.ndarray, y: np.ndarray, outside: np.ndarra
 
 def _number_columns(setting: str, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     t, q = rows["y"].shape
-    columns = {"setting": np.full(t * q, setting), "task": np.repeat(np.arange(t, dtype=np.int32), q),
-               "row": np.tile(np.arange(q, dtype=np.int32), t), "inside": np.ones(t * q, bool)}  # fmt: skip
+    columns = {
+        "setting": np.full(t * q, setting),
+        "task": np.repeat(np.arange(t, dtype=np.int32), q),
+        "row": np.tile(np.arange(q, dtype=np.int32), t),
+        "inside": np.ones(t * q, bool),
+    }
     columns |= {k: rows[k].ravel().astype(np.float32) for k in ("y", "nll", "mean", "pit", "crps")}
     return columns | {
         f"q{round(100 * level):02d}": rows["quantiles"][:, i].ravel().astype(np.float32)
@@ -140,10 +192,16 @@ def _number_columns(setting: str, rows: dict[str, np.ndarray]) -> dict[str, np.n
     }
 
 
-def _class_columns(setting: str, p: np.ndarray, y: np.ndarray, inside: bool) -> dict[str, np.ndarray]:
+def _class_columns(
+    setting: str, p: np.ndarray, y: np.ndarray, inside: bool
+) -> dict[str, np.ndarray]:
     t, q, c = p.shape
-    columns = {"setting": np.full(t * q, setting), "task": np.repeat(np.arange(t, dtype=np.int32), q),
-               "row": np.tile(np.arange(q, dtype=np.int32), t), "inside": np.full(t * q, inside)}  # fmt: skip
+    columns = {
+        "setting": np.full(t * q, setting),
+        "task": np.repeat(np.arange(t, dtype=np.int32), q),
+        "row": np.tile(np.arange(q, dtype=np.int32), t),
+        "inside": np.full(t * q, inside),
+    }
     columns |= {"y": y.ravel().astype(np.float32)}
     return columns | {f"p_{k}": p[..., k].ravel().astype(np.float32) for k in range(c)}
 
@@ -151,9 +209,17 @@ def _class_columns(setting: str, p: np.ndarray, y: np.ndarray, inside: bool) -> 
 def _joined(tables: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """One table; columns that a part has not are NaN there."""
     names = list(dict.fromkeys(name for table in tables for name in table))
-    size = lambda table: len(table["y"])
-    absent = lambda table: np.full(size(table), np.nan, np.float32)
-    return {name: np.concatenate([t[name] if name in t else absent(t) for t in tables]) for name in names}
+
+    def size(table):
+        return len(table["y"])
+
+    def absent(table):
+        return np.full(size(table), np.nan, np.float32)
+
+    return {
+        name: np.concatenate([t[name] if name in t else absent(t) for t in tables])
+        for name in names
+    }
 
 
 def _sources(options: dict[str, Any], data: Any) -> dict[str, tuple]:
@@ -162,7 +228,10 @@ def _sources(options: dict[str, Any], data: Any) -> dict[str, tuple]:
         LINES: (SineLine(support=5), SineLine(support=5, query=25), None, Spec(1, Gaussian(1))),
         GAUSSIAN: (GP(query=25), GP(query=25), None, Spec(1, Gaussian(1))),
     }
-    few = lambda domain: FewShot(domain, WAY, SHOT, QUERY)
+
+    def few(domain):
+        return FewShot(domain, WAY, SHOT, QUERY)
+
     if data is not None:
         parts = [few(Drawings(jnp.asarray(data[k]))) for k in ("train", "test", "validation")]
         found[CHARACTERS] = (*parts, Spec(data["train"].shape[-1], Categorical(WAY)))
@@ -178,13 +247,21 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
     tables: list[dict[str, np.ndarray]] = []
     drawing: dict[str, np.ndarray] = {}
     facts: dict[str, Any] = {}
-    settings = {k: v for k, v in _sources(options, data).items() if method != EXACT or k != CHARACTERS}
+    settings = {
+        k: v for k, v in _sources(options, data).items() if method != EXACT or k != CHARACTERS
+    }
     for i, (setting, (source, test, validation, spec)) in enumerate(settings.items()):
-        share = lambda done, what: tell((i + done) / len(settings), f"{setting}: {what}")
+
+        def share(done, what):
+            return tell((i + done) / len(settings), f"{setting}: {what}")
+
         if method == EXACT:
             learner: Any = BlobLearner(WAY, Blobs().spread) if setting == BLOBS else Known(test)
         else:
-            training = lambda done, what: share(0.7 * done, what)
+
+            def training(done, what):
+                return share(0.7 * done, what)
+
             steps = options["steps"]["classes" if spec.head.classes else "numbers"]
             learner, facts[setting] = trained(method, spec, source, 1000 + seed, steps, training)
         share(0.7, "predicting")
@@ -196,9 +273,13 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             tables.append(_number_columns(setting, rows))
             drawing[f"pit {setting}"] = calibration.pit_histogram(rows["pit"].ravel(), 20)
             continue
-        look = lambda src, keys: {
-            k: np.asarray(v, np.float64) for k, v in judge_classes(learner, src, keys, options["samples"]).items()
-        }
+
+        def look(src, keys):
+            return {
+                k: np.asarray(v, np.float64)
+                for k, v in judge_classes(learner, src, keys, options["samples"]).items()
+            }
+
         rows = look(test, keys)
         y = rows["y"].astype(int)
         shown = {setting: 1.0}
@@ -209,7 +290,8 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             shown[f"{setting}, temperature fitted on validation tasks"] = temperature
         for name, temperature in shown.items():
             p, outside = (
-                rows[k] if temperature == 1.0 else calibration.tempered(rows[k], temperature) for k in ("p", "outside")
+                rows[k] if temperature == 1.0 else calibration.tempered(rows[k], temperature)
+                for k in ("p", "outside")
             )
             figures += class_figures(name, p, y, outside)
             tables += [
@@ -219,13 +301,18 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             bins = calibration.equal_width(*calibration.top(p.reshape(-1, WAY), y.ravel()), 15)
             drawing[f"bins {name}"] = np.stack(bins).astype(np.float64)
             edges = np.linspace(0, np.log(WAY), 31)
-            both = [np.histogram(calibration.entropy(v), edges)[0] / v[..., 0].size for v in (p, outside)]
+            both = [
+                np.histogram(calibration.entropy(v), edges)[0] / v[..., 0].size
+                for v in (p, outside)
+            ]
             drawing[f"entropy {name}"] = np.stack(both)
     return Outcome(figures, _joined(tables), drawing, facts=facts)
 
 
 def load(path: Path | None) -> dict[str, np.ndarray] | None:
-    """Drawn characters from a folder with omniglot28.npz or from such a file; `None` where there is none."""
+    """Drawn characters from a folder with omniglot28.npz or from such a file; `None` where there is
+    none.
+    """
     if path is None:
         return None
     if not path.exists():
@@ -241,7 +328,9 @@ def reads(path: Path) -> list[Path]:
 
 
 def sentence(cells: Sequence[Any]) -> str:
-    """Who predicts best, and how far its stated probabilities are off: one that knows nothing is calibrated, too."""
+    """Who predicts best, and how far its stated probabilities are off: one that knows nothing is
+    calibrated, too.
+    """
     found: dict[tuple[str, str, str], list[float]] = {}
     for cell in cells:
         for f in cell.figures:
@@ -252,10 +341,16 @@ def sentence(cells: Sequence[Any]) -> str:
         (CHARACTERS, "ece15", "ECE"),
         (BLOBS, "ece15", "ECE"),
     ):
-        own = {m: float(np.mean(v)) for (s, k, m), v in found.items() if (s, k) == (setting, metric)}
+        own = {
+            m: float(np.mean(v)) for (s, k, m), v in found.items() if (s, k) == (setting, metric)
+        }
         exact = own.pop(EXACT, None)
         if own:
-            nll = {m: float(np.mean(v)) for (s, k, m), v in found.items() if (s, k) == (setting, "nll") and m in own}
+            nll = {
+                m: float(np.mean(v))
+                for (s, k, m), v in found.items()
+                if (s, k) == (setting, "nll") and m in own
+            }
             best = min(nll, key=lambda m: nll[m])
             beside = "" if exact is None else f" (exact posterior {exact:.3f})"
             parts.append(f"{setting}: {what} of {best} {own[best]:.3f}{beside}")
@@ -295,11 +390,15 @@ def _binned_metrics() -> dict[str, Metric]:
     return found
 
 
-_NOTHING = (
-    "Exact: a fifth for each of five classes, whatever is seen; its expected calibration error on ever more rows is 0."
-)
-_UNIFORM = {"nll": float(np.log(WAY)), "accuracy": 1 / WAY, "brier": 1 - 1 / WAY, "entropy_in": float(np.log(WAY)),
-            "entropy_out": float(np.log(WAY)), "auroc": 0.5}  # fmt: skip
+_NOTHING = "Exact: a fifth for each of five classes, whatever is seen; its expected calibration error on ever more rows is 0."
+_UNIFORM = {
+    "nll": float(np.log(WAY)),
+    "accuracy": 1 / WAY,
+    "brier": 1 - 1 / WAY,
+    "entropy_in": float(np.log(WAY)),
+    "entropy_out": float(np.log(WAY)),
+    "auroc": 0.5,
+}
 PROTOCOL = Protocol(
     name="reliability",
     title="Do stated probabilities come true?",
@@ -309,10 +408,10 @@ PROTOCOL = Protocol(
         "that this many rows leave."
     ),
     papers=(
-        "Guo, Pleiss, Sun & Weinberger, \"On Calibration of Modern Neural Networks\", ICML 2017",
-        "Nixon et al., \"Measuring Calibration in Deep Learning\", CVPR workshops 2019",
-        "Kuleshov, Fenner & Ermon, \"Accurate Uncertainties for Deep Learning Using Calibrated Regression\", ICML 2018",
-        "Gneiting & Raftery, \"Strictly Proper Scoring Rules, Prediction, and Estimation\", JASA 2007",
+        'Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017',
+        'Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019',
+        'Kuleshov, Fenner & Ermon, "Accurate Uncertainties for Deep Learning Using Calibrated Regression", ICML 2018',
+        'Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007',
     ),
     choices=(
         "Query rows of all tasks are pooled before binning. Confidence is the largest probability; 15 and 10 bins (a, b] of "
@@ -341,7 +440,9 @@ PROTOCOL = Protocol(
         "entropy_out": Metric("entropy of other classes", "nats", None),
         "auroc": Metric("AUROC of other classes", "by predictive entropy", "high"),
         "calibration": Metric("calibration error", "mean gap over 20 quantile levels", "low"),
-        "calibration_rms": Metric("calibration error, rms", "root mean square gap over 20 quantile levels", "low"),
+        "calibration_rms": Metric(
+            "calibration error, rms", "root mean square gap over 20 quantile levels", "low"
+        ),
         "coverage90": Metric("coverage of 90 % intervals", "share of rows", 0.9),
         "width90": Metric("width of 90 % intervals", "units of y", None),
         "interval90": Metric("interval score, 90 %", "units of y", "low"),
@@ -354,14 +455,19 @@ PROTOCOL = Protocol(
         **dict.fromkeys(("protonet", "matching"), "predict classes alone, and both are judged"),
         "alpaca": "predicts numbers alone, and both are judged",
         "ensemble": "several emaml, which runs by itself",
-        **dict.fromkeys(("nuts", "bnn"), "fit weights for each task, of which there are many hundreds"),
+        **dict.fromkeys(
+            ("nuts", "bnn"), "fit weights for each task, of which there are many hundreds"
+        ),
     },
     run=run,
     draw=draw,
     references=(EXACT,),
-    anchors=tuple(Anchor("knows nothing", setting, metric, value, _NOTHING)
-                  for setting in (CHARACTERS, BLOBS) for metric, value in _UNIFORM.items()),
+    anchors=tuple(
+        Anchor("knows nothing", setting, metric, value, _NOTHING)
+        for setting in (CHARACTERS, BLOBS)
+        for metric, value in _UNIFORM.items()
+    ),
     load=load,
     reads=reads,
     sentence=sentence,
-)  # fmt: skip
+)

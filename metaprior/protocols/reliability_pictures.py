@@ -1,4 +1,6 @@
-"""Pictures of `reliability`: diagrams with counts, PIT histograms, entropy in and out of the episode."""
+"""Pictures of `reliability`: diagrams with counts, PIT histograms, entropy in and out of the
+episode.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +33,9 @@ def _some(found: dict[tuple[str, str], np.ndarray]) -> dict[tuple[str, str], np.
     return {k: v for k, v in found.items() if k[1] in methods}
 
 
-def _grid(found: dict[tuple[str, str], np.ndarray], width: float, height: float) -> tuple[Canvas, dict]:
+def _grid(
+    found: dict[tuple[str, str], np.ndarray], width: float, height: float
+) -> tuple[Canvas, dict]:
     """A row a setting, a column a method; axes by (setting, method)."""
     settings, methods = (list(dict.fromkeys(k[i] for k in found)) for i in (0, 1))
     canvas = Canvas(figsize=(width * len(methods), height * len(settings)), layout="constrained")
@@ -72,10 +76,32 @@ def _diagrams(cells: Sequence[Drawn]) -> list[Picture]:
             axes.bar((np.arange(15) + 0.5) / 15, count / count.sum(), 0.9 / 15, color=RULE)
             error = np.sqrt(np.maximum(y * (1 - y), 0.25 / count[full]) / count[full])
             axes.errorbar(
-                x, y, 1.96 * error, fmt="o-", ms=4, lw=1.3, elinewidth=0.8, color=METHOD, mec="white", mew=0.6
+                x,
+                y,
+                1.96 * error,
+                fmt="o-",
+                ms=4,
+                lw=1.3,
+                elinewidth=0.8,
+                color=METHOD,
+                mec="white",
+                mew=0.6,
             )
-            axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel="confidence", ylabel="accuracy")
-            axes.text(0.03, 0.93, f"{int(count.sum()):,} rows", transform=axes.transAxes, color=MUTED, fontsize=8)
+            axes.set(
+                xlim=(-0.02, 1.02),
+                ylim=(-0.02, 1.02),
+                aspect="equal",
+                xlabel="confidence",
+                ylabel="accuracy",
+            )
+            axes.text(
+                0.03,
+                0.93,
+                f"{int(count.sum()):,} rows",
+                transform=axes.transAxes,
+                color=MUTED,
+                fontsize=8,
+            )
         svg = to_svg(canvas, "reliability-diagrams", "Reliability diagrams with counts")
     caption = (
         "Points: accuracy of the rows in each of 15 bins of the top class's probability, with binomial 95 % intervals. "
@@ -92,7 +118,12 @@ def _histograms(cells: Sequence[Drawn]) -> list[Picture]:
         canvas, place = _grid(found, 2.7, 2.2)
         for key, share in found.items():
             axes = place[key]
-            axes.bar((np.arange(len(share)) + 0.5) / len(share), share * len(share), 0.92 / len(share), color=METHOD)
+            axes.bar(
+                (np.arange(len(share)) + 0.5) / len(share),
+                share * len(share),
+                0.92 / len(share),
+                color=METHOD,
+            )
             axes.axhline(1, color=INK, lw=1.0, ls=(0, (4, 3)))
             axes.set(xlim=(0, 1), xlabel="F(y)")
         svg = to_svg(canvas, "reliability-pit", "Histograms of the probability integral transform")
@@ -111,7 +142,10 @@ def _entropies(cells: Sequence[Drawn]) -> list[Picture]:
         canvas, place = _grid(found, 2.7, 2.2)
         for key, (inside, outside) in found.items():
             axes, edges = place[key], np.linspace(0, np.log(5), len(inside) + 1)
-            for share, colour, label in ((inside, METHOD, "in the episode"), (outside, POINT, "other classes")):
+            for share, colour, label in (
+                (inside, METHOD, "in the episode"),
+                (outside, POINT, "other classes"),
+            ):
                 axes.stairs(share, edges, color=colour, fill=True, alpha=0.35, label=label)
                 axes.stairs(share, edges, color=colour, lw=1.2)
             axes.set(xlabel="entropy, nats", xlim=(0, np.log(5)))

@@ -1,4 +1,6 @@
-"""A folder of finished cells: run what is missing, then write results.json, predictions.parquet and report.html."""
+"""A folder of finished cells: run what is missing, then write results.json, predictions.parquet and
+report.html.
+"""
 
 import hashlib
 import json
@@ -13,7 +15,14 @@ import numpy as np
 from metaprior.errors import InputError
 from metaprior.images.tree import Tree
 from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell, left_out
-from metaprior.run import continued, digest, machine, versions, write_atomic, write_parquet
+from metaprior.system.folder import (
+    continued,
+    digest,
+    machine,
+    versions,
+    write_atomic,
+    write_parquet,
+)
 
 FORMAT = "metaprior protocol"
 _OURS = {"run.json", "cells", "results.json", "predictions.parquet", "report.html"}
@@ -22,8 +31,8 @@ _OURS = {"run.json", "cells", "results.json", "predictions.parquet", "report.htm
 def fingerprint(path: Path | None, protocol: Protocol) -> str:
     """Names and bytes of the files that a protocol reads, in one hash; empty without data.
 
-    What else lies in the folder, such as the results, does not count. Reading takes a fraction of what decoding the images
-    does.
+    What else lies in the folder, such as the results, does not count. Reading takes a fraction of
+    what decoding the images does.
     """
     if path is None:
         return ""
@@ -33,7 +42,9 @@ def fingerprint(path: Path | None, protocol: Protocol) -> str:
             lines.append(f"{place.name} {digest(place)}")
         else:
             tree = Tree(place)
-            lines += [f"{name} {hashlib.sha256(tree.read(name)).hexdigest()}" for name in tree.of_images()]
+            lines += [
+                f"{name} {hashlib.sha256(tree.read(name)).hexdigest()}" for name in tree.of_images()
+            ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -49,9 +60,13 @@ class Study:
     """
 
     def __init__(
-        self, protocol: Protocol, folder: str | Path, budget: str = "quick", data: Path | None = None,
+        self,
+        protocol: Protocol,
+        folder: str | Path,
+        budget: str = "quick",
+        data: Path | None = None,
         changes: Sequence[str] = (),
-    ):  # fmt: skip
+    ):
         if budget not in protocol.budgets:
             raise InputError(f"--budget is one of {', '.join(protocol.budgets)}; got {budget!r}.")
         self.protocol, self.folder, self.budget = protocol, Path(folder), budget
@@ -71,7 +86,9 @@ class Study:
 
         names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
         if not names:
-            raise InputError("--methods is empty; give names of `metaprior methods` with commas between, or all.")
+            raise InputError(
+                "--methods is empty; give names of `metaprior methods` with commas between, or all."
+            )
         for name in names:
             if name in self.protocol.able:
                 continue
@@ -90,11 +107,18 @@ class Study:
     def record(self) -> dict[str, Any]:
         """What must not change between runs in one folder."""
         # through JSON and back, as it is compared with what a file says
-        return json.loads(json.dumps({
-            "format": FORMAT, "name": self.protocol.name, "budget": self.budget, "options": self.options,
-            "data": None if self.path is None else str(self.path.absolute()),
-            "data_sha256": fingerprint(self.path, self.protocol),
-        }))  # fmt: skip
+        return json.loads(
+            json.dumps(
+                {
+                    "format": FORMAT,
+                    "name": self.protocol.name,
+                    "budget": self.budget,
+                    "options": self.options,
+                    "data": None if self.path is None else str(self.path.absolute()),
+                    "data_sha256": fingerprint(self.path, self.protocol),
+                }
+            )
+        )
 
     def check(self) -> None:
         """The folder is new, empty, or of the same protocol, budget and data."""
@@ -103,15 +127,23 @@ class Study:
             return
         now = self.record()
         if before.get("name") != now["name"]:
-            raise InputError(f"{self.folder}: holds results of {before.get('name')}; choose another folder.")
+            raise InputError(
+                f"{self.folder}: holds results of {before.get('name')}; choose another folder."
+            )
         if before.get("budget") != now["budget"]:
-            raise InputError(f"{self.folder}: was run with --budget {before.get('budget')}, now {now['budget']}; "
-                             "choose another folder.")  # fmt: skip
+            raise InputError(
+                f"{self.folder}: was run with --budget {before.get('budget')}, now {now['budget']}; "
+                "choose another folder."
+            )
         if before.get("data_sha256") != now["data_sha256"]:
-            raise InputError(f"{self.path}: is not the data that {self.folder} was run on; choose another folder.")
+            raise InputError(
+                f"{self.path}: is not the data that {self.folder} was run on; choose another folder."
+            )
         if before.get("options") != now["options"]:
             names = [k for k, v in now["options"].items() if before.get("options", {}).get(k) != v]
-            raise InputError(f"{self.folder}: was run with other settings ({', '.join(names)}); choose another folder.")
+            raise InputError(
+                f"{self.folder}: was run with other settings ({', '.join(names)}); choose another folder."
+            )
 
     def run(self, methods: Sequence[str], seeds: int, tell: Tell | None = None) -> dict[str, Any]:
         """Run every cell that is missing, write everything, and give what results.json holds."""
@@ -122,22 +154,43 @@ class Study:
         self.data()  # bad data ends here, before anything is written
         self.cells.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "run.json").exists():
-            record = self.record() | {"command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-                                      "versions": versions(), "machine": machine()}  # fmt: skip
-            write_atomic(self.folder / "run.json", lambda p: p.write_text(json.dumps(record, indent=1) + "\n", "utf-8"))
-        wanted = [(name, seed) for seed in range(seeds) for name in (*self.protocol.references, *methods)]
+            record = self.record() | {
+                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+                "versions": versions(),
+                "machine": machine(),
+            }
+            write_atomic(
+                self.folder / "run.json",
+                lambda p: p.write_text(json.dumps(record, indent=1) + "\n", "utf-8"),
+            )
+        wanted = [
+            (name, seed) for seed in range(seeds) for name in (*self.protocol.references, *methods)
+        ]
         todo = [cell for cell in wanted if not self.cell(*cell).exists()]
         failed = []
         for i, (name, seed) in enumerate(todo):
-            share = lambda done, what: say((i + done) / len(todo), f"{name}, seed {seed}: {what}")
+
+            def share(done, what):
+                return say((i + done) / len(todo), f"{name}, seed {seed}: {what}")
+
             share(0.0, "starting")
             try:
                 self.one(name, seed, share)
             except (InputError, MemoryError, OSError):
                 raise
             except Exception as error:  # one method's failure must not lose the others' hours
-                failed.append({"method": name, "seed": seed, "error": f"{type(error).__name__}: {error}"[:500]})
-                print(f"metaprior: {name}, seed {seed} failed: {failed[-1]['error']}", file=sys.stderr, flush=True)
+                failed.append(
+                    {
+                        "method": name,
+                        "seed": seed,
+                        "error": f"{type(error).__name__}: {error}"[:500],
+                    }
+                )
+                print(
+                    f"metaprior: {name}, seed {seed} failed: {failed[-1]['error']}",
+                    file=sys.stderr,
+                    flush=True,
+                )
             if i + 1 < len(todo):
                 self.write(methods, seeds, failed, report=False)
         say(1.0, "writing the report")
@@ -158,15 +211,23 @@ class Study:
         seconds = round(time.monotonic() - began, 1)
         for figure in outcome.figures:
             if figure.metric not in self.protocol.metrics:
-                raise ValueError(f"{self.protocol.name} gives {figure.metric!r}, which is none of its metrics.")
+                raise ValueError(
+                    f"{self.protocol.name} gives {figure.metric!r}, which is none of its metrics."
+                )
         path = self.cell(name, seed)
         frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
         lead = [pl.lit(name).alias("method"), pl.lit(seed, pl.Int32).alias("seed")]
         write_parquet(path.with_suffix(".parquet"), frame.select(*lead, pl.all()))
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
         write_atomic(path.with_suffix(".npz"), lambda part: _savez(part, drawing))
-        entry = {"method": name, "seed": seed, "seconds": seconds, "note": outcome.note, "facts": outcome.facts,
-                 "figures": [list(f) for f in outcome.figures]}  # fmt: skip
+        entry = {
+            "method": name,
+            "seed": seed,
+            "seconds": seconds,
+            "note": outcome.note,
+            "facts": outcome.facts,
+            "figures": [list(f) for f in outcome.figures],
+        }
         write_atomic(path, lambda part: part.write_text(json.dumps(entry) + "\n", "utf-8"))
 
     def done(self) -> list[dict[str, Any]]:
@@ -180,24 +241,38 @@ class Study:
                 found.append(entry)
         return sorted(found, key=lambda e: (order.index(e["method"]), e["seed"]))
 
-    def write(self, methods: Sequence[str], seeds: int, failed: list[dict], report: bool) -> dict[str, Any]:
-        """results.json of all finished cells; with `report` also predictions.parquet and report.html."""
+    def write(
+        self, methods: Sequence[str], seeds: int, failed: list[dict], report: bool
+    ) -> dict[str, Any]:
+        """results.json of all finished cells; with `report` also predictions.parquet and
+        report.html.
+        """
         entries = self.done()
-        drawn = [Drawn(e["method"], e["seed"], e["figures"], _Lazy(self.cell(e["method"], e["seed"]))) for e in entries]
+        drawn = [
+            Drawn(e["method"], e["seed"], e["figures"], _Lazy(self.cell(e["method"], e["seed"])))
+            for e in entries
+        ]
         protocol = self.protocol
         results: dict[str, Any] = {
-            "format": FORMAT, "name": protocol.name, "title": protocol.title, "budget": self.budget,
-            "options": self.options, "versions": versions(), "data": None if self.path is None else str(self.path),
+            "format": FORMAT,
+            "name": protocol.name,
+            "title": protocol.title,
+            "budget": self.budget,
+            "options": self.options,
+            "versions": versions(),
+            "data": None if self.path is None else str(self.path),
             "sentence": protocol.sentence(drawn) if protocol.sentence and entries else "",
             "metrics": {k: m._asdict() for k, m in protocol.metrics.items()},
             "table": aggregate(entries),
             "anchors": [a._asdict() for a in protocol.anchors],
-            "choices": list(protocol.choices), "papers": list(protocol.papers),
+            "choices": list(protocol.choices),
+            "papers": list(protocol.papers),
             "cells": [e | {"figures": [f._asdict() for f in e["figures"]]} for e in entries],
-            "failed": failed, "left_out": left_out(protocol),
+            "failed": failed,
+            "left_out": left_out(protocol),
             "seconds": round(sum(e["seconds"] for e in entries), 1),
             "predictions": "predictions.parquet",
-        }  # fmt: skip
+        }
         text = json.dumps(_plain(results), indent=1, allow_nan=False) + "\n"
         write_atomic(self.folder / "results.json", lambda part: part.write_text(text, "utf-8"))
         if report:
@@ -208,7 +283,9 @@ class Study:
             files = [self.cell(e["method"], e["seed"]).with_suffix(".parquet") for e in entries]
             frames = [frame for frame in (pl.read_parquet(f) for f in files) if frame.width > 2]
             if frames:
-                write_parquet(self.folder / "predictions.parquet", pl.concat(frames, how="diagonal_relaxed"))
+                write_parquet(
+                    self.folder / "predictions.parquet", pl.concat(frames, how="diagonal_relaxed")
+                )
             pictures = protocol.draw(drawn, self.options, self.data()) if entries else []
             write_page(self.folder / "report.html", protocol, results, pictures)
         return json.loads(text)
@@ -271,14 +348,18 @@ def changed(options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals or name not in options:
-            raise InputError(f"--set takes NAME=VALUE with a NAME of {', '.join(options)}; got {change!r}.")
+            raise InputError(
+                f"--set takes NAME=VALUE with a NAME of {', '.join(options)}; got {change!r}."
+            )
         try:
             value = json.loads(text)
         except ValueError:
             value = text
         was = options[name]
         number = isinstance(was, (int, float)) and isinstance(value, (int, float))
-        if isinstance(was, bool) != isinstance(value, bool) or not (number or isinstance(value, type(was))):
+        if isinstance(was, bool) != isinstance(value, bool) or not (
+            number or isinstance(value, type(was))
+        ):
             raise InputError(f"--set {name} takes a value such as {json.dumps(was)}; got {text!r}.")
         options[name] = {**was, **value} if isinstance(was, dict) else value
     return options
@@ -287,8 +368,8 @@ def changed(options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
 def aggregate(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over seeds: one row a method, setting and metric.
 
-    `error` is the standard error: over the tasks, which are the same at every seed, so that more seeds do not make them
-    more; or between seeds where that is larger.
+    `error` is the standard error: over the tasks, which are the same at every seed, so that more
+    seeds do not make them more; or between seeds where that is larger.
     """
     groups: dict[tuple[str, str, str], list[Figure]] = {}
     for entry in entries:
@@ -301,14 +382,24 @@ def aggregate(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         errors = [float(np.sqrt(np.mean(np.square(within))))] if within else []
         if len(values) > 1:
             errors.append(float(values.std(ddof=1) / len(values) ** 0.5))
-        rows.append({"method": method, "setting": setting, "metric": metric, "value": float(values.mean()),
-                     "error": max(errors, default=None), "count": max(f.count for f in figures),
-                     "seeds": len(figures)})  # fmt: skip
+        rows.append(
+            {
+                "method": method,
+                "setting": setting,
+                "metric": metric,
+                "value": float(values.mean()),
+                "error": max(errors, default=None),
+                "count": max(f.count for f in figures),
+                "seeds": len(figures),
+            }
+        )
     return rows
 
 
 def find_data(path: Path | None, environment: Callable[[str], str | None]) -> Path | None:
-    """`--data`, else METAPRIOR_DATA, else a folder `data` here or in a folder `shared` beside this one."""
+    """`--data`, else METAPRIOR_DATA, else a folder `data` here or in a folder `shared` beside this
+    one.
+    """
     if path is not None:
         return path
     named = environment("METAPRIOR_DATA")

@@ -7,15 +7,21 @@ from typing import Any
 import numpy as np
 
 from metaprior.report import figures, tables
-from metaprior.run import write_atomic
+from metaprior.system.folder import write_atomic
 
 OBSERVED = (1, 3, 5)
 
 
 def panels(
-    prior: Any, rows: Any, x: str, *, name: str, observed: tuple[int, ...] = OBSERVED, seed: int = 0,
+    prior: Any,
+    rows: Any,
+    x: str,
+    *,
+    name: str,
+    observed: tuple[int, ...] = OBSERVED,
+    seed: int = 0,
     target: str | None = None,
-) -> list:  # fmt: skip
+) -> list:
     """The same group at several numbers of observations: each adds to the ones before.
 
     Args:
@@ -35,7 +41,11 @@ def panels(
         seen = order[: min(count, rows.height)]
         said = prior.adapt(rows[seen.tolist()]).predict(features)
         panel = {level: said[before + level].to_numpy() for level in ("q05", "q50", "q95")}
-        panel |= {"x": rows[x].cast(float).to_numpy(), "y": rows[shown].cast(float).to_numpy(), "seen": seen}
+        panel |= {
+            "x": rows[x].cast(float).to_numpy(),
+            "y": rows[shown].cast(float).to_numpy(),
+            "seen": seen,
+        }
         made.append({**panel, "title": f"{name}, {count} observed"})
     return made
 
@@ -52,9 +62,11 @@ def write_report(
     example: str = "",
     seed: int = 0,
 ) -> None:
-    """Write `path`: the plain sentence, curves and bands, shots against error, reliability, the comparison.
+    """Write `path`: the plain sentence, curves and bands, shots against error, reliability, the
+    comparison.
 
-    For several targets all of it for each given those before it, then the comparison for all together.
+    For several targets all of it for each given those before it, then the comparison for all
+    together.
 
     Args:
         path: HTML file to write; replaced as a whole or not at all.
@@ -96,7 +108,9 @@ def render(path: Path, template: str, page: dict[str, Any]) -> None:
     import jinja2
 
     folder = resources.files("metaprior.report")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
     made = environment.from_string(folder.joinpath(template).read_text("utf-8"))
     html = made.render(page | {"css": folder.joinpath("report.css").read_text("utf-8")})
     write_atomic(path, lambda part: part.write_text(html, "utf-8"))
@@ -111,12 +125,16 @@ def _curves(prior, groups, x, target, units: str, seed: int, ids: str) -> list:
     for i, (group, rows) in enumerate(groups.items()):
         some = panels(prior, rows, x, name=group, seed=seed + i, target=target)
         limits = figures.y_limits(some)
-        drawn.append([figures.curve_panel(p, limits, x, label, f"{ids}c{i}{j}") for j, p in enumerate(some)])
+        drawn.append(
+            [figures.curve_panel(p, limits, x, label, f"{ids}c{i}{j}") for j, p in enumerate(some)]
+        )
     return drawn
 
 
 def _part(name: str, evaluation: Any, curves: list, ids: str) -> dict[str, Any]:
-    """What the page shows of one target, or of all together; `ids` keeps the names of its figures apart."""
+    """What the page shows of one target, or of all together; `ids` keeps the names of its figures
+    apart.
+    """
     result = evaluation.to_json()
     available = tables.metrics_in(result)
     wanted = [metric for metric in ("nll", "rmse", "accuracy") if metric in available][:2]
@@ -126,7 +144,10 @@ def _part(name: str, evaluation: Any, curves: list, ids: str) -> dict[str, Any]:
         "name": name,
         "sentence": result["sentence"],
         "curves": curves,
-        "shots_curves": [figures.shots_curve(result, m, tables.LABELS[m], f"{ids}s{i}") for i, m in enumerate(wanted)],
+        "shots_curves": [
+            figures.shots_curve(result, m, tables.LABELS[m], f"{ids}s{i}")
+            for i, m in enumerate(wanted)
+        ],
         "reliability": figures.reliability(evaluation.points, chosen, f"{ids}r") if shots else "",
         "shots": list(result["shots"]),
         "accuracy": "accuracy" in wanted,

@@ -52,21 +52,38 @@ def write_comparison(path: Path, results: dict[str, Any], found: Any) -> None:
             tables.append(_table(shots, order, kind, metric))
     groups = results["cells"][0]["groups"]
     seconds = sum(c["seconds"] for c in results["cells"])
-    facts = [("table", Path(results["table"]).name), ("target", s["target"]), ("group", s["task"]),
-             ("groups learned from", groups["train"]), ("groups judged on", groups["test"]),
-             ("splits", results["splits"]), ("time", f"{seconds / 60:.0f} min")]  # fmt: skip
+    facts = [
+        ("table", Path(results["table"]).name),
+        ("target", s["target"]),
+        ("group", s["task"]),
+        ("groups learned from", groups["train"]),
+        ("groups judged on", groups["test"]),
+        ("splits", results["splits"]),
+        ("time", f"{seconds / 60:.0f} min"),
+    ]
     notes = list(dict.fromkeys(note for c in results["cells"] for note in c["notes"]))
-    notes += [f"{f['method']}, split {f['split'] + 1} failed: {f['error']}" for f in results["failed"]]
+    notes += [
+        f"{f['method']}, split {f['split'] + 1} failed: {f['error']}" for f in results["failed"]
+    ]
     runs: list[tuple] = [("method", "split", "seconds")]
     runs += [(c["method"], c["split"] + 1, f"{c['seconds']:.0f}") for c in results["cells"]]
     told = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
     page = {
-        "kicker": "metaprior compare", "title": f"Which method for {s['target']}", "sentence": results["sentence"],
+        "kicker": "metaprior compare",
+        "title": f"Which method for {s['target']}",
+        "sentence": results["sentence"],
         "lead": "Every method and baseline on groups that none of them had seen, from a few observed rows of each.",
-        "facts": facts, "pictures": _pictures(results, found, order, kind), "legend": LEGEND, "tables": tables,
-        "sources": [], "notes": notes, "choices": CHOICES, "papers": (), "runs": runs,
+        "facts": facts,
+        "pictures": _pictures(results, found, order, kind),
+        "legend": LEGEND,
+        "tables": tables,
+        "sources": [],
+        "notes": notes,
+        "choices": CHOICES,
+        "papers": (),
+        "runs": runs,
         "footer": f"{told}. Numbers: results.json; raw predictions: predictions.parquet.",
-    }  # fmt: skip
+    }
     render(path, "protocol.html.jinja", page)
 
 
@@ -80,8 +97,12 @@ def _ranks(shots, overall, order, kind) -> dict[str, Any]:
         cells = [(str(overall[name]["rank"]), "", overall[name]["rank"] == 1), (behind, "", False)]
         cells += [(str(shots[K][name]["rank"]), "", shots[K][name]["rank"] == 1) for K in shots]
         rows.append({"name": name, "kind": kind[name], "note": "", "cells": cells})
-    return {"caption": "Ranks, and nats a row behind the best with the paired 95 % interval", "corner": "learner",
-            "columns": columns, "rows": rows}  # fmt: skip
+    return {
+        "caption": "Ranks, and nats a row behind the best with the paired 95 % interval",
+        "corner": "learner",
+        "columns": columns,
+        "rows": rows,
+    }
 
 
 def _table(shots, order, kind, metric) -> dict[str, Any]:
@@ -108,7 +129,15 @@ def _pictures(results, found, order, kind) -> list[Shown]:
             shade = METHOD if overall[name]["rank"] == 1 else MUTED
             if gap["low"] is not None:
                 axes.plot([gap["low"], gap["high"]], [i, i], color=shade, lw=2.2, alpha=0.55)
-            axes.plot([gap["mean"]], [i], "D" if kind[name] else "o", ms=5, color=shade, mec="white", mew=0.7)
+            axes.plot(
+                [gap["mean"]],
+                [i],
+                "D" if kind[name] else "o",
+                ms=5,
+                color=shade,
+                mec="white",
+                mew=0.7,
+            )
         axes.set_yticks(range(len(order)), list(reversed(order)))
         ends = [
             [g["mean"] if g[e] is None else g[e] for e in ("low", "high")]
@@ -126,7 +155,13 @@ def _pictures(results, found, order, kind) -> list[Shown]:
             values = [shots[K][name]["nll"] for K in shots]
             shade = METHOD if i == 0 else OTHERS[(i - 1) % len(OTHERS)]
             axes.plot(
-                places, values, "--o" if kind[name] else "-o", color=shade, ms=4, lw=2.4 if i == 0 else 1.3, label=name
+                places,
+                values,
+                "--o" if kind[name] else "-o",
+                color=shade,
+                ms=4,
+                lw=2.4 if i == 0 else 1.3,
+                label=name,
             )
         axes.set_xticks(places, list(shots))
         axes.set_xlabel("observed rows of the new group")
@@ -139,17 +174,33 @@ def _pictures(results, found, order, kind) -> list[Shown]:
         K = 5 if 5 in found.points else sorted(found.points)[len(found.points) // 2]
         for i, name in enumerate(order[:4]):
             stated, came = reliability_points(found.points[K][name])
-            axes.plot(stated, came, "o-", ms=3, lw=1.2, color=METHOD if i == 0 else OTHERS[i - 1], label=name)
+            axes.plot(
+                stated,
+                came,
+                "o-",
+                ms=3,
+                lw=1.2,
+                color=METHOD if i == 0 else OTHERS[i - 1],
+                label=name,
+            )
         axes.set_xlabel("stated probability")
         axes.set_ylabel("how often it came true")
         axes.legend()
         third = to_svg(canvas, "reliable", "Reliability diagram")
     return [
-        Shown("How far behind", "Points: the mean; bars: the paired 95 % interval. Diamonds are baselines. Those far to the right "
-              "are cut off.", first),
+        Shown(
+            "How far behind",
+            "Points: the mean; bars: the paired 95 % interval. Diamonds are baselines. Those far to the right "
+            "are cut off.",
+            first,
+        ),
         Shown("How fast they learn", "The seven best, lower is better; dashed: baselines.", second),
-        Shown("Whether they can be believed", f"The four best with {K} observed rows; the diagonal is perfect.", third),
-    ]  # fmt: skip
+        Shown(
+            "Whether they can be believed",
+            f"The four best with {K} observed rows; the diagonal is perfect.",
+            third,
+        ),
+    ]
 
 
 def print_comparison(results: dict[str, Any]) -> None:
@@ -159,11 +210,19 @@ def print_comparison(results: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     shots, overall = results["shots"], results["overall"]
-    table = Table(title="negative log-likelihood, nats a row (rank)", title_justify="left", title_style="bold", header_style="dim")  # fmt: skip
+    table = Table(
+        title="negative log-likelihood, nats a row (rank)",
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+    )
     for i, head in enumerate(("learner", "over all K", *(f"K = {K}" for K in shots))):
         table.add_column(head, justify="left" if i == 0 else "right")
     for name, row in overall.items():
-        texts = [f"{row['nll']:.3f} ({row['rank']})", *(f"{shots[K][name]['nll']:.3f} ({shots[K][name]['rank']})" for K in shots)]  # fmt: skip
+        texts = [
+            f"{row['nll']:.3f} ({row['rank']})",
+            *(f"{shots[K][name]['nll']:.3f} ({shots[K][name]['rank']})" for K in shots),
+        ]
         style = "bold" if row["rank"] == 1 else None if name in results["methods"] else "italic"
         table.add_row(name, *texts, style=style)
     console.print(table)

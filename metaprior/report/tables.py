@@ -35,7 +35,9 @@ def learners_in(result: dict[str, Any]) -> list[str]:
 
 
 def mark(entry: dict[str, Any], metric: str) -> str:
-    """Whether a baseline differs from the method for certain; `difference` is method minus baseline."""
+    """Whether a baseline differs from the method for certain; `difference` is method minus
+    baseline.
+    """
     difference = entry.get("difference", {}).get(metric)
     if not difference or metric in NO_DIRECTION or difference.get("low") is None:
         return ""
@@ -64,7 +66,9 @@ def cells(result: dict[str, Any], metric: str) -> list[tuple[str, list[tuple[str
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
-    """Method beside every baseline on standard output, then the plain sentence; target by target if there are several."""
+    """Method beside every baseline on standard output, then the plain sentence; target by target if
+    there are several.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -79,7 +83,9 @@ def print_evaluation(result: dict[str, Any]) -> None:
         console.print(f"[bold]{', '.join(names)} together[/]\n")
         return print_evaluation(result["joint"])
     for metric in [name for name in metrics_in(result) if name in MAIN]:
-        table = Table(title=LABELS[metric], title_justify="left", title_style="bold", header_style="dim")
+        table = Table(
+            title=LABELS[metric], title_justify="left", title_style="bold", header_style="dim"
+        )
         table.add_column("observed rows")
         for shots in result["shots"]:
             table.add_column(shots, justify="right")
@@ -98,16 +104,23 @@ def print_methods(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print("[bold]auto[/]  the default: several learners mixed with weights that depend on the observed rows")
+    console.print(
+        "[bold]auto[/]  the default: several learners mixed with weights that depend on the observed rows"
+    )
     for row in rows:
         kinds = row["kinds"] if isinstance(row["kinds"], str) else ", ".join(row["kinds"])
-        console.print(f"\n[bold]{row['name']}[/]  {row['use']}\n  [dim]{row['group']}; {kinds}; {row['paper']}[/]")
+        console.print(
+            f"\n[bold]{row['name']}[/]  {row['use']}\n  [dim]{row['group']}; {kinds}; {row['paper']}[/]"
+        )
 
 
 def to_markdown(result: dict[str, Any], metric: str = "nll") -> str:
     """One metric as a Markdown table."""
     shots = list(result["shots"])
-    lines = ["| learner | " + " | ".join(f"K = {k}" for k in shots) + " |", "|---|" + "---:|" * len(shots)]
+    lines = [
+        "| learner | " + " | ".join(f"K = {k}" for k in shots) + " |",
+        "|---|" + "---:|" * len(shots),
+    ]
     for name, row in cells(result, metric):
         texts = [f"**{v}**" if name == "method" else f"{v} {s}".strip() for v, s in row]
         lines.append(f"| {name} | " + " | ".join(texts) + " |")

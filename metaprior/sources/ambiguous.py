@@ -11,16 +11,18 @@ from metaprior.task import Data, Task
 
 
 class SineLine(eqx.Module):
-    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5: a sine wave or a line.
+    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5: a
+    sine wave or a line.
 
     A fair coin decides between y = A sin(x - phase), A uniform in [0.1, 5] and phase in [0, π], and
-    y = slope x + intercept, both uniform in [-3, 3]; x is uniform in [-5, 5] and every row has normal noise of standard
-    deviation 0.3 (the ranges of VAMPIRE's code). With the paper's 5 rows hardly any task is ambiguous, with 2 about
-    four in ten are.
+    y = slope x + intercept, both uniform in [-3, 3]; x is uniform in [-5, 5] and every row has
+    normal noise of standard deviation 0.3 (the ranges of VAMPIRE's code). With the paper's 5 rows
+    hardly any task is ambiguous, with 2 about four in ten are.
 
     Args:
         support, query: rows of a task (10 + 10).
-        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
+            them.
         amplitude, phase: lowest and highest of the sine waves'.
         slope, intercept: lowest and highest of the lines'.
         x: lowest and highest.

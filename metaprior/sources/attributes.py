@@ -12,7 +12,11 @@ from jaxtyping import Array, Bool, Float, Int
 from metaprior.errors import InputError
 from metaprior.task import Data, Task
 
-PAIRS = ((0, 1), (0, 2), (1, 2))  # of the three attributes: the concepts that a support set leaves open
+PAIRS = (
+    (0, 1),
+    (0, 2),
+    (1, 2),
+)  # of the three attributes: the concepts that a support set leaves open
 
 
 class Triples(eqx.Module):
@@ -42,8 +46,8 @@ class Triples(eqx.Module):
 def triples(values: Bool[np.ndarray, "n a"], shots: int, query: int) -> Triples:
     """Every signed triple for which `values` hold enough images.
 
-    A support set needs `shots` images with all three and `shots` with none; the query of each pair needs `query`
-    further images that have the pair and `query` that lack one of it or both.
+    A support set needs `shots` images with all three and `shots` with none; the query of each pair
+    needs `query` further images that have the pair and `query` that lack one of it or both.
 
     Args:
         values: attributes of the images.
@@ -72,9 +76,11 @@ def triples(values: Bool[np.ndarray, "n a"], shots: int, query: int) -> Triples:
 
 
 def split_triples(every: Triples, most: int, seed: int) -> tuple[Triples, Triples, Triples] | None:
-    """Triples for training (5 in 8), validation (1 in 8) and test (2 in 8), at random; `None` where there are too few.
+    """Triples for training (5 in 8), validation (1 in 8) and test (2 in 8), at random; `None` where
+    there are too few.
 
-    A triple and the one of opposite signs ask the same with positives and negatives exchanged: they stay together.
+    A triple and the one of opposite signs ask the same with positives and negatives exchanged: they
+    stay together.
 
     Args:
         every: the triples to split.
@@ -83,14 +89,20 @@ def split_triples(every: Triples, most: int, seed: int) -> tuple[Triples, Triple
     """
     twins: dict[tuple, list[int]] = {}
     for i, (columns, signs) in enumerate(every):
-        twins.setdefault((columns, signs if signs[0] else tuple(not s for s in signs)), []).append(i)
+        twins.setdefault((columns, signs if signs[0] else tuple(not s for s in signs)), []).append(
+            i
+        )
     groups = list(twins.values())
     if len(groups) < 3:
         return None
-    order = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[: max(3, most // 2)]]
+    order = [
+        groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[: max(3, most // 2)]
+    ]
     test, validation = max(1, len(order) // 4), max(1, len(order) // 8)
     parts = order[test + validation :], order[test : test + validation], order[:test]
-    train, check, judged = (every.take(sorted(i for group in part for i in group)) for part in parts)
+    train, check, judged = (
+        every.take(sorted(i for group in part for i in group)) for part in parts
+    )
     return train, check, judged
 
 
@@ -114,12 +126,14 @@ class Episode(eqx.Module):
 
 
 class SharedAttributes(eqx.Module):
-    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 6: ambiguous faces.
+    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 6:
+    ambiguous faces.
 
-    The support shows `shots` positives, which have all three attributes of a signed triple, and as many negatives,
-    which have none. The concept is a pair of the three: in the query set, positives have both attributes of the pair,
-    whatever the third; negatives lack one of them or both. Both halves are drawn evenly from all such images that the
-    support does not hold, so that a query set is balanced and no image is in it twice.
+    The support shows `shots` positives, which have all three attributes of a signed triple, and as
+    many negatives, which have none. The concept is a pair of the three: in the query set, positives
+    have both attributes of the pair, whatever the third; negatives lack one of them or both. Both
+    halves are drawn evenly from all such images that the support does not hold, so that a query set
+    is balanced and no image is in it twice.
 
     As a source, a task's concept is one of the three pairs, each as likely.
 
@@ -157,7 +171,12 @@ class SharedAttributes(eqx.Module):
             )
         flat = jnp.asarray(np.asarray(images).reshape(len(images), -1))
         return SharedAttributes(
-            flat, jnp.asarray(values, bool), jnp.asarray(chosen.columns), jnp.asarray(chosen.signs), shots, query
+            flat,
+            jnp.asarray(values, bool),
+            jnp.asarray(chosen.columns),
+            jnp.asarray(chosen.signs),
+            shots,
+            query,
         )
 
     def _rows(self, index, positive) -> Data:
@@ -166,7 +185,9 @@ class SharedAttributes(eqx.Module):
         return Data(x, positive.astype(x.dtype)[:, None], jnp.ones(len(index), bool))
 
     def _show(self, key):
-        """The triple, which of its attributes each image has, the support, and its images as a mask and as places."""
+        """The triple, which of its attributes each image has, the support, and its images as a mask
+        and as places.
+        """
         which_key, yes_key, no_key = jr.split(key, 3)
         t = jr.randint(which_key, (), 0, self.columns.shape[0])
         held = self.values[:, self.columns[t]] == self.signs[t]
@@ -195,7 +216,10 @@ class SharedAttributes(eqx.Module):
         """One support set with the query sets of all three pairs."""
         show_key, ask_key = jr.split(key)
         t, held, support, taken, shown = self._show(show_key)
-        ask = lambda pair, k: self._ask(held, taken, pair, k)
+
+        def ask(pair, k):
+            return self._ask(held, taken, pair, k)
+
         query, asked = jax.vmap(ask)(jnp.asarray(PAIRS), jr.split(ask_key, len(PAIRS)))
         return Episode(support, query, held[asked], t, shown, asked)
 

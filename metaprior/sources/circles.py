@@ -11,21 +11,26 @@ from metaprior.posterior import AbstractPosterior, Mixture, Part
 from metaprior.sources.shots import shots
 from metaprior.task import Data, Task
 
-TRIES = 64  # points of the disc for one in the box: at least a quarter of it is, so that none is in 1e-8 of all cases
+# points of the disc for one in the box: at least a quarter of it is, so that none is in 1e-8 of all
+# cases
+TRIES = 64
 SIDE, RADII = 48, 96  # of the posterior's grid: centres along an axis, cells of the radius
 
 
 class Circles(eqx.Module):
-    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5: inside a circle or not.
+    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5:
+    inside a circle or not.
 
-    The paper shows pictures and no ranges. Here the centre is uniform in the box [0, 5]², the radius uniform in
-    [0.1, 2]. Support rows are uniform in the part of the disc that lies in the box and all have label 1: the learner
-    sees examples of one class alone. Query rows are uniform in the whole box, and a label (1 inside, 0 outside) is
-    wrong with probability `flip`, which keeps every likelihood finite.
+    The paper shows pictures and no ranges. Here the centre is uniform in the box [0, 5]², the
+    radius uniform in [0.1, 2]. Support rows are uniform in the part of the disc that lies in the
+    box and all have label 1: the learner sees examples of one class alone. Query rows are uniform
+    in the whole box, and a label (1 inside, 0 outside) is wrong with probability `flip`, which
+    keeps every likelihood finite.
 
     Args:
         support, query: rows of a task (5 + 20).
-        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
+            them.
         box: side of the box.
         radius: lowest and highest.
         flip: share of wrong query labels.
@@ -50,44 +55,58 @@ class Circles(eqx.Module):
         """Centre and radius of the task of this key."""
         c_key, r_key = jr.split(jr.split(key, 5)[0])
         low, high = self.radius
-        return jr.uniform(c_key, (2,), maxval=self.box), jr.uniform(r_key, (), minval=low, maxval=high)
+        return jr.uniform(c_key, (2,), maxval=self.box), jr.uniform(
+            r_key, (), minval=low, maxval=high
+        )
 
     def __call__(self, key) -> Task:
         _, s_key, q_key, e_key, k_key = jr.split(key, 5)
         center, radius = self.circle(key)
         angle, share = jr.uniform(s_key, (2, self.support, TRIES))
         arm = radius * jnp.sqrt(share)
-        tries = center + arm[..., None] * jnp.stack([jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], -1)
+        tries = center + arm[..., None] * jnp.stack(
+            [jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], -1
+        )
         first = jnp.argmax(((tries >= 0) & (tries <= self.box)).all(-1), axis=1)
         positive = jnp.take_along_axis(tries, first[:, None, None], axis=1)[:, 0]
         x = jr.uniform(q_key, (self.query, 2), maxval=self.box)
         inside = ((x - center) ** 2).sum(1) <= radius**2
         y = inside ^ jr.bernoulli(e_key, self.flip, (self.query,))
         y = jnp.concatenate([jnp.ones(self.support), y.astype(x.dtype)])
-        return shots(Data.of(jnp.concatenate([positive, x]), y), self.support, self.fewest, key=k_key)
+        return shots(
+            Data.of(jnp.concatenate([positive, x]), y), self.support, self.fewest, key=k_key
+        )
 
     def exact(self, support: Data) -> "CirclePosterior":
         """Bayes' rule for this very process; all rows of `support` are taken as positive."""
         return CirclePosterior(self, support)
 
 
-def quarter(h: Float[Array, "a r"], w: Float[Array, "b r"], r: Float[Array, "r"]) -> Float[Array, "a b r"]:
+def quarter(
+    h: Float[Array, "a r"], w: Float[Array, "b r"], r: Float[Array, "r"]
+) -> Float[Array, "a b r"]:
     """Area of a quarter disc of radius r inside a rectangle w wide and h high, both at most r.
 
-    Where its far corner is inside the disc it is the rectangle's, else H(w) + H(h) - π r² / 4 with H(w) the area of
-    the quarter disc left of w.
+    Where its far corner is inside the disc it is the rectangle's, else H(w) + H(h) - π r² / 4 with
+    H(w) the area of the quarter disc left of w.
     """
-    left = lambda s: 0.5 * (s * jnp.sqrt(jnp.maximum(r**2 - s**2, 0)) + r**2 * jnp.arcsin(jnp.minimum(s / r, 1)))
+
+    def left(s):
+        return 0.5 * (
+            s * jnp.sqrt(jnp.maximum(r**2 - s**2, 0)) + r**2 * jnp.arcsin(jnp.minimum(s / r, 1))
+        )
+
     cut = left(h)[:, None] + left(w)[None] - jnp.pi * r**2 / 4
     return jnp.where(h[:, None] ** 2 + w[None] ** 2 <= r**2, h[:, None] * w[None], cut)
 
 
 class CirclePosterior(AbstractPosterior):
-    """p(centre, radius | K points inside) ∝ 1[all inside] A(centre, radius)^-K, A the area of the disc in the box.
+    """p(centre, radius | K points inside) ∝ 1[all inside] A(centre, radius)^-K, A the area of the
+    disc in the box.
 
-    Centres are a grid of 48 x 48 cells, finest around the points. The integrals over the radius are a power law
-    in each of 96 cells, which is exact for discs inside the box; their ends, the distances to support and query
-    points, are not rounded to the grid.
+    Centres are a grid of 48 x 48 cells, finest around the points. The integrals over the radius are
+    a power law in each of 96 cells, which is exact for discs inside the box; their ends, the
+    distances to support and query points, are not rounded to the grid.
 
     Args:
         source: the process.
@@ -105,20 +124,28 @@ class CirclePosterior(AbstractPosterior):
         low = jnp.maximum(jnp.where(shown, data.x, 0.0).max(0, initial=0.0) - reach, 0.0)
         middle = jnp.where(shown, data.x, 0.0).sum(0) / jnp.maximum(data.count, 1)
         middle = jnp.where(data.count > 0, jnp.clip(middle, low, high), box / 2)
-        spread = jnp.sqrt((jnp.where(shown, data.x - middle, 0.0) ** 2).sum(0) / jnp.maximum(data.count, 1))
-        fine = jnp.where(data.count > 0, jnp.maximum(spread, 0.2), box)[:, None]  # where the grid is finest
+        spread = jnp.sqrt(
+            (jnp.where(shown, data.x - middle, 0.0) ** 2).sum(0) / jnp.maximum(data.count, 1)
+        )
+        fine = jnp.where(data.count > 0, jnp.maximum(spread, 0.2), box)[
+            :, None
+        ]  # where the grid is finest
         ends = jnp.arcsinh((jnp.stack([low, high], 1) - middle[:, None]) / fine)
         u = jnp.linspace(0.0, 1.0, 2 * SIDE + 1, dtype=data.x.dtype)
         places = middle[:, None] + fine * jnp.sinh(ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * u)
         return places[:, 1::2], jnp.diff(places[:, ::2])
 
     def _table(self):
-        """What `_beyond` reads: centres `(c, 2)`, log cell areas, the radius below which none is possible, and
-        log A^-K r at the edges of the radius' cells and its integral from there to the largest radius, `(c, r)`."""
+        """What `_beyond` reads: centres `(c, 2)`, log cell areas, the radius below which none is
+        possible, and log A^-K r at the edges of the radius' cells and its integral from there to
+        the largest radius, `(c, r)`.
+        """
         data, (low, high) = self.support, self.source.radius
         place, width = self._centers()
         r = jnp.geomspace(low, high, RADII + 1, dtype=data.x.dtype)
-        sides = [jnp.minimum(d[..., None], r) for d in (place, self.source.box - place)]  # two of (2, g, r)
+        sides = [
+            jnp.minimum(d[..., None], r) for d in (place, self.source.box - place)
+        ]  # two of (2, g, r)
         quarters = jnp.stack([quarter(one[0], two[1], r) for one in sides for two in sides])
         area = quarters.sum(0).reshape(-1, RADII + 1)
         center = jnp.stack([jnp.repeat(place[0], SIDE), jnp.tile(place[1], SIDE)], 1)
@@ -127,7 +154,9 @@ class CirclePosterior(AbstractPosterior):
         nearest = jnp.sqrt(jnp.where(data.mask, square, 0.0).max(1, initial=0.0)).clip(low)
         g = jnp.log(r) - data.count * jnp.log(area)  # d r = r d log r
         at = jnp.take_along_axis(g, self._cell(nearest)[0][:, None], axis=1)[:, 0]
-        g = jnp.minimum(g - jnp.where(nearest < high, at, -jnp.inf).max(), 30.0)  # smaller radii are not possible
+        g = jnp.minimum(
+            g - jnp.where(nearest < high, at, -jnp.inf).max(), 30.0
+        )  # smaller radii are not possible
         pieces = self._piece(g[:, :-1], g[:, 1:], 0.0)
         tail = jnp.cumsum(pieces[:, ::-1], axis=1)[:, ::-1]
         return center, log_cell, nearest, g, jnp.pad(tail, ((0, 0), (0, 1)))
@@ -151,7 +180,10 @@ class CirclePosterior(AbstractPosterior):
         """Probability mass of each centre's radii above `radius`, not normalised."""
         _, _, nearest, g, tail = table
         cell, share = self._cell(jnp.maximum(radius, nearest[:, None]))
-        at = lambda values, i: jnp.take_along_axis(values, i, axis=1)
+
+        def at(values, i):
+            return jnp.take_along_axis(values, i, axis=1)
+
         return at(tail, cell + 1) + self._piece(at(g, cell), at(g, cell + 1), share)
 
     def _weights(self, table) -> Float[Array, "c"]:
@@ -170,8 +202,18 @@ class CirclePosterior(AbstractPosterior):
         center, log_cell, nearest = table[:3]
         distance = jnp.sqrt(((center[:, None] - x[None]) ** 2).sum(-1))
         above, all_ = self._beyond(table, distance), self._beyond(table, nearest[:, None])
-        inside = jnp.tensordot(jnp.exp(log_cell), above, 1) / jnp.tensordot(jnp.exp(log_cell), all_, 1)
-        return Mixture((Part(Categorical(2), self._params(jnp.clip(inside, 0, 1))[None], jnp.zeros(1, x.dtype)),))
+        inside = jnp.tensordot(jnp.exp(log_cell), above, 1) / jnp.tensordot(
+            jnp.exp(log_cell), all_, 1
+        )
+        return Mixture(
+            (
+                Part(
+                    Categorical(2),
+                    self._params(jnp.clip(inside, 0, 1))[None],
+                    jnp.zeros(1, x.dtype),
+                ),
+            )
+        )
 
     def circles(self, *, key, samples: int) -> tuple[Float[Array, "s 2"], Float[Array, "s"]]:
         """Centres (of cells) and radii drawn from the posterior."""
@@ -186,24 +228,40 @@ class CirclePosterior(AbstractPosterior):
             more = self._beyond(mine, middle[:, None])[:, 0] > left
             return jnp.where(more, middle, ends[0]), jnp.where(more, ends[1], middle)
 
-        ends = jax.lax.fori_loop(0, 25, halve, (mine[2], jnp.full_like(left, self.source.radius[1])))
+        ends = jax.lax.fori_loop(
+            0, 25, halve, (mine[2], jnp.full_like(left, self.source.radius[1]))
+        )
         return mine[0], 0.5 * (ends[0] + ends[1])
 
     def sample(self, x, *, key, samples):
         center, radius = self.circles(key=key, samples=samples)
         inside = ((x[None] - center[:, None]) ** 2).sum(-1) <= radius[:, None] ** 2
-        return Mixture((Part(Categorical(2), self._params(inside.astype(x.dtype)), jnp.zeros(samples, x.dtype)),))
+        return Mixture(
+            (
+                Part(
+                    Categorical(2),
+                    self._params(inside.astype(x.dtype)),
+                    jnp.zeros(samples, x.dtype),
+                ),
+            )
+        )
 
     def joint_log_prob(self, data, *, key, samples):
-        """Of query labels together: for each centre a sum over the intervals of the radius between their distances."""
+        """Of query labels together: for each centre a sum over the intervals of the radius between
+        their distances.
+        """
         table = self._table()
         distance = jnp.sqrt(((table[0][:, None] - data.x[None]) ** 2).sum(-1))
         label = data.y[:, 0].astype(int)
-        two = jnp.where(data.mask[:, None], self._params(jnp.asarray([0.0, 1.0], data.x.dtype))[:, label].T, 0.0)
+        two = jnp.where(
+            data.mask[:, None], self._params(jnp.asarray([0.0, 1.0], data.x.dtype))[:, label].T, 0.0
+        )
         order = jnp.argsort(distance, axis=1)
         steps = jnp.cumsum((two[:, 1] - two[:, 0])[order], axis=1)  # entering the disc one by one
         log_p = two[:, 0].sum() + jnp.pad(steps, ((0, 0), (1, 0)))
-        mass = self._beyond(table, jnp.pad(jnp.take_along_axis(distance, order, axis=1), ((0, 0), (1, 0))))
+        mass = self._beyond(
+            table, jnp.pad(jnp.take_along_axis(distance, order, axis=1), ((0, 0), (1, 0)))
+        )
         share = jnp.maximum(-jnp.diff(jnp.pad(mass, ((0, 0), (0, 1)))), 0.0)
         log_c = jnp.where(mass[:, 0] > 0, table[1], -jnp.inf)
         each = jax.nn.logsumexp(log_p + log_c[:, None], b=share)

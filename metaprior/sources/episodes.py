@@ -11,11 +11,13 @@ from metaprior.task import Data, Task
 
 
 class Episodes(eqx.Module):
-    """Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot Learning", NeurIPS 2016,
-    section 2.2: `way` classes at random, `shot` + `query` different images of each.
+    """Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot
+    Learning", NeurIPS 2016, section 2.2: `way` classes at random, `shot` + `query` different images
+    of each.
 
-    The images stay on the device as bytes; a task is a draw of indices, so that episodes are drawn inside the compiled
-    step of `fit`. Inputs are pixels in 0 … 1, flattened; support and query hold the classes one after the other.
+    The images stay on the device as bytes; a task is a draw of indices, so that episodes are drawn
+    inside the compiled step of `fit`. Inputs are pixels in 0 … 1, flattened; support and query hold
+    the classes one after the other.
 
     Args:
         pixels: all images, `(m, h, w, c)`.
@@ -24,12 +26,15 @@ class Episodes(eqx.Module):
         group: of every class, `(C,)`, such as its alphabet.
         large: groups of at least `way` classes, `(groups,)` bool.
         way, shot, query: classes of a task, and images of each.
-        slots: classes that the head knows; labels are `way` of them at random. Equal to `way` unless given.
-        rotations: each class turned by 90, 180 and 270 degrees is another class (Santoro et al. 2016). Images are square.
+        slots: classes that the head knows; labels are `way` of them at random. Equal to `way`
+            unless given.
+        rotations: each class turned by 90, 180 and 270 degrees is another class (Santoro et al.
+            2016). Images are square.
         within: share of tasks whose classes are all of one group (all turned alike).
-        affine: strength of a random affine map of every image; 1.0 is Koch, Zemel & Salakhutdinov, "Siamese Neural
-            Networks for One-shot Image Recognition", 2015, section 3.3: turned by up to 10 degrees, sheared by up to 0.3,
-            scaled by 0.8 to 1.2, moved by up to 2 pixels of 28. 0.0 (default) leaves images as they are.
+        affine: strength of a random affine map of every image; 1.0 is Koch, Zemel & Salakhutdinov,
+            "Siamese Neural Networks for One-shot Image Recognition", 2015, section 3.3: turned by
+            up to 10 degrees, sheared by up to 0.3, scaled by 0.8 to 1.2, moved by up to 2 pixels of
+            28. 0.0 (default) leaves images as they are.
 
     Example:
         >>> import jax, numpy as np
@@ -56,38 +61,64 @@ class Episodes(eqx.Module):
 
     @classmethod
     def of(
-        cls, pixels, label, *, way: int, shot: int = 1, query: int = 5, group=None, slots: int | None = None,
-        rotations: bool = False, within: Array | float = 0.0, affine: Array | float = 0.0, padded: int = 0,
-    ) -> "Episodes":  # fmt: skip
+        cls,
+        pixels,
+        label,
+        *,
+        way: int,
+        shot: int = 1,
+        query: int = 5,
+        group=None,
+        slots: int | None = None,
+        rotations: bool = False,
+        within: Array | float = 0.0,
+        affine: Array | float = 0.0,
+        padded: int = 0,
+    ) -> "Episodes":
         """From images and labels; classes with fewer than `shot + query` images are left out.
 
         Args:
             pixels: `(m, h, w, c)` bytes.
-            label: class of every image, `(m,)` whole numbers; images with a negative label are left out.
+            label: class of every image, `(m,)` whole numbers; images with a negative label are left
+                out.
             way, shot, query, slots, rotations, within, affine: as above.
             group: of every image, `(m,)`, whole numbers from 0; all alike unless given.
-            padded: places for classes and groups, so that sources of few and of many share one compiled program.
+            padded: places for classes and groups, so that sources of few and of many share one
+                compiled program.
         """
         pixels, label = np.asarray(pixels), np.asarray(label)
         group = np.zeros_like(label) if group is None else np.asarray(group)
         if pixels.ndim != 4 or pixels.dtype != np.uint8 or label.shape != pixels.shape[:1]:
-            raise ValueError(f"Episodes takes bytes (m, h, w, c) and labels (m,); got {pixels.shape} {pixels.dtype} and {label.shape}.")  # fmt: skip
+            raise ValueError(
+                f"Episodes takes bytes (m, h, w, c) and labels (m,); got {pixels.shape} {pixels.dtype} and {label.shape}."
+            )
         if rotations and pixels.shape[1] != pixels.shape[2]:
-            raise ValueError(f"Turned images must be square; got {pixels.shape[1]} x {pixels.shape[2]}.")
+            raise ValueError(
+                f"Turned images must be square; got {pixels.shape[1]} x {pixels.shape[2]}."
+            )
         found = [np.flatnonzero(label == c) for c in np.unique(label[label >= 0])]
         found = [rows for rows in found if len(rows) >= shot + query]
         turned = 4 if rotations else 1
         if len(found) * turned < way:
-            raise ValueError(f"{way}-way tasks need {way} classes of at least {shot + query} images; there are {len(found)}.")  # fmt: skip
-        classes, most = max(padded, len(found)), max(padded and np.bincount(label[label >= 0]).max(), *map(len, found))
-        members, count, of_class = (np.zeros(s, np.int32) for s in ((classes, most), classes, classes))
+            raise ValueError(
+                f"{way}-way tasks need {way} classes of at least {shot + query} images; there are {len(found)}."
+            )
+        classes, most = (
+            max(padded, len(found)),
+            max(padded and np.bincount(label[label >= 0]).max(), *map(len, found)),
+        )
+        members, count, of_class = (
+            np.zeros(s, np.int32) for s in ((classes, most), classes, classes)
+        )
         for i, rows in enumerate(found):
             members[i, : len(rows)], count[i], of_class[i] = rows, len(rows), group[rows[0]]
         sizes = np.bincount(of_class[: len(found)], minlength=padded)
         large = sizes >= way
         if eqx.is_array(within) or within > 0:
             if not large.any():
-                raise ValueError(f"No group has {way} classes, which tasks within a group need; the largest has {sizes.max()}.")  # fmt: skip
+                raise ValueError(
+                    f"No group has {way} classes, which tasks within a group need; the largest has {sizes.max()}."
+                )
         arrays = [jnp.asarray(a) for a in (pixels, members, count, of_class, large)]
         return cls(*arrays, way, shot, query, slots or way, rotations, within, affine)
 
@@ -110,9 +141,13 @@ class Episodes(eqx.Module):
         x = self.pixels[index].astype(jnp.float32) / 255.0
         if self.rotations:
             size = x.shape[1]
-            order = np.stack([np.rot90(np.arange(size * size).reshape(size, size), k).ravel() for k in range(4)])
+            order = np.stack(
+                [np.rot90(np.arange(size * size).reshape(size, size), k).ravel() for k in range(4)]
+            )
             flat = x.reshape(len(x), size * size, -1)
-            x = jnp.take_along_axis(flat, jnp.asarray(order)[turn][..., None], axis=1).reshape(x.shape)
+            x = jnp.take_along_axis(flat, jnp.asarray(order)[turn][..., None], axis=1).reshape(
+                x.shape
+            )
         if eqx.is_array(self.affine) or self.affine > 0:
             x = jax.vmap(lambda image, k: warp(image, self.affine, key=k))(x, jr.split(key, len(x)))
         return x.reshape(len(x), -1)
@@ -126,28 +161,44 @@ class Episodes(eqx.Module):
         _, place = jax.lax.top_k(u, each)
         index = jnp.take_along_axis(self.members[classes], place, axis=1)
         x = self.images(warp_key, index.ravel(), jnp.repeat(turn, each)).reshape(self.way, each, -1)
-        name = jnp.arange(self.way) if self.slots == self.way else jr.permutation(slot_key, self.slots)[: self.way]
-        y = jnp.broadcast_to(name.astype(x.dtype)[:, None, None], (self.way, each, 1))
-        rows = lambda a, b: Data(
-            x[:, a:b].reshape(-1, x.shape[-1]), y[:, a:b].reshape(-1, 1), jnp.ones(self.way * (b - a), bool)
+        name = (
+            jnp.arange(self.way)
+            if self.slots == self.way
+            else jr.permutation(slot_key, self.slots)[: self.way]
         )
+        y = jnp.broadcast_to(name.astype(x.dtype)[:, None, None], (self.way, each, 1))
+
+        def rows(a, b):
+            return Data(
+                x[:, a:b].reshape(-1, x.shape[-1]),
+                y[:, a:b].reshape(-1, 1),
+                jnp.ones(self.way * (b - a), bool),
+            )
+
         return Task(rows(0, self.shot), rows(self.shot, each))
 
 
-def warp(image: Float[Array, "h w c"], strength: Array | float, *, key: PRNGKeyArray) -> Float[Array, "h w c"]:
+def warp(
+    image: Float[Array, "h w c"], strength: Array | float, *, key: PRNGKeyArray
+) -> Float[Array, "h w c"]:
     """A random affine map about the middle; beyond the edge lies more of the edge.
 
-    Output pixel (i, j) is read at (c j + d i, a j + b i) of the image, first along rows, then along columns (Catmull &
-    Smith, "3-D Transformations of Images in Scanline Order", SIGGRAPH 1980), each linearly interpolated as a product with a
-    band matrix: a gather of single pixels is several times slower on a CPU.
+    Output pixel (i, j) is read at (c j + d i, a j + b i) of the image, first along rows, then along
+    columns (Catmull & Smith, "3-D Transformations of Images in Scanline Order", SIGGRAPH 1980),
+    each linearly interpolated as a product with a band matrix: a gather of single pixels is several
+    times slower on a CPU.
     """
     h, w, _ = image.shape
     u = strength * jr.uniform(key, (7,), minval=-1.0, maxval=1.0)
     cos, sin = jnp.cos(u[0] * np.pi / 18), jnp.sin(u[0] * np.pi / 18)
     turn = jnp.array([[cos, -sin], [sin, cos]])
-    (a, b), (c, d) = turn @ jnp.array([[1.0, 0.3 * u[1]], [0.3 * u[2], 1.0]]) @ jnp.diag(1.0 + 0.2 * u[3:5])
+    (a, b), (c, d) = (
+        turn @ jnp.array([[1.0, 0.3 * u[1]], [0.3 * u[2], 1.0]]) @ jnp.diag(1.0 + 0.2 * u[3:5])
+    )
     i, j = jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2
-    across = (a - b * c / d) * j[None] + (b / d) * i[:, None] + u[5] * w / 14  # (h, w): where row i is read
+    across = (
+        (a - b * c / d) * j[None] + (b / d) * i[:, None] + u[5] * w / 14
+    )  # (h, w): where row i is read
     down = d * i[:, None] + c * j[None] + u[6] * h / 14  # (h, w): where column j is read
     return _read(_read(image, across).swapaxes(0, 1), down.T).swapaxes(0, 1)
 

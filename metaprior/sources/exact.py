@@ -36,7 +36,9 @@ class Exact(AbstractPosterior):
     def _state(self, x):
         """Mean, function covariance and whitened cross-covariance at `x` given the support."""
         data = self.support
-        own = gram(self.kernels, data.x, data.x) + self.noise**2 * jnp.eye(data.x.shape[0], dtype=x.dtype)
+        own = gram(self.kernels, data.x, data.x) + self.noise**2 * jnp.eye(
+            data.x.shape[0], dtype=x.dtype
+        )
         factor = cholesky(own, data.mask)
         z = whiten(factor, data.y[:, 0] - self.mean(data.x), data.mask)
         cross = jnp.where(data.mask[:, None], gram(self.kernels, data.x, x), 0.0)
@@ -47,7 +49,16 @@ class Exact(AbstractPosterior):
         mean, v = self._state(x)
         function = jnp.maximum(diagonal(self.kernels, x) - (v * v).sum(0), 0.0)
         params = jnp.stack([mean, jnp.sqrt(function + self.noise**2)], -1)
-        return Mixture((Part(Gaussian(1), params[None, :, None], jnp.zeros(1, x.dtype), function[None, :, None]),))
+        return Mixture(
+            (
+                Part(
+                    Gaussian(1),
+                    params[None, :, None],
+                    jnp.zeros(1, x.dtype),
+                    function[None, :, None],
+                ),
+            )
+        )
 
     def sample(self, x, *, key, samples):
         mean, v = self._state(x)
@@ -61,7 +72,9 @@ class Exact(AbstractPosterior):
         mean, v = self._state(data.x)
         cov = gram(self.kernels, data.x, data.x) - v.T @ v
         factor = cholesky(cov + self.noise**2 * jnp.eye(mean.shape[0], dtype=mean.dtype), data.mask)
-        return sequential_log_prob(factor, whiten(factor, data.y[:, 0] - mean, data.mask), data.mask).sum()
+        return sequential_log_prob(
+            factor, whiten(factor, data.y[:, 0] - mean, data.mask), data.mask
+        ).sum()
 
 
 class Known(AbstractLearner):

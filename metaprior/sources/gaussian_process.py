@@ -22,16 +22,18 @@ def _kernels(kernel: str | AbstractKernel | Kernels) -> Kernels:
     if kernel == "weakly periodic":
         return (Periodic(zero, jnp.log(jnp.asarray(0.25)), zero, jnp.log(jnp.asarray(0.5))),)
     if isinstance(kernel, str):
-        raise ValueError(f"GP has the kernels 'eq', 'matern52' and 'weakly periodic', or takes one; got {kernel!r}.")
+        raise ValueError(
+            f"GP has the kernels 'eq', 'matern52' and 'weakly periodic', or takes one; got {kernel!r}."
+        )
     return kernel if isinstance(kernel, tuple) else (kernel,)
 
 
 class GP(eqx.Module):
     """One-dimensional functions from a Gaussian process, with normal noise.
 
-    The defaults are those of Bruinsma et al., "The Gaussian Neural Process", 2021 (noise 0.05, 0 to 10 support
-    and 50 query rows, x uniform in [-2, 2]): `"eq"` and `"matern52"` have length 0.25, `"weakly periodic"` has period
-    0.25 and decays with length 0.5.
+    The defaults are those of Bruinsma et al., "The Gaussian Neural Process", 2021 (noise 0.05, 0 to
+    10 support and 50 query rows, x uniform in [-2, 2]): `"eq"` and `"matern52"` have length 0.25,
+    `"weakly periodic"` has period 0.25 and decays with length 0.5.
 
     Args:
         kernel: one of the names, a kernel, or a tuple of kernels to be summed.

@@ -36,9 +36,13 @@ class Family(eqx.Module):
         sides = []
         for low, high, blocks in zip(self.low, self.high, self.blocks):
             n = blocks * SIDE
-            sides.append((low + (high - low) * (jnp.arange(n, dtype=dtype) + 0.5) / n).reshape(blocks, SIDE))
+            sides.append(
+                (low + (high - low) * (jnp.arange(n, dtype=dtype) + 0.5) / n).reshape(blocks, SIDE)
+            )
         one, two = jnp.broadcast_arrays(sides[0][:, None, :, None], sides[1][None, :, None, :])
-        return jnp.stack(self.weights(one, two)).reshape(-1, one.shape[0] * one.shape[1], SIDE * SIDE)
+        return jnp.stack(self.weights(one, two)).reshape(
+            -1, one.shape[0] * one.shape[1], SIDE * SIDE
+        )
 
 
 def _waves(x):
@@ -68,7 +72,9 @@ def lines(slope: tuple[float, float], intercept: tuple[float, float]) -> Family:
 
 
 def _form(a, b, w):
-    """wᵀ a w - 2 bᵀ w at every cell, number by number: as products of matrices it takes thirty times as long."""
+    """wᵀ a w - 2 bᵀ w at every cell, number by number: as products of matrices it takes thirty
+    times as long.
+    """
     q = range(len(b))
     return sum((sum(a[i, j] * w[j] for j in q) - 2 * b[i]) * w[i] for i in q)
 
@@ -76,10 +82,11 @@ def _form(a, b, w):
 class Grid(AbstractPosterior):
     """Bayes' rule over every cell of the families' grids, the families equally likely at first.
 
-    The likelihood of a cell needs only φᵀφ, φᵀy and yᵀy, so that tens of thousands of cells cost little. Joint
-    densities sum over all cells, and draws are cells: both exact as long as cells are narrower than 1.5 standard
-    deviations of what is known of θ (up to about 50 rows at the sources' noise). The marginal predictive makes one
-    normal of each block of 16 neighbouring cells, with the block's exact probability, mean and variance.
+    The likelihood of a cell needs only φᵀφ, φᵀy and yᵀy, so that tens of thousands of cells cost
+    little. Joint densities sum over all cells, and draws are cells: both exact as long as cells are
+    narrower than 1.5 standard deviations of what is known of θ (up to about 50 rows at the sources'
+    noise). The marginal predictive makes one normal of each block of 16 neighbouring cells, with
+    the block's exact probability, mean and variance.
 
     Args:
         families: where the function may come from.
@@ -94,11 +101,17 @@ class Grid(AbstractPosterior):
     def _log_weights(self, data: Data) -> list[Array]:
         """log p(family, cell, y of `data`) of every cell, `(b, c)` a family."""
         y = jnp.where(data.mask, data.y[:, 0], 0.0)
-        constant = -0.5 * data.count * jnp.log(2 * jnp.pi * self.noise**2) - jnp.log(1.0 * len(self.families))
+        constant = -0.5 * data.count * jnp.log(2 * jnp.pi * self.noise**2) - jnp.log(
+            1.0 * len(self.families)
+        )
         found = []
         for family in self.families:
-            phi, w = jnp.where(data.mask[:, None], family.features(data.x), 0.0), family.grid(y.dtype)
-            # Around a least-squares fit, where float32 would lose the small differences of large squares.
+            phi, w = (
+                jnp.where(data.mask[:, None], family.features(data.x), 0.0),
+                family.grid(y.dtype),
+            )
+            # Around a least-squares fit, where float32 would lose the small differences of large
+            # squares.
             gram = phi.T @ phi + 1e-3 * jnp.eye(phi.shape[1], dtype=y.dtype)
             center = jnp.linalg.solve(gram, phi.T @ y)
             residual, off = y - phi @ center, w - center[:, None, None]
@@ -123,7 +136,14 @@ class Grid(AbstractPosterior):
             spread = (share * off[:, None] * off[None]).sum(-1)
             inside = jnp.maximum(jnp.einsum("np,pqb,nq->bn", phi, spread, phi), 0.0)
             params = jnp.stack([mean.T @ phi.T, jnp.sqrt(inside + self.noise**2)], -1)
-            parts.append(Part(Gaussian(1), params[:, :, None], jax.nn.logsumexp(each, axis=1), inside[..., None]))
+            parts.append(
+                Part(
+                    Gaussian(1),
+                    params[:, :, None],
+                    jax.nn.logsumexp(each, axis=1),
+                    inside[..., None],
+                )
+            )
         return Mixture(tuple(parts))
 
     def sample(self, x, *, key, samples):
@@ -142,5 +162,7 @@ class Grid(AbstractPosterior):
         return Mixture((Part(Gaussian(1), params[:, :, None], jnp.zeros(samples, x.dtype)),))
 
     def joint_log_prob(self, data, *, key, samples):
-        both, own = (jax.nn.logsumexp(self._evidence(d)) for d in (concat(self.support, data), self.support))
+        both, own = (
+            jax.nn.logsumexp(self._evidence(d)) for d in (concat(self.support, data), self.support)
+        )
         return both - own

@@ -9,15 +9,17 @@ from metaprior.task import Data, Task
 
 
 class Harmonic(eqx.Module):
-    """Yoon et al., "Bayesian Model-Agnostic Meta-Learning", NeurIPS 2018, section 5.1: y = A sin(ω x - b).
+    """Yoon et al., "Bayesian Model-Agnostic Meta-Learning", NeurIPS 2018, section 5.1: y = A sin(ω
+    x - b).
 
-    A is uniform in [0.1, 5], the frequency ω in [0.5, 2], b in [0, 2π] and x in [-5, 5]. As in the paper's code the
-    support rows have normal noise of standard deviation 0.01 A and the query rows none. The paper's tasks are a
-    finite set with fixed rows; here every draw is a new task.
+    A is uniform in [0.1, 5], the frequency ω in [0.5, 2], b in [0, 2π] and x in [-5, 5]. As in the
+    paper's code the support rows have normal noise of standard deviation 0.01 A and the query rows
+    none. The paper's tasks are a finite set with fixed rows; here every draw is a new task.
 
     Args:
         support, query: rows of a task (10 + 10).
-        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
+            them.
         amplitude, frequency, phase, x: lowest and highest value of each.
         noise: standard deviation of the noise, in amplitudes.
         clean: whether query rows are free of noise, as in the paper's code.
@@ -43,7 +45,9 @@ class Harmonic(eqx.Module):
     def __call__(self, key) -> Task:
         f_key, x_key, k_key, e_key = jr.split(key, 4)
         ranges = jnp.asarray([self.amplitude, self.frequency, self.phase])
-        amplitude, frequency, phase = ranges[:, 0] + jr.uniform(f_key, (3,)) * (ranges[:, 1] - ranges[:, 0])
+        amplitude, frequency, phase = ranges[:, 0] + jr.uniform(f_key, (3,)) * (
+            ranges[:, 1] - ranges[:, 0]
+        )
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=self.x[0], maxval=self.x[1])
         f = amplitude * jnp.sin(frequency * x - phase)
         noise = self.noise * amplitude * jr.normal(e_key, f.shape)

@@ -35,21 +35,27 @@ class Labelled(eqx.Module):
     waves: SineLine
 
     def __call__(self, key) -> Task:
-        label = lambda data: Data(data.x, (data.y > 0).astype(data.y.dtype), data.mask)
+        def label(data):
+            return Data(data.x, (data.y > 0).astype(data.y.dtype), data.mask)
+
         task = self.waves(key)
         return Task(label(task.support), label(task.query))
 
     def exact(self, support: Data) -> "Cells":
         """Bayes' rule over a grid of sine waves and lines."""
         grid = self.waves.exact(support)
-        coarse = lambda f: dataclasses.replace(f, blocks=tuple(b // 2 for b in f.blocks))
+
+        def coarse(f):
+            return dataclasses.replace(f, blocks=tuple(b // 2 for b in f.blocks))
+
         return Cells(tuple(coarse(f) for f in grid.families), self.waves.noise, support)
 
 
 class Cells(AbstractPosterior):
     """The posterior over the cells of families' grids given labels, p(1 | x, f) = Φ(f(x) / noise).
 
-    Labels say little, so that half the cells along a side that outcomes need are enough; draws are cells.
+    Labels say little, so that half the cells along a side that outcomes need are enough; draws are
+    cells.
 
     Args:
         families: where the function may come from, equally likely at first.
@@ -64,12 +70,16 @@ class Cells(AbstractPosterior):
     def _values(self, x) -> Float[Array, "c n"]:
         """Every cell's function over the noise."""
         flat = [(f.grid(x.dtype), f.features(x)) for f in self.families]
-        return jnp.concatenate([w.reshape(w.shape[0], -1).T @ phi.T for w, phi in flat]) / self.noise
+        return (
+            jnp.concatenate([w.reshape(w.shape[0], -1).T @ phi.T for w, phi in flat]) / self.noise
+        )
 
     def _log_weights(self, data: Data) -> Float[Array, "c"]:
         """log p(cell, labels of `data`)."""
         sizes = [f.grid(data.x.dtype)[0].size for f in self.families]
-        prior = jnp.concatenate([jnp.full(n, -jnp.log(1.0 * n * len(sizes)), data.x.dtype) for n in sizes])
+        prior = jnp.concatenate(
+            [jnp.full(n, -jnp.log(1.0 * n * len(sizes)), data.x.dtype) for n in sizes]
+        )
         each = stats.norm.logcdf(self._values(data.x) * (2 * data.y[:, 0] - 1))
         return prior + jnp.where(data.mask, each, 0.0).sum(1)
 

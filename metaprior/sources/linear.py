@@ -1,4 +1,6 @@
-"""Linear tasks with a known prior: every closed-form method has an exact answer to be compared with."""
+"""Linear tasks with a known prior: every closed-form method has an exact answer to be compared
+with.
+"""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -23,7 +25,8 @@ class Linear(eqx.Module):
         factor: L, `(d + 1, r)`.
         noise: standard deviation of ε, units of y.
         support, query: rows of a task.
-        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
+            them.
 
     Example:
         >>> import jax

@@ -23,15 +23,17 @@ _SHIFTS = np.linspace(-4.5, 4.5, 91)  # in standard deviations
 
 
 class SlopedSine(eqx.Module):
-    """Rothfuss, Fortuin, Josifoski & Krause, "PACOH", ICML 2021: y = slope x + A sin(1.5 (x - shift)) + height.
+    """Rothfuss, Fortuin, Josifoski & Krause, "PACOH", ICML 2021: y = slope x + A sin(1.5 (x -
+    shift)) + height.
 
-    A is uniform in [0.7, 1.3], shift ~ N(0, 0.1²), slope ~ N(0.5, 0.2²), height ~ N(5, 0.1²), x uniform in [-5, 5] and
-    every row has normal noise of standard deviation 0.1 (the authors' code). They train on 20 tasks of 5 rows and test
-    with 5 rows.
+    A is uniform in [0.7, 1.3], shift ~ N(0, 0.1²), slope ~ N(0.5, 0.2²), height ~ N(5, 0.1²), x
+    uniform in [-5, 5] and every row has normal noise of standard deviation 0.1 (the authors' code).
+    They train on 20 tasks of 5 rows and test with 5 rows.
 
     Args:
         support, query: rows of a task.
-        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
+            them.
         noise: standard deviation of the noise, units of y.
 
     Example:
@@ -53,7 +55,10 @@ class SlopedSine(eqx.Module):
         a_key, z_key = jr.split(f_key)
         amplitude = jr.uniform(a_key, (), minval=1 - _HALF, maxval=1 + _HALF)
         z = jr.normal(z_key, (3,))
-        slope, height = _CENTRE["slope"] + _SPREAD["slope"] * z[0], _CENTRE["height"] + _SPREAD["height"] * z[1]
+        slope, height = (
+            _CENTRE["slope"] + _SPREAD["slope"] * z[0],
+            _CENTRE["height"] + _SPREAD["height"] * z[1],
+        )
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=-5.0, maxval=5.0)
         y = slope * x + amplitude * jnp.sin(1.5 * (x - _SPREAD["shift"] * z[2])) + height
         y = y + self.noise * jr.normal(n_key, y.shape)
@@ -85,10 +90,12 @@ def _line(x):
 
 
 class SlopedSinePosterior(AbstractPosterior):
-    """Exact given amplitude and shift (slope and height are a Gaussian regression), summed over a grid of those two.
+    """Exact given amplitude and shift (slope and height are a Gaussian regression), summed over a
+    grid of those two.
 
-    24 Gauss–Legendre nodes of the amplitude and 91 even ones of the shift, 0.01 apart: as long as both are known to no
-    better than about 0.01, that is up to some hundred rows at the sources' noise.
+    24 Gauss–Legendre nodes of the amplitude and 91 even ones of the shift, 0.01 apart: as long as
+    both are known to no better than about 0.01, that is up to some hundred rows at the sources'
+    noise.
 
     Args:
         noise: standard deviation of the noise, units of y.
@@ -99,7 +106,9 @@ class SlopedSinePosterior(AbstractPosterior):
     support: Data
 
     def _condition(self, data: Data):
-        """log p(cell, y), mean of the line's two numbers in every cell `(c, 2)`, and their covariance `(2, 2)`."""
+        """log p(cell, y), mean of the line's two numbers in every cell `(c, 2)`, and their
+        covariance `(2, 2)`.
+        """
         dtype = data.y.dtype
         phi, mask = _line(data.x), data.mask
         centre = jnp.asarray([_CENTRE["slope"], _CENTRE["height"]], dtype)
@@ -111,10 +120,16 @@ class SlopedSinePosterior(AbstractPosterior):
         gain = cho_solve((factor, True), phi.T) / self.noise**2
         off = residual @ gain.T
         left = residual - off @ phi.T
-        square = (left**2).sum(1) / self.noise**2 + (prior * off**2).sum(1)  # the smallest of the sum of squares
+        square = (left**2).sum(1) / self.noise**2 + (prior * off**2).sum(
+            1
+        )  # the smallest of the sum of squares
         log_det = 2 * jnp.log(jnp.diagonal(factor)).sum() - jnp.log(prior).sum()
         log_p = -0.5 * (square + log_det + data.count * jnp.log(2 * jnp.pi * self.noise**2))
-        return _cells(dtype)[2] + log_p, centre + off, cho_solve((factor, True), jnp.eye(2, dtype=dtype))
+        return (
+            _cells(dtype)[2] + log_p,
+            centre + off,
+            cho_solve((factor, True), jnp.eye(2, dtype=dtype)),
+        )
 
     def predict(self, x, *, key, samples):
         log_p, line, cov = self._condition(self.support)
@@ -134,26 +149,33 @@ class SlopedSinePosterior(AbstractPosterior):
         return Mixture((Part(Gaussian(1), params[:, :, None], jnp.zeros(samples, x.dtype)),))
 
     def joint_log_prob(self, data, *, key, samples):
-        evidence = lambda d: jax.nn.logsumexp(self._condition(d)[0])
+        def evidence(d):
+            return jax.nn.logsumexp(self._condition(d)[0])
+
         return evidence(concat(self.support, data)) - evidence(self.support)
 
 
 def _cauchy(x):
     """The mean function: two bumps shaped like Cauchy densities."""
-    bump = lambda at: 1 / (jnp.pi * (1 + ((x - at) ** 2).sum(-1)))
+
+    def bump(at):
+        return 1 / (jnp.pi * (1 + ((x - at) ** 2).sum(-1)))
+
     return 6 * bump(-1.0) + 3 * bump(2.0) + 1
 
 
 class Cauchy(eqx.Module):
     """PACOH's second family: two bumps in the plane plus a draw from a Gaussian process.
 
-    m(x) = 6 / (π (1 + |x + 1|²)) + 3 / (π (1 + |x - 2|²)) + 1, a residual of variance 0.2² and covariance
-    exp(-|x - x'|²), noise 0.05, and each coordinate of x normal with deviation 2.5, cut off at -3 and 2 deviations (the
-    authors' code). They train on 20 tasks of 20 rows and test with 20.
+    m(x) = 6 / (π (1 + |x + 1|²)) + 3 / (π (1 + |x - 2|²)) + 1, a residual of variance 0.2² and
+    covariance exp(-|x - x'|²), noise 0.05, and each coordinate of x normal with deviation 2.5, cut
+    off at -3 and 2 deviations (the authors' code). They train on 20 tasks of 20 rows and test with
+    20.
 
     Args:
         support, query: rows of a task.
-        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
+            them.
         noise: standard deviation of the noise, units of y.
 
     Example:

@@ -10,15 +10,18 @@ from metaprior.task import Data, Task
 
 
 class Sinusoid(eqx.Module):
-    """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning", ICML 2017, section 5.1: y = A sin(x - phase), no noise.
+    """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning", ICML 2017, section 5.1: y = A sin(x -
+    phase), no noise.
 
-    A is uniform in [0.1, 5], the phase in [0, π] and x in [-5, 5]; support and query rows are drawn together. With
-    `noise=0.02**0.5, fewest=0` these are the tasks of Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient
-    Online Bayesian Regression", WAFR 2018 (ALPaCA), seen in a mirror.
+    A is uniform in [0.1, 5], the phase in [0, π] and x in [-5, 5]; support and query rows are drawn
+    together. With `noise=0.02**0.5, fewest=0` these are the tasks of Harrison, Sharma & Pavone,
+    "Meta-Learning Priors for Efficient Online Bayesian Regression", WAFR 2018 (ALPaCA), seen in a
+    mirror.
 
     Args:
         support, query: rows of a task (10 + 10).
-        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of them.
+        fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
+            them.
         amplitude, phase, x: lowest and highest value of each.
         noise: standard deviation of normal noise, units of y.
 
@@ -55,5 +58,7 @@ class Sinusoid(eqx.Module):
     def exact(self, support: Data) -> Grid:
         """The posterior that knows the ranges and the noise, which must not be zero."""
         if not self.noise:
-            raise ValueError("Sinusoid has an exact posterior where there is noise; its noise is 0.")
+            raise ValueError(
+                "Sinusoid has an exact posterior where there is noise; its noise is 0."
+            )
         return Grid((sines(self.amplitude, self.phase),), self.noise, support)

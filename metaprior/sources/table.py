@@ -49,7 +49,9 @@ class Table(eqx.Module):
     def task(self, group, shots, *, key) -> Task:
         """A task from one group with `shots` support rows (as many of them as `support` holds)."""
         count = self.count[group]
-        order = jr.uniform(key, (self.longest,)) + jnp.where(jnp.arange(self.longest) < count, 0.0, 2.0)
+        order = jr.uniform(key, (self.longest,)) + jnp.where(
+            jnp.arange(self.longest) < count, 0.0, 2.0
+        )
         order = jnp.argsort(order)
 
         def rows(first, slots, last):
@@ -64,4 +66,6 @@ class Table(eqx.Module):
     def tasks(self, groups, shots, *, key) -> Task:
         """One task a group, stacked: `groups` and `shots` of shape `(t,)`."""
         keys = jr.split(key, len(groups))
-        return jax.vmap(lambda g, k, key: self.task(g, k, key=key))(jnp.asarray(groups), jnp.asarray(shots), keys)
+        return jax.vmap(lambda g, k, key: self.task(g, k, key=key))(
+            jnp.asarray(groups), jnp.asarray(shots), keys
+        )

@@ -10,18 +10,20 @@ from metaprior.task import Data, Task
 
 
 class ObjectViews(eqx.Module):
-    """Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019, section 5.3: view reconstruction.
+    """Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019, section
+    5.3: view reconstruction.
 
-    A task is an object: x is the side it is seen from, the sines and cosines of the azimuth and of its first multiples (a
-    box repeats itself after a quarter turn), and y the image, its pixels in 0 … 1. The support is `shown` views at random, the query `query` of the others.
+    A task is an object: x is the side it is seen from, the sines and cosines of the azimuth and of
+    its first multiples (a box repeats itself after a quarter turn), and y the image, its pixels in
+    0 … 1. The support is `shown` views at random, the query `query` of the others.
 
     Args:
         pixels: bytes, `(m, v, d)`: objects, views, pixels.
         angle: of the views, radians; `(v,)`.
         shown: views in the support.
         query: views in the query; `None` for all others.
-        mirrored: whether half of the objects are replaced by their mirror images: pixels reversed from left to right,
-            angles of the opposite sign.
+        mirrored: whether half of the objects are replaced by their mirror images: pixels reversed
+            from left to right, angles of the opposite sign.
         size: height and width of the image.
         multiples: of the azimuth whose sine and cosine x has.
 
@@ -43,7 +45,9 @@ class ObjectViews(eqx.Module):
     multiples: int = eqx.field(static=True, default=4)
 
     @staticmethod
-    def of(views, azimuth, shown: int = 1, query: int | None = None, mirrored: bool = False) -> "ObjectViews":
+    def of(
+        views, azimuth, shown: int = 1, query: int | None = None, mirrored: bool = False
+    ) -> "ObjectViews":
         """From grey images `(m, v, h, w)` of bytes and azimuths in degrees."""
         views = np.asarray(views, np.uint8)
         flat = jnp.asarray(views.reshape(*views.shape[:2], -1))
@@ -67,7 +71,10 @@ class ObjectViews(eqx.Module):
         order = jr.permutation(view_key, sides)[: self.shown + asked]
         turn = jr.bernoulli(turn_key) if self.mirrored else False
         data = self.rows(jr.randint(item_key, (), 0, count), order, turn)
-        cut = lambda a, b: Data(data.x[a:b], data.y[a:b], data.mask[a:b])
+
+        def cut(a, b):
+            return Data(data.x[a:b], data.y[a:b], data.mask[a:b])
+
         return Task(cut(0, self.shown), cut(self.shown, self.shown + asked))
 
     def task(self, item: Int[Array, ""], view: Int[Array, ""]) -> Task:

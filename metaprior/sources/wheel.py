@@ -10,11 +10,17 @@ from metaprior.posterior import Sampled
 from metaprior.task import Data, Task, split
 
 ARMS = 5
-SURE, LOW, HIGH = 1.2, 1.0, 50.0  # mean rewards of arm 0, of arms 1 to 4, and of the quadrant's arm outside
+SURE, LOW, HIGH = (
+    1.2,
+    1.0,
+    50.0,
+)  # mean rewards of arm 0, of arms 1 to 4, and of the quadrant's arm outside
 
 
 def rewards(context: Float[Array, "n 2"], delta) -> Float[Array, "n 5"]:
-    """Mean reward of every arm: arm 0 is sure; outside of the radius `delta` the arm of the context's quadrant pays."""
+    """Mean reward of every arm: arm 0 is sure; outside of the radius `delta` the arm of the
+    context's quadrant pays.
+    """
     quadrant = 1 + 2 * (context[:, 0] < 0).astype(int) + (context[:, 1] < 0).astype(int)
     outside = (context**2).sum(1) > jnp.square(delta)
     pays = (jnp.arange(ARMS) == quadrant[:, None]) & outside[:, None]
@@ -37,30 +43,38 @@ def uniform_regret(delta: float) -> float:
 def contexts(key, n: int) -> Float[Array, "n 2"]:
     """Uniform in the unit disc."""
     angle, share = jr.uniform(key, (2, n))
-    return jnp.sqrt(share)[:, None] * jnp.stack([jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], 1)
+    return jnp.sqrt(share)[:, None] * jnp.stack(
+        [jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], 1
+    )
 
 
 def actions(context: Float[Array, "n 2"]) -> Float[Array, "n*5 7"]:
-    """Inputs of all arms at each context, the arms of a context together: the context, and which arm it is."""
+    """Inputs of all arms at each context, the arms of a context together: the context, and which
+    arm it is.
+    """
     n = context.shape[0]
-    return jnp.concatenate([jnp.repeat(context, ARMS, axis=0), jnp.tile(jnp.eye(ARMS, dtype=context.dtype), (n, 1))], 1)
+    return jnp.concatenate(
+        [jnp.repeat(context, ARMS, axis=0), jnp.tile(jnp.eye(ARMS, dtype=context.dtype), (n, 1))], 1
+    )
 
 
 class Wheel(eqx.Module):
     """Riquelme, Tucker & Snoek, "Deep Bayesian Bandits Showdown", ICLR 2018, section 5.4, as tasks.
 
-    A task is a radius δ, uniform in `delta`. An input is a context in the unit disc and an indicator of one of five
-    arms, the outcome the *logarithm* of a reward with normal noise of standard deviation 0.01: rewards are about 1, 1.2
-    and 50, on whose common scale the first two cannot be told apart. Support rows show the reward of one uniformly
-    drawn arm (Garnelo et al., "Neural Processes", 2018; Ravi & Beatson, 2019), query rows all five of each context.
+    A task is a radius δ, uniform in `delta`. An input is a context in the unit disc and an
+    indicator of one of five arms, the outcome the *logarithm* of a reward with normal noise of
+    standard deviation 0.01: rewards are about 1, 1.2 and 50, on whose common scale the first two
+    cannot be told apart. Support rows show the reward of one uniformly drawn arm (Garnelo et al.,
+    "Neural Processes", 2018; Ravi & Beatson, 2019), query rows all five of each context.
 
     Args:
         support: rows (512, both papers).
         query: contexts (10: 50 rows, both papers).
-        every_size: whether the number of support rows is 0 … `support`, log-uniform (a bandit meets all sizes), instead
-            of `support`.
+        every_size: whether the number of support rows is 0 … `support`, log-uniform (a bandit meets
+            all sizes), instead of `support`.
         delta: lowest and highest radius.
-        noise: standard deviation of a reward (0.01 in the paper; its code has 0.05 for small rewards).
+        noise: standard deviation of a reward (0.01 in the paper; its code has 0.05 for small
+            rewards).
 
     Example:
         >>> import jax
@@ -100,7 +114,8 @@ class Wheel(eqx.Module):
         return jnp.log(mean + self.noise * jr.normal(key, mean.shape))
 
     def exact(self, support: Data) -> Sampled:
-        """The posterior of δ, uniform between the largest radius known to be inside and the smallest known outside.
+        """The posterior of δ, uniform between the largest radius known to be inside and the
+        smallest known outside.
 
         A row tells on which side of δ it is when its arm is that of its quadrant.
         """

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from metaprior.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,5 @@
+"""`python -m metaprior.cli` is `metaprior`."""
+
+from metaprior.cli.app import main
+
+main()

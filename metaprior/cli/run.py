@@ -1,0 +1,270 @@
+"""The folder that `fit` makes: what it holds, when it may be written to, and how a run is
+continued.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from metaprior.errors import InputError
+from metaprior.system.folder import PART, check_writable, digest, machine, versions, write_atomic
+
+FORMAT = "metaprior run"
+HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
+_OURS = {"prior", "run.json", "checkpoint", "last_good"}
+_KIND = re.compile("^(table|support|query|pool): ")
+
+
+@contextmanager
+def naming(path: str | Path | None) -> Generator[None]:
+    """Input errors raised inside name the file `path`, if they do not name it or another already."""
+    try:
+        yield
+    except InputError as error:
+        named = str(error).split(": ")[0]
+        if path is None or str(path) in str(error) or (os.sep in named and os.path.exists(named)):
+            raise
+        raise type(error)(f"{path}: {re.sub(_KIND, '', str(error))}") from None
+
+
+class Run:
+    """A run folder: `prior` when finished, `run.json` always, `checkpoint/` while it fits."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.prior = self.folder / "prior"
+        self.record = self.folder / "run.json"
+        self.checkpoint = self.folder / "checkpoint"
+        self.last_good = self.folder / "last_good"  # a prior of before a loss was not finite
+
+    @property
+    def finished(self) -> bool:
+        return self.prior.is_file()
+
+    def read(self) -> dict[str, Any]:
+        """What `run.json` says."""
+        try:
+            record = json.loads(self.record.read_text("utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{self.record}: no such file; was {self.folder} made by `metaprior fit`?"
+            ) from None
+        except (ValueError, OSError):
+            record = None
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise InputError(f"{self.record}: not the record of a metaprior run.")
+        return record
+
+    def load(self) -> Any:
+        """The finished prior."""
+        if not self.folder.exists():
+            raise InputError(f"{self.folder}: no such folder.")
+        if self.folder.is_file():
+            path = self.folder  # a prior file by itself is as good
+        elif not self.finished:
+            if self.record.exists():
+                raise InputError(
+                    f"{self.folder}: this fit has not finished; continue it with `fit --resume`."
+                )
+            raise InputError(f"{self.folder}: holds no prior; was it made by `metaprior fit`?")
+        else:
+            path = self.prior
+        import metaprior
+
+        with naming(path):
+            return metaprior.load(path)
+
+    def check_new(self, resume: bool) -> None:
+        """`fit` may write here: a new or empty folder, or with `resume` an unfinished run."""
+        check_writable(self.folder)
+        if not self.folder.exists():
+            return
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: --out is a file; give a folder.")
+        names = {entry.name for entry in self.folder.iterdir() if not entry.name.endswith(PART)}
+        if not names or (names == {"checkpoint"} and not any(self.checkpoint.iterdir())):
+            return  # nothing, or a fit that was cut off as it began
+        if "run.json" not in names or not names <= _OURS:
+            other = sorted(names - _OURS) or sorted(names)
+            raise InputError(
+                f"{self.folder}: --out holds something else ({other[0]}); choose another folder."
+            )
+        if not resume and self.finished:
+            raise InputError(
+                f"{self.folder}: --out holds a finished prior; choose another folder or remove it."
+            )
+        if not resume:
+            raise InputError(
+                f"{self.folder}: --out holds an unfinished run; continue it with --resume or remove it."
+            )
+
+    def check_same(self, options: dict[str, Any], table: Path) -> None:
+        """A continued run has the options and the table it was started with."""
+        record = self.read()
+        for name, value in options.items():
+            was = record["options"].get(name, False)
+            if was != value and not (
+                name == "skip_bad_tasks" and value
+            ):  # what a fit that met one is told to add
+                flag = "--" + name.replace("_", "-")
+                raise InputError(
+                    f"{self.folder}: was started with {flag} {was}, now {flag} {value}; they must agree."
+                )
+        if record["table_sha256"] != digest(table):
+            raise InputError(f"{table}: has changed since the run in {self.folder} was started.")
+
+    def fit(
+        self,
+        table: Path,
+        options: dict[str, Any],
+        progress: Callable | None,
+        devices: int | str = 1,
+    ) -> Any:
+        """Start or continue the run and finish it; nothing is written before the table has been
+        found good.
+        """
+        import metaprior
+
+        settings, columns = split_options(options, table)
+        try:
+            prior = metaprior.Prior(**settings, devices=devices)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        from metaprior.system.devices import first
+        from metaprior.tables.culprits import BadTask
+
+        made = not self.folder.exists()
+        fresh = not self.record.exists()
+        writes = first()
+
+        begun = False
+
+        def tell(
+            done: float, what: str
+        ) -> None:  # called first when the table has been read and checked
+            nonlocal begun
+            if writes and not begun and (fresh or self.read()["options"] != options):
+                self.start(table, options, devices)
+            begun = True
+            if progress is not None:
+                progress(done, what)
+
+        try:
+            with naming(table):
+                prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell)
+        except InputError as error:
+            if writes and fresh and not isinstance(error, BadTask):
+                self.remove(made)
+            if not isinstance(error, BadTask) or prior.trained is None:
+                raise
+            if writes:
+                prior.info.pop("seconds", None)
+                write_atomic(self.last_good, prior.save)
+            raise BadTask(
+                f"{error} {self.last_good} is the prior of before, to predict with."
+            ) from None
+        if not writes:
+            return prior
+        seconds = prior.info.pop(
+            "seconds", None
+        )  # the same prior is the same bits, however long it took
+        write_atomic(self.prior, prior.save)
+        prior.info["seconds"] = seconds
+        self.clean()
+        return prior
+
+    def start(self, table: Path, options: dict[str, Any], devices: int | str = 1) -> None:
+        """Write the record of a run that begins."""
+        record = {
+            "format": FORMAT,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "table": str(table.absolute()),
+            "table_sha256": digest(table),
+            "versions": versions(),
+            "machine": machine(),
+            "devices": devices,
+            "seed": options["seed"],
+            "options": options,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(
+            self.record, lambda part: part.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        )
+
+    def clean(self) -> None:
+        """Remove what only an unfinished run needs."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+        self.last_good.unlink(missing_ok=True)
+        for part in self.folder.glob("*" + PART):
+            part.unlink(missing_ok=True)
+
+    def remove(self, folder: bool) -> None:
+        """Undo the start of a run."""
+        self.clean()
+        self.record.unlink(missing_ok=True)
+        if folder and self.folder.exists():
+            self.folder.rmdir()
+
+    def recorded(self) -> tuple[Path, dict[str, Any]]:
+        """The table and options of the fit, if the table is still there and the same."""
+        record = self.read()
+        table = Path(record["table"])
+        if not table.exists():
+            raise InputError(
+                f"{table}: no such file; --splits fits again from the table of `fit`. Put it back."
+            )
+        if digest(table) != record["table_sha256"]:
+            raise InputError(
+                f"{table}: has changed since {self.folder} was fitted; --splits needs the same table."
+            )
+        return table, record["options"]
+
+    def refit(self, seed: int, progress: Callable | None) -> Any:
+        """The same fit from the recorded table with another seed: another split of the groups."""
+        table, options = self.recorded()
+        import metaprior
+
+        settings, columns = split_options(options, table)
+        with naming(table):
+            return metaprior.Prior(**{**settings, "seed": seed}).fit(
+                table, **columns, progress=progress
+            )
+
+
+def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A run's options as arguments of `Prior` and of `Prior.fit`."""
+    names = (
+        "method",
+        "log_target",
+        "steps",
+        "seed",
+        "kind",
+        "split_by",
+        "holdout",
+        "skip_bad_tasks",
+    )
+    columns = {n: options[n] for n in ("task", "target", "features")}
+    return {n: options[n] for n in names if n in options}, {
+        **columns,
+        "target": split_target(options["target"], table),
+    }
+
+
+def split_target(text: str, table: Path) -> str | list[str]:
+    """`a,b` as two columns, unless the table has one of that name."""
+    if "," not in text:
+        return text
+    from metaprior.tables.read import read
+
+    if text in read(table).columns:
+        return text
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--target {text!r} is empty; give column names with commas between.")
+    return names

@@ -1,0 +1,98 @@
+"""The baselines as learners: closed-form special cases of the process, and two that ignore the
+support.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from metaprior.heads import Gaussian
+from metaprior.method import AbstractLearner, Spec
+from metaprior.methods.process import Process
+from metaprior.nets.kernels import Constant, RandomEffects, Stationary
+from metaprior.nets.means import Mean, Scale
+from metaprior.posterior import AbstractHead, Particles
+
+
+class Fixed(AbstractLearner):
+    """Predicts the same for every task: the support changes nothing.
+
+    Args:
+        base: raw outputs that hold for every point, `(r,)`.
+        head: reads them.
+        pooled: how many of the last columns of x are added to the first raw outputs.
+    """
+
+    base: Array
+    head: AbstractHead
+    pooled: int = eqx.field(static=True, default=0)
+
+    def _apply(self, base, x):
+        extra = x[:, x.shape[1] - self.pooled :]
+        extra = jnp.pad(extra, ((0, 0), (0, base.shape[0] - self.pooled)))
+        return base + extra
+
+    def posterior(self, support, *, key):
+        return Particles(self.base[None], self._apply, self.head)
+
+
+def marginal(spec: Spec, y: Array) -> Fixed:
+    """The training tasks' marginal: one normal, or the class frequencies."""
+    if spec.head.classes:
+        counts = jnp.bincount(y.astype(int), length=spec.head.classes) + 1.0
+        return Fixed(jnp.log(counts / counts.sum()), spec.head)
+    return Fixed(y.mean()[None], Gaussian(1, scale=y.std()))
+
+
+def boosting(spec: Spec, y: Array, pooled: Array) -> Fixed:
+    """Pooled gradient boosting with the spread of its out-of-fold residuals."""
+    if spec.head.classes:
+        return Fixed(jnp.zeros(spec.head.classes), spec.head, spec.pooled)
+    return Fixed(jnp.zeros(1), Gaussian(1, scale=jnp.sqrt(((y - pooled[:, 0]) ** 2).mean())), 1)
+
+
+def _process(spec, mean, kernels):
+    head = spec.head if spec.head.classes else Gaussian(1)
+    noise = None if spec.head.classes else Scale(jnp.log(jnp.asarray(0.5)), None)
+    return Process(mean, kernels, noise, head, columns=spec.x_dim - spec.pooled)
+
+
+def _pooled_mean(spec):
+    return Mean(1.0 if spec.pooled else None, None, None, spec.pooled, 0, spec.head.classes or 1)
+
+
+def offset(spec: Spec, *, key) -> Process:
+    """Boosting plus a shrunken offset a group: the practitioner's mixed model."""
+    return _process(spec, _pooled_mean(spec), (Constant(jnp.log(jnp.asarray(0.3))),))
+
+
+def mixed(spec: Spec, *, key) -> Process:
+    """Linear mixed model with correlated random slopes (logistic for classes).
+
+    Laird & Ware, "Random-Effects Models for Longitudinal Data", Biometrics 1982, as the equivalent
+    process.
+    """
+    d, out = spec.x_dim - spec.pooled, spec.head.classes or 1
+    mean = Mean(None, jnp.zeros((1 + d, out)), None, 0, 1, out)
+    return _process(spec, mean, (RandomEffects.init(d, 1, 0.3, key=key),))
+
+
+def gp(spec: Spec, *, key) -> Process:
+    """A Gaussian process a task around the boosting mean, one length scale a column."""
+    d = spec.x_dim - spec.pooled
+    length = jnp.full(d, 0.5 * jnp.log(float(max(d, 1))) + 0.3)
+    kernels = (
+        Constant(jnp.log(jnp.asarray(0.3))),
+        Stationary(jnp.log(jnp.asarray(0.4)), length, "eq"),
+    )
+    return _process(spec, _pooled_mean(spec), kernels)
+
+
+BASELINES = {
+    "marginal": "the training groups' marginal",
+    "boosting": "pooled gradient boosting",
+    "boosting + offset": "boosting plus a shrunken offset a group",
+    "mixed model": "linear mixed model with random slopes",
+    "gp": "a Gaussian process a group on the boosting mean",
+}
+TRAINED = {"boosting + offset": offset, "mixed model": mixed, "gp": gp}

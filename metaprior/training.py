@@ -1,0 +1,336 @@
+"""One trainer for every method: draw tasks, average their losses, step; all of it compiled."""
+
+import functools
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from jax.extend.core import Literal, jaxpr_as_fun
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from metaprior.method import AbstractMethod
+from metaprior.system import devices
+from metaprior.system.lowering import apart
+from metaprior.task import Task
+
+Source = Callable[[PRNGKeyArray], Task]
+
+
+class State(eqx.Module):
+    """Everything a run needs to continue bit for bit. With members, every leaf has a leading axis."""
+
+    method: AbstractMethod
+    optimiser: Any
+    key: Array  # raw key data, so that it can be written to a file
+    step: Int[Array, ""]
+    best: AbstractMethod
+    best_loss: Float[Array, ""]
+    best_step: Int[Array, ""]
+    failed: Bool[Array, ""]
+
+
+class Fitted(eqx.Module):
+    """What `fit` gives back.
+
+    Args:
+        method: the trained method: the best on the validation tasks where there were any, else the
+            last.
+        state: the state from which another call continues.
+        steps: steps taken.
+        losses: mean training loss of each compiled chunk (members last), in the method's own units.
+        validation: validation loss after each chunk; empty without validation tasks.
+        outcome: `"done"`, `"early stop"` or `"non-finite loss"` (then `method` is the last good
+            one).
+        seconds: wall-clock time, compilation included.
+    """
+
+    method: AbstractMethod
+    state: State
+    steps: int
+    losses: list
+    validation: list
+    outcome: str
+    seconds: float
+
+
+def _mean_loss(method, tasks, keys, at_once, mesh):
+    arrays, rest = eqx.partition(method, eqx.is_array)
+    leaves, shape = jax.tree.flatten(tasks)
+
+    def each(arrays, leaves, keys):
+        def one(task, k):
+            return eqx.combine(arrays, rest).loss(task, key=k)
+
+        pairs = jax.tree.unflatten(shape, leaves), keys
+        if at_once is None:
+            return jax.vmap(one)(*pairs)
+        return jax.lax.map(lambda pair: one(*pair), pairs, batch_size=at_once)
+
+    if mesh is None:
+        return each(arrays, leaves, keys).mean()
+
+    def weighted(arrays, *parts):
+        *leaves, keys, weights = parts
+        losses = each(arrays, leaves, keys)
+        return (weights.astype(losses.dtype) * losses).sum()
+
+    return devices.spread(weighted, mesh)(arrays, *leaves, keys)
+
+
+def _draw(source, keys):
+    """Tasks, drawn apart, or everything that reads them would draw them again; what is the same for
+    every key, such as a mask of ones, stays known to the compiler.
+    """
+    traced, shapes = jax.make_jaxpr(jax.vmap(source), return_shape=True)(keys)
+    from_keys = set(traced.jaxpr.invars)
+    for line in traced.eqns:
+        if not from_keys.isdisjoint(v for v in line.invars if not isinstance(v, Literal)):
+            from_keys.update(line.outvars)
+    varies = [not isinstance(v, Literal) and v in from_keys for v in traced.jaxpr.outvars]
+    draw = jaxpr_as_fun(traced)
+    leaves = [
+        new if v else old for v, new, old in zip(varies, apart(draw)(keys), draw(keys), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def _gradient(params, rest, source, keys, at_once, mesh):
+    """Mean loss over new tasks and its gradient; `at_once` tasks after another, so that only theirs
+    are in memory.
+    """
+    arrays, static = eqx.partition((rest, source), eqx.is_array)
+
+    def weighted(whole, task_keys, loss_keys, weights):
+        params, arrays = whole
+        rest, source = eqx.combine(arrays, static)
+        tasks, count = _draw(source, task_keys), weights.shape[0]
+
+        def part(tasks, keys, weights):
+            def loss(params):
+                method = eqx.combine(params, rest)
+                each = jax.vmap(lambda task, k: method.loss(task, key=k))(tasks, keys)
+                return (weights.astype(each.dtype) * each).sum()
+
+            return jax.value_and_grad(loss)(params)
+
+        size = count if at_once is None else math.gcd(at_once, count)
+        if size == count:
+            return part(tasks, loss_keys, weights)
+        parts = jax.tree.map(
+            lambda a: a.reshape(count // size, size, *a.shape[1:]), (tasks, loss_keys, weights)
+        )
+        shape = jax.eval_shape(lambda p: part(*p), jax.tree.map(lambda a: a[0], parts))
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shape)
+        return jax.lax.scan(
+            lambda total, p: (jax.tree.map(jnp.add, total, part(*p)), None), zero, parts
+        )[0]
+
+    return devices.spread(weighted, mesh)((params, arrays), *keys)
+
+
+@eqx.filter_jit
+def _start(method, key, optimiser, members):
+    if not members:
+        return _begin(method, key, optimiser)
+
+    def begin(m, k):
+        return _begin(m, k, optimiser)
+
+    return eqx.filter_vmap(begin, in_axes=(eqx.if_array(0), 0))(method, jr.split(key, members))
+
+
+def _begin(method, key, optimiser):
+    # Weak types (arrays made from Python numbers) would compile the step twice.
+    method = jax.tree.map(lambda a: jnp.array(a, a.dtype) if eqx.is_array(a) else a, method)
+    arrays = eqx.filter(method, eqx.is_inexact_array)
+    zero, worst = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, jnp.result_type(float))
+    return State(
+        method,
+        optimiser.init(arrays),
+        jr.key_data(key),
+        zero,
+        method,
+        worst,
+        zero,
+        jnp.array(False),
+    )
+
+
+def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
+    """`steps` (traced: one program for any number) optimiser steps and one look at the validation
+    tasks.
+    """
+    validate_key = jr.key(0)  # the same noise at every look, so that looks can be compared
+    params, rest = eqx.partition(state.method, eqx.is_inexact_array)
+
+    def step(_, carry):
+        params, opt_state, key, failed, total, count = carry
+        key, task_key, loss_key = jr.split(key, 3)
+        keys = jr.split(task_key, batch), jr.split(loss_key, batch)
+        loss, grads = _gradient(params, rest, source, keys, at_once, mesh)
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & ~failed
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes in clipping and adam
+            updates, new_opt = optimiser.update(grads, opt_state, params)
+        new_params = optax.apply_updates(params, updates)
+
+        def keep(new, old):
+            return jnp.where(good, new, old)
+
+        params = jax.tree.map(keep, new_params, params)
+        opt_state = jax.tree.map(keep, new_opt, opt_state)
+        return (
+            params,
+            opt_state,
+            key,
+            ~good,
+            total + jnp.where(good, loss, 0.0),
+            count + good.astype(loss.dtype),
+        )
+
+    zero = jnp.zeros((), state.best_loss.dtype)
+    carry = (params, state.optimiser, jr.wrap_key_data(state.key), state.failed, zero, zero)
+    params, opt_state, key, failed, total, count = jax.lax.fori_loop(0, steps, step, carry)
+    method = eqx.combine(params, rest)
+    done = state.step + steps
+    if validation is None:
+        best, best_loss, best_step, loss = method, state.best_loss, done, jnp.nan
+    else:
+        keys = jr.split(validate_key, jax.tree.leaves(validation)[0].shape[0])
+        loss = _mean_loss(method, validation, keys, at_once, mesh)
+        better = loss < state.best_loss
+
+        def pick(new, old):
+            return jnp.where(better, new, old) if eqx.is_array(new) else new
+
+        best = jax.tree.map(pick, method, state.best)
+        best_loss = jnp.where(better, loss, state.best_loss)
+        best_step = jnp.where(better, done, state.best_step)
+    new = State(method, opt_state, jr.key_data(key), done, best, best_loss, best_step, failed)
+    return new, total / count, loss
+
+
+@eqx.filter_jit
+def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh):
+    def call(s, src, val):
+        return _chunk(s, src, val, optimiser, steps, batch, at_once, mesh)
+
+    if axes is not None:
+        leaf = eqx.if_array(0)
+        call = eqx.filter_vmap(call, in_axes=(leaf, axes, leaf))
+    return devices.whole(call(state, source, validation), mesh)
+
+
+@functools.lru_cache  # the same object for the same numbers: one compiled program
+def adam(learning_rate: float, steps: int, clip: float = 10.0) -> optax.GradientTransformation:
+    """Adam with cosine decay to a tenth, and the gradient's norm clipped: what `fit` uses."""
+    schedule = optax.cosine_decay_schedule(learning_rate, steps, alpha=0.1)
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
+
+
+def fit(
+    method: AbstractMethod,
+    source: Source,
+    *,
+    key: PRNGKeyArray,
+    steps: int = 2000,
+    batch: int = 16,
+    learning_rate: float = 1e-3,
+    optimiser: optax.GradientTransformation | None = None,
+    validation: Task | None = None,
+    every: int = 100,
+    patience: int | None = None,
+    axes: Any = None,
+    state: State | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+    save: Callable[[State], None] | None = None,
+    at_once: int | None = None,
+    mesh: Mesh | None = None,
+) -> Fitted:
+    """Meta-train a method: minimise its loss averaged over tasks from `source`.
+
+    Args:
+        method: from its class's `init`; it is not changed.
+        source: `key -> Task`; drawn inside the compiled step.
+        key: for tasks, the method's own noise, everything.
+        steps: most optimiser steps to take.
+        batch: tasks a step (25 in MAML's sinusoid; more gains little on two cores).
+        learning_rate: of `adam`; ignored when an `optimiser` is given.
+        optimiser: any optax transformation.
+        validation: tasks stacked on a leading axis; the best method on them is returned.
+        every: steps in one compiled chunk, between looks at `validation`.
+        patience: stop when no member has improved for this many steps; `None` never stops early.
+        axes: train several members at once: every array of `method` (and of `validation`) has a
+            leading member axis, and `axes` says, as in `jax.vmap`, which arrays of `source` have.
+        state: continue from here (`Fitted.state`), to the same bits as an uninterrupted run.
+        progress: called with `(step, steps, loss)` after each chunk.
+        save: called with the state after each chunk.
+        at_once: tasks computed side by side, `None` for all; a divisor of `batch`. One or two are
+            quickest where a task fills the machine by itself, as images do, and need the least
+            memory.
+        mesh: from `metaprior.system.devices.mesh_of`: the tasks of a step are computed on all its
+            devices, with the results of one device up to the order of sums. A state from any number
+            of devices continues on any other.
+
+    Returns:
+        a `Fitted`. A non-finite loss ends the run and is reported in `outcome`, not raised.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.heads import Gaussian
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> maml = metaprior.methods.MAML.init(spec, key=jax.random.key(0))
+        >>> fitted = metaprior.fit(maml, metaprior.sources.Sinusoid(), key=jax.random.key(1), steps=20, every=10)
+        >>> fitted.outcome
+        'done'
+    """
+    if steps < 1 or batch < 1 or every < 1:
+        raise ValueError(
+            f"fit takes steps, batch and every of at least 1; got {steps}, {batch} and {every}."
+        )
+    if at_once is not None and (at_once < 1 or batch % at_once):
+        raise ValueError(f"fit takes at_once that divides batch = {batch}; got {at_once}.")
+    begin = time.perf_counter()
+    optimiser = adam(learning_rate, steps) if optimiser is None else optimiser
+    new = state is None
+    if new:
+        members = (
+            0 if axes is None else jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
+        )
+        state = _start(method, key, optimiser, members)
+    state, source, validation = devices.replicate((state, source, validation), mesh)
+    if new and validation is not None:  # the untrained method competes too
+        state = _run(state, source, validation, axes, optimiser, np.int32(0), batch, at_once, mesh)[
+            0
+        ]
+    losses, looks, outcome = [], [], "done"
+    done = int(jnp.max(state.step))
+    while done < steps:
+        size = min(every, steps - done)
+        state, loss, look = _run(
+            state, source, validation, axes, optimiser, np.int32(size), batch, at_once, mesh
+        )
+        done += size
+        losses.append(jax.device_get(loss))
+        if validation is not None:
+            looks.append(jax.device_get(look))
+        if save is not None:
+            save(devices.local(state, mesh))
+        if progress is not None:
+            progress(done, steps, float(jnp.nanmean(loss)))
+        if bool(jnp.all(state.failed)):
+            outcome = "non-finite loss"
+            break
+        if patience is not None and done - int(jnp.max(state.best_step)) >= patience:
+            outcome = "early stop"
+            break
+    state = devices.local(state, mesh)
+    method = state.method if validation is None else state.best
+    return Fitted(method, state, done, losses, looks, outcome, time.perf_counter() - begin)
