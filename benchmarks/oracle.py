@@ -253,7 +253,7 @@ def main(argv=None) -> None:
     if arguments.docs:
         into_docs("oracle", markdown(read(arguments.out)))
         return
-    from metaprior.cli.app import use_cache
+    from metaprior.system.terminal import use_cache
 
     use_cache()
     have = {} if arguments.again else read(arguments.out)

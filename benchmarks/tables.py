@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks")
     parser.add_argument("--readme", action="store_true", help="also fill in README.md")
     arguments = parser.parse_args()
-    from metaprior.cli.app import use_cache
+    from metaprior.system.terminal import use_cache
 
     use_cache()
     saved = arguments.out / "tables.json"

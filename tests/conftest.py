@@ -17,7 +17,7 @@ else:  # workers have it from here, and share it: what two write at once is at w
     base = os.environ.get("METAPRIOR_CACHE") or Path.home() / ".cache" / "metaprior"
     os.environ["METAPRIOR_CACHE"] = str(Path(base) / "tests")
 
-from metaprior.cli.app import use_cache  # noqa: E402
+from metaprior.system.terminal import use_cache  # noqa: E402
 
 use_cache()
 

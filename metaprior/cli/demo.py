@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from metaprior.errors import InputError
+from metaprior.system.faults import alone
 from metaprior.system.folder import PART, check_writable, write_atomic
+from metaprior.system.terminal import Progress, use_cache
 
 TABLE = "weather_airport_days.parquet"
 NEW_DAYS = {
@@ -119,3 +121,18 @@ def run_demo(out: Path, progress: Any) -> str:
     write_atomic(out / "prior", prior.save)
     seconds = time.monotonic() - began
     return f"{example}\n{evaluation.sentence()}\n{out / 'report.html'}: the report; {seconds:.0f} s in all."
+
+
+def demo(*, out: Path = Path("metaprior-demo")) -> None:
+    """Run the main job on airport-day temperatures: fit, evaluate, predict, suggest, and write
+    report.html.
+
+    Parameters
+    ----------
+    out
+        Folder for report.html and the prior; must be new or empty, or of an earlier demo.
+    """
+    use_cache()
+    with alone(out), Progress() as progress:
+        said = run_demo(out, progress)
+    print(said)

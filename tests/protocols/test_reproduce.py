@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from metaprior.cli.protocols import compare, reproduce
+from metaprior.cli.learn import compare
+from metaprior.cli.protocols import reproduce
 from metaprior.errors import InputError
 from metaprior.methods import METHODS
 from metaprior.protocols import PROTOCOLS, get

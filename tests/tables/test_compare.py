@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from conftest import tiny_csv
 
-from metaprior.cli.protocols import compare
+from metaprior.cli.learn import compare
 from metaprior.errors import InputError
 from metaprior.evaluation import metrics
 from metaprior.evaluation.evaluate import METHOD, Evaluation

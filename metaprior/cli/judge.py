@@ -1,0 +1,86 @@
+"""`metaprior evaluate` and `metaprior methods`: how good a prior is, and which methods there are."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from metaprior.system.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
+
+
+def evaluate(
+    folder: Path,
+    table: Path | None = None,
+    /,
+    *,
+    shots: str = SHOTS,
+    splits: int = 1,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Compare the prior with the baselines on held-out groups, paired over groups.
+
+    Parameters
+    ----------
+    folder
+        What `fit` made.
+    table
+        Other groups to judge on; by default those that `fit` kept.
+    shots
+        Numbers of observed rows, with commas between.
+    splits
+        Average over this many splits of the groups; all but the first are fitted anew.
+    as_json
+        Print one JSON object and nothing else.
+    """
+    counts = whole_numbers(shots, "--shots")
+    at_least(splits, 1, "--splits")
+    use_cache()
+    from metaprior.cli.run import Run, naming
+
+    run = Run(folder)
+    prior = run.load()
+    if splits > 1:
+        run.recorded()
+    done = []
+    with Progress() as progress, naming(table):
+        for split in range(splits):
+            low, high = split / splits, (split + 1) / splits
+            if split:
+                import jax
+
+                jax.clear_caches()  # programs of many fits in one process exhaust its memory maps
+                middle = low + 0.8 * (high - low)
+                prior = run.refit(prior.info["seed"] + 1, progress.part(low, middle))
+                low = middle
+            done.append(
+                prior.evaluate(table, shots=counts, seed=split, progress=progress.part(low, high))
+            )
+    result = done[0] if splits == 1 else type(done[0]).merge(done)
+    if as_json:
+        print(json.dumps(result.to_json(), allow_nan=False))
+        return
+    from metaprior.report.tables import print_evaluation
+
+    print_evaluation(result.to_json())
+
+
+def methods(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
+    """The methods that `fit --method` takes.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON object and nothing else.
+    """
+    from metaprior.methods import METHODS
+
+    rows = METHODS.values() if isinstance(METHODS, dict) else METHODS
+    names = ("name", "paper", "group", "use", "kinds")
+    listed = [{name: getattr(row, name) for name in names} for row in rows]
+    if as_json:
+        print(json.dumps({"methods": listed}, default=list))
+        return
+    from metaprior.report.tables import print_methods
+
+    print_methods(listed)

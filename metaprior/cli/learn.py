@@ -1,0 +1,243 @@
+"""`metaprior fit` and `metaprior compare`: learn from a table."""
+
+import json
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from metaprior.cli.processes import among_processes
+from metaprior.errors import InputError
+from metaprior.system.faults import alone
+from metaprior.system.terminal import (
+    SHOTS,
+    Progress,
+    at_least,
+    device_count,
+    use_cache,
+    whole_numbers,
+)
+
+
+def fit(
+    table: Path,
+    *,
+    task: str,
+    target: str,
+    out: Path,
+    features: str | None = None,
+    method: str = "auto",
+    log_target: Annotated[bool, Parameter(negative="")] = False,
+    split_by: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
+    devices: str = "1",
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Learn a prior from a table of many small groups; keep a fifth of the groups for `evaluate`.
+
+    Parameters
+    ----------
+    table
+        CSV or Parquet file, one row an observation.
+    task
+        Column that names the group of a row.
+    target
+        Column to predict, numbers or two or more classes; or several with commas between, in which
+        case each is predicted from the features and the targets before it.
+    out
+        Folder to make.
+    features
+        Columns to predict from, with commas between; all others by default.
+    method
+        A name of `metaprior methods`.
+    log_target
+        Model the logarithm of the target, which must be positive.
+    split_by
+        Column whose equal values stay on one side of the split, such as a date.
+    steps
+        Training steps of each learner; chosen by the method by default.
+    seed
+        Decides the split and all random numbers.
+    resume
+        Continue an unfinished run in OUT.
+    skip_bad_tasks
+        Leave groups out that nothing can be learned from, and say which; otherwise they end the
+        fit.
+    devices
+        Train on this many devices, or on all, which on a CPU are its cores; the prior differs by
+        rounding only.
+    coordinator
+        HOST:PORT of the first of several processes that run this command together, with --devices
+        all and one --out that all can read. Under Slurm it is found by itself.
+    processes
+        How many processes there are.
+    process_id
+        Which one this is: 0, 1, …; the first writes the files.
+    """
+    from metaprior.cli.run import HOLDOUT, Run
+
+    at_least(steps, 1, "--steps")
+    at_least(seed, 0, "--seed")
+    names = (
+        None if features is None else [name.strip() for name in features.split(",") if name.strip()]
+    )
+    if names is not None and not names:
+        raise InputError(
+            "--features is empty; give column names with commas between, or leave it out."
+        )
+    options = {
+        "task": task,
+        "target": target,
+        "features": names,
+        "method": method,
+        "log_target": log_target,
+        "split_by": split_by,
+        "steps": steps,
+        "seed": seed,
+        "kind": "auto",
+        "holdout": HOLDOUT,
+        "skip_bad_tasks": skip_bad_tasks,
+    }
+    count = device_count(devices)
+    run = Run(out)
+
+    def check() -> None:
+        held.enter_context(alone(out))
+        run.check_new(resume)
+        if not table.is_file():
+            wrong = "is a folder; give a CSV or Parquet file" if table.is_dir() else "no such file"
+            raise InputError(f"{table}: {wrong}.")
+        if run.record.exists():
+            run.check_same(options, table)
+
+    with ExitStack() as held:
+        by_first, speaks = among_processes(count, coordinator, processes, process_id, table, held)
+        by_first(check)
+        if run.finished:
+            run.clean()
+            print(f"{out}: this run has finished; nothing to continue.")
+            return
+        use_cache()
+        began = time.monotonic()
+        with Progress() as progress:
+            prior = run.fit(table, options, progress if speaks else None, count)
+    if not speaks:
+        return
+    groups = prior.info["groups"]
+    for note in prior.info["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    print(
+        f"{out}: prior from {groups['train']} groups, {groups['test']} kept for evaluation; "
+        f"{time.monotonic() - began:.0f} s."
+    )
+
+
+def compare(
+    table: Path,
+    *,
+    task: str,
+    target: str,
+    methods: str | None = None,
+    features: str | None = None,
+    log_target: Annotated[bool, Parameter(negative="")] = False,
+    split_by: str | None = None,
+    shots: str = SHOTS,
+    splits: int = 1,
+    steps: int | None = None,
+    out: Path | None = None,
+    skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Compare methods and baselines on your own table, paired over held-out groups, and say which
+    to use.
+
+    A comparison that was stopped continues with the same command; further methods and splits join
+    those that are there.
+
+    Parameters
+    ----------
+    table
+        CSV or Parquet file, one row an observation.
+    task
+        Column that names the group of a row.
+    target
+        Column to predict, numbers or two or more classes.
+    methods
+        auto and names of `metaprior methods` with commas between, or all; all by default, which
+        takes a while.
+    features
+        Columns to predict from, with commas between; all others by default.
+    log_target
+        Model the logarithm of the target, which must be positive.
+    split_by
+        Column whose equal values stay on one side of the split, such as a date.
+    shots
+        Numbers of observed rows, with commas between.
+    splits
+        Of the groups; each is fitted anew.
+    steps
+        Most training steps of each learner; chosen by the method by default.
+    out
+        Folder for the results; metaprior-compare by default.
+    skip_bad_tasks
+        Leave groups out that nothing can be learned from, and say which; otherwise they end the
+        comparison.
+    as_json
+        Print what results.json holds and nothing else.
+    """
+    from metaprior.cli.run import HOLDOUT
+
+    at_least(splits, 1, "--splits")
+    at_least(steps, 1, "--steps")
+    counts = whole_numbers(shots, "--shots")
+    names = (
+        None if features is None else [name.strip() for name in features.split(",") if name.strip()]
+    )
+    if names is not None and not names:
+        raise InputError(
+            "--features is empty; give column names with commas between, or leave it out."
+        )
+    if not table.is_file():
+        raise InputError(
+            f"{table}: {'is a folder; give a CSV or Parquet file' if table.is_dir() else 'no such file'}."
+        )
+    use_cache()
+    from metaprior.tables.compare import Comparison
+
+    settings = {
+        "task": task,
+        "target": target,
+        "features": names,
+        "log_target": log_target,
+        "split_by": split_by,
+        "steps": steps,
+        "shots": list(counts),
+        "holdout": HOLDOUT,
+        "skip_bad_tasks": skip_bad_tasks,
+    }
+    folder = out or Path("metaprior-compare")
+    comparison = Comparison(folder, table, settings)
+    comparison.check()
+    wanted = comparison.names(methods)
+    with alone(folder), Progress() as progress:
+        results = comparison.run(wanted, splits, progress)
+    if as_json:
+        print(json.dumps(results, allow_nan=False))
+    else:
+        from metaprior.report.comparison import print_comparison
+
+        print_comparison(results)
+        print(f"The report is {folder / 'report.html'}; the numbers are in results.json beside it.")
+    if results["failed"]:
+        which = ", ".join(f"{f['method']} (split {f['split'] + 1})" for f in results["failed"])
+        raise InputError(
+            f"{which} failed; the reasons are in {folder / 'results.json'}. The same command tries again."
+        )
