@@ -50,13 +50,14 @@ _HOMES = (
 )
 
 
-# Where 0.1.0 had the classes that its files name.
+# Where the classes are that files of 0.1.0 name: a whole module, or one class of it.
 _MOVED = {
     "metaprior.adapted": "metaprior.tables.posterior",
     "metaprior.baselines.boosting": "metaprior.tables.baselines.boosting",
     "metaprior.baselines.learners": "metaprior.tables.baselines.learners",
     "metaprior.chain": "metaprior.tables.several",
     "metaprior.evaluate": "metaprior.evaluation.evaluate",
+    "metaprior.evaluate:Units": "metaprior.evaluation.units:Units",
     "metaprior.fit": "metaprior.training",
     "metaprior.prior": "metaprior.tables.prior",
     "metaprior.table": "metaprior.tables.columns",
@@ -92,7 +93,7 @@ def _find(name: Any, base: type) -> Any:
     """The subclass of `base` with that name."""
     if type(name) is not str or name.count(":") != 1:
         raise _Refused("an unreadable name")
-    module, path = name.split(":")
+    module, path = _MOVED.get(name, name).split(":")
     module = _MOVED.get(module, module)
     if module not in sys.modules and module.startswith(("metaprior.", "optax.")):
         for home in _HOMES:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.evaluation.evaluate import Units
+from metaprior.evaluation.units import Units
 from metaprior.tables.columns import is_text, numbers, numeric_text, usable
 from metaprior.tables.read import need_columns
 

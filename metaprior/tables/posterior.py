@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from metaprior import acquire
 from metaprior.errors import InputError
-from metaprior.evaluation.evaluate import summary
+from metaprior.evaluation.units import summary
 from metaprior.posterior import Mixture
 from metaprior.system.programs import kept
 from metaprior.task import Data

@@ -15,7 +15,8 @@ import polars as pl
 
 import metaprior
 from metaprior.errors import InputError
-from metaprior.evaluation.evaluate import METHOD, Evaluation, JointEvaluation, Units, evaluate
+from metaprior.evaluation.evaluate import METHOD, Evaluation, JointEvaluation, evaluate
+from metaprior.evaluation.units import Units
 from metaprior.heads import Categorical, StudentT
 from metaprior.method import AbstractLearner, Spec
 from metaprior.system import files

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from metaprior import acquire
-from metaprior.evaluation.evaluate import summary
+from metaprior.evaluation.units import summary
 from metaprior.heads.draws import uniform_points
 from metaprior.posterior import Mixture, Part
 from metaprior.system.programs import kept
