@@ -11,24 +11,34 @@ import pytest
 from conftest import ROOT
 
 SHOWN = [p for p in sorted((ROOT / "metaprior").rglob("*.py")) if ">>> " in p.read_text("utf-8")]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+LINK = re.compile(r"\]\(([^)]+)\)")
+HOME = "https://github.com/metaprior/metaprior/blob/main/"
+RAW = "https://raw.githubusercontent.com/metaprior/metaprior/main/"
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def headings(page) -> set[str]:
+    """The anchors of a page's headings, as repository hosts make them."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    module = types.ModuleType(
-        "example"
-    )  # what a user's own file is: saved classes are found in it again
+    # What a user's own file is: saved classes are found in it again.
+    module = types.ModuleType("example")
     monkeypatch.setitem(sys.modules, "example", module)
     names = module.__dict__
     for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.S):
-        exec(
-            compile(
-                code.replace("metaprior.Prior(", "metaprior.Prior(steps=4, "), page.name, "exec"
-            ),
-            names,
-        )
+        quick = code.replace("metaprior.Prior(", "metaprior.Prior(steps=4, ")
+        exec(compile(quick, page.name, "exec"), names)
     if "Offset" in names:
         from metaprior import testing
 
@@ -37,12 +47,49 @@ def test_python_examples_run(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-        assert (page.parent / link).exists(), link
+    for link in LINK.findall(page.read_text("utf-8")):
+        if link.startswith(("https:", "http:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in headings(target), link
+
+
+def test_the_page_of_the_wheel_has_whole_addresses():
+    """A package index shows the README alone: its links and its picture must not be relative."""
+    hook = project()["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    text = README.read_text("utf-8")
+    for change in hook["substitutions"]:
+        text = re.sub(change["pattern"], change["replacement"], text)
+
+    links, before = LINK.findall(text), LINK.findall(README.read_text("utf-8"))
+    assert len(links) == len(before) and f"]({RAW}docs/demo.svg)" in text
+    for link in links:
+        assert link.startswith("https://"), link
+        if link.startswith((HOME, RAW)):
+            path = link.removeprefix(HOME).removeprefix(RAW).partition("#")[0]
+            assert (ROOT / path).exists(), link
+
+
+def test_every_room_is_explained():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    rooms = [p for p in (ROOT / "metaprior").iterdir() if not p.name.startswith("_")]
+    names = [f"`{p.name}/`" if p.is_dir() else f"`{p.name}`" for p in rooms if p.suffix != ".typed"]
+    assert [name for name in names if name not in text] == []
+
+
+def test_the_metadata_are_complete():
+    found = project()["project"]
+    assert found["authors"] == [{"name": "metaprior contributors"}]
+    assert {"Homepage", "Documentation", "Changelog", "Issues"} <= set(found["urls"])
+    assert found["keywords"] and found["classifiers"] and found["license-files"] == ["LICENSE"]
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert found["urls"]["Repository"] in citation and found["license"] in citation
 
 
 def test_readme_has_the_two_commands():
-    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    lines = README.read_text("utf-8").splitlines()
     assert "pip install . && metaprior demo" in lines
     assert [line for line in lines if line.startswith("pip install '.[test]' && ")] == [
         "pip install '.[test]' && python -m pytest -n 2"
@@ -51,8 +98,7 @@ def test_readme_has_the_two_commands():
 
 
 def test_requirements_have_no_pins_for_users():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert not [need for need in project["dependencies"] if "==" in need]
+    assert not [need for need in project()["project"]["dependencies"] if "==" in need]
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.stem)
