@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from platformdirs import user_cache_path
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 if _WORKER.startswith("gw"):  # the other cores are other workers'
     os.environ.setdefault("PJRT_NPROC", "1")
 else:  # workers have it from here, and share it: what two write at once is at worst compiled anew
-    base = os.environ.get("METAPRIOR_CACHE") or Path.home() / ".cache" / "metaprior"
+    base = os.environ.get("METAPRIOR_CACHE") or user_cache_path("metaprior", appauthor=False)
     os.environ["METAPRIOR_CACHE"] = str(Path(base) / "tests")
 
 from metaprior.system.terminal import use_cache  # noqa: E402

@@ -1,5 +1,7 @@
-"""Being stopped, and being alone: what SIGTERM does to a command, and one process in a folder at a
-time.
+"""What ends a command, and what keeps two of them apart: SIGTERM, and one process in a folder.
+
+A fit can take hours, and whoever runs it may end it at any moment: a user by Ctrl-C, a cluster by
+SIGTERM. It then leaves a state to continue from, ends within seconds and says what to do next.
 """
 
 import os
@@ -8,37 +10,44 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaprior.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there nobody checks
-    fcntl: Any = None
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 STOPPED = 128 + signal.SIGTERM  # the exit status that shells give a process ended by SIGTERM
 GRACE = 2.0  # seconds to unwind in, before the process ends wherever it is
-# ends like everything that a killed process may leave behind, which no check of a folder minds
+MOMENT = 0.2  # seconds to wait for a lock: another process may be just about to leave
+# A killed process leaves this file behind. Checks of a folder pass over all names that end so.
 LOCK = "lock.part"
+SHOW_CURSOR = "\r\x1b[K\x1b[?25h"  # clears the line, too
 
 
 class Stopped(BaseException):
-    """SIGTERM came. Like KeyboardInterrupt no Exception, so that nothing that survives failures
-    survives it.
+    """SIGTERM came.
+
+    Like KeyboardInterrupt it is no Exception: code that goes on after any failure must not go on
+    after this.
     """
 
 
 class _Signals:
-    """What the handler, the watching thread and the training threads know."""
+    """What the handler, the watching thread and the training threads share."""
 
     def __init__(self):
         self.asked = False  # SIGTERM came
-        self.patient = False  # a stage that saves its state may go on to where it does
-        self.saving = 0  # stages that do, running now
+        self.patient = False  # stages that save their state may go on until they have
+        self.saving = 0  # how many such stages are running
         self.lock = threading.Lock()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the process goes on until a running stage has saved its state."""
+        return self.patient and self.saving > 0
 
 
 _signals = _Signals()
@@ -46,7 +55,7 @@ _signals = _Signals()
 
 @contextmanager
 def saving() -> Generator[None]:
-    """Inside, SIGTERM waits: whoever saves a state looks at `asked` after it."""
+    """Let SIGTERM wait: the code inside saves a state, and looks at `asked` afterwards."""
     with _signals.lock:
         _signals.saving += 1
     try:
@@ -63,45 +72,29 @@ def asked() -> bool:
 
 @contextmanager
 def stoppable(message: str, patient: bool) -> Generator[None]:
-    """Inside, SIGTERM raises `Stopped` in the main thread, and ends the process if that takes long.
+    """Let SIGTERM raise `Stopped` in the main thread, and end the process if that takes too long.
 
-    With `patient`, stages that save their state go on to where they do; a second SIGTERM ends the
-    process at once. `message` is said where the process ends without unwinding.
+    Args:
+        message: what to say where the process ends without unwinding.
+        patient: let stages that save their state (`saving`) go on until they have. A second
+            SIGTERM then ends the process at once.
     """
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # signals are handled in the main thread only
-        yield
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals in the main thread only
         return
     _signals.asked, _signals.patient = False, patient
 
     def handle(number, frame) -> None:
         again, _signals.asked = _signals.asked, True
-        if not again and not (_signals.patient and _signals.saving):
+        if not again and not _signals.waits:
             raise Stopped
 
-    def watch() -> None:
-        # Python runs handlers between its own instructions, and a compilation or a compiled program
-        # can take minutes: the byte that the signal leaves in the pipe is read at once.
-        count = 0
-        while data := os.read(ear, 64):
-            count += data.count(signal.SIGTERM)
-            if count == 1 and not (_signals.patient and _signals.saving):
-                time.sleep(GRACE)
-            elif count < 2:
-                continue
-            shown = (
-                "\r\x1b[K\x1b[?25h" if os.isatty(2) else ""
-            )  # a progress bar may have hidden the cursor
-            os.write(2, (shown + message).encode())
-            os._exit(STOPPED)
-
     def dropped(found: Any) -> None:
-        # Python drops what is raised where an object ends or garbage is collected, and says so with
-        # a traceback.
+        # Python cannot raise inside `__del__` or the garbage collector: it prints a traceback and
+        # goes on. Ctrl-C is therefore sent again. After `Stopped`, `_watch` ends the process.
         if found.exc_type is KeyboardInterrupt:
             threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
-        elif found.exc_type is not Stopped:  # after which `watch` ends the process
+        elif found.exc_type is not Stopped:
             hook(found)
 
     hook, sys.unraisablehook = sys.unraisablehook, dropped
@@ -109,7 +102,7 @@ def stoppable(message: str, patient: bool) -> Generator[None]:
     os.set_blocking(mouth, False)
     before = signal.signal(signal.SIGTERM, handle)
     old = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=_watch, args=(ear, message), daemon=True).start()
     try:
         yield
     finally:
@@ -119,55 +112,69 @@ def stoppable(message: str, patient: bool) -> Generator[None]:
         os.close(mouth)
 
 
+def _watch(ear: int, message: str) -> None:
+    """End the process where SIGTERM comes and the main thread does not unwind.
+
+    Python runs signal handlers between its own instructions, but a compilation or a compiled
+    program can take minutes. The number of the signal, which is written to a pipe, is read at once.
+    """
+    count = 0
+    while data := os.read(ear, 64):
+        count += data.count(signal.SIGTERM)
+        if count == 0 or (count == 1 and _signals.waits):
+            continue
+        if count == 1:
+            time.sleep(GRACE)
+        shown = SHOW_CURSOR if os.isatty(2) else ""  # a progress bar may have hidden it
+        os.write(2, (shown + message).encode())
+        os._exit(STOPPED)
+
+
 @contextmanager
 def alone(folder: Path) -> Generator[None]:
-    """Inside, no other process is in here with the same folder, which is made if need be and
-    removed if left empty.
+    """Keep every other process out of a folder while this one works in it.
 
-    An operating system's lock on a file: it ends with the process, however that ends.
+    The folder is made if it does not exist, and removed again if it is left empty. What keeps
+    others out is a lock of the operating system: it ends with the process, however that ends.
+
+    Raises:
+        InputError: another process works in the folder.
     """
-    made = [f for f in (folder, *folder.absolute().parents) if not f.exists()]
-    try:
-        file = _locked(folder) if fcntl else None
-    # no folder can be made here, which the caller's checks say better; or a file system without
-    # locks
-    except OSError:
-        file = None
+    made = [each for each in (folder, *folder.absolute().parents) if not each.exists()]
+    lock = _locked(folder)
     try:
         yield
     finally:
-        if file is not None:
-            (folder / LOCK).unlink(
-                missing_ok=True
-            )  # while it is held: whoever waits sees another file and asks again
-            os.close(file)
-        for each in made:
-            try:
+        if lock is not None:
+            # The file goes while the lock is held. Whoever waits for it sees that it is gone, and
+            # makes a new one. Windows removes no open file; there `release` does it.
+            with suppress(PermissionError):
+                (folder / LOCK).unlink(missing_ok=True)
+            lock.release()
+        with suppress(OSError):  # a folder that holds something stays, and so do its parents
+            for each in made:
                 each.rmdir()
-            except OSError:
-                break
 
 
-def _locked(folder: Path) -> int:
-    """An open file that this process holds the lock of."""
+def _locked(folder: Path) -> "FileLock | None":
+    """Take the lock of a folder; `None` where there can be none."""
+    # Imported here: commands that write nothing should not wait for it.
+    from filelock import FileLock, Timeout
+
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / LOCK, timeout=MOMENT)
+            lock.acquire()
+            return lock
+        except Timeout:
+            raise InputError(
+                f"{folder}: another process works in this folder; wait for it to end, or choose "
+                "another folder."
+            ) from None
         except FileNotFoundError:  # another process has just removed the empty folder
             continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file), os.stat(folder / LOCK)):
-                return file
-        except FileNotFoundError:  # it was removed between the two lines before
-            pass
-        except BlockingIOError:
-            os.close(file)
-            raise InputError(
-                f"{folder}: another process works in this folder; wait for it to end, or choose another folder."
-            ) from None
         except OSError:
-            os.close(file)
-            raise
-        os.close(file)
+            # The folder cannot be made, which the checks of the command say better, or its file
+            # system has no locks.
+            return None

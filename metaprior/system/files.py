@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.system.kinds import odd_fields
+from metaprior.system.annotations import odd_fields
 
 MAGIC = b"metaprior 2\n"
 _START = len(MAGIC) + 32 + 8 + 8

@@ -1,6 +1,4 @@
-"""What every command shares: the compilation cache, a bar with the time left, and checks of
-numbers.
-"""
+"""What all commands share: the cache of compiled programs, a progress bar, checks of numbers."""
 
 import os
 import sys
@@ -15,18 +13,22 @@ SHOTS = "0,1,2,5,10"
 
 
 def use_cache() -> None:
-    """Compiled programs are kept between runs, in METAPRIOR_CACHE or the user's cache folder; empty
-    turns it off.
+    """Keep compiled programs between runs.
+
+    They lie in the folder that METAPRIOR_CACHE names, or else in the user's cache folder; an empty
+    METAPRIOR_CACHE keeps none. This sets environment variables, which JAX reads when it is first
+    imported: it is for a process of our own, and nothing that a user imports calls it.
     """
     folder = os.environ.get("METAPRIOR_CACHE")
     if folder is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = str(Path(base) / "metaprior" / "compiled")
+        from platformdirs import user_cache_path
+
+        folder = str(user_cache_path("metaprior", appauthor=False) / "compiled")
     if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except OSError:  # the cache saves time, but no command needs it
         return
     if not os.access(folder, os.W_OK):
         return
@@ -35,12 +37,14 @@ def use_cache() -> None:
     warnings.filterwarnings(
         "ignore", message="Error (reading|writing) persistent compilation cache"
     )
+    # Reading an entry takes longer than compiling the smallest programs.
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 class Progress:
-    """A bar with the time left on stderr, once work has taken a second; plain lines where there is
-    no terminal.
+    """A bar on stderr with the time left, once work has taken a second.
+
+    Where stderr is no terminal, a plain line every five seconds instead.
     """
 
     def __init__(self, start: float = 0.0, stop: float = 1.0):
@@ -51,36 +55,43 @@ class Progress:
         self.row: Any = None
 
     def part(self, start: float, stop: float) -> "Progress":
-        """What comes next takes this share of the whole."""
+        """Let what comes next fill the bar from `start` to `stop`."""
         self.start, self.stop = start, stop
         return self
 
     def __call__(self, fraction: float, what: str) -> None:
+        """Show `what` and that this `fraction` of the part is done, from 0 to 1."""
         done = self.start + (self.stop - self.start) * min(max(fraction, 0.0), 1.0)
         now = time.monotonic()
-        if now - self.began < 1.0:
+        spent = now - self.began
+        if spent < 1.0:
             return
-        left = (now - self.began) * (1 - done) / done if done > 0.01 else None
-        told = "" if left is None else f"about {int(left) + 1} s left"
+
+        told = ""
+        if done > 0.01:  # before that the guess jumps about
+            told = f"about {int(spent * (1 - done) / done) + 1} s left"
         if not sys.stderr.isatty():
             if now - self.said > 5.0:
                 self.said = now
                 print(f"{done:4.0%}  {what}  {told}", file=sys.stderr, flush=True)
             return
         if self.bar is None:
-            from rich import progress
-            from rich.console import Console
-
-            columns = (
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.TaskProgressColumn(),
-                progress.TextColumn("{task.fields[left]}"),
-            )
-            self.bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
-            self.row = self.bar.add_task(what, total=1.0, left="")
-            self.bar.start()
+            self._show(what)
         self.bar.update(self.row, completed=done, description=what, left=told)
+
+    def _show(self, what: str) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[left]}"),
+        )
+        self.bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+        self.row = self.bar.add_task(what, total=1.0, left="")
+        self.bar.start()
 
     def __enter__(self) -> "Progress":
         return self
@@ -91,12 +102,12 @@ class Progress:
 
 
 def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
-    """`0,1,5` as numbers."""
+    """The numbers of a text such as `0,1,5`, each once, in order."""
     try:
         numbers = tuple(sorted({int(part) for part in text.split(",")}))
     except ValueError:
-        numbers = (-1,)
-    if numbers[0] < 0:
+        numbers = ()
+    if not numbers or numbers[0] < 0:
         raise InputError(
             f"{flag} takes whole numbers of at least 0 with commas, such as {SHOTS}; got {text!r}."
         )
@@ -104,7 +115,7 @@ def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
 
 
 def device_count(text: str) -> int | str:
-    """`--devices`: a number, or all."""
+    """What `--devices` says: a number, or `all`."""
     if text == "all":
         return text
     if not text.isdecimal() or int(text) < 1:
@@ -113,5 +124,6 @@ def device_count(text: str) -> int | str:
 
 
 def at_least(value: int | None, least: int, flag: str) -> None:
+    """Refuse a number that is too small; `None` is a flag that was not given."""
     if value is not None and value < least:
         raise InputError(f"{flag} must be at least {least}; got {value}.")

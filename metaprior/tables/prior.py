@@ -20,8 +20,8 @@ from metaprior.evaluation.units import Units
 from metaprior.heads import Categorical, StudentT
 from metaprior.method import AbstractLearner, Spec
 from metaprior.system import files
+from metaprior.system.annotations import fits
 from metaprior.system.devices import agree, cores, mesh_of
-from metaprior.system.kinds import fits
 from metaprior.tables import learn
 from metaprior.tables import several as chain
 from metaprior.tables.baselines import Boosting, cross_fit

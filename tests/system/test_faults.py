@@ -108,7 +108,7 @@ def test_sigterm_ends_the_process_in_time(number):
     assert out == ("saved\n" if "saved" in work else "")
 
 
-def test_ctrl_c_is_not_lost_where_an_object_ends():
+def test_ctrl_c_is_not_lost_where_an_object_ends(ctrl_c):
     code = (
         "import os, signal, sys, time\nfrom metaprior.system.faults import *\n"
         "class Ends:\n def __del__(self): signal.raise_signal(signal.SIGINT); time.sleep(0.1)\n"

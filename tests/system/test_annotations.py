@@ -19,7 +19,7 @@ from metaprior.errors import InputError
 from metaprior.heads import Gaussian
 from metaprior.posterior import AbstractHead
 from metaprior.system import files
-from metaprior.system.kinds import fits
+from metaprior.system.annotations import fits
 
 FIT = [
     (1, int),
