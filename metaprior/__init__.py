@@ -1,14 +1,35 @@
 """metaprior: learn a prior from many small related data sets, use it on a new one.
 
-The public names load on first use, so that `import metaprior` and the command line's help are
-quick.
+The public names load on first use. So `import metaprior` and the command line's help are quick, and
+JAX is imported only by those who compute.
 """
 
-import importlib
 import os
 import re
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+# What editors and type checkers read. Nothing of it runs.
+if TYPE_CHECKING:
+    from metaprior import acquire, heads, infer, methods, nets, sources, testing
+    from metaprior.evaluation import metrics
+    from metaprior.evaluation.evaluate import evaluate
+    from metaprior.method import AbstractLearner, AbstractMethod, Spec
+    from metaprior.posterior import (
+        AbstractHead,
+        AbstractPosterior,
+        Mixture,
+        Part,
+        Particles,
+        Pool,
+        Sampled,
+        Stacked,
+    )
+    from metaprior.tables import baselines
+    from metaprior.tables.prior import Prior, load
+    from metaprior.task import Data, Task, concat, pad, split
+    from metaprior.training import Fitted, fit
 
 # Where the host is told to be several devices, each needs threads of its own: one that waits for
 # the others' sums in the only thread would wait for ever. Set before JAX starts; a user's own
@@ -23,29 +44,59 @@ if _devices > 1:
 # time, and takes 0.3 ms with one thread.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-_WHERE = {
-    "Data": "task",
-    "Task": "task",
-    "concat": "task",
-    "pad": "task",
-    "split": "task",
-    "AbstractHead": "posterior",
-    "AbstractPosterior": "posterior",
-    "Mixture": "posterior",
-    "Part": "posterior",
-    "Particles": "posterior",
-    "Pool": "posterior",
-    "Sampled": "posterior",
-    "Stacked": "posterior",
-    "AbstractLearner": "method",
-    "AbstractMethod": "method",
-    "Spec": "method",
-    "fit": "training",
-    "Fitted": "training",
-    "evaluate": "evaluation.evaluate",
-    "Prior": "tables.prior",
-    "load": "tables.prior",
+__all__ = [
+    "AbstractHead",
+    "AbstractLearner",
+    "AbstractMethod",
+    "AbstractPosterior",
+    "Data",
+    "Fitted",
+    "Mixture",
+    "Part",
+    "Particles",
+    "Pool",
+    "Prior",
+    "Sampled",
+    "Spec",
+    "Stacked",
+    "Task",
+    "__version__",
+    "acquire",
+    "baselines",
+    "concat",
+    "evaluate",
+    "fit",
+    "heads",
+    "infer",
+    "load",
+    "methods",
+    "metrics",
+    "nets",
+    "pad",
+    "sources",
+    "split",
+    "testing",
+]
+
+# Where each public name is at run time: the same as above, which a test checks.
+_NAMES = {
+    "evaluation.evaluate": ("evaluate",),
+    "method": ("AbstractLearner", "AbstractMethod", "Spec"),
+    "posterior": (
+        "AbstractHead",
+        "AbstractPosterior",
+        "Mixture",
+        "Part",
+        "Particles",
+        "Pool",
+        "Sampled",
+        "Stacked",
+    ),
+    "tables.prior": ("Prior", "load"),
+    "task": ("Data", "Task", "concat", "pad", "split"),
+    "training": ("Fitted", "fit"),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 _MODULES = {
     "acquire": "acquire",
     "baselines": "tables.baselines",
@@ -58,18 +109,22 @@ _MODULES = {
     "testing": "testing",
 }
 
-__all__ = [*_WHERE, *_MODULES, "__version__"]
+# Hidden from type checkers: they would take every misspelt name for something that loads here.
+if not TYPE_CHECKING:
 
+    def __getattr__(name: str):
+        """A public name, imported when it is first asked for."""
+        from importlib import import_module
 
-def __getattr__(name: str):
-    if name in _WHERE:
-        value = getattr(importlib.import_module(f"metaprior.{_WHERE[name]}"), name)
+        if name in _MODULES:
+            value = import_module(f"metaprior.{_MODULES[name]}")
+        elif name in _HOME:
+            value = getattr(import_module(f"metaprior.{_HOME[name]}"), name)
+        else:
+            raise AttributeError(f"module 'metaprior' has no attribute {name!r}")
         globals()[name] = value
         return value
-    if name in _MODULES:
-        return importlib.import_module(f"metaprior.{_MODULES[name]}")
-    raise AttributeError(f"module 'metaprior' has no attribute {name!r}")
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__
