@@ -1,5 +1,7 @@
-"""Several devices and several processes: JAX's own runtime, with the tasks of a step spread over a
-mesh.
+"""Several devices and several processes that train one prior together.
+
+JAX does the work. A `Mesh` names the devices; `spread` gives each of them its share of a step's
+tasks and adds up the gradients; `join` makes several processes one program.
 """
 
 import atexit
@@ -28,29 +30,36 @@ TASKS, PARTICLES = "tasks", "particles"
 
 
 def _own() -> list[int] | None:
-    """Which of the GPUs that this process sees are its own, as `jax.distributed.initialize` takes
-    it: `[]` means all.
+    """The GPUs that belong to this process, as `jax.distributed.initialize` takes them.
 
-    Under Slurm JAX takes the one whose number the task has on its machine. That is wrong where a
-    machine has one task, and out of range where Slurm has already shared its GPUs out
-    (`--gpus-per-task`).
+    `[]` means all that it sees, and `None` leaves the choice to JAX. Under Slurm, JAX takes the one
+    GPU whose number the process has among those of its machine. That is wrong where there is one
+    process on a machine, and out of range where Slurm has already shared the GPUs out
+    (`--gpus-per-task`): then all that are seen belong to it.
     """
-    says = os.environ.get
-    if "JAX_LOCAL_DEVICE_IDS" in os.environ or "SLURM_STEP_NUM_TASKS" not in os.environ:
+    told = os.environ
+    if "JAX_LOCAL_DEVICE_IDS" in told or "SLURM_STEP_NUM_TASKS" not in told:
         return None
-    shared_out = len(says("CUDA_VISIBLE_DEVICES", "").split(",")) < int(
-        says("SLURM_GPUS_ON_NODE", "0")
-    )
-    return (
-        [] if shared_out or says("SLURM_STEP_NUM_TASKS") == says("SLURM_STEP_NUM_NODES") else None
-    )
+    visible = len(told.get("CUDA_VISIBLE_DEVICES", "").split(","))
+    shared_out = visible < int(told.get("SLURM_GPUS_ON_NODE", "0"))
+    one_a_machine = told["SLURM_STEP_NUM_TASKS"] == told.get("SLURM_STEP_NUM_NODES")
+    return [] if shared_out or one_a_machine else None
 
 
 def join(
     coordinator: str | None = None, processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Make this process one of several that run the same program; without arguments as Slurm and
-    others say.
+    """Make this process one of several that run the same program.
+
+    Only a user who asks for several processes comes here. Options of JAX are set for this process.
+
+    Args:
+        coordinator: `HOST:PORT` of the first process. Without it, JAX asks Slurm and others.
+        processes: how many there are.
+        process_id: which one this is, from 0.
+
+    Raises:
+        InputError: the address cannot be used, or the processes do not find each other.
     """
     if jax.distributed.is_initialized():
         return
@@ -60,7 +69,7 @@ def join(
             f"process {process_id} of {processes}: waits for the others at {coordinator}",
             file=sys.stderr,
         )
-    # JAX's service would take SIGTERM for itself, and nobody would stop.
+    # JAX would otherwise handle SIGTERM itself, and the fit would not stop.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, processes, process_id, _own())
@@ -71,8 +80,14 @@ def join(
 
 
 def _check_address(coordinator: str, here: bool) -> None:
-    """JAX waits five minutes for a host that there is not, and a port that is taken ends the
-    process in its C++.
+    """Refuse an address that cannot work.
+
+    JAX itself waits five minutes for a host that does not exist, and crashes where the port is
+    taken.
+
+    Args:
+        coordinator: `HOST:PORT`.
+        here: whether this process opens the port.
     """
     host, _, port = coordinator.rpartition(":")
     try:
@@ -90,31 +105,31 @@ def _check_address(coordinator: str, here: bool) -> None:
 
 
 def first() -> bool:
-    """This process writes files and speaks; there is exactly one that does."""
+    """Whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
 def anywhere(flag: bool) -> bool:
-    """Whether `flag` holds in any of the processes, which all have to ask."""
-    return (
-        flag
-        if jax.process_count() == 1
-        else bool(multihost_utils.process_allgather(np.int32(flag)).any())
-    )
+    """Whether `flag` holds in any of the processes. All of them have to ask."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.int32(flag)).any())
 
 
 def agree(facts: Callable[[], list[str]], message: str) -> None:
-    """Every process finds the same facts; otherwise an `InputError` in all of them. One process
-    alone does not look.
+    """Raise an `InputError` in all processes where they do not find the same facts.
+
+    A single process does not call `facts`.
     """
-    if jax.process_count() > 1:
-        mark = np.frombuffer(hashlib.sha256(json.dumps(facts()).encode()).digest(), np.int32)
-        if (multihost_utils.process_allgather(mark) != mark).any():
-            raise InputError(message)
+    if jax.process_count() == 1:
+        return
+    mark = np.frombuffer(hashlib.sha256(json.dumps(facts()).encode()).digest(), np.int32)
+    if (multihost_utils.process_allgather(mark) != mark).any():
+        raise InputError(message)
 
 
 def by_first(call: Callable[[], None]) -> None:
-    """`call()` in the first process alone; where it fails, all of them stop."""
+    """Call in the first process only. Where that fails, all processes stop."""
     failed = None
     try:
         if first():
@@ -129,73 +144,99 @@ def by_first(call: Callable[[], None]) -> None:
 
 @contextmanager
 def together() -> Generator[None]:
-    """Inside, an error that one of several processes meets alone ends it at once, and the others
-    where they next meet it.
+    """End this process at once where it fails alone; the others end when they next wait for it.
 
-    JAX would have it wait for the others when it ends, and them for it: minutes.
+    Without this, JAX lets a process that ends wait for the others, and the others for it: minutes.
     """
     try:
         yield
-    except InputError:  # all processes end so
+    except InputError:  # all processes raise it, and end by themselves
         raise
     except (Exception, KeyboardInterrupt) as error:
         if not jax.distributed.is_initialized():
             raise
-        said, message = str(error), None
-        if "Unable to initialize backend" in said:
-            message = f"JAX does not start in this process: {said.splitlines()[0]}"
-        elif re.search(r"Gloo|NCCL|[Cc]oordination|[Hh]eartbeat", said):
-            message = "another process has ended; continue with the same command and --resume."
-        status = (
-            130
-            if isinstance(error, KeyboardInterrupt)
-            else 2
-            if message or isinstance(error, OSError)
-            else 1
-        )
-
-        def leave() -> None:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-
-        atexit.register(leave)
+        message = _said_of_others(error)
+        _leave_at_once(_exit_status(error, message))
         if message:
             raise InputError(message) from None
         raise
 
 
-def cores(batch: int) -> None:
-    """On CPUs make a device of every core, as many as share `batch` tasks well, where JAX has not
-    started yet.
+def _said_of_others(error: BaseException) -> str | None:
+    """What to tell the user where the error comes from JAX or another process; else `None`."""
+    said = str(error)
+    if "Unable to initialize backend" in said:
+        return f"JAX does not start in this process: {said.splitlines()[0]}"
+    if re.search(r"Gloo|NCCL|[Cc]oordination|[Hh]eartbeat", said):
+        return "another process has ended; continue with the same command and --resume."
+    return None
 
-    Devices wait for each other once a step (`spread`), one thread each, so that with a thread a
-    device one is always left that can go on; more threads would only hand small work to one
-    another. Nothing changes for several processes, or where the number of devices has been chosen.
+
+def _exit_status(error: BaseException, message: str | None) -> int:
+    """The status that the command line would give the same error in a process alone."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if message or isinstance(error, OSError) else 1
+
+
+def _leave_at_once(status: int) -> None:
+    """Once Python has ended, and said why, end the process without waiting for JAX."""
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(leave)
+
+
+def cores(batch: int) -> None:
+    """Make devices of a CPU's cores, as many as share `batch` tasks well.
+
+    Only a user who asks for several devices comes here. It sets an option and an environment
+    variable of JAX, and does nothing where JAX has already started, where the user has chosen a
+    number of devices, or where there are several processes.
     """
     forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if (
-        forced
-        or getattr(jax.config, "jax_num_cpu_devices", -1) != -1
-        or jax.distributed.is_initialized()
-    ):
+    chosen = getattr(jax.config, "jax_num_cpu_devices", -1) != -1
+    if forced or chosen or jax.distributed.is_initialized():
         return
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = max(n for n in range(1, min(here, batch) + 1) if -batch % n < batch / 3)
+    count = max(n for n in range(1, min(_usable_cores(), batch) + 1) if _shares_well(n, batch))
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # JAX has started
         return
+    # One thread for each device. Devices wait for each other once a step (`spread`), and a thread
+    # that waits is lost to the others: with fewer, nobody could go on. With more, they would only
+    # hand small pieces of work to each other.
     os.environ.setdefault("PJRT_NPROC", str(count))
 
 
-def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
-    """A mesh of so many devices (`"all"`: of all processes) for `batch` tasks a step; `None` for
-    one device.
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
-    The first axis spreads the tasks. Where filling up an uneven division would add a third to them
-    or more, it has only as many devices as divide the tasks evenly, and the second axis what
-    remains, for the particles.
+
+def _shares_well(devices: int, batch: int) -> bool:
+    """Whether an even division of so many tasks adds less than a third to them."""
+    return -batch % devices < batch / 3
+
+
+def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
+    """A mesh of devices for `batch` tasks a step; `None` for one device.
+
+    The first axis spreads the tasks. Where they do not divide evenly, some devices compute tasks
+    of weight 0. Where that would add a third or more, the first axis has only as many devices as
+    divide the tasks evenly, and the remaining factor is a second axis, for the particles.
+
+    Args:
+        devices: how many, or `"all"` of all processes.
+        batch: tasks a step.
+
+    Raises:
+        InputError: JAX does not see so many, or some devices of several processes would be left
+            out.
     """
     if devices is None or (devices == 1 and jax.process_count() == 1):
         return None
@@ -203,19 +244,20 @@ def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
     count = len(found) if devices == "all" else devices
     if not isinstance(count, int) or not 1 <= count <= len(found):
         raise InputError(
-            f"devices is 'all' or a number from 1 to {len(found)}, which JAX sees here; got {devices!r}."
+            f"devices is 'all' or a number from 1 to {len(found)}, which JAX sees here; "
+            f"got {devices!r}."
         )
     if count < len(found) and jax.process_count() > 1:
         raise InputError("Several processes use all their devices: give devices='all'.")
     if count == 1:
         return None
-    tasks = count if -batch % count < batch / 3 else math.gcd(count, batch)
+    tasks = count if _shares_well(count, batch) else math.gcd(count, batch)
     shape = np.array(found[:count]).reshape(tasks, count // tasks)
     return Mesh(shape, (TASKS, PARTICLES), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
-    """The arrays of a tree on every device of the mesh."""
+    """A tree with its arrays on every device of the mesh."""
     if mesh is None:
         return tree
     arrays, rest = eqx.partition(tree, eqx.is_array)
@@ -225,7 +267,10 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
 
 
 def whole(tree: Any, mesh: Mesh | None) -> Any:
-    """Inside a compiled program: results that every device has, as particles may have been spread."""
+    """Inside a compiled program: a tree with its arrays whole on every device.
+
+    Particles may have been spread (`over_particles`).
+    """
     if mesh is None:
         return tree
     arrays, rest = eqx.partition(tree, eqx.is_array)
@@ -238,15 +283,15 @@ def local(tree: Any, mesh: Mesh | None) -> Any:
     """This process's copy of replicated arrays, on its first device."""
     if mesh is None:
         return tree
-    return jax.tree.map(
-        lambda a: jnp.asarray(a.addressable_data(0)) if isinstance(a, jax.Array) else a, tree
-    )
+
+    def own(leaf):
+        return jnp.asarray(leaf.addressable_data(0)) if isinstance(leaf, jax.Array) else leaf
+
+    return jax.tree.map(own, tree)
 
 
 def over_particles(tree: Any) -> Any:
-    """Spread the leading axis of a tree's arrays over the devices that tasks leave free, where
-    there are any.
-    """
+    """Spread the leading axis of a tree's arrays over the devices that tasks leave free, if any."""
     mesh = jax.sharding.get_abstract_mesh()
     size = dict(mesh.shape).get(PARTICLES, 1) if mesh is not None and mesh.axis_names else 1
     if size == 1:
@@ -263,9 +308,16 @@ def over_particles(tree: Any) -> Any:
 
 
 def spread(call: Any, mesh: Mesh | None) -> Any:
-    """`call(whole, *parts, weights) -> sum` with the leading axis of `parts` split over the tasks
-    axis, and its results added up. Every part has the weight 1 / their number; where they do not
-    divide evenly, copies of the last, of weight 0, fill up.
+    """Spread a sum over tasks over the devices of a mesh.
+
+    Args:
+        call: `call(whole, *parts, weights) -> sum`: a weighted sum over the leading axis of the
+            arrays `parts`, as a tree of arrays.
+        mesh: its tasks axis shares out the leading axis of `parts`. `None` is one device.
+
+    Returns:
+        `run(whole, *parts)`, that sum. Every task has the weight 1 / their number; copies of the
+        last one, of weight 0, fill up an uneven division.
     """
 
     def run(whole, *parts):
@@ -275,21 +327,16 @@ def spread(call: Any, mesh: Mesh | None) -> Any:
             return call(whole, *parts, weights)
         devices = mesh.shape[TASKS]
         more = -count % devices
-        parts = (
-            [jnp.concatenate([part, jnp.repeat(part[-1:], more, 0)]) for part in parts]
-            if more
-            else parts
-        )
+        if more:
+            parts = [jnp.concatenate([part, jnp.repeat(part[-1:], more, 0)]) for part in parts]
 
         def each(whole, *parts):
-            # Every device has all of the parts and takes its own, which needs no exchange as
-            # handing them out would. The results travel as one array: devices wait for each other
-            # once.
+            # Every device has all of the parts and takes its own. To hand them out instead would
+            # need an exchange.
             size = parts[0].shape[0] // devices
-            own = [
-                jax.lax.dynamic_slice_in_dim(a, jax.lax.axis_index(TASKS) * size, size)
-                for a in parts
-            ]
+            start = jax.lax.axis_index(TASKS) * size
+            own = [jax.lax.dynamic_slice_in_dim(part, start, size) for part in parts]
+            # The results travel as one array: the devices then wait for each other only once.
             flat, unravel = ravel_pytree(call(whole, *own))
             return unravel(jax.lax.psum(flat, TASKS))
 
