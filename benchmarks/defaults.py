@@ -242,7 +242,6 @@ def measure(name, joined, batch, draws) -> dict:
         batch=batch,
         axes=eqx.if_array(0),
         validation=validation,
-        learning_rate=METHODS[name].learning_rate,
         save=lambda state: failed.append(np.asarray(state.failed)),
     )
     seconds = time.process_time() - began

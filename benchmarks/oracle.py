@@ -97,7 +97,6 @@ def measure(name: str, case: Case, judged, exact, arguments) -> dict:
             case.source,
             key=jax.random.key(1),
             steps=arguments.steps or case.steps,
-            learning_rate=row.learning_rate,
             progress=tell,
         )
         learner = fitted.method

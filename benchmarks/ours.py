@@ -70,7 +70,7 @@ class Ours:
         # One task after another suits the caches of a CPU.
         self.at_once = None if gpu else case.at_once
         # Plain Adam where peers have it; the object is kept, so that there is one compiled program.
-        self.optimiser = optax.adam(RATE) if plain else METHODS[case.row].learning_rate
+        self.optimiser = optax.adam(RATE) if plain else self.method.learning_rate
         self.state, self.done, self.chunk = None, 0, 1
         task = jax.device_get(self.source(jax.random.key(5)))
         self.support, self.x = task.support, np.asarray(task.query.x)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -54,11 +54,16 @@ class AbstractMethod(AbstractLearner):
 
     Arrays are learned, Python numbers are fixed: `inner_lr=0.01` stays,
     `inner_lr=jnp.asarray(0.01)` is trained.
+
+    `learning_rate` is the rate of the outer optimiser that `fit` takes where it is not told
+    another. A method that trains better with its own rate says so in its class.
     """
+
+    learning_rate: ClassVar[float] = 1e-3
 
     @classmethod
     @abstractmethod
-    def init(cls, spec: Spec, *, key: PRNGKeyArray) -> "AbstractMethod":
+    def init(cls, spec: Spec, *, key: PRNGKeyArray) -> Self:
         """A fresh, untrained method for tasks of this shape; methods add their own options."""
 
     @abstractmethod

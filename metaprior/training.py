@@ -242,7 +242,7 @@ def fit(
     key: PRNGKeyArray,
     steps: int = 2000,
     batch: int = 16,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     optimiser: optax.GradientTransformation | None = None,
     validation: Task | None = None,
     every: int = 100,
@@ -262,7 +262,8 @@ def fit(
         key: for tasks, the method's own noise, everything.
         steps: most optimiser steps to take.
         batch: tasks a step (25 in MAML's sinusoid; more gains little on two cores).
-        learning_rate: of `adam`; ignored when an `optimiser` is given.
+        learning_rate: of `adam`; ignored when an `optimiser` is given. `None` (default): the
+            method's own, `method.learning_rate`.
         optimiser: any optax transformation.
         validation: tasks stacked on a leading axis; the best method on them is returned.
         every: steps in one compiled chunk, between looks at `validation`.
@@ -298,7 +299,9 @@ def fit(
     if at_once is not None and (at_once < 1 or batch % at_once):
         raise ValueError(f"fit takes at_once that divides batch = {batch}; got {at_once}.")
     begin = time.perf_counter()
-    optimiser = adam(learning_rate, steps) if optimiser is None else optimiser
+    if optimiser is None:
+        rate = method.learning_rate if learning_rate is None else learning_rate
+        optimiser = adam(rate, steps)
     new = state is None
     if new:
         members = (

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import PRNGKeyArray
@@ -30,6 +30,8 @@ from metaprior.methods.stack import Stack
 from metaprior.methods.vampire import VAMPIRE
 from metaprior.methods.versa import VERSA
 
+BOTH = ("numbers", "classes")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,27 +41,29 @@ class Row:
         name: in configuration files and on the command line.
         method: its class.
         paper: authors and year.
-        group: kind of method, for listings.
-        kinds: what it predicts: `"numbers"`, `"classes"` or both.
         use: one line on when to use it.
+        kinds: what it predicts: `"numbers"`, `"classes"` or both.
         options: of `init`, where the row is a setting of a class that has other rows.
-        learning_rate: for `fit`, where its own default trains more slowly.
         trainable: whether `fit` trains it; a learner that combines trained ones has its own way.
+        group: kind of method, for listings: its heading in THE TABLE.
     """
 
     name: str
     method: type[AbstractLearner]
     paper: str
-    group: str
-    kinds: tuple[str, ...]
     use: str
+    kinds: tuple[str, ...] = BOTH
     options: dict[str, Any] = field(default_factory=dict)
-    learning_rate: float = 1e-3
     trainable: bool = True
+    group: str = ""
 
     def init(self, spec: Spec, *, key: PRNGKeyArray, **hyper: Any) -> Any:
-        """A fresh method of this row for tasks of this shape; `hyper` are further options of its
-        class's `init`.
+        """A fresh method of this row for tasks of this shape.
+
+        Args:
+            spec: shape of the tasks.
+            key: initial values.
+            hyper: further options of the class's `init`.
         """
         init: Callable | None = getattr(self.method, "init", None)
         if init is None:
@@ -69,67 +73,50 @@ class Row:
         return init(spec, key=key, **self.options | hyper)
 
 
-BOTH = ("numbers", "classes")
-
-METHODS: dict[str, Row] = {
-    row.name: row
-    for row in (
+THE_TABLE: dict[str, tuple[Row, ...]] = {
+    "black box": (
         Row(
             "recurrent",
             Recurrent,
             "Santoro et al. 2016",
-            "black box",
-            BOTH,
             "rows that come in an order that matters; a recurrent network reads them one by one",
         ),
         Row(
             "snail",
             SNAIL,
             "Mishra et al. 2018",
-            "black box",
-            BOTH,
-            "as recurrent, with attention and convolutions over the sequence; stronger and slower",
+            "as recurrent, with attention and convolutions over the rows; stronger and slower",
         ),
         Row(
             "cnp",
             CNP,
             "Garnelo et al. 2018",
-            "black box",
-            BOTH,
             "many tasks, fastest predictions, marginal uncertainty; one pass of a small network",
         ),
         Row(
             "acnp",
             CNP,
             "Kim et al. 2019",
-            "black box",
-            BOTH,
-            "many tasks, marginal predictions close to the exact ones; a small transformer over the rows",
+            "many tasks, marginal predictions close to exact; a small transformer over the rows",
             options=dict(encoder="attention", width=64),
         ),
         Row(
             "ar_cnp",
             AutoregressiveMode,
             "Bruinsma et al. 2023",
-            "black box",
-            BOTH,
-            "acnp, with joint predictions by feeding its own back: correlated, any shape; a pass a point",
+            "acnp with joint, correlated predictions: it reads its own; one pass a point",
             options=dict(encoder="attention", width=64),
         ),
         Row(
             "np",
             NP,
             "Garnelo et al. 2018",
-            "black box",
-            BOTH,
             "many tasks, few rows that leave several explanations, functions drawn as a whole",
         ),
         Row(
             "anp",
             NP,
             "Kim et al. 2019",
-            "black box",
-            BOTH,
             "as np for functions with detail: query points also read the nearby rows",
             options=dict(deterministic=True),
         ),
@@ -137,25 +124,21 @@ METHODS: dict[str, Row] = {
             "flow_np",
             NP,
             "Garnelo et al. 2018; Rezende & Mohamed 2015",
-            "black box",
-            BOTH,
             "as np where what is known of the task is far from normal; slower to train",
             options=dict(q="flow"),
         ),
+    ),
+    "optimisation": (
         Row(
             "maml",
             MAML,
             "Finn, Abbeel & Levine 2017",
-            "optimisation",
-            BOTH,
             "a network that a gradient step fits to a task; one function, no uncertainty about it",
         ),
         Row(
             "emaml",
             Ensemble,
             "Yoon et al. 2018",
-            "optimisation",
-            BOTH,
             "several networks as in maml, each by itself; a simple spread of explanations",
             options=dict(base="maml"),
         ),
@@ -163,133 +146,111 @@ METHODS: dict[str, Row] = {
             "llama",
             LLAMA,
             "Grant et al. 2018",
-            "optimisation",
-            BOTH,
-            "MAML with a normal posterior around what it finds, from the curvature of the rows",
-            learning_rate=3e-3,
+            "maml with a normal posterior around its network, from the curvature of the rows",
         ),
         Row(
             "abml",
             ABML,
             "Ravi & Beatson 2019",
-            "optimisation",
-            BOTH,
             "a prior over all weights of a network; variational inference by a few gradient steps",
-            learning_rate=3e-3,
         ),
         Row(
             "vampire",
             VAMPIRE,
             "Nguyen, Do & Carneiro 2020",
-            "optimisation",
-            BOTH,
             "as abml, trained on how well draws predict the query alone",
-            learning_rate=3e-3,
         ),
         Row(
             "bmaml",
             BMAML,
             "Yoon et al. 2018",
-            "optimisation",
-            BOTH,
             "a few networks that repel one another: several explanations of the same rows",
-            learning_rate=1e-2,
         ),
         Row(
             "platipus",
             PLATIPUS,
             "Finn, Xu & Levine 2018",
-            "optimisation",
-            BOTH,
             "draws of an initial network, each then fitted to the rows; ambiguous tasks",
-            learning_rate=3e-3,
         ),
+    ),
+    "non-parametric": (
         Row(
             "protonet",
             ProtoNet,
             "Snell, Swersky & Zemel 2017",
-            "non-parametric",
-            ("classes",),
             "classes that form clusters; quick, strong with very few examples a class",
+            kinds=("classes",),
         ),
         Row(
             "matching",
             MatchingNet,
             "Vinyals et al. 2016",
-            "non-parametric",
-            ("classes",),
             "classes of several clusters each; compares with every row instead of class means",
+            kinds=("classes",),
         ),
         Row(
             "dkt",
             Process,
             "Patacchiola et al. 2020",
-            "non-parametric",
-            BOTH,
-            "smooth or periodic functions of a few inputs; an exact Gaussian process on learned features",
+            "smooth or periodic functions of a few inputs; an exact Gaussian process on features",
             options=dict(kernel="spectral", width=40, features=40),
-            learning_rate=3e-3,
         ),
+    ),
+    "last layer": (
         Row(
             "versa",
             VERSA,
             "Gordon et al. 2019",
-            "last layer",
-            BOTH,
-            "many tasks, fast predictions; a distribution over last layers in one pass of a network",
+            "many tasks, fast predictions; a network gives a distribution over last layers",
         ),
         Row(
             "alpaca",
             ALPaCA,
             "Harrison, Sharma & Pavone 2018",
-            "last layer",
-            ("numbers",),
-            "numbers, a few hundred tasks or more; exact last layer, joint draws, any number of outcomes",
+            "hundreds of tasks, any number of outcomes; an exact last layer, joint draws",
+            kinds=("numbers",),
         ),
         Row(
             "process",
             Process,
             "Shah, Wilson & Ghahramani 2014; Patacchiola et al. 2020",
-            "last layer",
-            BOTH,
             "few tasks and few rows a task; the default for tables",
-            learning_rate=1e-2,
         ),
+    ),
+    "reference": (
         Row(
             "nuts",
             NUTS,
             "Hoffman & Gelman 2014",
-            "reference",
-            BOTH,
             "the exact posterior of a learned prior, to compare others with; slow",
         ),
         Row(
             "bnn",
             BNN,
             "Blundell et al. 2015",
-            "reference",
-            BOTH,
-            "the control: a Bayesian network fitted to every task by itself, without meta-learning",
+            "the control: a Bayesian network for every task by itself, without meta-learning",
             trainable=False,
         ),
+    ),
+    "combination": (
         Row(
             "ensemble",
             Ensemble,
             "Lakshminarayanan, Pritzel & Blundell 2017",
-            "combination",
-            BOTH,
             "uncertainty for a method that has none, at the price of training it several times",
         ),
         Row(
             "stack",
             Stack,
             "Wolpert 1992; Yao, Vehtari, Simpson & Gelman 2018",
-            "combination",
-            BOTH,
             "the default (`auto`): processes and baselines mixed with weights that depend on K",
             trainable=False,
         ),
-    )
+    ),
+}
+
+METHODS: dict[str, Row] = {
+    row.name: replace(row, group=group) for group, rows in THE_TABLE.items() for row in rows
 }
 
 

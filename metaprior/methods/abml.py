@@ -1,6 +1,6 @@
 """Amortized Bayesian meta-learning."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -39,6 +39,8 @@ class ABML(AbstractGenerative, AbstractMethod):
         >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
+
+    learning_rate: ClassVar[float] = 3e-3
 
     prior: Diagonal
     head: AbstractHead

@@ -40,6 +40,20 @@ class AutoregressiveMode(AbstractMethod):
 
     base: AbstractLearner
 
+    @property
+    def learning_rate(self) -> float:
+        """The base's own."""
+        return self.trained.learning_rate
+
+    @property
+    def trained(self) -> AbstractMethod:
+        """The base, where `fit` can train it."""
+        if not isinstance(self.base, AbstractMethod):
+            raise TypeError(
+                f"{type(self.base).__name__} is not trained, and so is AutoregressiveMode around it."
+            )
+        return self.base
+
     @classmethod
     def init(cls, spec, *, key, base: Any = CNP, **hyper):
         """Around a fresh method.
@@ -56,7 +70,7 @@ class AutoregressiveMode(AbstractMethod):
         return cls(base.init(spec, key=key, **hyper))
 
     def loss(self, task, *, key):
-        return self.base.loss(task, key=key)  # ty: ignore[missing-attribute]
+        return self.trained.loss(task, key=key)
 
     def posterior(self, support, *, key):
         return PointByPoint(self.base, support, self.base.posterior(support, key=key))

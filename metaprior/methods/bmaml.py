@@ -1,6 +1,6 @@
 """Bayesian model-agnostic meta-learning."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -58,6 +58,8 @@ class BMAML(AbstractMethod):
         >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
+
+    learning_rate: ClassVar[float] = 1e-2
 
     shared: Any
     particles: Any

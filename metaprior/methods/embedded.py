@@ -74,6 +74,11 @@ class Embedded(AbstractMethod):
     base: AbstractMethod
 
     @property
+    def learning_rate(self) -> float:
+        """The base's own."""
+        return self.base.learning_rate
+
+    @property
     def untrained(self) -> tuple[str, ...]:
         """Arrays that the base's loss need not depend on."""
         return tuple(f"base.{name}" for name in getattr(self.base, "untrained", ()))

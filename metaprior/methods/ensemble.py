@@ -41,6 +41,11 @@ class Ensemble(AbstractMethod):
 
     members: AbstractMethod
 
+    @property
+    def learning_rate(self) -> float:
+        """The members' own: each is trained as it would be alone."""
+        return self.members.learning_rate
+
     @classmethod
     def init(cls, spec, *, key, base: str | type[AbstractMethod] = "maml", members=5, **hyper):
         """Members that differ in their key.

@@ -1,6 +1,6 @@
 """Laplace approximation for meta-adaptation."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -42,6 +42,8 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
+
+    learning_rate: ClassVar[float] = 3e-3
 
     net: Any  # θ
     head: AbstractHead

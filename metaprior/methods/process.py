@@ -79,6 +79,11 @@ class Process(AbstractMethod):
     decay: Array | float = 0.0
     columns: int | None = eqx.field(static=True, default=None)
 
+    @property
+    def learning_rate(self) -> float:
+        """The few numbers of the structured kernels move faster than one deep kernel's network."""
+        return 1e-2 if len(self.kernels) > 1 else 3e-3
+
     @classmethod
     def init(
         cls,

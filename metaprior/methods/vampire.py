@@ -1,6 +1,6 @@
 """Variational agnostic modelling that performs inference for robust estimation."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -38,6 +38,8 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
         >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
+
+    learning_rate: ClassVar[float] = 3e-3
 
     prior: Diagonal
     head: AbstractHead

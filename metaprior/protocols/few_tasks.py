@@ -159,7 +159,6 @@ def train(
         key=fit_key,
         steps=steps,
         batch=options["batch"],
-        learning_rate=row.learning_rate,
         every=max(1, steps // 20),
         axes=_axes(source),
         progress=lambda done, of, loss: tell(done / of, f"training, loss {loss:.3f}"),

@@ -224,7 +224,6 @@ def trained(
     facts: dict[str, Any] = {"parameters": int(sum(a.size for a in arrays))}
     if not row.trainable:
         return learner, facts | {"steps": 0}
-    rate = options.pop("learning_rate", row.learning_rate)
     every = options.pop("every", max(1, min(100, steps // 20)))
 
     def progress(done, of, loss):
@@ -235,7 +234,6 @@ def trained(
         source,
         key=keys[1],
         steps=steps,
-        learning_rate=rate,
         every=every,
         progress=progress,
         **options,

@@ -239,7 +239,6 @@ def learn_one(
             steps=steps or 4000,
             batch=BATCH,
             mesh=mesh_of(spread, BATCH),
-            learning_rate=row.learning_rate,
             validation=validation,
             every=100,
             patience=1000,

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from metaprior import Data, Spec, Task, fit, split
+from metaprior import Data, Spec, Task, fit, split, training
 from metaprior.heads import (
     Autoregressive,
     Categorical,
@@ -209,3 +209,28 @@ def test_meta_sgd_learns_its_rates(key):
     assert float(fitted.method.inner_lr) != pytest.approx(0.01, abs=1e-4)
     fixed = METHODS["maml"].init(spec, key=key, inner_lr=0.01, width=16)
     assert fit(fixed, Sinusoid(), key=key, steps=50).method.inner_lr == 0.01
+
+
+RATES = {"llama": 3e-3, "abml": 3e-3, "vampire": 3e-3, "platipus": 3e-3, "bmaml": 1e-2}
+RATES |= {"process": 1e-2, "dkt": 3e-3}
+
+
+@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if row.trainable])
+def test_fit_takes_the_learning_rate_of_the_method(name, key, monkeypatch):
+    """Unless it is given one."""
+
+    def asked(rate, steps):
+        raise LookupError(rate)
+
+    monkeypatch.setattr(training, "adam", asked)
+    head = Gaussian(1) if "numbers" in METHODS[name].kinds else Categorical(2)
+    method = eqx.filter_eval_shape(METHODS[name].init, Spec(1, head), key=key)
+    for given, taken in ((None, RATES.get(name, 1e-3)), (0.5, 0.5)):
+        with pytest.raises(LookupError) as told:
+            fit(method, Sinusoid(), key=key, learning_rate=given)
+        assert told.value.args == (taken,)
+
+
+def test_members_are_trained_at_the_rate_of_one(key):
+    ensemble = METHODS["ensemble"].init(Spec(1, Gaussian(1)), base="bmaml", members=2, key=key)
+    assert ensemble.learning_rate == METHODS["bmaml"].method.learning_rate == 1e-2

@@ -97,7 +97,6 @@ def test_two_rows_of_a_sine_wave_or_a_line(name, steps, key):
         key=jax.random.key(1),
         steps=steps,
         every=1000,
-        learning_rate=row.learning_rate,
     )
     tasks = jax.vmap(SineLine(support=2))(jax.random.split(jax.random.key(2), 1000))
     ours, exact = jnp.moveaxis(nats_a_point(fitted.method, SineLine(support=2), tasks, 32), 1, 0)[
