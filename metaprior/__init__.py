@@ -15,17 +15,10 @@ if TYPE_CHECKING:
     from metaprior import acquire, heads, infer, methods, nets, sources, testing
     from metaprior.evaluation import metrics
     from metaprior.evaluation.evaluate import evaluate
+    from metaprior.heads.base import AbstractHead
     from metaprior.method import AbstractLearner, AbstractMethod, Spec
-    from metaprior.posterior import (
-        AbstractHead,
-        AbstractPosterior,
-        Mixture,
-        Part,
-        Particles,
-        Pool,
-        Sampled,
-        Stacked,
-    )
+    from metaprior.mixture import Mixture, Part
+    from metaprior.posterior import AbstractPosterior, Particles, Pool, Sampled, Stacked
     from metaprior.tables import baselines
     from metaprior.tables.prior import Prior, load
     from metaprior.task import Data, Task, concat, pad, split
@@ -81,17 +74,10 @@ __all__ = [
 # Where each public name is at run time: the same as above, which a test checks.
 _NAMES = {
     "evaluation.evaluate": ("evaluate",),
+    "heads.base": ("AbstractHead",),
     "method": ("AbstractLearner", "AbstractMethod", "Spec"),
-    "posterior": (
-        "AbstractHead",
-        "AbstractPosterior",
-        "Mixture",
-        "Part",
-        "Particles",
-        "Pool",
-        "Sampled",
-        "Stacked",
-    ),
+    "mixture": ("Mixture", "Part"),
+    "posterior": ("AbstractPosterior", "Particles", "Pool", "Sampled", "Stacked"),
     "tables.prior": ("Prior", "load"),
     "task": ("Data", "Task", "concat", "pad", "split"),
     "training": ("Fitted", "fit"),

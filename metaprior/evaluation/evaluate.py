@@ -8,7 +8,7 @@ import numpy as np
 from metaprior.evaluation import metrics
 from metaprior.evaluation.units import Units, outcomes, summary
 from metaprior.method import AbstractLearner
-from metaprior.posterior import crps
+from metaprior.mixture import crps
 from metaprior.system.lowering import jit
 from metaprior.task import Task
 

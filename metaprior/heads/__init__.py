@@ -1,6 +1,7 @@
 """Heads: what is predicted at a point."""
 
 from metaprior.heads.autoregressive import Autoregressive
+from metaprior.heads.base import AbstractHead
 from metaprior.heads.categorical import Categorical
 from metaprior.heads.energy import Energy
 from metaprior.heads.flow import Flow
@@ -10,6 +11,7 @@ from metaprior.heads.mixture import MixtureDensity
 from metaprior.heads.student_t import StudentT
 
 __all__ = [
+    "AbstractHead",
     "Autoregressive",
     "Categorical",
     "Energy",

@@ -5,13 +5,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
+from metaprior.heads.base import AbstractDrawnHead, AbstractHead, check_raw
 from metaprior.heads.draws import Draws, uniform_points
-from metaprior.heads.gaussian import Gaussian, check_raw
+from metaprior.heads.gaussian import Gaussian
 from metaprior.heads.network import at, network
-from metaprior.posterior import AbstractHead
 
 
-class Autoregressive(AbstractHead):
+class Autoregressive(AbstractDrawnHead):
     """p(y | x) = prod_j p(y_j | context(x), y_1 … y_{j-1}): the chain rule, any dependence between
     outcomes.
 
@@ -87,12 +87,8 @@ class Autoregressive(AbstractHead):
         return self.width
 
     @property
-    def y_dim(self):
+    def dim(self):
         return len(self.nets)
-
-    @property
-    def classes(self):
-        return 0
 
     def params(self, raw):
         check_raw(self, raw)
@@ -125,7 +121,7 @@ class Autoregressive(AbstractHead):
             params, lambda j, conditional: self.inner.sample(conditional, key=keys[j])
         )
 
-    def _draws(self, params):
+    def outcomes(self, params):
         levels = jnp.asarray(uniform_points(self.draws, self.y_dim), params.dtype)
 
         def one(u):
@@ -136,17 +132,5 @@ class Autoregressive(AbstractHead):
         values = jax.vmap(one)(levels)
         return Draws(values, jnp.zeros(values.shape[:-1], params.dtype))
 
-    def mean(self, params):
-        return self._draws(params).mean()
-
-    def variance(self, params):
-        return self._draws(params).variance()
-
     def entropy(self, params):
-        return -self.log_prob(params, self._draws(params).values).mean(0)
-
-    def cdf(self, params, y):
-        return self._draws(params).cdf(y)
-
-    def quantile(self, params, level):
-        return self._draws(params).quantile(level)
+        return -self.log_prob(params, self.outcomes(params).values).mean(0)

@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from metaprior.heads.gaussian import check_raw
-from metaprior.posterior import AbstractHead
+from metaprior.heads.base import AbstractHead, check_raw
 
 
 class Categorical(AbstractHead):

@@ -2,6 +2,8 @@
 them from.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -129,3 +131,16 @@ class Draws(eqx.Module):
         return jnp.vectorize(jnp.interp, signature="(),(m),(m)->()")(
             jnp.asarray(level, values.dtype), share, values
         )
+
+
+def bisect(cdf: Callable[[Array], Array], level, low: Array, high: Array) -> Array:
+    """Where the increasing `cdf` reaches `level`, elementwise, to 1e-9 of the bracket."""
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        below = cdf(middle) < level
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    low, high = jax.lax.fori_loop(0, 30, halve, (low, high))  # 2^-30 is 1e-9
+    return 0.5 * (low + high)

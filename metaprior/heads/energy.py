@@ -7,13 +7,12 @@ import jax.random as jr
 import numpy as np
 from jax.scipy import stats
 
+from metaprior.heads.base import AbstractDrawnHead, check_raw
 from metaprior.heads.draws import Draws, leading, normal_nodes, row_noise
-from metaprior.heads.gaussian import check_raw
 from metaprior.heads.network import at, network
-from metaprior.posterior import AbstractHead
 
 
-class Energy(AbstractHead):
+class Energy(AbstractDrawnHead):
     """p(y | x) = N(y; m, s²) exp(-E(c, t)) / Z(c), t = (y - m) / s; m, s and the context c are read
     from the network.
 
@@ -106,14 +105,6 @@ class Energy(AbstractHead):
     def raw_dim(self):
         return 2 * self.dim + self.width
 
-    @property
-    def y_dim(self):
-        return self.dim
-
-    @property
-    def classes(self):
-        return 0
-
     def params(self, raw):
         check_raw(self, raw)
         scale = self.floor + jax.nn.softplus(raw[..., self.dim : 2 * self.dim])
@@ -161,7 +152,7 @@ class Energy(AbstractHead):
     def sample(self, params, *, key):
         mean, scale, context = self._split(params)
         if self.dim == 1:
-            return self._draws(params).quantile(jr.uniform(key, mean.shape, params.dtype))
+            return self.outcomes(params).quantile(jr.uniform(key, mean.shape, params.dtype))
 
         def log_p(t):
             return -0.5 * (t * t).sum(-1) - self.energy(context, t)
@@ -190,23 +181,11 @@ class Energy(AbstractHead):
         (t, _, _), _ = jax.lax.scan(advance, (t, log_p(t), slope(t)), jr.split(walk, self.steps))
         return mean + scale * t
 
-    def _draws(self, params):
+    def outcomes(self, params):
         mean, scale, context = self._split(params)
         t, log_weight = self._tilted(context)
         return Draws(mean + scale * t, log_weight)
 
-    def mean(self, params):
-        return self._draws(params).mean()
-
-    def variance(self, params):
-        return self._draws(params).variance()
-
     def entropy(self, params):
-        draws = self._draws(params)
+        draws = self.outcomes(params)
         return -(draws.weights() * self.log_prob(params, draws.values)).sum(0)
-
-    def cdf(self, params, y):
-        return self._draws(params).cdf(y)
-
-    def quantile(self, params, level):
-        return self._draws(params).quantile(level)

@@ -10,10 +10,9 @@ import numpy as np
 from jax.scipy import stats
 from jax.scipy.special import ndtri
 
+from metaprior.heads.base import AbstractNumberHead, check_raw
 from metaprior.heads.draws import Draws, leading, normal_nodes
-from metaprior.heads.gaussian import check_raw
 from metaprior.heads.network import at, network
-from metaprior.posterior import AbstractHead
 
 BOUND = 4.0  # splines live on [-4, 4], in standard deviations, and are straight beyond
 # width and height of a bin, as a share of the interval, slope and scale: bounds the density
@@ -57,7 +56,7 @@ def _spline(numbers, value, inverse: bool):
     return z, log_slope - jnp.log(scale)
 
 
-class Flow(AbstractHead):
+class Flow(AbstractNumberHead):
     """A conditional normalising flow: y is a standard normal vector z sent through invertible maps
     that depend on x.
 
@@ -129,14 +128,6 @@ class Flow(AbstractHead):
     @property
     def raw_dim(self):
         return self.dim * (1 + 3 * self.bins) + self.width
-
-    @property
-    def y_dim(self):
-        return self.dim
-
-    @property
-    def classes(self):
-        return 0
 
     def params(self, raw):
         check_raw(self, raw)

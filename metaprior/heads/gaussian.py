@@ -7,20 +7,12 @@ import jax.random as jr
 from jax.scipy import stats
 from jax.scipy.special import ndtri
 
-from metaprior.posterior import AbstractHead
+from metaprior.heads.base import AbstractNumberHead, check_raw
 
 LOG_2PI_E = 2.8378770664093453
 
 
-def check_raw(head: AbstractHead, raw) -> None:
-    """The network must give what the head reads."""
-    if raw.shape[-1] != head.raw_dim:
-        raise ValueError(
-            f"{type(head).__name__} reads {head.raw_dim} numbers a point; the network gives {raw.shape[-1]}."
-        )
-
-
-class Gaussian(AbstractHead):
+class Gaussian(AbstractNumberHead):
     """N(mean, scale²) for each of `p` outcomes. Natural parameters: `(…, p, 2)`, mean and scale.
 
     Args:
@@ -54,14 +46,6 @@ class Gaussian(AbstractHead):
     @property
     def raw_dim(self):
         return self.dim * (2 if self.scale is None else 1)
-
-    @property
-    def y_dim(self):
-        return self.dim
-
-    @property
-    def classes(self):
-        return 0
 
     def params(self, raw):
         check_raw(self, raw)

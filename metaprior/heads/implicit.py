@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from metaprior.heads.base import AbstractDrawnHead, check_raw
 from metaprior.heads.draws import Draws, leading, normal_nodes, row_noise
-from metaprior.heads.gaussian import check_raw
 from metaprior.heads.network import at, network
-from metaprior.posterior import AbstractHead
 
 OBJECTIVES = ("energy score", "adversarial")
 _FAST = 10.0  # the discriminator's logits move this much faster than its weights
@@ -25,7 +24,7 @@ def _length(gap):
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
 
 
-class Implicit(AbstractHead):
+class Implicit(AbstractDrawnHead):
     """y = m + z + g(c, z), z ~ N(0, I): a generator; location m and context c are read from the
     network. Samples only.
 
@@ -129,14 +128,6 @@ class Implicit(AbstractHead):
     def raw_dim(self):
         return self.dim + self.width
 
-    @property
-    def y_dim(self):
-        return self.dim
-
-    @property
-    def classes(self):
-        return 0
-
     def params(self, raw):
         check_raw(self, raw)
         return raw
@@ -183,24 +174,12 @@ class Implicit(AbstractHead):
     def sample(self, params, *, key):
         return self.generate(params, jr.normal(key, (*params.shape[:-1], self.noise), params.dtype))
 
-    def _draws(self, params):
+    def outcomes(self, params):
         z, log_weight = normal_nodes(self.draws, self.noise)
         values = self.generate(params, leading(z, params, 1))
         return Draws(values, jnp.broadcast_to(leading(log_weight, params, 0), values.shape[:-1]))
-
-    def mean(self, params):
-        return self._draws(params).mean()
-
-    def variance(self, params):
-        return self._draws(params).variance()
 
     def entropy(self, params):
         raise TypeError(
             "Implicit has samples but no density, so no entropy: use the variance, or take a head with a density."
         )
-
-    def cdf(self, params, y):
-        return self._draws(params).cdf(y)
-
-    def quantile(self, params, level):
-        return self._draws(params).quantile(level)

@@ -8,14 +8,13 @@ import numpy as np
 from jax.scipy import stats
 from jax.scipy.special import ndtri
 
-from metaprior.heads.draws import leading, normal_nodes, normal_points
-from metaprior.heads.gaussian import check_raw
-from metaprior.posterior import AbstractHead, bisect
+from metaprior.heads.base import AbstractNumberHead, check_raw
+from metaprior.heads.draws import bisect, leading, normal_nodes, normal_points
 
 _NODES = 64  # a component, for the entropy
 
 
-class MixtureDensity(AbstractHead):
+class MixtureDensity(AbstractNumberHead):
     """Bishop, "Mixture Density Networks", 1994 (section 3): K normals with weights, all read from
     the network.
 
@@ -60,14 +59,6 @@ class MixtureDensity(AbstractHead):
     @property
     def raw_dim(self):
         return self.components * (1 + 2 * self.dim)
-
-    @property
-    def y_dim(self):
-        return self.dim
-
-    @property
-    def classes(self):
-        return 0
 
     def params(self, raw):
         check_raw(self, raw)

@@ -9,8 +9,7 @@ import jax.random as jr
 import numpy as np
 from jax.scipy.special import betainc, digamma
 
-from metaprior.heads.gaussian import check_raw
-from metaprior.posterior import AbstractHead
+from metaprior.heads.base import AbstractNumberHead, check_raw
 
 _INVERSE_DF = np.linspace(0.0, 0.5, 65)
 _SCORES = np.linspace(-4.5, 4.5, 181)
@@ -43,7 +42,7 @@ def log_gamma_ratio(df):
     return jnp.where(df > 20.0, series, exact)
 
 
-class StudentT(AbstractHead):
+class StudentT(AbstractNumberHead):
     """Student's t for each of `p` outcomes; natural parameters `(…, p, 3)`: location, scale, df.
 
     Args:
@@ -72,14 +71,6 @@ class StudentT(AbstractHead):
     @property
     def raw_dim(self):
         return 3 * self.dim
-
-    @property
-    def y_dim(self):
-        return self.dim
-
-    @property
-    def classes(self):
-        return 0
 
     def params(self, raw):
         check_raw(self, raw)

@@ -10,8 +10,9 @@ import jax.random as jr
 from metaprior.infer.descend import Curvature, few_steps
 from metaprior.infer.svgd import svgd
 from metaprior.method import AbstractMethod
+from metaprior.mixture import log_sum
 from metaprior.nets.mlp import apply, network
-from metaprior.posterior import AbstractHead, Particles, log_sum
+from metaprior.posterior import AbstractHead, Particles
 
 OBJECTIVES, SUBSETS = ("nll", "chaser"), ("all", "last_layer")
 

@@ -10,9 +10,10 @@ from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractMethod
 from metaprior.methods.embedded import in_one_pass
+from metaprior.mixture import log_sum
 from metaprior.nets.mlp import apply, mlp, network
 from metaprior.nets.sets import DeepSet
-from metaprior.posterior import AbstractHead, Sampled, log_sum
+from metaprior.posterior import AbstractHead, Sampled
 
 
 class VERSA(AbstractMethod):

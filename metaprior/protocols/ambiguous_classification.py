@@ -28,7 +28,7 @@ from metaprior.protocols.protocol import (
     cut_short,
     trained,
 )
-from metaprior.protocols.raw import KEPT, first_rows, joint_terms, log_p, log_terms
+from metaprior.protocols.raw import KEPT, first_rows, functions_at, joint_terms, log_p, log_terms
 from metaprior.report.figures import INK, METHOD, MUTED, POINT, STYLE, to_svg
 from metaprior.sources.circles import Circles
 from metaprior.sources.exact import Known
@@ -59,7 +59,7 @@ def tasks(source: Circles, shots: int, count: int) -> tuple[Task, jax.Array, jax
 
 def functions(posterior, x, *, key, samples: int) -> jax.Array:
     """p(inside) of sampled functions, `(s, n)`."""
-    mixture = posterior.sample(x, key=key, samples=samples)
+    mixture = functions_at(posterior, x, key=key, samples=samples)
     return jnp.concatenate([part.head.mean(part.params)[..., 1] for part in mixture.parts])
 
 

@@ -28,7 +28,7 @@ from metaprior.protocols.protocol import (
     Tell,
     inside,
 )
-from metaprior.protocols.raw import lists
+from metaprior.protocols.raw import functions_at, lists
 from metaprior.sources.views import ObjectViews
 from metaprior.training import fit
 
@@ -232,9 +232,8 @@ def judge(
     def one(item):
         task = tasks.task(*item)
         keys = jr.split(key, 3)
-        mixture = learner.posterior(task.support, key=keys[0]).sample(
-            task.query.x, key=keys[1], samples=draws
-        )
+        posterior = learner.posterior(task.support, key=keys[0])
+        mixture = functions_at(posterior, task.query.x, key=keys[1], samples=draws)
         y = task.query.y
         log_p = jnp.concatenate(
             [part.head.log_prob(part.params, y[None]) for part in mixture.parts]

@@ -28,7 +28,7 @@ from metaprior.protocols.protocol import (
     able,
     trained,
 )
-from metaprior.protocols.raw import first_rows, joint_terms, log_p, log_terms
+from metaprior.protocols.raw import first_rows, functions_at, joint_terms, log_p, log_terms
 from metaprior.report.figures import MUTED, POINT, STYLE, colours, to_svg
 from metaprior.sources import SineLine
 from metaprior.sources.exact import Known
@@ -101,8 +101,8 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
         keys = jr.split(key, 4)
         posterior = learner.posterior(task.support, key=keys[0])
         n = len(grid)
-        drawn = posterior.sample(
-            jnp.concatenate([grid, task.query.x]), key=keys[1], samples=samples
+        drawn = functions_at(
+            posterior, jnp.concatenate([grid, task.query.x]), key=keys[1], samples=samples
         )
         mixture = at_points(drawn, slice(n, None))
         if isinstance(

@@ -30,6 +30,7 @@ from metaprior.protocols.protocol import (
     inside,
     trained,
 )
+from metaprior.protocols.raw import functions_at
 from metaprior.sources.attributes import (
     PAIRS,
     Episode,
@@ -206,9 +207,8 @@ def classify(
         episode_key, fit_key, draw_key = jr.split(key, 3)
         episode = tasks.episode(episode_key)
         x = episode.query.x.reshape(-1, episode.query.x.shape[-1])
-        mixture = learner.posterior(episode.support, key=fit_key).sample(
-            x, key=draw_key, samples=draws
-        )
+        posterior = learner.posterior(episode.support, key=fit_key)
+        mixture = functions_at(posterior, x, key=draw_key, samples=draws)
         p = jnp.concatenate([part.head.mean(part.params)[..., 1] for part in mixture.parts])
         return p.reshape(p.shape[0], *episode.query.y.shape[:2]), episode
 

@@ -28,6 +28,7 @@ from metaprior.protocols.protocol import (
     cut_short,
     trained,
 )
+from metaprior.protocols.raw import functions_at
 from metaprior.report.figures import MUTED, STYLE, to_svg
 from metaprior.sources.exact import Known
 from metaprior.sources.wheel import ARMS, SURE, Wheel, actions, contexts, rewards, uniform_regret
@@ -57,7 +58,7 @@ def remember(rows: Data, memory: int, *, key) -> Data:
 def choose(posterior, context, *, key) -> jax.Array:
     """The arm with the highest mean under one function drawn from the posterior, for each context."""
     draw_key, pick_key = jr.split(key)
-    mixture = posterior.sample(actions(context), key=draw_key, samples=1)
+    mixture = functions_at(posterior, actions(context), key=draw_key, samples=1)
     mean = jnp.concatenate([part.head.mean(part.params)[..., 0] for part in mixture.parts])
     log_weight = jnp.concatenate([part.log_weight for part in mixture.parts])
     return jnp.argmax(mean[jr.categorical(pick_key, log_weight)].reshape(-1, ARMS), axis=1)

@@ -25,7 +25,7 @@ from metaprior.protocols.protocol import (
     able,
     trained,
 )
-from metaprior.protocols.raw import first_rows, joint_terms, log_p, log_terms
+from metaprior.protocols.raw import first_rows, functions_at, joint_terms, log_p, log_terms
 from metaprior.report.figures import STYLE, colours, to_svg
 from metaprior.sources import GP, Circles, Harmonic, Linear, SineLine, Sinusoid
 from metaprior.sources.exact import Known
@@ -121,7 +121,7 @@ def judge(learner, case: Case, judged: Any, minutes: float, samples: int = 256, 
         joint = posterior.joint_log_prob(query, key=keys[2], samples=samples)
         drawn = predictive
         if isinstance(posterior, Sampled | Particles):  # the draws of which `joint` is the mean
-            drawn = posterior.sample(query.x, key=keys[2], samples=samples)
+            drawn = functions_at(posterior, query.x, key=keys[2], samples=samples)
         return {
             "y": query.y[:, 0],
             "mean": predictive.mean()[:, -1],

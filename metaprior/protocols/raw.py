@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.posterior import AbstractPosterior, Mixture, Particles, Sampled
+from metaprior.methods.embedded import EmbeddedPosterior
+from metaprior.mixture import Mixture
+from metaprior.posterior import AbstractPosterior, Particles, Sampled, Stacked
 from metaprior.task import Data
 
 KEPT = (
@@ -29,6 +31,26 @@ def log_terms(mixture: Mixture, y: Float[Array, "n p"]) -> Float[Array, "n s"]:
         return mixture.log_prob(y)[:, None]
     each = jnp.concatenate([part.head.log_prob(part.params, y[None]) for part in mixture.parts])
     return each.T + jnp.log(1.0 * len(weights)) + weights - jax.nn.logsumexp(weights)
+
+
+def functions_at(
+    posterior: AbstractPosterior, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int
+) -> Mixture:
+    """Functions of a posterior at x: all where they are finitely many, else `samples` draws.
+
+    Figures then say of an ensemble what it is, not what a random choice among its members is.
+    """
+    call = posterior.predict if _finite(posterior) else posterior.sample
+    return call(x, key=key, samples=samples)
+
+
+def _finite(posterior: AbstractPosterior) -> bool:
+    """Whether a posterior is particles, or an ensemble of such posteriors."""
+    if isinstance(posterior, Stacked):
+        return _finite(posterior.posterior)
+    if isinstance(posterior, EmbeddedPosterior):
+        return _finite(posterior.base)
+    return isinstance(posterior, Particles)
 
 
 def joint_terms(

@@ -14,7 +14,7 @@ from metaprior.errors import InputError
 from metaprior.evaluation import calibration
 from metaprior.heads import Categorical, Gaussian
 from metaprior.method import AbstractLearner, Spec
-from metaprior.posterior import Mixture, Part, crps
+from metaprior.mixture import Mixture, Part, crps
 from metaprior.protocols.characters import BlobLearner, Blobs, Drawings, FewShot, read
 from metaprior.protocols.protocol import (
     Anchor,
