@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaprior.infer.descend import repeat, shorten, step_of
+from metaprior.infer.descend import AbstractStep, as_step, repeat, shorten
 from metaprior.system.devices import over_particles
 
 
@@ -65,7 +65,7 @@ def direction(
 def svgd(
     log_prob: Callable[[Any], Float[Array, ""]],
     particles: Any,
-    rate: Any,
+    rate: AbstractStep | Array | float,
     steps: int = 1,
     *,
     h: Array | float | None = None,
@@ -81,8 +81,7 @@ def svgd(
     Args:
         log_prob: of one particle, up to a constant, in nats.
         particles: a pytree whose floating-point arrays have a leading particle axis.
-        rate: step size: a number, a pytree like one particle, or a
-            `metaprior.infer.descend.Curvature`.
+        rate: step size: a number, or a step of `metaprior.infer.descend` for one particle.
         steps: number of steps, at least 0.
         h: bandwidth, squared units of the particles; `None` (default) takes `bandwidth` anew at
             every step.
@@ -106,7 +105,8 @@ def svgd(
     if steps < 0:
         raise ValueError(f"svgd takes 0 steps or more; got {steps}.")
     moving, fixed = eqx.partition(particles, eqx.is_inexact_array)
-    move = step_of(rate, jax.tree.map(lambda a: a[0], moving))
+    move = as_step(rate)
+    move.check(jax.tree.map(lambda a: a[0], moving), steps)
     gradient = jax.grad(lambda w: log_prob(eqx.combine(w, fixed)))
     score = jax.vmap(gradient if clip is None else lambda w: shorten(gradient(w), clip))
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.infer.descend import descend
+from metaprior.infer.descend import AbstractStep, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.system.devices import over_particles
 
@@ -22,7 +22,7 @@ def bayes_by_backprop(
     prior: Diagonal,
     risk: Callable[[Any, PRNGKeyArray], Float[Array, ""]],
     count: Array,
-    rate: Any,
+    rate: AbstractStep | Array | float,
     steps: int,
     *,
     kl_weight: float,

@@ -1,13 +1,14 @@
 """Amortized Bayesian meta-learning."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array
 
-from metaprior.infer.descend import Curvature
+from metaprior.infer.descend import AbstractStep, Curvature, as_step
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
 from metaprior.method import AbstractGenerative, AbstractMethod
@@ -44,7 +45,7 @@ class ABML(AbstractGenerative, AbstractMethod):
 
     prior: Diagonal
     head: AbstractHead
-    inner_lr: Any
+    inner_lr: AbstractStep = eqx.field(converter=as_step)
     steps: int = eqx.field(static=True)
     samples: int = eqx.field(static=True)
     inner_kl: float = eqx.field(static=True)
@@ -61,7 +62,7 @@ class ABML(AbstractGenerative, AbstractMethod):
         width=40,
         depth=3,
         std=0.02,
-        inner_lr: Any = None,
+        inner_lr: AbstractStep | Array | float | None = None,
         steps=5,
         samples=2,
         inner_kl=0.1,
@@ -77,9 +78,9 @@ class ABML(AbstractGenerative, AbstractMethod):
             width, depth: hidden units and layers (40 and 3: as in PLATIPUS here).
             std: initial σ (0.02: a network of 40 units still tells its inputs apart under that
                 noise).
-            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` that starts as the rate 0.1; it does not turn
-                log standard deviations.
+            inner_lr: a number, fixed or (as an array) learned, or a step of
+                `metaprior.infer.descend`. `None` (default): a learned `Curvature` that starts as
+                the rate 0.1; it does not turn log standard deviations.
             steps: of the descent (5, the paper's number in training).
             samples: draws of φ for each expectation, at least 1.
             inner_kl: weight of KL in the descent (section 4: it has to be below 1; the value is not
@@ -96,12 +97,9 @@ class ABML(AbstractGenerative, AbstractMethod):
             raise ValueError(f"ABML needs at least 1 draw of the weights; got samples={samples}.")
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = (
-            Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
-            if inner_lr is None
-            else inner_lr
-        )
-        return cls(prior, spec.head, rate, steps, samples, inner_kl, kl_weight, hyper, clip)
+        if inner_lr is None:
+            inner_lr = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
+        return cls(prior, spec.head, inner_lr, steps, samples, inner_kl, kl_weight, hyper, clip)
 
     def apply(self, w, x):
         """Raw outputs of a network with weights `w`."""

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array
 
-from metaprior.infer.descend import Curvature, few_steps
+from metaprior.infer.descend import AbstractStep, Curvature, as_step, few_steps
 from metaprior.infer.svgd import svgd
 from metaprior.method import AbstractMethod
 from metaprior.mixture import log_sum
@@ -64,7 +65,7 @@ class BMAML(AbstractMethod):
 
     shared: Any
     particles: Any
-    inner_lr: Any
+    inner_lr: AbstractStep = eqx.field(converter=as_step)
     head: AbstractHead
     steps: int = eqx.field(static=True)
     objective: str = eqx.field(static=True)
@@ -82,7 +83,7 @@ class BMAML(AbstractMethod):
         particles=5,
         width=40,
         depth=3,
-        inner_lr: Any = None,
+        inner_lr: AbstractStep | Array | float | None = None,
         steps=3,
         objective="nll",
         subset="all",
@@ -99,10 +100,10 @@ class BMAML(AbstractMethod):
             particles: M, at least 1 (5: the paper's image experiments; 10 in its sinusoid). One
                 particle is MAML.
             width, depth: hidden units and layers (40 and 3: the paper's sinusoid).
-            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` that starts as the rate 0.5, as a particle's own
-                gradient enters SVGD's average with weight 1 / M; the fixed rate 0.5 with the
-                objective `"chaser"`.
+            inner_lr: a number, fixed or (as an array) learned, or a step of
+                `metaprior.infer.descend`. `None` (default): a learned `Curvature` that starts as
+                the rate 0.5, as a particle's own gradient enters SVGD's average with weight 1 / M;
+                with the objective `"chaser"` the fixed rate 0.5.
             steps: of SVGD (3; the paper has 1, at a fixed rate).
             objective: `"nll"` or `"chaser"`.
             subset: what has particles: `"all"` weights, or the `"last_layer"` with the features
@@ -139,13 +140,21 @@ class BMAML(AbstractMethod):
         moving, rest = eqx.partition(nets, which)
         rest = jax.tree.map(lambda a: a[0] if eqx.is_inexact_array(a) else a, rest)
         one = jax.tree.map(lambda a: a[0], moving)
-        rate = inner_lr
-        if inner_lr is None:
-            rate = (
-                0.5 if objective == "chaser" else Curvature.init(one, 0.5, max(steps, leader_steps))
-            )
+        if inner_lr is None and objective == "chaser":
+            inner_lr = 0.5
+        elif inner_lr is None:
+            inner_lr = Curvature.init(one, 0.5, max(steps, leader_steps))
         return cls(
-            rest, moving, rate, spec.head, steps, objective, leader_steps, precision, clip, power
+            rest,
+            moving,
+            inner_lr,
+            spec.head,
+            steps,
+            objective,
+            leader_steps,
+            precision,
+            clip,
+            power,
         )
 
     def apply(self, particle, x):

@@ -6,8 +6,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array
 
-from metaprior.infer.descend import descend
+from metaprior.infer.descend import Rate, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.laplace import STRUCTURES, laplace, log_det
 from metaprior.infer.variational import draw
@@ -47,7 +48,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
 
     net: Any  # θ
     head: AbstractHead
-    inner_lr: Any  # α
+    inner_lr: Rate = eqx.field(converter=Rate.of)  # α
     precision: Any
     steps: int = eqx.field(static=True)
     eta: float = eqx.field(static=True)  # η
@@ -62,7 +63,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         key,
         width=40,
         depth=2,
-        inner_lr: Any = 0.01,
+        inner_lr: Rate | Array | float = 0.01,
         steps=1,
         eta=1e-6,
         precision: Any = None,
@@ -126,7 +127,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
 
     def q(self, support, key):
         """N(φ̂, H⁻¹)."""
-        implied = jnp.maximum(support.count, 1) / (self.steps * self.inner_lr)
+        implied = jnp.maximum(support.count, 1) / (self.steps * self.inner_lr.value)
         precision = implied if self.precision is None else self.precision
         return laplace(
             apply, self.adapt(support, key), self.head, support, precision, self.structure

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array
 
-from metaprior.infer.descend import Curvature, descend
+from metaprior.infer.descend import AbstractStep, Curvature, as_step, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
@@ -51,7 +51,7 @@ class PLATIPUS(AbstractMethod):
     log_vq: Any
     gamma_p: Array
     gamma_q: Array
-    inner_lr: Any
+    inner_lr: AbstractStep = eqx.field(converter=as_step)
     head: AbstractHead
     steps: int = eqx.field(static=True)
     kl_weight: float = eqx.field(static=True)
@@ -67,7 +67,7 @@ class PLATIPUS(AbstractMethod):
         width=40,
         depth=3,
         std=0.02,
-        inner_lr: Any = None,
+        inner_lr: AbstractStep | Array | float | None = None,
         gamma=0.01,
         steps=5,
         kl_weight=1.0,
@@ -83,8 +83,9 @@ class PLATIPUS(AbstractMethod):
                 a loss 0.04 nats lower, more slowly).
             std: initial σ and v (0.02: a network of 40 units still tells its inputs apart under
                 that noise).
-            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` that starts as the rate 0.1.
+            inner_lr: a number, fixed or (as an array) learned, or a step of
+                `metaprior.infer.descend`. `None` (default): a learned `Curvature` that starts as
+                the rate 0.1.
             gamma: initial γ of both p and q, which is learned (0.01: MAML's rate for sine waves).
             steps: of the descent from θ to φ (at least 1 in the paper).
             kl_weight: 1 is the evidence bound (the paper tunes it: 0.05 and 0.15 for images).
@@ -98,7 +99,7 @@ class PLATIPUS(AbstractMethod):
             )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate: Any = Curvature.init(net, 0.1, steps) if inner_lr is None else inner_lr
+        rate = Curvature.init(net, 0.1, steps) if inner_lr is None else inner_lr
         gamma = jnp.asarray(gamma)
         return cls(
             prior,

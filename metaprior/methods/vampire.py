@@ -1,12 +1,13 @@
 """Variational agnostic modelling that performs inference for robust estimation."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.random as jr
+from jaxtyping import Array
 
-from metaprior.infer.descend import Curvature
+from metaprior.infer.descend import AbstractStep, Curvature, as_step
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
 from metaprior.method import AbstractGenerative, AbstractMethod
@@ -43,7 +44,7 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
 
     prior: Diagonal
     head: AbstractHead
-    inner_lr: Any
+    inner_lr: AbstractStep = eqx.field(converter=as_step)
     steps: int = eqx.field(static=True)
     samples: int = eqx.field(static=True)
     kl_weight: float = eqx.field(static=True)
@@ -58,7 +59,7 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
         width=40,
         depth=3,
         std=0.02,
-        inner_lr: Any = None,
+        inner_lr: AbstractStep | Array | float | None = None,
         steps=5,
         samples=4,
         kl_weight=1e-2,
@@ -71,9 +72,9 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
             key: initial weights.
             width, depth: hidden units and layers (40 and 3: as in PLATIPUS here).
             std: initial σ (0.02, as in ABML here).
-            inner_lr: a number, fixed or (as an array) learned; `None` (default): a learned
-                `metaprior.infer.descend.Curvature` that starts as the rate 0.1; it does not turn
-                log standard deviations.
+            inner_lr: a number, fixed or (as an array) learned, or a step of
+                `metaprior.infer.descend`. `None` (default): a learned `Curvature` that starts as
+                the rate 0.1; it does not turn log standard deviations.
             steps, samples: of the descent, and draws of φ for each expectation (5 and 4: the
                 authors' regression).
             kl_weight: of KL in the descent (the authors' code has 1e-6; 1 would be the evidence
@@ -86,12 +87,9 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
             )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
-        rate = (
-            Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
-            if inner_lr is None
-            else inner_lr
-        )
-        return cls(prior, spec.head, rate, steps, samples, kl_weight, clip)
+        if inner_lr is None:
+            inner_lr = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
+        return cls(prior, spec.head, inner_lr, steps, samples, kl_weight, clip)
 
     def apply(self, w, x):
         """Raw outputs of a network with weights `w`."""

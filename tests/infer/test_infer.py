@@ -10,7 +10,7 @@ from scipy import stats
 
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer import gp
-from metaprior.infer.descend import LONGEST, Curvature, descend
+from metaprior.infer.descend import LONGEST, Curvature, Rate, Rates, as_step, descend
 from metaprior.infer.gaussian import Diagonal, Full, LowRank
 from metaprior.infer.gp import cholesky, contrast
 from metaprior.infer.laplace import fisher_roots, laplace, log_det
@@ -182,6 +182,35 @@ def test_a_rate_a_weight():
     np.testing.assert_allclose(moved["b"], 0.0)
     with pytest.raises(ValueError, match="structure of the weights"):
         descend(lambda w: w["a"].sum(), w, {"a": 0.1, "c": 0.2})
+
+
+def test_what_users_give_as_a_rate_is_one_type(key):
+    """Numbers and arrays stay what they are, so that the first are fixed and the second learned."""
+    w = {"a": jnp.ones(2), "b": jnp.ones(())}
+    assert as_step(0.1) == Rate(0.1) and isinstance(as_step(0.1).value, float)
+    assert eqx.is_array(as_step(jnp.asarray(0.1)).value)
+    rates = Rates.init(w, 0.5)
+    assert as_step(rates) is rates and as_step(rates.values) == rates
+    curvature = Curvature.init(w, 0.5, 1)
+    moved = [
+        descend(lambda w: w["a"].sum() + w["b"], w, rate)
+        for rate in (0.5, jnp.asarray(0.5), Rate(0.5), rates, rates.values, curvature)
+    ]
+    for one in moved:
+        np.testing.assert_allclose(one["a"], [0.5, 0.5])
+        np.testing.assert_allclose(one["b"], 0.5)
+    with pytest.raises(TypeError, match="one number for all weights and steps; got Rates"):
+        Rate.of(rates)
+
+
+@pytest.mark.parametrize("walk", [descend, svgd])
+def test_a_curvature_has_no_rates_beyond_its_steps(walk):
+    """It says so; an index beyond an array's end would take the last one again."""
+    w = jnp.ones((1, 3))
+    curvature = Curvature.init(w if walk is descend else w[0], 0.1, steps=2)
+    with pytest.raises(ValueError, match="steps it was made for, 2; the descent makes 3"):
+        jax.jit(lambda w: walk(lambda v: (v**2).sum(), w, curvature, 3))(w)
+    assert walk(lambda v: (v**2).sum(), w, curvature, 1).shape == w.shape
 
 
 def test_curvature_multiplies_along_every_axis(key):
