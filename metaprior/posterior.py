@@ -71,7 +71,7 @@ class Particles(AbstractPosterior):
         outputs = eqx.filter_vmap(self.apply, in_axes=(eqx.if_array(0), None))(w, x)
         return self.head.params(outputs)
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         """`samples` functions: every particle equally often, as far as the numbers allow.
 
         Fewer than there are: different ones, drawn by `key`. As many: all of them, in order. More:
@@ -99,10 +99,10 @@ class Particles(AbstractPosterior):
             params = self._params(_rows(self.w, which), x)
         return _equal(self.head, params)
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         return _equal(self.head, self._params(self.w, x))
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         return self.predict(data.x, key=key, samples=samples).joint_log_prob(data)
 
 
@@ -119,16 +119,16 @@ class Sampled(AbstractPosterior):
     apply: Apply
     head: AbstractHead
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         def one(k):
             return self.apply(self.draw(k), x)
 
         return _equal(self.head, self.head.params(jax.vmap(one)(jr.split(key, samples))))
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         return self.sample(x, key=key, samples=samples)
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         return self.sample(data.x, key=key, samples=samples).joint_log_prob(data)
 
 
@@ -157,13 +157,13 @@ class Pool(AbstractPosterior):
         """Each posterior with a key of its own."""
         return zip(self.posteriors, jr.split(key, len(self.posteriors)))
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         return self._join([q.sample(x, key=k, samples=samples) for q, k in self._keyed(key)])
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         return self._join([q.predict(x, key=k, samples=samples) for q, k in self._keyed(key)])
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         each = [q.joint_log_prob(data, key=k, samples=samples) for q, k in self._keyed(key)]
         return jax.nn.logsumexp(jnp.stack(each) + jax.nn.log_softmax(self.log_weight))
 
@@ -197,19 +197,19 @@ class Stacked(AbstractPosterior):
                 parts.append(Part(part.head, merge(part.params), merge(part.log_weight), inside))
         return Mixture(tuple(parts))
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         def one(member, k):
             return member.sample(x, key=k, samples=samples)
 
         return self._flatten(self._each(one, key))
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         def one(member, k):
             return member.predict(x, key=k, samples=samples)
 
         return self._flatten(self._each(one, key))
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         def one(member, k):
             return member.joint_log_prob(data, key=k, samples=samples)
 

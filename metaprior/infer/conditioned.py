@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Gaussian, StudentT
 from metaprior.infer.gp import Laplace, cholesky, contrast, sequential_log_prob, whiten
@@ -39,7 +39,7 @@ class ProcessPosterior(AbstractPosterior):
         n = self.mask.sum()
         return mean, v, (df + (self.z**2).sum()) / (df + n), df + n
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         mean, v, s2, df = self._state(x)
         function = jnp.maximum(self.prior.variance(x) - (v * v).sum(0), 0.0)
         noise = self.prior.noise_variance(x)
@@ -55,7 +55,7 @@ class ProcessPosterior(AbstractPosterior):
         inside = total * function / (function + noise)
         return Mixture((Part(head, params[None, :, None], jnp.zeros(1), inside[None, :, None]),))
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         mean, v, s2, df = self._state(x)
         cov = self.prior.gram(x, x) - v.T @ v
         cov = cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x))
@@ -70,7 +70,7 @@ class ProcessPosterior(AbstractPosterior):
             (Part(Gaussian(1), jnp.stack([f, scale], -1)[:, :, None], jnp.zeros(samples)),)
         )
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         mean, v, s2, df = self._state(data.x)
         cov = self.prior.covariance(data.x) - v.T @ v
         factor = cholesky(s2 * cov, data.mask)
@@ -96,7 +96,7 @@ class ClassPosterior(AbstractPosterior):
         logits = self.prior.mean(x)[None] + f @ contrast(self.prior.head.classes).astype(x.dtype)
         return Mixture((Part(self.prior.head, logits, log_weight),))
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         v, latents = self._whiten(x), self.found.mode.shape[1]
         prior = self.prior.variance(x)
         rest = jnp.maximum(prior - (v * v).sum(0), 1e-6 * prior + 1e-9)
@@ -119,7 +119,7 @@ class ClassPosterior(AbstractPosterior):
         )
         return self._mixture(x, f, log_weight)
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         v, (n, latents) = self._whiten(x), self.found.mode.shape
         u_key, f_key = jr.split(key)
 
@@ -136,7 +136,7 @@ class ClassPosterior(AbstractPosterior):
         f = jnp.einsum("nq,nks->qks", v, u) + rest
         return self._mixture(x, jnp.moveaxis(f, -1, 0), jnp.zeros(samples, x.dtype))
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         # The chain rule: an average over drawn functions would need a number of them that grows
         # with e to the rows.
         def row(i):

@@ -1,20 +1,21 @@
 """Amortized Bayesian meta-learning."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.descend import AbstractStep, Curvature, as_step
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
-from metaprior.method import AbstractGenerative, AbstractMethod
+from metaprior.method import AbstractGenerative, AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 from metaprior.system.devices import over_particles
+from metaprior.task import Data, Task
 
 
 class ABML(AbstractGenerative, AbstractMethod):
@@ -35,9 +36,12 @@ class ABML(AbstractGenerative, AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> abml = metaprior.methods.ABML.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = abml.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> abml = metaprior.methods.ABML.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = abml.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
 
@@ -56,20 +60,20 @@ class ABML(AbstractGenerative, AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        width=40,
-        depth=3,
-        std=0.02,
+        key: PRNGKeyArray,
+        width: int = 40,
+        depth: int = 3,
+        std: float = 0.02,
         inner_lr: AbstractStep | Array | float | None = None,
-        steps=5,
-        samples=2,
-        inner_kl=0.1,
-        kl_weight=0.1,
-        hyper=1e-5,
+        steps: int = 5,
+        samples: int = 2,
+        inner_kl: float = 0.1,
+        kl_weight: float = 0.1,
+        hyper: float = 1e-5,
         clip: float | None = 1.0,
-    ):
+    ) -> Self:
         """A prior around a random network.
 
         Args:
@@ -101,11 +105,11 @@ class ABML(AbstractGenerative, AbstractMethod):
             inner_lr = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
         return cls(prior, spec.head, inner_lr, steps, samples, inner_kl, kl_weight, hyper, clip)
 
-    def apply(self, w, x):
+    def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs of a network with weights `w`."""
         return apply(w, x)
 
-    def q(self, data, key) -> Diagonal:
+    def q(self, data: Data, key: PRNGKeyArray) -> Diagonal:
         """q(φ | data)."""
 
         def risk(w, k):
@@ -133,7 +137,7 @@ class ABML(AbstractGenerative, AbstractMethod):
             jnp.exp(-2 * s).sum() for s in jax.tree.leaves(self.prior.log_std)
         )
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         inner, outer, head_key = jr.split(key, 3)
         q, rows = self.q(task.support, inner), task.union
 
@@ -145,5 +149,5 @@ class ABML(AbstractGenerative, AbstractMethod):
             over_particles(jr.split(outer, self.samples))
         ).mean() + rest / jnp.maximum(rows.count, 1)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:
         return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)

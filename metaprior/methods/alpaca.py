@@ -1,21 +1,23 @@
 """Bayesian linear regression on learned features, with a learned prior."""
 
 import math
+from typing import Any, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Gaussian, StudentT
 from metaprior.infer.gaussian import MatrixNormal
 from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
-from metaprior.method import AbstractGenerative, AbstractMethod
+from metaprior.method import AbstractGenerative, AbstractMethod, Spec
 from metaprior.nets.kernels import polynomial
 from metaprior.nets.mlp import apply
 from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.task import Data, Task
 
 DEGREES = {"linear": 1, "quadratic": 2}
 
@@ -38,9 +40,12 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> alpaca = metaprior.methods.ALPaCA.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = alpaca.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> alpaca = metaprior.methods.ALPaCA.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = alpaca.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -52,14 +57,14 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        features="network",
-        width=128,
-        size=32,
+        key: PRNGKeyArray,
+        features: str = "network",
+        width: int = 128,
+        size: int = 32,
         noise_variance: Array | float | None = None,
-    ):
+    ) -> Self:
         """The paper's network, or a polynomial.
 
         Args:
@@ -82,20 +87,28 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
                 f"ALPaCA has the features 'network', 'linear' and 'quadratic'; got {features!r}."
             )
         net_key, mean_key = jr.split(key)
-        phi = DEGREES.get(features)
-        if phi is None:
+        if features in DEGREES:
+            phi = DEGREES[features]
+            size = 1 + phi * spec.x_dim
+        elif spec.net is not None:
+            phi = spec.net(size, key=net_key)
+        else:
             tanh = jnp.tanh
             phi = eqx.nn.MLP(
                 spec.x_dim, size, width, 2, activation=tanh, final_activation=tanh, key=net_key
             )
-            phi = phi if spec.net is None else spec.net(size, key=net_key)
-        q, p = size if features == "network" else 1 + phi * spec.x_dim, spec.head.y_dim
+
+        p = spec.head.y_dim
         noise = jnp.asarray(0.1) if noise_variance is None else noise_variance
-        log_noise = (
-            jnp.broadcast_to(jnp.log(noise), (p,)) if eqx.is_array(noise) else math.log(noise)
-        )
-        mean = 0.1 * jr.normal(mean_key, (q, p))
-        return cls(phi, mean, jnp.eye(q), log_noise)  # ty: ignore[invalid-argument-type, missing-argument]
+        log_noise: Array | float
+        if isinstance(noise, jax.Array):
+            log_noise = jnp.broadcast_to(jnp.log(noise), (p,))
+        else:
+            log_noise = math.log(noise)
+
+        mean = 0.1 * jr.normal(mean_key, (size, p))
+        # The type checker takes the properties `prior` and `head` for fields.
+        return cls(phi, mean, jnp.eye(size), log_noise)  # ty: ignore[invalid-argument-type, missing-argument]
 
     def phi(self, x):
         """Features `(n, q)`."""
@@ -105,7 +118,7 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
             else apply(self.features, x)
         )
 
-    def apply(self, w, x):
+    def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """φ(x)ᵀ K for one K."""
         return self.phi(x) @ w
 
@@ -126,7 +139,7 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         """N(Kᵀφ, Σ)."""
         return Gaussian(self.mean.shape[1], scale=self.std)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> "LastLayer":
         phi = jnp.where(support.mask[:, None], self.phi(support.x), 0.0)
         y = jnp.where(support.mask[:, None], support.y, 0.0)
         prior = self.root @ self.root.T  # Λ₀
@@ -137,7 +150,7 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         mean = cho_solve((factor, True), phi.T @ y + prior @ self.mean)
         return LastLayer(self, mean, factor)
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         predictive = self.posterior(task.support, key=key).predict(task.query.x, key=key, samples=1)
         return -task.query.mean(predictive.log_prob(task.query.y))
 
@@ -160,7 +173,7 @@ class LastLayer(AbstractPosterior):
         phi = self.prior.phi(x)
         return phi @ self.mean, solve_triangular(self.factor, phi.T, lower=True), self.prior.std
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         mean, v, std = self._state(x)
         function = (v * v).sum(0)[:, None]  # φᵀ Λ⁻¹ φ
         params = jnp.stack([mean, jnp.sqrt(1 + function) * std[None]], -1)
@@ -169,7 +182,7 @@ class LastLayer(AbstractPosterior):
             (Part(Gaussian(mean.shape[1]), params[None], jnp.zeros(1, mean.dtype), inside[None]),)
         )
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         noise = jr.normal(key, (samples, *self.mean.shape), self.mean.dtype)
         std = self.prior.std
 
@@ -180,7 +193,7 @@ class LastLayer(AbstractPosterior):
         params = jnp.stack([f, jnp.broadcast_to(std, f.shape)], -1)
         return Mixture((Part(Gaussian(f.shape[-1]), params, jnp.zeros(samples, f.dtype)),))
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         mean, v, std = self._state(data.x)
         factor = cholesky(jnp.eye(mean.shape[0], dtype=mean.dtype) + v.T @ v, data.mask)
 

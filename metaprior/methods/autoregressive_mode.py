@@ -1,16 +1,16 @@
 """Whole functions from a learner that predicts points one at a time."""
 
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.method import AbstractLearner, AbstractMethod
+from metaprior.method import AbstractLearner, AbstractMethod, Spec
 from metaprior.methods.cnp import CNP
 from metaprior.posterior import AbstractPosterior, Mixture, Part
-from metaprior.task import Data, concat
+from metaprior.task import Data, Task, concat
 
 
 class AutoregressiveMode(AbstractMethod):
@@ -31,10 +31,13 @@ class AutoregressiveMode(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> cnp = metaprior.methods.CNP.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> cnp = metaprior.methods.CNP.init(spec, key=jax.random.key(0))
         >>> learner = metaprior.methods.AutoregressiveMode(cnp)
-        >>> posterior = learner.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.sample(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).parts[0].params.shape
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = learner.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.sample(x, key=jax.random.key(2), samples=10).parts[0].params.shape
         (10, 4, 1, 2)
     """
 
@@ -55,7 +58,7 @@ class AutoregressiveMode(AbstractMethod):
         return self.base
 
     @classmethod
-    def init(cls, spec, *, key, base: Any = CNP, **hyper):
+    def init(cls, spec: Spec, *, key: PRNGKeyArray, base: Any = CNP, **hyper: Any) -> Self:
         """Around a fresh method.
 
         Args:
@@ -69,10 +72,10 @@ class AutoregressiveMode(AbstractMethod):
         base = get(base) if isinstance(base, str) else base
         return cls(base.init(spec, key=key, **hyper))
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return self.trained.loss(task, key=key)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> "PointByPoint":
         return PointByPoint(self.base, support, self.base.posterior(support, key=key))
 
 
@@ -101,7 +104,7 @@ class PointByPoint(AbstractPosterior):
     support: Data
     marginal: AbstractPosterior
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         return self.marginal.predict(x, key=key, samples=samples)
 
     def given(self, data: Data, key) -> AbstractPosterior:
@@ -123,7 +126,7 @@ class PointByPoint(AbstractPosterior):
         nothing = Data(x, jnp.zeros((n, head.y_dim), x.dtype), jnp.zeros(n, bool))
         return jax.lax.scan(point, nothing, (jr.permutation(order_key, n), jnp.stack(keys)))[0].y
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         """Functions: the base's own, once it has seen outcomes that were drawn together at all of
         `x`.
 
@@ -149,7 +152,7 @@ class PointByPoint(AbstractPosterior):
             tuple(Part(t.head, merge(params), merge(w)) for t, (params, w) in zip(template, drawn))
         )
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         order_key, key = jr.split(key)
         rank = jr.permutation(order_key, data.mask.shape[0])
 

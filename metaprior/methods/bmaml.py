@@ -1,19 +1,20 @@
 """Bayesian model-agnostic meta-learning."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.descend import AbstractStep, Curvature, as_step, few_steps
 from metaprior.infer.svgd import svgd
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.mixture import log_sum
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Particles
+from metaprior.task import Data, Task
 
 OBJECTIVES, SUBSETS = ("nll", "chaser"), ("all", "last_layer")
 
@@ -55,9 +56,12 @@ class BMAML(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> bmaml = metaprior.methods.BMAML.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = bmaml.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> bmaml = metaprior.methods.BMAML.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = bmaml.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -77,21 +81,21 @@ class BMAML(AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        particles=5,
-        width=40,
-        depth=3,
+        key: PRNGKeyArray,
+        particles: int = 5,
+        width: int = 40,
+        depth: int = 3,
         inner_lr: AbstractStep | Array | float | None = None,
-        steps=3,
-        objective="nll",
-        subset="all",
-        leader_steps=1,
-        precision=1e-2,
+        steps: int = 3,
+        objective: str = "nll",
+        subset: str = "all",
+        leader_steps: int = 1,
+        precision: float = 1e-2,
         clip: float | None = 1.0,
-        power=0.5,
-    ):
+        power: float = 0.5,
+    ) -> Self:
         """Particles that differ in their random weights.
 
         Args:
@@ -180,7 +184,7 @@ class BMAML(AbstractMethod):
         )
         return jax.tree.map(lambda a, b: jnp.where(data.count > 0, a, b), moved, particles)
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         inner, outer = jr.split(key)
         # Written out here only: a posterior is computed once, and would wait for the compiler.
         chaser = self.svgd(self.particles, task.support, self.steps, inner, few_steps(self.shared))
@@ -194,5 +198,5 @@ class BMAML(AbstractMethod):
             return query.mean(each.mean(0))
         return query.mean(jnp.log(float(n)) - log_sum(-self.power * each)) / self.power
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles(self.svgd(self.particles, support, self.steps, key), self.apply, self.head)

@@ -1,16 +1,20 @@
 """A Bayesian neural network a task, without meta-learning."""
 
+from typing import Any, Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
-from metaprior.method import AbstractGenerative
+from metaprior.method import AbstractGenerative, Spec
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
+from metaprior.task import Data
 
 
 class BNN(AbstractGenerative):
@@ -34,9 +38,12 @@ class BNN(AbstractGenerative):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> bnn = metaprior.methods.BNN.init(metaprior.Spec(1, Gaussian(1)), steps=50, key=jax.random.key(0))
-        >>> posterior = bnn.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> bnn = metaprior.methods.BNN.init(spec, steps=50, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = bnn.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
 
@@ -50,17 +57,17 @@ class BNN(AbstractGenerative):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        width=16,
-        depth=1,
-        std=1.0,
-        steps=500,
-        samples=8,
-        learning_rate=0.02,
-        kl_weight=0.3,
-    ):
+        key: PRNGKeyArray,
+        width: int = 16,
+        depth: int = 1,
+        std: float = 1.0,
+        steps: int = 500,
+        samples: int = 8,
+        learning_rate: float = 0.02,
+        kl_weight: float = 0.3,
+    ) -> Self:
         """A small network.
 
         A diagonal posterior of a large one stays at the prior: moving a weight costs more than a
@@ -96,11 +103,11 @@ class BNN(AbstractGenerative):
             kl_weight,
         )
 
-    def apply(self, w, x):
+    def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs of a network with weights `w`."""
         return apply(w, x)
 
-    def q(self, support, key) -> Diagonal:
+    def q(self, support: Data, key: PRNGKeyArray) -> Diagonal:
         """q(w | support)."""
         adam = optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
         net_key, key = jr.split(key)
@@ -130,5 +137,5 @@ class BNN(AbstractGenerative):
         kept = jax.tree.map(lambda a, b: jnp.where(support.count > 0, a, b), moving, prior)
         return eqx.combine(kept, fixed)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:
         return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)

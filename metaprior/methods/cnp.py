@@ -1,14 +1,18 @@
 """Conditional neural processes."""
 
+from typing import Self
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.attention import Attention
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import DeepSet
 from metaprior.posterior import AbstractHead, Particles
+from metaprior.task import Data, Task
 
 ENCODERS = {"deep set": DeepSet, "attention": Attention}
 
@@ -36,9 +40,12 @@ class CNP(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> cnp = metaprior.methods.CNP.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = cnp.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> cnp = metaprior.methods.CNP.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = cnp.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -47,7 +54,15 @@ class CNP(AbstractMethod):
     head: AbstractHead
 
     @classmethod
-    def init(cls, spec, *, key, width=128, depth=2, encoder="deep set"):
+    def init(
+        cls,
+        spec: Spec,
+        *,
+        key: PRNGKeyArray,
+        width: int = 128,
+        depth: int = 2,
+        encoder: str = "deep set",
+    ) -> Self:
         """Encoder and decoder of equal size.
 
         Args:
@@ -67,9 +82,9 @@ class CNP(AbstractMethod):
             h, mlp(spec.x_dim + width, spec.head.raw_dim, width, depth, key=d_key), spec.head
         )
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         raw = _raw((self.encoder, self.decoder, task.support), task.query.x)
         return self.head.risk(raw, task.query, key=key)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles.single((self.encoder, self.decoder, support), _raw, self.head)

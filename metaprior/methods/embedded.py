@@ -1,13 +1,15 @@
 """Any row method on learned features of its inputs."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
 import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.method import AbstractMethod, Spec
+from metaprior.mixture import Mixture
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractPosterior
 from metaprior.task import Data, Task
@@ -19,13 +21,13 @@ class EmbeddedPosterior(AbstractPosterior):
     net: Callable
     base: AbstractPosterior
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         return self.base.sample(apply(self.net, x), key=key, samples=samples)
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         return self.base.predict(apply(self.net, x), key=key, samples=samples)
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         return self.base.joint_log_prob(mapped(self.net, data), key=key, samples=samples)
 
 
@@ -65,8 +67,10 @@ class Embedded(AbstractMethod):
         >>> from metaprior.nets.conv import Conv4
         >>> spec = metaprior.Spec(256, Categorical(3), net=functools.partial(Conv4.init, size=16, filters=8))
         >>> method = Embedded.init(spec, base="cnp", features=8, width=8, key=jax.random.key(0))
-        >>> posterior = method.posterior(metaprior.Data.of(jax.numpy.zeros((2, 256)), [0, 2]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 256)), key=jax.random.key(2), samples=2).mean().shape
+        >>> support = metaprior.Data.of(jax.numpy.zeros((2, 256)), [0, 2])
+        >>> posterior = method.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 256))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=2).mean().shape
         (4, 3)
     """
 
@@ -88,13 +92,13 @@ class Embedded(AbstractMethod):
         cls,
         spec: Spec,
         *,
-        key,
+        key: PRNGKeyArray,
         base: str | type[AbstractMethod] = "cnp",
-        features=64,
-        width=64,
-        depth=2,
+        features: int = 64,
+        width: int = 64,
+        depth: int = 2,
         **hyper: Any,
-    ):
+    ) -> Self:
         """A fresh network (`spec.net`'s, else fully connected) and base.
 
         Args:
@@ -117,8 +121,8 @@ class Embedded(AbstractMethod):
         method = kind.init(inner, key=base_key, **{"width": width} | hyper)
         return cls(network(spec, features, width, depth, key=net_key), method)
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return self.base.loss(in_one_pass(self, task)[1], key=key)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> EmbeddedPosterior:
         return EmbeddedPosterior(self.net, self.base.posterior(mapped(self.net, support), key=key))

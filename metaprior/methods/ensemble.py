@@ -1,12 +1,16 @@
 """Ensembles of any method."""
 
+from typing import Any, Self
+
 import equinox as eqx
 import jax
 import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.posterior import Stacked
 from metaprior.system.devices import over_particles
+from metaprior.task import Data, Task
 
 
 def _row(name: str):
@@ -34,8 +38,10 @@ class Ensemble(AbstractMethod):
         >>> from metaprior.heads import Gaussian
         >>> spec = metaprior.Spec(1, Gaussian(1))
         >>> ensemble = metaprior.methods.Ensemble.init(spec, members=3, width=8, key=jax.random.key(0))
-        >>> posterior = ensemble.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = ensemble.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -47,7 +53,15 @@ class Ensemble(AbstractMethod):
         return self.members.learning_rate
 
     @classmethod
-    def init(cls, spec, *, key, base: str | type[AbstractMethod] = "maml", members=5, **hyper):
+    def init(
+        cls,
+        spec: Spec,
+        *,
+        key: PRNGKeyArray,
+        base: str | type[AbstractMethod] = "maml",
+        members: int = 5,
+        **hyper: Any,
+    ) -> Self:
         """Members that differ in their key.
 
         Args:
@@ -71,8 +85,8 @@ class Ensemble(AbstractMethod):
             over_particles(self.members), jr.split(key, size)
         )
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return self._each(lambda member, k: member.loss(task, key=k), key).mean()
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Stacked:
         return Stacked(self._each(lambda member, k: member.posterior(support, key=k), key))

@@ -1,20 +1,21 @@
 """Laplace approximation for meta-adaptation."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.descend import Rate, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.laplace import STRUCTURES, laplace, log_det
 from metaprior.infer.variational import draw
-from metaprior.method import AbstractGenerative, AbstractMethod
+from metaprior.method import AbstractGenerative, AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
+from metaprior.task import Data, Task
 
 
 class LLAMA(AbstractGenerative, AbstractMethod):
@@ -38,9 +39,12 @@ class LLAMA(AbstractGenerative, AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> llama = metaprior.methods.LLAMA.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = llama.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> llama = metaprior.methods.LLAMA.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = llama.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
 
@@ -58,18 +62,18 @@ class LLAMA(AbstractGenerative, AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        width=40,
-        depth=2,
+        key: PRNGKeyArray,
+        width: int = 40,
+        depth: int = 2,
         inner_lr: Rate | Array | float = 0.01,
-        steps=1,
-        eta=1e-6,
+        steps: int = 1,
+        eta: float = 1e-6,
         precision: Any = None,
-        structure="full",
+        structure: str = "full",
         clip: float | None = 10.0,
-    ):
+    ) -> Self:
         """MAML's network and settings.
 
         Args:
@@ -106,7 +110,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         """N(θ, I / precision); `None` where descent implies it."""
         return None if self.precision is None else Diagonal.around(self.net, self.precision**-0.5)
 
-    def apply(self, w, x):
+    def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs of a network with weights `w`."""
         return apply(w, x)
 
@@ -133,11 +137,11 @@ class LLAMA(AbstractGenerative, AbstractMethod):
             apply, self.adapt(support, key), self.head, support, precision, self.structure
         )
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         inner, outer = jr.split(key)
         q = self.q(task.support, inner)
         risk = self.head.risk(apply(q.mean, task.query.x), task.query, key=outer)
         return risk + self.eta * log_det(q) / jnp.maximum(task.query.count, 1)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:
         return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Categorical
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.methods.embedded import in_one_pass
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import Particles
+from metaprior.task import Data, Task
 
 ABSENT = -1e9  # logit of a class without rows
 
@@ -54,9 +56,12 @@ class MatchingNet(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Categorical
-        >>> matching = metaprior.methods.MatchingNet.init(metaprior.Spec(2, Categorical(3)), key=jax.random.key(0))
-        >>> posterior = matching.posterior(metaprior.Data.of([[0.0, 1.0]], [2]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 2)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(2, Categorical(3))
+        >>> matching = metaprior.methods.MatchingNet.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([[0.0, 1.0]], [2])
+        >>> posterior = matching.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 2))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 3)
     """
 
@@ -69,15 +74,15 @@ class MatchingNet(AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        width=64,
-        depth=2,
-        embedding=32,
+        key: PRNGKeyArray,
+        width: int = 64,
+        depth: int = 2,
+        embedding: int = 32,
         scale: float | None = None,
         pseudo_count: float | None = None,
-    ):
+    ) -> Self:
         """A fully connected embedding, or `spec.net`'s.
 
         Args:
@@ -130,9 +135,9 @@ class MatchingNet(AbstractMethod):
             hot = jnp.concatenate([hot, jnp.eye(self.head.classes, dtype=bool)])
         return self.net, jnp.exp(self.log_scale), rows, offset, hot
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         self, task = in_one_pass(self, task)
         return self.head.risk(_logits(self.memory(task.support), task.query.x), task.query, key=key)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles.single(self.memory(support), _logits, self.head)

@@ -1,17 +1,20 @@
 """Neural processes: a latent variable a task, with amortised inference."""
 
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Flow, Gaussian
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.attention import Attention
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import DeepSet
 from metaprior.posterior import AbstractHead, Sampled
+from metaprior.task import Data, Task
 
 ENCODERS = {"deep set": DeepSet, "attention": Attention}
 OBJECTIVES = ("ml", "elbo")
@@ -61,9 +64,12 @@ class NP(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> np = metaprior.methods.NP.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = np.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> np = metaprior.methods.NP.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = np.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
 
@@ -80,18 +86,18 @@ class NP(AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        width=64,
-        depth=2,
-        latent=32,
-        samples=16,
-        objective="ml",
-        encoder="attention",
-        q="normal",
-        deterministic=False,
-    ):
+        key: PRNGKeyArray,
+        width: int = 64,
+        depth: int = 2,
+        latent: int = 32,
+        samples: int = 16,
+        objective: str = "ml",
+        encoder: str = "attention",
+        q: str = "normal",
+        deterministic: bool = False,
+    ) -> Self:
         """Networks of equal width.
 
         Args:
@@ -143,7 +149,7 @@ class NP(AbstractMethod):
         parts += [self.encoder(support, x)] if self.deterministic else []
         return apply(self.decoder, jnp.concatenate(parts, axis=1))
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         n = jnp.maximum(task.query.count, 1)
         prior = self.q(task.support)
         posterior = prior if self.objective == "ml" else self.q(task.union)
@@ -166,5 +172,5 @@ class NP(AbstractMethod):
             return nll.mean() / n
         return (jnp.log(1.0 * self.samples) - jax.nn.logsumexp(-nll)) / n
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:
         return Sampled(eqx.Partial(_draw, self, support, self.q(support)), _raw, self.head)

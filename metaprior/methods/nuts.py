@@ -1,14 +1,16 @@
 """The exact posterior of a learned prior, by sampling."""
 
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.nuts import Chains, nuts
-from metaprior.method import AbstractGenerative, AbstractMethod
+from metaprior.method import AbstractGenerative, AbstractMethod, Spec
 from metaprior.posterior import Particles
+from metaprior.task import Data, Task
 
 
 class NUTS(AbstractMethod):
@@ -32,8 +34,10 @@ class NUTS(AbstractMethod):
         >>> from metaprior.heads import Gaussian
         >>> spec = metaprior.Spec(1, Gaussian(1))
         >>> nuts = metaprior.methods.NUTS.init(spec, features="linear", draws=50, key=jax.random.key(0))
-        >>> posterior = nuts.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = nuts.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -60,8 +64,17 @@ class NUTS(AbstractMethod):
 
     @classmethod
     def init(
-        cls, spec, *, key, base: Any = None, warmup=300, draws=100, chains=4, dense=False, **hyper
-    ):
+        cls,
+        spec: Spec,
+        *,
+        key: PRNGKeyArray,
+        base: Any = None,
+        warmup: int = 300,
+        draws: int = 100,
+        chains: int = 4,
+        dense: bool = False,
+        **hyper: Any,
+    ) -> Self:
         """A base with its defaults.
 
         Args:
@@ -80,7 +93,7 @@ class NUTS(AbstractMethod):
         base = get(base) if isinstance(base, str) else base
         return cls(base.init(spec, key=key, **hyper), warmup, draws, chains, dense)
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         if not isinstance(self.base, AbstractMethod):
             raise TypeError(
                 f"{type(self.base).__name__} is not trained, and so is NUTS with it as its base."
@@ -103,5 +116,5 @@ class NUTS(AbstractMethod):
             log_prob, start, warmup=self.warmup, draws=self.draws, dense=self.dense, key=key
         )
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles(self.run(support, key=key).w, self.base.apply, self.base.head)

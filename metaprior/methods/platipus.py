@@ -1,19 +1,20 @@
 """Probabilistic model-agnostic meta-learning."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.descend import AbstractStep, Curvature, as_step, descend
 from metaprior.infer.gaussian import Diagonal
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 from metaprior.system.devices import over_particles
+from metaprior.task import Data, Task
 
 
 class PLATIPUS(AbstractMethod):
@@ -39,9 +40,12 @@ class PLATIPUS(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> platipus = metaprior.methods.PLATIPUS.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = platipus.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> platipus = metaprior.methods.PLATIPUS.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = platipus.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
 
@@ -61,19 +65,19 @@ class PLATIPUS(AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        width=40,
-        depth=3,
-        std=0.02,
+        key: PRNGKeyArray,
+        width: int = 40,
+        depth: int = 3,
+        std: float = 0.02,
         inner_lr: AbstractStep | Array | float | None = None,
-        gamma=0.01,
-        steps=5,
-        kl_weight=1.0,
-        samples=1,
+        gamma: float = 0.01,
+        steps: int = 5,
+        kl_weight: float = 1.0,
+        samples: int = 1,
         clip: float | None = 1.0,
-    ):
+    ) -> Self:
         """A prior around a random network.
 
         Args:
@@ -100,12 +104,11 @@ class PLATIPUS(AbstractMethod):
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
         rate = Curvature.init(net, 0.1, steps) if inner_lr is None else inner_lr
-        gamma = jnp.asarray(gamma)
         return cls(
             prior,
             jax.tree.map(jnp.copy, prior.log_std),
-            gamma,
-            gamma,
+            jnp.asarray(gamma),
+            jnp.asarray(gamma),
             rate,
             spec.head,
             steps,
@@ -134,7 +137,7 @@ class PLATIPUS(AbstractMethod):
 
         return descend(descent, p.sample(key=start), self.inner_lr, self.steps, clip=self.clip)
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         q_key, p_key, draw_key, head_key = jr.split(key, 4)
         q = self.shifted(task.query, self.gamma_q, self.log_vq, q_key)
         p = self.shifted(task.support, self.gamma_p, self.prior.log_std, p_key)
@@ -145,6 +148,6 @@ class PLATIPUS(AbstractMethod):
         kl = self.kl_weight * q.kl(p) / jnp.maximum(task.query.count, 1)
         return jax.vmap(each)(over_particles(jr.split(draw_key, self.samples))).mean() + kl
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:
         p = self.shifted(support, self.gamma_p, self.prior.log_std, key)
         return Sampled(eqx.Partial(self.adapt, p, support), apply, self.head)

@@ -1,10 +1,12 @@
 """A meta-learned Student-t process with a structured kernel, conditioned exactly."""
 
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer.conditioned import ClassPosterior, ProcessPosterior
@@ -23,6 +25,7 @@ from metaprior.nets.kernels import (
 )
 from metaprior.nets.means import Mean, Scale
 from metaprior.nets.mlp import network
+from metaprior.task import Data, Task
 
 # Kernels of the plain process on d features, each starting where two unit normal points are neither
 # alike nor unrelated.
@@ -65,9 +68,12 @@ class Process(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import StudentT
-        >>> process = metaprior.methods.Process.init(metaprior.Spec(2, StudentT(1)), key=jax.random.key(0))
-        >>> posterior = process.posterior(metaprior.Data.of([[0.0, 1.0]], [2.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 2)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(2, StudentT(1))
+        >>> process = metaprior.methods.Process.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([[0.0, 1.0]], [2.0])
+        >>> posterior = process.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 2))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -89,12 +95,12 @@ class Process(AbstractMethod):
         cls,
         spec: Spec,
         *,
-        key,
+        key: PRNGKeyArray,
         kernel: str = "structured",
-        width=32,
-        features=16,
+        width: int = 32,
+        features: int = 16,
         decay: float = 0.0,
-    ):
+    ) -> Self:
         """The structured default: constant + random effects + EQ + Matérn-5/2 + deep features; or
         one deep kernel.
 
@@ -177,7 +183,7 @@ class Process(AbstractMethod):
         """Degrees of freedom; `None` for a Gaussian process."""
         return None if self.log_df is None else 2.0 + jnp.exp(self.log_df)
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         data = task.union
         factor = cholesky(self.covariance(data.x), data.mask)
         if self.head.classes:
@@ -191,7 +197,7 @@ class Process(AbstractMethod):
         )
         return -(weight * log_p).sum() / jnp.maximum(weight.sum(), 1e-6)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> ProcessPosterior | ClassPosterior:
         factor = cholesky(self.covariance(support.x), support.mask)
         if self.head.classes:
             found = laplace(factor, self.mean(support.x), support.y[:, 0], support.mask)

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable
+from typing import Self
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Categorical
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.methods.embedded import in_one_pass
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import Particles
+from metaprior.task import Data, Task
 
 ABSENT = -1e9  # logit of a class without a prototype
 
@@ -45,9 +47,12 @@ class ProtoNet(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Categorical
-        >>> protonet = metaprior.methods.ProtoNet.init(metaprior.Spec(2, Categorical(3)), key=jax.random.key(0))
-        >>> posterior = protonet.posterior(metaprior.Data.of([[0.0, 1.0]], [2]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 2)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(2, Categorical(3))
+        >>> protonet = metaprior.methods.ProtoNet.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([[0.0, 1.0]], [2])
+        >>> posterior = protonet.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 2))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 3)
     """
 
@@ -57,7 +62,16 @@ class ProtoNet(AbstractMethod):
     log_count: Array | float | None
 
     @classmethod
-    def init(cls, spec, *, key, width=64, depth=2, embedding=32, pseudo_count: float | None = None):
+    def init(
+        cls,
+        spec: Spec,
+        *,
+        key: PRNGKeyArray,
+        width: int = 64,
+        depth: int = 2,
+        embedding: int = 32,
+        pseudo_count: float | None = None,
+    ) -> Self:
         """A fully connected embedding, or `spec.net`'s.
 
         Args:
@@ -95,10 +109,10 @@ class ProtoNet(AbstractMethod):
             total, count = total + weight * self.prior, count + weight
         return total / jnp.where(count > 0, count, 1.0)[:, None], count > 0
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         self, task = in_one_pass(self, task)
         logits = _logits((self.net, *self.prototypes(task.support)), task.query.x)
         return self.head.risk(logits, task.query, key=key)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles.single((self.net, *self.prototypes(support)), _logits, self.head)

@@ -1,15 +1,18 @@
 """Black-box meta-learning with a recurrent network."""
 
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import columns, rows
 from metaprior.posterior import AbstractHead, Particles
+from metaprior.task import Data, Task
 
 
 def _raw(w, x):
@@ -41,9 +44,12 @@ class Recurrent(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> recurrent = metaprior.methods.Recurrent.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = recurrent.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> recurrent = metaprior.methods.Recurrent.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = recurrent.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -54,7 +60,7 @@ class Recurrent(AbstractMethod):
     head: AbstractHead
 
     @classmethod
-    def init(cls, spec, *, key, width=128, depth=2):
+    def init(cls, spec: Spec, *, key: PRNGKeyArray, width: int = 128, depth: int = 2) -> Self:
         """One LSTM layer between two fully connected networks.
 
         Args:
@@ -81,9 +87,9 @@ class Recurrent(AbstractMethod):
         h = apply(self.each, rows(support, self.head.classes))
         return jax.lax.scan(read, self.start, (h, support.mask))[0].reshape(-1)
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         raw = _raw((self.decoder, self.state(task.support)), task.query.x)
         return self.head.risk(raw, task.query, key=key)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles.single((self.decoder, self.state(support)), _raw, self.head)

@@ -1,15 +1,18 @@
 """Black-box meta-learning with temporal convolutions and attention."""
 
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import columns, sequence
 from metaprior.posterior import AbstractHead, Particles
+from metaprior.task import Data, Task
 
 
 class Sequence(eqx.Module):
@@ -106,9 +109,12 @@ class SNAIL(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> snail = metaprior.methods.SNAIL.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = snail.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> snail = metaprior.methods.SNAIL.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = snail.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -118,7 +124,9 @@ class SNAIL(AbstractMethod):
     head: AbstractHead
 
     @classmethod
-    def init(cls, spec, *, key, width=32, depth=2, length=32):
+    def init(
+        cls, spec: Spec, *, key: PRNGKeyArray, width: int = 32, depth: int = 2, length: int = 32
+    ) -> Self:
         """Attention, convolutions, attention, convolutions, attention: the paper's network for
         few-shot learning.
 
@@ -156,10 +164,10 @@ class SNAIL(AbstractMethod):
             s = block(s)
         return apply(self.last, s.last)
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return self.head.risk(self.raw(task.support, task.query.x), task.query, key=key)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles.single((self, support), _raw, self.head)
 
 

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.method import AbstractLearner
 from metaprior.posterior import Pool
+from metaprior.task import Data
 
 
 def shot_features(shots: Array) -> Float[Array, "… 3"]:
@@ -31,7 +32,7 @@ class Stack(AbstractLearner):
     learners: tuple[AbstractLearner, ...]
     coefficients: Float[Array, "l 3"]
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Pool:
         keys = jax.random.split(key, len(self.learners))
         posteriors = tuple(
             learner.posterior(support, key=k) for learner, k in zip(self.learners, keys)

@@ -1,19 +1,20 @@
 """Variational agnostic modelling that performs inference for robust estimation."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.descend import AbstractStep, Curvature, as_step
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
-from metaprior.method import AbstractGenerative, AbstractMethod
+from metaprior.method import AbstractGenerative, AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Sampled
 from metaprior.system.devices import over_particles
+from metaprior.task import Data, Task
 
 
 class VAMPIRE(AbstractGenerative, AbstractMethod):
@@ -34,9 +35,12 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> vampire = metaprior.methods.VAMPIRE.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = vampire.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=10).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> vampire = metaprior.methods.VAMPIRE.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = vampire.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=10).mean().shape
         (4, 1)
     """
 
@@ -53,18 +57,18 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        width=40,
-        depth=3,
-        std=0.02,
+        key: PRNGKeyArray,
+        width: int = 40,
+        depth: int = 3,
+        std: float = 0.02,
         inner_lr: AbstractStep | Array | float | None = None,
-        steps=5,
-        samples=4,
-        kl_weight=1e-2,
+        steps: int = 5,
+        samples: int = 4,
+        kl_weight: float = 1e-2,
         clip: float | None = 1.0,
-    ):
+    ) -> Self:
         """A prior around a random network.
 
         Args:
@@ -91,11 +95,11 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
             inner_lr = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
         return cls(prior, spec.head, inner_lr, steps, samples, kl_weight, clip)
 
-    def apply(self, w, x):
+    def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs of a network with weights `w`."""
         return apply(w, x)
 
-    def q(self, data, key) -> Diagonal:
+    def q(self, data: Data, key: PRNGKeyArray) -> Diagonal:
         """q(φ | data)."""
 
         def risk(w, k):
@@ -113,7 +117,7 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
             key=key,
         )
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         inner, outer, head_key = jr.split(key, 3)
         q, query = self.q(task.support, inner), task.query
 
@@ -122,5 +126,5 @@ class VAMPIRE(AbstractGenerative, AbstractMethod):
 
         return jax.vmap(risk)(over_particles(jr.split(outer, self.samples))).mean()
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:
         return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)

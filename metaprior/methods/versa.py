@@ -1,19 +1,22 @@
 """Amortised inference of a last layer."""
 
+from typing import Any, Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.methods.embedded import in_one_pass
 from metaprior.mixture import log_sum
 from metaprior.nets.mlp import apply, mlp, network
 from metaprior.nets.sets import DeepSet
 from metaprior.posterior import AbstractHead, Sampled
+from metaprior.task import Data, Task
 
 
 class VERSA(AbstractMethod):
@@ -43,9 +46,12 @@ class VERSA(AbstractMethod):
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Categorical
-        >>> versa = metaprior.methods.VERSA.init(metaprior.Spec(2, Categorical(3)), key=jax.random.key(0))
-        >>> posterior = versa.posterior(metaprior.Data.of([[0.0, 1.0]], [2]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 2)), key=jax.random.key(2), samples=10).mean().shape
+        >>> spec = metaprior.Spec(2, Categorical(3))
+        >>> versa = metaprior.methods.VERSA.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([[0.0, 1.0]], [2])
+        >>> posterior = versa.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 2))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=10).mean().shape
         (4, 3)
     """
 
@@ -57,7 +63,16 @@ class VERSA(AbstractMethod):
     samples: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, spec, *, key, width=128, depth=2, features=32, samples=32):
+    def init(
+        cls,
+        spec: Spec,
+        *,
+        key: PRNGKeyArray,
+        width: int = 128,
+        depth: int = 2,
+        features: int = 32,
+        samples: int = 32,
+    ) -> Self:
         """Networks of equal size; the amortisation network has two hidden layers (the authors'
         code) of ELUs.
 
@@ -101,16 +116,16 @@ class VERSA(AbstractMethod):
         mean = (self.null + hot.T @ apply(self.net, support.x)) / (1.0 + count)
         return jnp.concatenate([mean, jnp.log1p(count)], axis=1)
 
-    def q(self, support) -> Diagonal:
+    def q(self, support: Data) -> Diagonal:
         """q(W, b | support), `(r, e + 1)`; standard deviations are around 0.1 at first."""
         out = apply(self.amortise, self.codes(support)).reshape(self.head.raw_dim, 2, -1)
         return Diagonal(out[:, 0], out[:, 1] - 2.0)
 
-    def apply(self, w, x):
+    def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs for a last layer `w`."""
         return apply(self.net, x) @ w[:, :-1].T + w[:, -1]
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         if self.encoder is None:
             self, task = in_one_pass(self, task)
         q, query = self.q(task.support), task.query
@@ -125,5 +140,5 @@ class VERSA(AbstractMethod):
             return query.mean(each.mean(0))
         return query.mean(jnp.log(float(self.samples)) - log_sum(-each))
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:
         return Sampled(eqx.Partial(draw, self.q(support)), self.apply, self.head)
