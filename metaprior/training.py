@@ -4,7 +4,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -22,6 +22,7 @@ from metaprior.system.lowering import apart
 from metaprior.task import Task
 
 Source = Callable[[PRNGKeyArray], Task]
+Method = TypeVar("Method", bound=AbstractMethod)
 
 
 class State(eqx.Module):
@@ -37,7 +38,7 @@ class State(eqx.Module):
     failed: Bool[Array, ""]
 
 
-class Fitted(eqx.Module):
+class Fitted(eqx.Module, Generic[Method]):
     """What `fit` gives back.
 
     Args:
@@ -52,7 +53,7 @@ class Fitted(eqx.Module):
         seconds: wall-clock time, compilation included.
     """
 
-    method: AbstractMethod
+    method: Method
     state: State
     steps: int
     losses: list
@@ -236,7 +237,7 @@ def adam(learning_rate: float, steps: int, clip: float = 10.0) -> optax.Gradient
 
 
 def fit(
-    method: AbstractMethod,
+    method: Method,
     source: Source,
     *,
     key: PRNGKeyArray,
@@ -253,7 +254,7 @@ def fit(
     save: Callable[[State], None] | None = None,
     at_once: int | None = None,
     mesh: Mesh | None = None,
-) -> Fitted:
+) -> Fitted[Method]:
     """Meta-train a method: minimise its loss averaged over tasks from `source`.
 
     Args:

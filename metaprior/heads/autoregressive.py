@@ -1,5 +1,7 @@
 """Several outcomes as a sequence of conditionals."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,7 @@ class Autoregressive(AbstractDrawnHead):
     width: int = eqx.field(static=True)
     draws: int = eqx.field(static=True)
 
-    density = True
+    density: ClassVar[bool] = True
 
     @classmethod
     def init(

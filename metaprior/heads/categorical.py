@@ -1,5 +1,7 @@
 """Classes."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ class Categorical(AbstractHead):
 
     classes: int = eqx.field(static=True)
 
-    density = True
+    density: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.classes < 2:

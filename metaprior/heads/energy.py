@@ -1,5 +1,7 @@
 """Energy-based models of an outcome: a simple density, tilted by a network."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -65,7 +67,7 @@ class Energy(AbstractDrawnHead):
     step: float = eqx.field(static=True)
     floor: float = eqx.field(static=True)
 
-    density = True
+    density: ClassVar[bool] = True
 
     @classmethod
     def init(

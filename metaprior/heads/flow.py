@@ -1,6 +1,7 @@
 """Normalising flows: densities of any shape with exact likelihoods."""
 
 from functools import partial
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -92,7 +93,7 @@ class Flow(AbstractNumberHead):
     bins: int = eqx.field(static=True)
     draws: int = eqx.field(static=True)
 
-    density = True
+    density: ClassVar[bool] = True
 
     @classmethod
     def init(

@@ -1,5 +1,7 @@
 """Normal outcomes with an input-dependent or a fixed scale."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,7 @@ class Gaussian(AbstractNumberHead):
     scale: jax.Array | float | None = None
     floor: float = eqx.field(static=True, default=1e-2)
 
-    density = True
+    density: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.dim < 1:

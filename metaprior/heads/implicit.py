@@ -1,5 +1,7 @@
 """Implicit models of an outcome: a generator of samples, without a density."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -77,7 +79,7 @@ class Implicit(AbstractDrawnHead):
     draws: int = eqx.field(static=True)
     penalty: float = eqx.field(static=True)
 
-    density = False
+    density: ClassVar[bool] = False
 
     @classmethod
     def init(

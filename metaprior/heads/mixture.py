@@ -1,5 +1,7 @@
 """Mixture density networks: outcomes with several modes."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ class MixtureDensity(AbstractNumberHead):
     spread: float = eqx.field(static=True, default=1.0)
     floor: float = eqx.field(static=True, default=1e-2)
 
-    density = True
+    density: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.components < 1 or self.dim < 1:

@@ -1,6 +1,7 @@
 """Heavy-tailed outcomes: Student's t with input-dependent location, scale and degrees of freedom."""
 
 import functools
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -62,7 +63,7 @@ class StudentT(AbstractNumberHead):
     floor: float = eqx.field(static=True, default=1e-2)
     df_floor: float = eqx.field(static=True, default=2.5)
 
-    density = True
+    density: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.dim < 1:
