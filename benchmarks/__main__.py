@@ -1,10 +1,12 @@
 """Time metaprior beside its peers.
 
     python -m benchmarks [--only NAMES] [--gpu] [--repeats 5] [--seconds 0.5] [--out FILE.json]
-    [--against FILE.json] python -m benchmarks --docs
+                         [--against FILE.json]
+    python -m benchmarks --show [FILE.json]
+    python -m benchmarks --docs
 
-Figures on standard output, progress with the time left on standard error. docs/performance.md says
-what they mean.
+Figures go to standard output, progress with the time left to standard error. docs/performance.md
+says what the figures mean.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import measure, tabulate
+from benchmarks import files, measure, page, tabulate
 from benchmarks.cases import CASES, COMPILED, DEFAULTS, OURS
 
 RESULTS = measure.ROOT / "benchmarks" / "performance.json"
@@ -57,6 +59,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--docs",
         action="store_true",
         help=f"only write performance.md's tables from {RESULTS.name} and results/",
+    )
+    parser.add_argument(
+        "--show",
+        type=Path,
+        nargs="?",
+        const=RESULTS,
+        metavar="FILE",
+        help=f"only print the tables of a file, {RESULTS.name} unless named",
     )
     arguments = parser.parse_args(argv)
     names = [*CASES, *SINGLE] if arguments.only is None else arguments.only.split(",")
@@ -152,9 +162,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
 def keep(path: Path | None, results: dict[str, Any]) -> None:
     """Write what there is so far, so that an interrupted run is not lost."""
     if path is not None:
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-        part.replace(path)
+        files.write(path, files.rounded(results), depth=4)
 
 
 def disagreeing(results: dict[str, Any], limit: float = 1e-3) -> list[str]:
@@ -186,24 +194,37 @@ def failed(results: dict[str, Any]) -> list[str]:
     ]
 
 
+def load(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote."""
+    return json.loads(path.read_text("utf-8"))
+
+
+def tables_of_page() -> dict[str, str]:
+    """What stands between the marks of docs/performance.md."""
+    on_gpus = [page.markdown(load(path)) for path in sorted(ON_GPUS.glob("*.json"))]
+    return {"performance": page.markdown(load(RESULTS)), "gpu": "\n".join(on_gpus)}
+
+
+def into_page() -> None:
+    """Write the tables of docs/performance.md."""
+    # With JAX, which measuring keeps to other processes.
+    from benchmarks.oracle import into_docs
+
+    for name, text in tables_of_page().items():
+        into_docs(name, text, "performance")
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
+    if arguments.show:
+        print(tabulate.plain(load(arguments.show)), end="")
+        return 0
     if arguments.docs:
-        from benchmarks.oracle import (
-            into_docs,
-        )  # with JAX, which measuring keeps to other processes
-
-        def tables(*paths):
-            return "\n".join(
-                tabulate.markdown(json.loads(path.read_text("utf-8"))) for path in paths
-            )
-
-        into_docs("performance", tables(RESULTS), "performance")
-        into_docs("gpu", tables(*sorted(ON_GPUS.glob("*.json"))), "performance")
+        into_page()
         return 0
     if not arguments.gpu:  # processes of its own inherit it
         os.environ["JAX_PLATFORMS"] = "cpu"
-    old = json.loads(arguments.against.read_text("utf-8")) if arguments.against else None
+    old = load(arguments.against) if arguments.against else None
     try:
         # Being told to end is as good as Ctrl-C: processes of its own are ended on the way out.
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,7 +1,7 @@
 """Train every method on tasks whose exact posterior is known, and measure how far from it each one
 stays.
 
-    python benchmarks/oracle.py [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again]
+    python -m benchmarks.oracle [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again]
     [--docs]
 
 Every row of `metaprior.methods.METHODS`, with its default settings and learning rate, by `fit`, for
@@ -25,6 +25,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.files import write
 from metaprior.protocols.oracles import SLACK, Case, cases, held_out, score
 from metaprior.sources.exact import Known
 
@@ -213,16 +214,7 @@ def keep(path: Path, source: str, name: str, result: dict) -> None:
     """Add one result to what is on disk now, so that two runs can share the file."""
     results = read(path)
     results.setdefault(source, {})[name] = result
-    part = path.with_suffix(".part")
-
-    def rows(methods):
-        return ",\n".join(f"  {json.dumps(m)}: {json.dumps(r)}" for m, r in methods.items())
-
-    text = ",\n".join(
-        f" {json.dumps(s)}: {{\n{rows(methods)}\n }}" for s, methods in results.items()
-    )
-    part.write_text(f"{{\n{text}\n}}\n", "utf-8")
-    part.replace(path)
+    write(path, results, depth=2)
 
 
 def main(argv=None) -> None:

@@ -12,6 +12,7 @@ import json
 import sys
 from pathlib import Path
 
+from benchmarks.files import write
 from benchmarks.oracle import ROOT, into_docs, read
 
 KEPT = ROOT / "benchmarks" / "properties.json"
@@ -55,8 +56,7 @@ def markdown(found: dict[str, dict[str, list[float]]]) -> str:
 def main() -> None:
     if len(sys.argv) > 1:
         found = figures(json.loads((Path(sys.argv[1]) / "results.json").read_text("utf-8")))
-        rows = ",\n".join(f" {json.dumps(name)}: {json.dumps(row)}" for name, row in found.items())
-        KEPT.write_text(f"{{\n{rows}\n}}\n", "utf-8")
+        write(KEPT, found, depth=1)
     into_docs("properties", markdown(read(KEPT)), "how-to-choose")
 
 

@@ -1,18 +1,21 @@
 """Fit and evaluate the defaults on six real tables; write the results section of the README.
 
-    python benchmarks/tables.py --splits 5 [--only milk,radon] [--data ../shared/data] [--readme]
+    python -m benchmarks.tables --splits 5 [--only milk,radon] [--data ../shared/data] [--readme]
 
-Writes benchmarks/tables.json and benchmarks/tables.md after every table, so that a run that is cut
-off is not lost.
+Writes benchmarks/tables.parquet after every table, so that a run that is cut off is not lost. The
+file has a row for each table: the seconds of its fits, the sentence that `evaluate` says, and the
+figures, a list with an entry for each number of observed rows, learner and metric.
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
 
+import polars as pl
+
 ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "benchmarks" / "tables.parquet"
 SHOTS = (0, 1, 2, 5, 10)
 TABLES = {
     "weather": ("weather_airport_days.csv", "group", "temp", {"split_by": "day_of_year"}),
@@ -33,58 +36,117 @@ def measure(path: Path, task: str, target: str, options: dict, splits: int) -> d
 
     done, seconds = [], []
     for seed in range(splits):
-        # every fit compiles; programs of many fits would exhaust the memory maps of the process
+        # Every fit compiles; the programs of many would exhaust the memory maps of the process.
         jax.clear_caches()
         began = time.monotonic()
         prior = Prior(holdout=0.2, seed=seed, **options).fit(path, task=task, target=target)
         seconds.append(time.monotonic() - began)
         done.append(prior.evaluate(shots=SHOTS, seed=seed))
-        print(
-            f"{path.name}: split {seed}, fitted in {seconds[-1]:.0f} s", file=sys.stderr, flush=True
+        text = f"{path.name}: split {seed}, fitted in {seconds[-1]:.0f} s"
+        print(text, file=sys.stderr, flush=True)
+
+    merged = Evaluation.merge(done).to_json()
+    return {
+        "seconds": seconds,
+        "sentence": merged["sentence"],
+        "figures": [
+            figure
+            for shots, learners in merged["shots"].items()
+            for who, entry in learners.items()
+            for figure in figures(int(shots), who, entry)
+        ],
+    }
+
+
+def figures(shots: int, who: str, entry: dict) -> list[dict]:
+    """One learner's figures with K rows: its metrics, their 95 % intervals, and how much lower the
+    method's are.
+    """
+    found = []
+    for metric, (low, high) in entry["ci"].items():
+        difference = entry.get("difference", {}).get(metric, {})
+        found.append(
+            {
+                "shots": shots,
+                "learner": who,
+                "tasks": entry["n_tasks"],
+                "metric": metric,
+                "value": entry[metric],
+                "low": low,
+                "high": high,
+                "difference": difference.get("mean"),
+                "difference_low": difference.get("low"),
+                "difference_high": difference.get("high"),
+            }
         )
-    return {**Evaluation.merge(done).to_json(), "fit_seconds": seconds}
+    return found
 
 
-def metric(result: dict) -> str:
-    """The likelihood on the scale that papers give: of the logarithm, where that is modelled."""
-    return "nll_log" if "nll_log" in result["shots"]["1"]["method"] else "nll"
+def read(path: Path = KEPT) -> dict[str, dict]:
+    """What was measured, by table; nothing where there is no file yet."""
+    if not path.exists():
+        return {}
+    return {row.pop("table"): row for row in pl.read_parquet(path).rows(named=True)}
 
 
-def best_baseline(shot: dict, name: str) -> tuple[str, float]:
-    """The baseline with the lowest likelihood loss at one K, picked with hindsight."""
-    return min(
-        ((who, entry[name]) for who, entry in shot.items() if who != "method"),
-        key=lambda pair: pair[1],
-    )
+def keep(path: Path, results: dict[str, dict]) -> None:
+    """Write all of it, in the order of `TABLES`."""
+    rows = [{"table": name, **results[name]} for name in TABLES if name in results]
+    part = path.with_suffix(".part")
+    pl.DataFrame(rows, infer_schema_length=None).write_parquet(part, compression="zstd")
+    part.replace(path)
 
 
-def markdown(results: dict) -> str:
+class Shown:
+    """The figures of one table, as its lines of markdown want them."""
+
+    def __init__(self, result: dict) -> None:
+        self.values = {
+            (f["shots"], f["learner"], f["metric"]): f["value"] for f in result["figures"]
+        }
+        self.learners = list(dict.fromkeys(f["learner"] for f in result["figures"]))
+        # The scale that papers give: of the logarithm, where that is modelled.
+        self.metric = "nll_log" if (1, "method", "nll_log") in self.values else "nll"
+
+    def row(self, metric: str, digits: int) -> list[str]:
+        """The method's figure at every number of rows."""
+        return [f"{self.values[k, 'method', metric]:.{digits}f}" for k in SHOTS]
+
+    def best(self, shots: int) -> tuple[str, float]:
+        """The baseline with the lowest negative log-likelihood at one K, picked with hindsight."""
+        losses = {
+            who: self.values[shots, who, self.metric] for who in self.learners if who != "method"
+        }
+        who = min(losses, key=losses.get)
+        return who, losses[who]
+
+    def lines(self) -> dict[str, list[str]]:
+        """What stands in front of a line, and its cells."""
+        best = [self.best(k) for k in SHOTS]
+        unit = "NLL (log)" if self.metric == "nll_log" else "NLL"
+        found = {
+            f"metaprior, {unit}": [f"**{text}**" for text in self.row(self.metric, 3)],
+            "best baseline": [f"{value:.3f}" for _, value in best],
+            "which": [who for who, _ in best],
+        }
+        if (1, "method", "coverage90") in self.values:
+            return found | {"coverage of the 90 % band": self.row("coverage90", 2)}
+        return found | {"accuracy": self.row("accuracy", 3)}
+
+
+def markdown(results: dict[str, dict]) -> str:
     """One line a table and figure."""
     lines = [
         "| table | | " + " | ".join(f"K = {k}" for k in SHOTS) + " |",
         "|---|---|" + "---:|" * len(SHOTS),
     ]
     for table, result in results.items():
-        name, shots = metric(result), result["shots"].values()
-        best = [best_baseline(shot, name) for shot in shots]
-        unit = "NLL (log)" if name == "nll_log" else "NLL"
-        rows = {
-            f"metaprior, {unit}": [f"**{shot['method'][name]:.3f}**" for shot in shots],
-            "best baseline": [f"{value:.3f}" for _, value in best],
-            "which": [who for who, _ in best],
-        }
-        if "coverage90" in result["shots"]["1"]["method"]:
-            rows["coverage of the 90 % band"] = [
-                f"{shot['method']['coverage90']:.2f}" for shot in shots
-            ]
-        else:
-            rows["accuracy"] = [f"{shot['method']['accuracy']:.3f}" for shot in shots]
-        for i, (label, values) in enumerate(rows.items()):
-            lines.append(f"| {table if i == 0 else ''} | {label} | " + " | ".join(values) + " |")
-        lines.append(
-            f"| | fit, seconds, compilation included | {max(result['fit_seconds']):.0f} |"
-            + " |" * (len(SHOTS) - 1)
-        )
+        name = table
+        for label, cells in Shown(result).lines().items():
+            lines.append(f"| {name} | {label} | " + " | ".join(cells) + " |")
+            name = ""
+        seconds = f"| | fit, seconds, compilation included | {max(result['seconds']):.0f} |"
+        lines.append(seconds + " |" * (len(SHOTS) - 1))
     return "\n".join(lines) + "\n"
 
 
@@ -101,21 +163,19 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--only", default=",".join(TABLES))
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks")
+    parser.add_argument("--out", type=Path, default=KEPT, help="file to write")
     parser.add_argument("--readme", action="store_true", help="also fill in README.md")
     arguments = parser.parse_args()
     from metaprior.system.terminal import use_cache
 
     use_cache()
-    saved = arguments.out / "tables.json"
-    old = json.loads(saved.read_text("utf-8")) if saved.exists() else {}
-    for name in arguments.only.split(","):
+    results = read(arguments.out)
+    for name in filter(None, arguments.only.split(",")):
         file, task, target, options = TABLES[name]
-        old[name] = measure(arguments.data / file, task, target, options, arguments.splits)
-        results = {table: old[table] for table in TABLES if table in old}
-        saved.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-        (arguments.out / "tables.md").write_text(markdown(results), "utf-8")
-        print(old[name]["sentence"], flush=True)
+        results[name] = measure(arguments.data / file, task, target, options, arguments.splits)
+        keep(arguments.out, results)
+        print(results[name]["sentence"], flush=True)
+    results = read(arguments.out)
     print(markdown(results))
     if arguments.readme:
         into_readme(markdown(results))

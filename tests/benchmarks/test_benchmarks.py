@@ -3,7 +3,6 @@ what was measured. Speed: the arithmetic of ratios, the process that is timed, a
 not depend on the clock.
 """
 
-import importlib.util
 import json
 import re
 import sys
@@ -15,30 +14,22 @@ import pytest
 from conftest import ROOT
 
 import metaprior
-from benchmarks import defaults, properties
+from benchmarks import defaults, oracle, properties, tables
 from metaprior.methods import METHODS
 
 RESULTS, PAGE = ROOT / "benchmarks" / "oracle.json", ROOT / "docs" / "methods.md"
 
 
-@pytest.fixture(scope="module")
-def oracle():
-    spec = importlib.util.spec_from_file_location("oracle", ROOT / "benchmarks" / "oracle.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def results(oracle):
+def results():
     return oracle.read(RESULTS) if RESULTS.exists() else {}
 
 
-def test_no_method_is_better_than_the_exact_posterior(oracle, results):
+def test_no_method_is_better_than_the_exact_posterior(results):
     assert oracle.violations(results) == []
 
 
-def test_the_bounds_are_met(oracle, results):
+def test_the_bounds_are_met(results):
     assert oracle.unmet(results) == []
     assert all(m == "best" or m in results[source] for source, m, *_ in oracle.BOUNDS)
 
@@ -52,7 +43,7 @@ def test_every_fit_ended_well(results):
     ] == []
 
 
-def test_the_page_shows_what_was_measured(oracle, results):
+def test_the_page_shows_what_was_measured(results):
     begin, end = oracle.marks("oracle")
     assert PAGE.read_text("utf-8").split(begin)[1].split(end)[0] == oracle.markdown(results)
 
@@ -62,7 +53,7 @@ def test_every_method_is_on_the_page():
     assert [name for name in METHODS if f"| `{name}` |" not in text] == []
 
 
-def test_every_method_has_its_properties_on_the_page(oracle):
+def test_every_method_has_its_properties_on_the_page():
     measured = oracle.read(properties.KEPT)
     assert set(METHODS) | {"exact", "exact_classes"} == set(measured)
     assert measured["exact"]["expressive power"] == [1.0, 0.0]
@@ -71,7 +62,7 @@ def test_every_method_has_its_properties_on_the_page(oracle):
     assert page.split(begin)[1].split(end)[0] == properties.markdown(measured)
 
 
-def test_defaults_trained_and_the_page_says_how_well(oracle):
+def test_defaults_trained_and_the_page_says_how_well():
     measured = oracle.read(ROOT / "benchmarks" / "defaults.json")
     cells = [
         cell
@@ -84,7 +75,7 @@ def test_defaults_trained_and_the_page_says_how_well(oracle):
     assert PAGE.read_text("utf-8").split(begin)[1].split(end)[0] == defaults.markdown(measured)
 
 
-def test_a_leak_and_a_missed_bound_are_noticed(oracle):
+def test_a_leak_and_a_missed_bound_are_noticed():
     entry = {"nll": [1.0, 0.1], "mse": [1.0, 0.1], "marginal": [-0.1, 0.01], "joint": [0.1, 0.01]}
     leak = {"sineline": {"np": {"shots": {"2": entry}}}}
     assert len(oracle.violations(leak)) == 1 and "np, K = 2: marginal" in oracle.violations(leak)[0]
@@ -93,7 +84,7 @@ def test_a_leak_and_a_missed_bound_are_noticed(oracle):
     assert oracle.violations(leak) == [] and "the bound is 1.6" in oracle.unmet(leak)[0]
 
 
-def test_measures_and_continues(oracle, tmp_path, capsys):
+def test_measures_and_continues(tmp_path, capsys):
     out = tmp_path / "oracle.json"
     command = [
         "--methods",
@@ -228,18 +219,54 @@ def test_without_a_gpu_it_says_so(capsys):
     assert "JAX sees no GPU here" in capsys.readouterr().err
 
 
-def test_pages_show_what_was_measured_for_speed(oracle):
+def test_the_page_shows_what_was_measured_for_speed():
     from benchmarks import __main__ as command
-    from benchmarks import tabulate
 
     page = (ROOT / "docs" / "performance.md").read_text("utf-8")
-    for name, paths in {
-        "performance": [command.RESULTS],
-        "gpu": sorted(command.ON_GPUS.glob("*.json")),
-    }.items():
+    tables = command.tables_of_page()
+    assert set(tables) == {"performance", "gpu"} and list(command.ON_GPUS.glob("*.json"))
+    for name, text in tables.items():
         begin, end = oracle.marks(name)
-        text = "\n".join(tabulate.markdown(json.loads(path.read_text("utf-8"))) for path in paths)
-        assert paths and page.split(begin)[1].split(end)[0] == text
+        assert page.split(begin)[1].split(end)[0] == text
+    assert len(page.splitlines()) <= 140  # two pages
+
+
+def test_the_page_has_a_line_for_each_peer_and_what_is_asked(timed):
+    from benchmarks import page
+
+    text = page.markdown(timed)
+    assert "| maml-1 | 1,500 | 1 % | 2 | higher | 10 | 2 | 150.0 | 100 met |" in text
+    # What is asked of the best peer stands beside it; a peer's own bound would stand there else.
+    assert "|  |  |  |  | torch.func | 500 | 2 | 3.0 | 2 met |" in text
+    assert "| import metaprior | 0.2 s | ±75 % | 0.3 s met |" in text
+
+
+def test_the_readme_shows_what_was_measured():
+    text = (ROOT / "README.md").read_text("utf-8")
+    begin, end = oracle.marks("results")
+    shown = text.split(begin)[1].split(end)[0]
+    assert shown == tables.markdown(tables.read()) and list(tables.read()) == list(tables.TABLES)
+
+
+def test_tables_are_kept_as_they_were(tmp_path):
+    entry = {"n_tasks": 3, "nll": 0.1, "ci": {"nll": [0.0, 0.2]}}
+    baseline = entry | {"difference": {"nll": {"mean": -0.1, "low": -0.2, "high": 0.0}}}
+    figures = tables.figures(1, "method", entry) + tables.figures(1, "gp", baseline)
+    results = {"milk": {"seconds": [1.0], "sentence": "So it is.", "figures": figures}}
+    tables.keep(tmp_path / "kept.parquet", results)
+    assert tables.read(tmp_path / "kept.parquet") == results
+    assert tables.read(tmp_path / "nothing.parquet") == {}
+
+
+def test_files_of_results_have_a_line_for_each_measured_line(timed, tmp_path):
+    from benchmarks import files
+
+    files.write(tmp_path / "now.json", files.rounded(timed), depth=4)
+    text = (tmp_path / "now.json").read_text()
+    assert json.loads(text) == timed and not list(tmp_path.glob("*.part"))
+    lines = [one for one in text.splitlines() if one.strip().startswith('{"who"')]
+    assert len(lines) == len(timed["cases"]["maml-1"]["lines"])
+    assert files.rounded({"a": [1.23456789, 7, None]}) == {"a": [1.2346, 7, None]}
 
 
 def test_against_names_what_got_slower(timed, monkeypatch, tmp_path, capsys):
