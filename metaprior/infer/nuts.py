@@ -45,10 +45,10 @@ def nuts(
     dense: bool = False,
     key: PRNGKeyArray,
 ) -> Chains:
-    """The no-U-turn sampler, one chain for each start, step size and mass matrix from a warm-up.
+    """The no-U-turn sampler, one chain for each start; step size and mass matrix from a warm-up.
 
-    Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, with the windows of the Stan reference
-    manual; blackjax's.
+    Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014. This is blackjax's, with the windows of
+    the Stan reference manual.
 
     Args:
         log_prob: of one `w`, up to a constant, in nats.
@@ -61,15 +61,17 @@ def nuts(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from metaprior.infer.nuts import nuts
-        >>> found = nuts(lambda w: -0.5 * ((w - 3.0) ** 2).sum(), jnp.zeros((4, 2)), key=jax.random.key(0))
+        >>> log_prob = lambda w: -0.5 * ((w - 3.0) ** 2).sum()
+        >>> found = nuts(log_prob, jnp.zeros((4, 2)), key=jax.random.key(0))
         >>> found.w.shape, bool(abs(found.w.mean() - 3.0) < 0.1), int(found.divergences)
         ((2000, 2), True, 0)
     """
-    import blackjax  # others need not wait for it
+    import blackjax  # here, as it takes a second that other methods need not wait for
 
     if warmup < 20 or draws < 1:
         raise ValueError(
-            f"nuts takes a warm-up of at least 20 steps and at least 1 draw; got {warmup} and {draws}."
+            "nuts takes a warm-up of at least 20 steps and at least 1 draw; "
+            f"got {warmup} and {draws}."
         )
     moving, fixed = eqx.partition(start, eqx.is_inexact_array)
     unravel = ravel_pytree(jax.tree.map(lambda a: a[0], moving))[1]

@@ -13,51 +13,57 @@ from metaprior.system.devices import over_particles
 
 
 def squares(particles: Any) -> Float[Array, "m m"]:
-    """Squared distances between particles, array by array: flat copies of the weights would cost
-    more than the products.
+    """Squared distances between particles.
+
+    They are summed array by array: flat copies of the weights would cost more than the products.
     """
     total = 0.0
     for leaf in jax.tree.leaves(particles):
-        flat = (leaf - leaf.mean(0)).reshape(
-            len(leaf), -1
-        )  # near zero, squared distances lose nothing to rounding
+        # Around zero, squared distances lose nothing to rounding.
+        flat = (leaf - leaf.mean(0)).reshape(len(leaf), -1)
         square = (flat * flat).sum(1)
         total = total + square[:, None] + square[None] - 2 * flat @ flat.T
     return jnp.maximum(total, 0.0)
 
 
 def bandwidth(particles: Any) -> Float[Array, ""]:
-    """Median of the squared distances between different particles, over log m: section 5 of the
-    paper.
+    """Median of the squared distances between particles, over log m (section 5 of the paper).
 
-    The zero distance of a particle to itself does not count; gradients do not pass.
+    The zero distance of a particle to itself does not count. Gradients do not pass.
     """
     square = jax.lax.stop_gradient(squares(particles))
     m = len(square)
     if m < 2:
         return jnp.ones((), square.dtype)
-    return jnp.maximum(jnp.median(square[jnp.triu_indices(m, 1)]), 1e-12) / jnp.log(
-        float(m)
-    ).astype(square.dtype)
+    # Particles in one place have no distances; the direction divides by the bandwidth.
+    median = jnp.maximum(jnp.median(square[jnp.triu_indices(m, 1)]), 1e-12)
+    return median / jnp.log(float(m)).astype(square.dtype)
 
 
 def direction(
     particles: Any, scores: Any, h: Float[Array, ""], repulsion: Array | float = 1.0
 ) -> Any:
-    """Stein's direction for k(a, b) = exp(-‖a - b‖² / h), equation 8:
+    """Stein's direction for k(a, b) = exp(-‖a - b‖² / h), equation 8.
 
-    phi(w_i) = 1/m sum_j [ k(w_j, w_i) score(w_j) + d/dw_j k(w_j, w_i) ], the last term being 2/h
-    k(w_j, w_i) (w_i - w_j), which drives particles apart, times `repulsion`. `particles` and
-    `scores` are pytrees of arrays with a leading particle axis, as is what comes back.
+    phi(w_i) = 1/m sum_j [ k(w_j, w_i) score(w_j) + d/dw_j k(w_j, w_i) ]. The last term is 2/h
+    k(w_j, w_i) (w_i - w_j) times `repulsion`: it drives particles apart.
+
+    Args:
+        particles, scores: pytrees of arrays with a leading particle axis.
+        h: bandwidth.
+        repulsion: factor of the last term.
+
+    Returns:
+        a pytree like `particles`.
     """
     k = jnp.exp(-squares(particles) / h)
     m, total = len(k), k.sum(1)
 
     def each(w, score):
         w = 2 * repulsion / h * (w - w.mean(0)).reshape(m, -1)
-        return ((k @ (score.reshape(m, -1) - w) + total[:, None] * w) / m).reshape(
-            score.shape
-        )  # one product for both
+        # One product with k for both terms.
+        along = k @ (score.reshape(m, -1) - w) + total[:, None] * w
+        return (along / m).reshape(score.shape)
 
     return jax.tree.map(each, particles, scores)
 
@@ -73,10 +79,10 @@ def svgd(
     repulsion: Array | float = 1.0,
     unroll: int = 1,
 ) -> Any:
-    """`steps` steps of Stein variational gradient descent, differentiable in everything but the
-    bandwidth.
+    """`steps` steps of Stein variational gradient descent.
 
     Liu & Wang, "Stein Variational Gradient Descent", NeurIPS 2016, algorithm 1, with plain steps.
+    Differentiable in everything but the bandwidth.
 
     Args:
         log_prob: of one particle, up to a constant, in nats.
@@ -86,9 +92,9 @@ def svgd(
         h: bandwidth, squared units of the particles; `None` (default) takes `bandwidth` anew at
             every step.
         clip: greatest norm of a particle's score; `None` (default) for any.
-        repulsion: factor of the kernel's gradient: 1 (default) where `log_prob` is a log density, 1
-            / n where it is one over n, a mean over rows: particles then go where those of the
-            density itself go, at an n-th of the rate.
+        repulsion: factor of the kernel's gradient: 1 (default) where `log_prob` is a log density,
+            and 1 / n where it is a log density over n, a mean over rows. Particles then go where
+            those of the density itself go, at an n-th of the rate.
         unroll: most steps that are written out, as `metaprior.infer.descend.descend` takes it.
 
     Returns:
@@ -107,13 +113,15 @@ def svgd(
     moving, fixed = eqx.partition(particles, eqx.is_inexact_array)
     move = as_step(rate)
     move.check(jax.tree.map(lambda a: a[0], moving), steps)
-    gradient = jax.grad(lambda w: log_prob(eqx.combine(w, fixed)))
-    score = jax.vmap(gradient if clip is None else lambda w: shorten(gradient(w), clip))
+
+    def score(w):
+        gradient = jax.grad(lambda w: log_prob(eqx.combine(w, fixed)))(w)
+        return gradient if clip is None else shorten(gradient, clip)
 
     def step(w, i):
         w = over_particles(w)
         wide = bandwidth(w) if h is None else jnp.asarray(h, jnp.result_type(*jax.tree.leaves(w)))
-        along = direction(w, score(w), wide, repulsion)
+        along = direction(w, jax.vmap(score)(w), wide, repulsion)
         return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along)), None
 
     return eqx.combine(repeat(step, moving, steps, unroll=unroll), fixed)

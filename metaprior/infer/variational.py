@@ -32,10 +32,10 @@ def bayes_by_backprop(
 ) -> Diagonal:
     """Steps of descent from the prior on E_q risk(w) + kl_weight KL(q ‖ prior) / count.
 
-    Blundell et al., "Weight Uncertainty in Neural Networks", ICML 2015, started where Ravi &
-    Beatson, "Amortized Bayesian Meta-Learning", ICLR 2019, start it: q = prior. One set of noise
-    serves all steps, so that they descend on one function. Without rows (count 0, risk 0) the prior
-    stays as it is.
+    Blundell et al., "Weight Uncertainty in Neural Networks", ICML 2015. It starts at q = prior, as
+    in Ravi & Beatson, "Amortized Bayesian Meta-Learning", ICLR 2019. One set of noise serves all
+    steps, so that they descend on one function. Without rows (count 0, risk 0) the prior stays as
+    it is.
 
     Args:
         prior: where q starts and what it is drawn to.
@@ -53,7 +53,7 @@ def bayes_by_backprop(
         def each(k):
             return risk(draw(q, k), jr.fold_in(k, 1))
 
-        kl = q.kl(prior) / jnp.maximum(count, 1)
-        return jax.vmap(each)(over_particles(jr.split(key, samples))).mean() + kl_weight * kl
+        expected = jax.vmap(each)(over_particles(jr.split(key, samples))).mean()
+        return expected + kl_weight * q.kl(prior) / jnp.maximum(count, 1)
 
     return descend(bound, prior, rate, steps, clip=clip)

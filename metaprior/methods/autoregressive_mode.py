@@ -16,14 +16,16 @@ from metaprior.task import Data, Task, concat
 class AutoregressiveMode(AbstractMethod):
     """Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023.
 
-    A learner that says p(y | x, support) point by point also says, without being trained again, by
-    the chain rule p(y_1 … y_n | x, support) = Π_i p(y_i | x_i, support ∪ {(x_j, y_j), j < i}):
-    outcomes that were predicted are fed back as if they had been observed. So a CNP gives joint,
-    correlated and multimodal predictions, at the price of a pass a point. Where the learner is no
-    exact posterior the order of the points matters; it is random, as in the paper, and comes from
-    the key. A base whose predictions are consistent gives back its own joint.
+    A learner that predicts point by point also gives joint predictions, without more training, by
+    the chain rule p(y_1 … y_n | x, support) = Π_i p(y_i | x_i, support ∪ {(x_j, y_j), j < i}).
+    Outcomes that were predicted are fed back as if they had been observed. So a CNP gives joint,
+    correlated and multimodal predictions, at the price of a pass a point.
 
-    Trained as its base. It can be put around any trained learner: `AutoregressiveMode(learner)`.
+    The order of the points matters where the learner is no exact posterior. It is random, as in the
+    paper, and comes from the key. A base whose predictions are consistent gives back its own joint.
+
+    It is trained as its base is. It also goes around any trained learner:
+    `AutoregressiveMode(learner)`.
 
     Args:
         base: any learner.
@@ -52,9 +54,8 @@ class AutoregressiveMode(AbstractMethod):
     def trained(self) -> AbstractMethod:
         """The base, where `fit` can train it."""
         if not isinstance(self.base, AbstractMethod):
-            raise TypeError(
-                f"{type(self.base).__name__} is not trained, and so is AutoregressiveMode around it."
-            )
+            name = type(self.base).__name__
+            raise TypeError(f"`fit` cannot train {name}, nor AutoregressiveMode around it.")
         return self.base
 
     @classmethod
@@ -67,7 +68,7 @@ class AutoregressiveMode(AbstractMethod):
             base: a name from `METHODS` or a class.
             hyper: options of the base's own `init`.
         """
-        from metaprior.methods import get
+        from metaprior.methods import get  # here, as THE TABLE has this class among its rows
 
         base = get(base) if isinstance(base, str) else base
         return cls(base.init(spec, key=key, **hyper))
@@ -91,8 +92,9 @@ def _outcome(mixture: Mixture, key) -> Float[Array, "n p"]:
 
 
 class PointByPoint(AbstractPosterior):
-    """Marginals of the base; joint densities and draws by the chain rule, in a random order of the
-    points.
+    """Marginals of the base; joint densities and draws by the chain rule.
+
+    The points come in a random order.
 
     Args:
         base: the learner.
@@ -113,7 +115,8 @@ class PointByPoint(AbstractPosterior):
 
     def outcomes(self, x: Float[Array, "n d"], *, key) -> Float[Array, "n p"]:
         """One outcome a point, noise included, drawn together (procedure 2.1)."""
-        n, head = x.shape[0], self.marginal.predict(x[:1], key=key, samples=1).parts[0].head
+        n = x.shape[0]
+        outcome_count = self.marginal.predict(x[:1], key=key, samples=1).parts[0].head.y_dim
         order_key, *keys = jr.split(key, 1 + n)
 
         def point(seen, now):
@@ -123,19 +126,19 @@ class PointByPoint(AbstractPosterior):
             y = seen.y.at[i].set(_outcome(predictive, third)[0].astype(x.dtype))
             return Data(x, y, seen.mask.at[i].set(True)), None
 
-        nothing = Data(x, jnp.zeros((n, head.y_dim), x.dtype), jnp.zeros(n, bool))
-        return jax.lax.scan(point, nothing, (jr.permutation(order_key, n), jnp.stack(keys)))[0].y
+        # Rows enter by their mask, so that one program serves however many were drawn.
+        nothing = Data(x, jnp.zeros((n, outcome_count), x.dtype), jnp.zeros(n, bool))
+        order = jr.permutation(order_key, n)
+        return jax.lax.scan(point, nothing, (order, jnp.stack(keys)))[0].y
 
     def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        """Functions: the base's own, once it has seen outcomes that were drawn together at all of
-        `x`.
+        """Functions: the base's own, once it has seen outcomes drawn together at all of `x`.
 
-        One more pass smooths away what the base takes for noise, as the paper does for its smooth
-        samples, and the function is the same at equal x.
+        This last pass smooths away what the base takes for noise, as the paper does for its smooth
+        samples. It also makes the function the same at equal x.
         """
-        template = self.marginal.sample(
-            x, key=key, samples=1
-        ).parts  # heads; their parameters are not used
+        # Only the heads of these parts are used, not their parameters.
+        template = self.marginal.sample(x, key=key, samples=1).parts
 
         def one(k):
             draw, first, second = jr.split(k, 3)
@@ -147,10 +150,10 @@ class PointByPoint(AbstractPosterior):
         def merge(a):
             return a.reshape(-1, *a.shape[2:])
 
-        drawn = jax.vmap(one)(jr.split(key, samples))
-        return Mixture(
-            tuple(Part(t.head, merge(params), merge(w)) for t, (params, w) in zip(template, drawn))
-        )
+        parts = []
+        for part, (params, log_weight) in zip(template, jax.vmap(one)(jr.split(key, samples))):
+            parts.append(Part(part.head, merge(params), merge(log_weight)))
+        return Mixture(tuple(parts))
 
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         order_key, key = jr.split(key)

@@ -8,43 +8,58 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.infer.descend import AbstractStep, Curvature, as_step, few_steps
 from metaprior.infer.svgd import svgd
 from metaprior.method import AbstractMethod, Spec
 from metaprior.mixture import log_sum
 from metaprior.nets.mlp import apply, network
-from metaprior.posterior import AbstractHead, Particles
+from metaprior.posterior import Particles
 from metaprior.task import Data, Task
 
 OBJECTIVES, SUBSETS = ("nll", "chaser"), ("all", "last_layer")
 
 
-def _square(a: Any, b: Any = None):
+def _square(a: Any, b: Any = None) -> Float[Array, ""]:
     """Sum of squares of all floating-point arrays, or of the differences to those of `b`."""
     a = eqx.filter(a, eqx.is_inexact_array)
     b = jax.tree.map(jnp.zeros_like, a) if b is None else eqx.filter(b, eqx.is_inexact_array)
     return sum(jax.tree.leaves(jax.tree.map(lambda x, y: ((x - y) ** 2).sum(), a, b)))
 
 
+def _weights(net: Any, subset: str) -> Any:
+    """Which of a network's leaves have particles: all weights, or those of its last layer."""
+    if subset == "all":
+        return eqx.is_inexact_array
+
+    def last(n):
+        layer = n.layers[-1] if hasattr(n, "layers") else n.last
+        return layer.weight, layer.bias
+
+    return eqx.tree_at(last, jax.tree.map(lambda _: False, net), (True, True))
+
+
 class BMAML(AbstractMethod):
     """Yoon, Kim, Dia, Kim, Bengio & Ahn, "Bayesian Model-Agnostic Meta-Learning", NeurIPS 2018.
 
-    A posterior of M networks: Θ(support) is some steps of SVGD (equation 4) from shared initial
-    particles Θ₀ on log p(support | φ) - precision ‖φ‖² / 2, score and repulsion both divided by the
-    rows, so that the rate suits any number of them. Objectives: `"nll"`: the mean over the query of
-    -1/α log 1/M sum_m p(y | x, φ_m)^α. With α = 1 the mixture predicts each row (the paper's has
-    the product over rows inside the sum), and particles specialise early, whichever task it is,
-    only to be mixed with equal weights; towards 0 each has to predict each row by itself. Trained
-    on sine waves and lines for 2,000 steps, the mixture was 0.26 nats a row from exact at 10 rows
-    with α = 1/2 and 0.71 with 1, 0.62 and 0.81 at 2 rows; `"chaser"`: sum_m ‖Θ(support)_m -
-    stop(Θ(support ∪ query))_m‖², the leader being some more steps from the chaser on all rows
-    (equation 7, algorithm 3). Nothing in it asks for a good leader, so that rates learned by it
-    diverge.
+    The posterior is M networks. Θ(support) is some steps of SVGD (equation 4) from shared initial
+    particles Θ₀ on log p(support | φ) - precision ‖φ‖² / 2. Score and repulsion are both divided by
+    the number of rows, so that one rate suits any number of them. The objective is one of
 
-    What differs from the published code, which infers a precision of weights and of noise in each
-    particle under gamma priors: the noise is the head's, the weights' precision is fixed, the
-    kernel's gradient has its factor 2, the median does not count a particle's distance to itself,
-    and a step is turned and scaled by what is learned for it.
+    - `"nll"`: the mean over the query of -1/α log 1/M sum_m p(y | x, φ_m)^α. With α = 1 the mixture
+      predicts each row (the paper's has the product over rows inside the sum). Particles then
+      specialise early, whatever the task, and are mixed with equal weights all the same. Towards 0
+      each particle has to predict each row by itself. Trained on sine waves and lines for 2,000
+      steps, the mixture was 0.26 nats a row from exact at 10 rows with α = 1/2, and 0.71 with 1; at
+      2 rows 0.62 and 0.81.
+    - `"chaser"`: sum_m ‖Θ(support)_m - stop(Θ(support ∪ query))_m‖². The leader is some more steps
+      from the chaser, on all rows (equation 7, algorithm 3). Nothing here asks for a good leader,
+      so learned rates diverge.
+
+    The published code infers a precision of weights and of noise in each particle, under gamma
+    priors. Here the noise is the head's and the weights' precision is fixed. The kernel's gradient
+    has its factor 2, the median leaves out a particle's distance to itself, and a step is turned
+    and scaled by what is learned for it.
 
     Args:
         shared: what all particles have in common: the network without them.
@@ -106,8 +121,9 @@ class BMAML(AbstractMethod):
             width, depth: hidden units and layers (40 and 3: the paper's sinusoid).
             inner_lr: a number, fixed or (as an array) learned, or a step of
                 `metaprior.infer.descend`. `None` (default): a learned `Curvature` that starts as
-                the rate 0.5, as a particle's own gradient enters SVGD's average with weight 1 / M;
-                with the objective `"chaser"` the fixed rate 0.5.
+                the rate 0.5; with the objective `"chaser"` the fixed rate 0.5. That is more than a
+                network alone has, as a particle's own gradient enters SVGD's average with weight
+                1 / M.
             steps: of SVGD (3; the paper has 1, at a fixed rate).
             objective: `"nll"` or `"chaser"`.
             subset: what has particles: `"all"` weights, or the `"last_layer"` with the features
@@ -134,22 +150,16 @@ class BMAML(AbstractMethod):
             return network(spec, spec.head.raw_dim, width, depth, key=k)
 
         nets = eqx.filter_vmap(make)(jr.split(key, particles))
-        last = jax.tree.map(lambda _: False, nets)
-
-        def linear(n):
-            return n.layers[-1] if hasattr(n, "layers") else n.last
-
-        which = eqx.tree_at(lambda n: (linear(n).weight, linear(n).bias), last, (True, True))
-        which = eqx.is_inexact_array if subset == "all" else which
-        moving, rest = eqx.partition(nets, which)
-        rest = jax.tree.map(lambda a: a[0] if eqx.is_inexact_array(a) else a, rest)
+        moving, rest = eqx.partition(nets, _weights(nets, subset))
+        # What has no particles is that of the first network.
+        shared = jax.tree.map(lambda a: a[0] if eqx.is_inexact_array(a) else a, rest)
         one = jax.tree.map(lambda a: a[0], moving)
         if inner_lr is None and objective == "chaser":
             inner_lr = 0.5
         elif inner_lr is None:
             inner_lr = Curvature.init(one, 0.5, max(steps, leader_steps))
         return cls(
-            rest,
+            shared,
             moving,
             inner_lr,
             spec.head,
@@ -161,11 +171,13 @@ class BMAML(AbstractMethod):
             power,
         )
 
-    def apply(self, particle, x):
+    def apply(self, particle: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs of one particle."""
         return apply(eqx.combine(particle, self.shared), x)
 
-    def svgd(self, particles, data, steps, key, unroll=1):
+    def svgd(
+        self, particles: Any, data: Data, steps: int, key: PRNGKeyArray, unroll: int = 1
+    ) -> Any:
         """Particles after some steps on the rows of `data`; without rows they stay."""
         n = jnp.maximum(data.count, 1)
 
@@ -182,6 +194,7 @@ class BMAML(AbstractMethod):
             repulsion=1.0 / n,
             unroll=unroll,
         )
+        # Without rows the prior's term alone would move them.
         return jax.tree.map(lambda a, b: jnp.where(data.count > 0, a, b), moved, particles)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:

@@ -9,25 +9,28 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractGenerative, Spec
 from metaprior.nets.mlp import apply, network
-from metaprior.posterior import AbstractHead, Sampled
+from metaprior.posterior import Sampled
 from metaprior.task import Data
 
 
 class BNN(AbstractGenerative):
-    """Blundell, Cornebise, Kavukcuoglu & Wierstra, "Weight Uncertainty in Neural Networks", ICML
-    2015: the control.
+    """Blundell et al., "Weight Uncertainty in Neural Networks", ICML 2015: the control.
 
-    Every task is on its own. The weights have the prior N(0, std² / fan-in), biases N(0, std²); q(w
-    | support) is a diagonal normal that some steps of Adam, from a draw of the prior with a tenth
-    of its spread, make better in E_q[-log p(support | w)] + kl_weight KL(q ‖ prior) (equation 1),
-    with draws of w in place of the expectation (section 3.2). Without rows q is the prior. Nothing
-    is learned from other tasks: what a meta-learned prior is worth is its advantage over this. The
-    scale of the noise is an output of the network like any other (for heads that ask for one), so
-    it is inferred too. Inputs and outcomes should have unit scale.
+    Every task is on its own, nothing is learned from others. What a meta-learned prior is worth is
+    its advantage over this.
+
+    The prior of the weights is N(0, std² / fan-in), that of the biases N(0, std²). q(w | support)
+    is a diagonal normal. It starts at a draw of the prior, with a tenth of the prior's spread, and
+    some steps of Adam lower E_q[-log p(support | w)] + kl_weight KL(q ‖ prior) (equation 1), with
+    draws of w in place of the expectation (section 3.2). Without rows q is the prior.
+
+    Where the head asks for a scale of the noise, the network gives it like any other output, so it
+    is inferred too. Inputs and outcomes should have unit scale.
 
     Args:
         prior: a network's prior: numbers that no training changes.
@@ -71,8 +74,8 @@ class BNN(AbstractGenerative):
         """A small network.
 
         A diagonal posterior of a large one stays at the prior: moving a weight costs more than a
-        few rows give. On linear tasks with 20 rows 10 units end nearer the exact predictive than 32
-        do, by 0.4 nats a row.
+        few rows give. On linear tasks with 20 rows, 10 units end nearer to the exact predictive
+        than 32, by 0.4 nats a row.
 
         Args:
             spec: shape of the tasks.
@@ -89,19 +92,13 @@ class BNN(AbstractGenerative):
         net = network(spec, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
         zero = jax.tree.map(lambda a: jnp.zeros_like(a) if eqx.is_inexact_array(a) else a, net)
 
-        def scale(a):
-            return jnp.full_like(
-                a, jnp.log(std) - 0.5 * jnp.log(float(a.shape[1] if a.ndim == 2 else 1))
-            )
+        def log_std(a):
+            fan_in = a.shape[1] if a.ndim == 2 else 1
+            return jnp.full_like(a, jnp.log(std) - 0.5 * jnp.log(float(fan_in)))
 
-        return cls(
-            Diagonal(zero, jax.tree.map(scale, eqx.filter(net, eqx.is_inexact_array))),
-            spec.head,
-            steps,
-            samples,
-            learning_rate,
-            kl_weight,
-        )
+        scales = jax.tree.map(log_std, eqx.filter(net, eqx.is_inexact_array))
+        prior = Diagonal(zero, scales)
+        return cls(prior, spec.head, steps, samples, learning_rate, kl_weight)
 
     def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs of a network with weights `w`."""
@@ -111,20 +108,20 @@ class BNN(AbstractGenerative):
         """q(w | support)."""
         adam = optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
         net_key, key = jr.split(key)
+        # With the prior's spread, draws would hardly depend on where q is: it starts narrow.
         narrow = jax.tree.map(lambda s: s + jnp.log(0.1), self.prior.log_std)
-        moving, fixed = eqx.partition(
-            Diagonal(draw(self.prior, net_key), narrow), eqx.is_inexact_array
-        )
+        start = Diagonal(draw(self.prior, net_key), narrow)
+        moving, fixed = eqx.partition(start, eqx.is_inexact_array)
 
         def bound(moving, key):
             q = eqx.combine(moving, fixed)
-            risk = jax.vmap(
-                lambda k: self.head.risk(
-                    apply(draw(q, k), support.x), support, key=jr.fold_in(k, 1)
-                )
-            )
+
+            def risk(k):
+                raw = apply(draw(q, k), support.x)
+                return self.head.risk(raw, support, key=jr.fold_in(k, 1))
+
             kl = self.kl_weight * q.kl(self.prior) / jnp.maximum(support.count, 1)
-            return risk(jr.split(key, self.samples)).mean() + kl
+            return jax.vmap(risk)(jr.split(key, self.samples)).mean() + kl
 
         def step(carry, key):
             moving, state = carry
@@ -133,6 +130,8 @@ class BNN(AbstractGenerative):
             return (optax.apply_updates(moving, updates), state), None
 
         (moving, _), _ = jax.lax.scan(step, (moving, adam.init(moving)), jr.split(key, self.steps))
+
+        # Without rows q is the prior.
         prior = eqx.filter(self.prior, eqx.is_inexact_array)
         kept = jax.tree.map(lambda a, b: jnp.where(support.count > 0, a, b), moving, prior)
         return eqx.combine(kept, fixed)

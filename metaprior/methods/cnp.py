@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.attention import Attention
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import DeepSet
-from metaprior.posterior import AbstractHead, Particles
+from metaprior.posterior import Particles
 from metaprior.task import Data, Task
 
 ENCODERS = {"deep set": DeepSet, "attention": Attention}
@@ -25,12 +26,14 @@ def _raw(w, x):
 class CNP(AbstractMethod):
     """Garnelo et al., "Conditional Neural Processes", ICML 2018.
 
-    Equations 1 to 3: r = average of h(x_i, y_i) over the support, p(y | x, support) = head(g(x,
-    r)), and the objective is the mean nll of the query rows given the support (equation 4). With
-    `encoder="attention"`, the row `acnp`, r differs from point to point: the deterministic path of
-    Kim et al., "Attentive Neural Processes", ICLR 2019, with the transformer of
-    `metaprior.nets.attention` for their attention. Points are independent given the support: there
-    is one function, and what it does not know is noise.
+    r is the average of h(x_i, y_i) over the support, and p(y | x, support) = head(g(x, r))
+    (equations 1 to 3). The objective is the mean nll of the query rows given the support (equation
+    4). Points are independent given the support: there is one function, and what it does not know
+    is noise.
+
+    With `encoder="attention"`, the row `acnp`, r differs from point to point. This is the
+    deterministic path of Kim et al., "Attentive Neural Processes", ICLR 2019, with the transformer
+    of `metaprior.nets.attention` for their attention.
 
     Args:
         encoder: h, from support and x to r.
@@ -78,9 +81,8 @@ class CNP(AbstractMethod):
             )
         e_key, d_key = jr.split(key)
         h = ENCODERS[encoder].init(spec, width=width, depth=depth, key=e_key)
-        return cls(
-            h, mlp(spec.x_dim + width, spec.head.raw_dim, width, depth, key=d_key), spec.head
-        )
+        g = mlp(spec.x_dim + width, spec.head.raw_dim, width, depth, key=d_key)
+        return cls(h, g, spec.head)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         raw = _raw((self.encoder, self.decoder, task.support), task.query.x)

@@ -37,21 +37,21 @@ def mapped(net: Callable, data: Data) -> Data:
 
 
 def in_one_pass(method: Any, task: Task) -> tuple[Any, Task]:
-    """A task seen through `method.net`, support and query in one pass, and the method for it, whose
-    network does nothing.
+    """A task seen through `method.net`, and the method for it, whose network does nothing.
 
-    One pass has larger products than two and compiles sooner: with Conv4, ProtoNet's first step
-    comes after 18 s, not 22.
+    Support and query go through the network in one pass. It has larger products than two passes and
+    compiles sooner: with Conv4, ProtoNet's first step comes after 18 s, not 22.
     """
-    seen, size = mapped(method.net, task.union), task.support.mask.shape[0]
-    seen = Task(jax.tree.map(lambda a: a[:size], seen), jax.tree.map(lambda a: a[size:], seen))
-    return eqx.tree_at(lambda m: m.net, method, eqx.nn.Identity()), seen
+    rows, size = mapped(method.net, task.union), task.support.mask.shape[0]
+    support = jax.tree.map(lambda a: a[:size], rows)
+    query = jax.tree.map(lambda a: a[size:], rows)
+    return eqx.tree_at(lambda m: m.net, method, eqx.nn.Identity()), Task(support, query)
 
 
 class Embedded(AbstractMethod):
     """Features f(x) that all tasks share, then any method on them: how black boxes see images.
 
-    Support and query go through one network, which the base's own objective trains with the base.
+    Support and query go through one network. The base's own objective trains it with the base.
     Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016, and Mishra et
     al., "A Simple Neural Attentive Meta-Learner", ICLR 2018, section 5.1, put a convolutional
     network before their black boxes in this way.
@@ -65,7 +65,8 @@ class Embedded(AbstractMethod):
         >>> from metaprior.heads import Categorical
         >>> from metaprior.methods.embedded import Embedded
         >>> from metaprior.nets.conv import Conv4
-        >>> spec = metaprior.Spec(256, Categorical(3), net=functools.partial(Conv4.init, size=16, filters=8))
+        >>> net = functools.partial(Conv4.init, size=16, filters=8)
+        >>> spec = metaprior.Spec(256, Categorical(3), net=net)
         >>> method = Embedded.init(spec, base="cnp", features=8, width=8, key=jax.random.key(0))
         >>> support = metaprior.Data.of(jax.numpy.zeros((2, 256)), [0, 2])
         >>> posterior = method.posterior(support, key=jax.random.key(1))
@@ -111,14 +112,14 @@ class Embedded(AbstractMethod):
         """
         if spec.pooled:
             raise ValueError(
-                "Embedded makes features of all columns; a pooled prediction among them would be lost."
+                "Embedded makes features of all columns; a pooled prediction among them would be "
+                "lost."
             )
-        net_key, base_key = jr.split(key)
-        inner = Spec(features, spec.head)
-        from metaprior.methods import get
+        from metaprior.methods import get  # here, as THE TABLE's methods import this module
 
+        net_key, base_key = jr.split(key)
         kind: Any = get(base) if isinstance(base, str) else base
-        method = kind.init(inner, key=base_key, **{"width": width} | hyper)
+        method = kind.init(Spec(features, spec.head), key=base_key, **{"width": width} | hyper)
         return cls(network(spec, features, width, depth, key=net_key), method)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:

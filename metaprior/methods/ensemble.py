@@ -13,8 +13,9 @@ from metaprior.system.devices import over_particles
 from metaprior.task import Data, Task
 
 
-def _row(name: str):
-    from metaprior.methods import get
+def _row(name: str) -> Any:
+    """The row of THE TABLE, where `fit` trains it."""
+    from metaprior.methods import get  # here, as THE TABLE has Ensemble among its rows
 
     if not get(name).trainable:
         raise ValueError(f"Ensemble takes members that `fit` trains; {name} is none of them.")
@@ -22,13 +23,14 @@ def _row(name: str):
 
 
 class Ensemble(AbstractMethod):
-    """Lakshminarayanan, Pritzel & Blundell, "Simple and Scalable Predictive Uncertainty Estimation
-    using Deep Ensembles", NeurIPS 2017, section 2.4, for meta-learning: members that differ in
-    their initial weights.
+    """Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017: members with other initial weights.
+
+    "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles", section 2.4, for
+    meta-learning. The objective is the mean of the members' losses, so that each is trained as it
+    would be alone. The posterior is their mixture with equal weights.
 
     With MAML as the base this is EMAML of Yoon et al., "Bayesian Model-Agnostic Meta-Learning",
-    NeurIPS 2018. The objective is the mean of the members' losses, so that each is trained as it
-    would be alone; the posterior is their mixture with equal weights.
+    NeurIPS 2018.
 
     Args:
         members: methods of one kind, stacked: every array has a leading member axis.
@@ -37,7 +39,8 @@ class Ensemble(AbstractMethod):
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
         >>> spec = metaprior.Spec(1, Gaussian(1))
-        >>> ensemble = metaprior.methods.Ensemble.init(spec, members=3, width=8, key=jax.random.key(0))
+        >>> init = metaprior.methods.Ensemble.init
+        >>> ensemble = init(spec, members=3, width=8, key=jax.random.key(0))
         >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
         >>> posterior = ensemble.posterior(support, key=jax.random.key(1))
         >>> x = jax.numpy.zeros((4, 1))
@@ -68,22 +71,24 @@ class Ensemble(AbstractMethod):
             spec: shape of the tasks.
             key: of all initial weights.
             base: of the members: the name of a row that `fit` trains, or a class.
-            members: how many, at least 1 (5, figure 1 of the paper: little is gained beyond).
+            members: how many, at least 1 (5: figure 1 of the paper shows little gain beyond it).
             hyper: options of the base's own `init`.
         """
         if members < 1:
             raise ValueError(f"Ensemble takes at least 1 member; got {members}.")
         kind = _row(base) if isinstance(base, str) else base
-        return cls(
-            eqx.filter_vmap(lambda k: kind.init(spec, key=k, **hyper))(jr.split(key, members))
-        )
+
+        def make(k):
+            return kind.init(spec, key=k, **hyper)
+
+        return cls(eqx.filter_vmap(make)(jr.split(key, members)))
 
     def _each(self, call, key):
         """`call(member, key)` for every member, results stacked."""
-        size = next(leaf for leaf in jax.tree.leaves(self.members) if eqx.is_array(leaf)).shape[0]
-        return eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))(
-            over_particles(self.members), jr.split(key, size)
-        )
+        arrays = jax.tree.leaves(eqx.filter(self.members, eqx.is_array))
+        keys = jr.split(key, len(arrays[0]))
+        each = eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))
+        return each(over_particles(self.members), keys)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return self._each(lambda member, k: member.loss(task, key=k), key).mean()

@@ -8,31 +8,34 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.infer.descend import Rate, descend
 from metaprior.infer.gaussian import Diagonal
-from metaprior.infer.laplace import STRUCTURES, laplace, log_det
+from metaprior.infer.laplace import STRUCTURES, GaussNewton, Kronecker, laplace, log_det
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractGenerative, AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
-from metaprior.posterior import AbstractHead, Sampled
+from metaprior.posterior import Sampled
 from metaprior.task import Data, Task
 
 
 class LLAMA(AbstractGenerative, AbstractMethod):
-    """Grant, Finn, Levine, Darrell & Griffiths, "Recasting Gradient-Based Meta-Learning as
-    Hierarchical Bayes", ICLR 2018.
+    """Grant et al., ICLR 2018: MAML with Laplace's approximation around what descent finds.
 
-    φ̂ = some steps of descent from θ on the support: a truncated, hence regularised, maximum a
-    posteriori estimate (section 3.2). Around it p(φ | support) ≈ N(φ̂, H⁻¹), H the curvature of the
-    support rows plus that of the prior, and the objective is mean loss(φ̂; query) + η log det H /
-    rows of the query (algorithm 3, ML-LAPLACE).
+    Grant, Finn, Levine, Darrell & Griffiths, "Recasting Gradient-Based Meta-Learning as
+    Hierarchical Bayes". φ̂ is some steps of descent from θ on the support: a truncated, hence
+    regularised, maximum a posteriori estimate (section 3.2). Around it p(φ | support) ≈ N(φ̂, H⁻¹),
+    H the curvature of the support rows plus that of the prior. The objective is mean loss(φ̂; query)
+    + η log det H / rows of the query (algorithm 3, ML-LAPLACE).
 
-    Three things the paper leaves open are settled so: H is taken on the support, where a new task
-    can take it too; H is the generalised Gauss-Newton matrix, exact by default and
-    `structure="kronecker"` as in the paper; and the prior's precision, unless given, is the one
-    that k steps at rate α imply, n / (k α) for n rows: Santos' identity for a linear model (section
-    3.1), Q = Λ⁻¹((I - αΛ/n)⁻ᵏ - I), at small αΛ. With a `precision` the descent includes the
-    prior's term.
+    The paper leaves three things open. Here
+
+    - H is taken on the support, where a new task can take it too;
+    - H is the generalised Gauss-Newton matrix, exact by default; the paper has
+      `structure="kronecker"`;
+    - the prior's precision, unless given, is the one that k steps at rate α imply, n / (k α) for n
+      rows. This is Santos' identity for a linear model (section 3.1), Q = Λ⁻¹((I - αΛ/n)⁻ᵏ - I), at
+      small αΛ. With a `precision` the descent includes the prior's term.
 
     Fields are the network θ, the head and the settings of `init`.
 
@@ -103,6 +106,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
                 f"LLAMA takes the curvature of a density; {type(spec.head).__name__} has none."
             )
         net = network(spec, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
+        # The type checker takes the property `prior` for a field.
         return cls(net, spec.head, inner_lr, precision, steps, eta, structure, clip)  # ty: ignore[invalid-argument-type, missing-argument]
 
     @property
@@ -114,28 +118,28 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         """Raw outputs of a network with weights `w`."""
         return apply(w, x)
 
-    def adapt(self, support, key):
+    def adapt(self, support: Data, key: PRNGKeyArray) -> Any:
         """φ̂."""
-        start, n = eqx.filter(self.net, eqx.is_inexact_array), jnp.maximum(support.count, 1)
+        start = eqx.filter(self.net, eqx.is_inexact_array)
 
         def objective(net):
             risk = self.head.risk(apply(net, support.x), support, key=key)
             if self.precision is None:
                 return risk
-            square = jax.tree.map(
-                lambda a, b: ((a - b) ** 2).sum(), eqx.filter(net, eqx.is_inexact_array), start
-            )
-            return risk + 0.5 * self.precision / n * sum(jax.tree.leaves(square))
+            weights = eqx.filter(net, eqx.is_inexact_array)
+            squares = jax.tree.map(lambda a, b: ((a - b) ** 2).sum(), weights, start)
+            n = jnp.maximum(support.count, 1)
+            return risk + 0.5 * self.precision / n * sum(jax.tree.leaves(squares))
 
         return descend(objective, self.net, self.inner_lr, self.steps, clip=self.clip)
 
-    def q(self, support, key):
+    def q(self, support: Data, key: PRNGKeyArray) -> GaussNewton | Diagonal | Kronecker:
         """N(φ̂, H⁻¹)."""
-        implied = jnp.maximum(support.count, 1) / (self.steps * self.inner_lr.value)
-        precision = implied if self.precision is None else self.precision
-        return laplace(
-            apply, self.adapt(support, key), self.head, support, precision, self.structure
-        )
+        precision = self.precision
+        if precision is None:
+            precision = jnp.maximum(support.count, 1) / (self.steps * self.inner_lr.value)
+        mode = self.adapt(support, key)
+        return laplace(apply, mode, self.head, support, precision, self.structure)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         inner, outer = jr.split(key)

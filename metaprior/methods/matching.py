@@ -32,18 +32,17 @@ def _logits(w, x):
 
 
 class MatchingNet(AbstractMethod):
-    """Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot
-    Learning", NeurIPS 2016.
+    """Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016.
 
-    p(y = k | x) = sum of a(x, x_i) over the support rows of class k (equation 1), a = softmax over
-    i of scale cos(f(x), f(x_i)) (section 2.1.1); the objective is the mean nll of the query rows
-    (equation 2). One embedding f serves both sides. The paper's scale is 1, with which one row in
-    five classes can have a probability of 0.65 at most. Its full context embeddings, which depend
-    on the order of the rows, are left out.
+    p(y = k | x) is the sum of a(x, x_i) over the support rows of class k (equation 1). a is the
+    softmax over i of scale cos(f(x), f(x_i)) (section 2.1.1); one embedding f serves both sides.
+    The objective is the mean nll of the query rows (equation 2). The paper's scale is 1: with it
+    one row in five classes has a probability of 0.65 at most. The paper's full context embeddings,
+    which depend on the order of the rows, are left out.
 
-    As in `ProtoNet`, class k also has a learned prior row that counts as `exp(log_count)` rows, so
-    that a class the support does not show, and an empty support, are well defined;
-    `pseudo_count=0.0` gives the paper's method, where an absent class has no probability and an
+    As in `ProtoNet`, class k also has a learned prior row that counts as `exp(log_count)` rows. So
+    a class that the support does not show, and an empty support, are well defined.
+    `pseudo_count=0.0` gives the paper's method: an absent class then has no probability, and an
     empty support says nothing, all classes alike.
 
     Args:
@@ -96,9 +95,8 @@ class MatchingNet(AbstractMethod):
                 number stays as it is; 0.0 is the paper's method.
         """
         if not isinstance(spec.head, Categorical):
-            raise TypeError(
-                f"MatchingNet predicts classes; the head is {type(spec.head).__name__}, for numbers."
-            )
+            name = type(spec.head).__name__
+            raise TypeError(f"MatchingNet predicts classes; the head is {name}, for numbers.")
         if scale is not None and scale <= 0:
             raise ValueError(f"MatchingNet takes a scale above 0; got {scale}.")
         if pseudo_count is not None and pseudo_count < 0:
@@ -111,23 +109,19 @@ class MatchingNet(AbstractMethod):
         if pseudo_count == 0:
             return cls(net, log_scale, spec.head, None, None)
         log_count = jnp.zeros(()) if pseudo_count is None else math.log(pseudo_count)
-        return cls(
-            net,
-            log_scale,
-            spec.head,
-            jr.normal(prior_key, (spec.head.classes, embedding)),
-            log_count,
-        )
+        prior = jr.normal(prior_key, (spec.head.classes, embedding))
+        return cls(net, log_scale, spec.head, prior, log_count)
 
-    def memory(self, support):
-        """What a query is compared with: network, scale, rows `(m, e)`, log weights `(m,)`, their
-        classes `(m, C)`.
+    def memory(self, support: Data) -> tuple[Callable, Array, Array, Array, Array]:
+        """What a query is compared with.
+
+        Returns:
+            the network, the scale, rows `(m, e)`, their log weights `(m,)` and their classes
+            `(m, C)`.
         """
         rows, offset = _unit(apply(self.net, support.x)), jnp.zeros_like(support.x[:, 0])
-        hot = (
-            jax.nn.one_hot(support.y[:, 0].astype(int), self.head.classes, dtype=bool)
-            & support.mask[:, None]
-        )
+        label = support.y[:, 0].astype(int)
+        hot = jax.nn.one_hot(label, self.head.classes, dtype=bool) & support.mask[:, None]
         if self.prior is not None:
             rows = jnp.concatenate([rows, _unit(self.prior)])
             count = jnp.asarray(self.log_count, rows.dtype)

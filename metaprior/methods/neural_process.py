@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.heads import Flow, Gaussian
+from metaprior.heads import AbstractHead, Flow, Gaussian
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.attention import Attention
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import DeepSet
-from metaprior.posterior import AbstractHead, Sampled
+from metaprior.posterior import Sampled
 from metaprior.task import Data, Task
 
 ENCODERS = {"deep set": DeepSet, "attention": Attention}
@@ -31,24 +31,24 @@ def _draw(method, support, params, key):
 
 
 class NP(AbstractMethod):
-    """Garnelo et al., "Neural Processes", ICML 2018 workshop on deep generative models; and two
-    relatives.
+    """Garnelo et al., "Neural Processes", ICML 2018 workshop; and two relatives.
 
-    The task parameter is a vector z with q(z | set), n is the number of query rows, -log p is the
-    head's loss, and the objective is one of
+    The task parameter is a vector z with q(z | set). n is the number of query rows and -log p is
+    the head's loss. The objective is one of
 
     - `"ml"`: -1/n log 1/S sum_s p(query | z_s), z_s ~ q(z | support): Foong et al., "Meta-Learning
       Stationary Stochastic Process Prediction with Convolutional Neural Processes", NeurIPS 2020.
       What is trained is what is predicted, a mixture over draws given the support.
     - `"elbo"`: the negative of Garnelo's equation 9, a bound on the log density of the query given
       the support: 1/n E_{z ~ q(z | support ∪ query)} [-log p(query | z) + log q(z | support ∪
-      query) - log q(z | support)], both terms by Monte Carlo, which serves a q of any shape.
+      query) - log q(z | support)]. Both terms are Monte Carlo, so q may have any shape.
 
     The row `anp` is Kim et al., "Attentive Neural Processes", ICLR 2019: `deterministic=True` gives
-    the decoder also what each query point reads from the support itself. In the row `flow_np` q(z |
-    set) is a normalising flow whose numbers a network makes from the set (Rezende & Mohamed,
-    "Variational Inference with Normalizing Flows", ICML 2015), so that what is known of the task
-    need not be normal.
+    the decoder also what each query point reads from the support itself.
+
+    In the row `flow_np` q(z | set) is a normalising flow, with numbers that a network makes from
+    the set (Rezende & Mohamed, "Variational Inference with Normalizing Flows", ICML 2015). What is
+    known of the task then need not be normal.
 
     Args:
         encoder: of a set of observations.
@@ -56,8 +56,8 @@ class NP(AbstractMethod):
         latent: reads them as a density of z.
         gate: A, a linear map of x to as many numbers as z has.
         decoder: from x, z, their products z ∘ A(x) and what the point has read to raw outputs. The
-            products are there for functions whose slopes are in z; they took 0.13 to 0.18 nats a
-            point off sine waves and lines.
+            products serve functions whose slopes are in z. They took 0.13 to 0.18 nats a point off
+            sine waves and lines.
         head: what is predicted.
         samples, objective, deterministic: settings of `init`.
 
@@ -106,14 +106,14 @@ class NP(AbstractMethod):
             width, depth: hidden units and layers of encoder and decoder (64 and 2: the attention of
                 `acnp`).
             latent: numbers in z (32, half the width; a choice of this package, not searched over).
-            samples: draws of z a task in training, at least 1; `"elbo"` does with fewer than 16.
+            samples: draws of z a task in training, at least 1; `"elbo"` needs fewer than 16.
             objective: `"ml"` or `"elbo"`.
             encoder: `"attention"`, self-attention among the rows as in Kim et al., or `"deep set"`,
                 Garnelo's mean over rows. On sine waves and lines, 5,000 steps, the mean stayed 0.6
                 nats a point behind with 10 rows.
             q: `"normal"` with a diagonal covariance, or `"flow"`.
-            deterministic: whether query points also read the support themselves; with the `"deep
-                set"` all read the same.
+            deterministic: whether query points also read the support themselves. With the encoder
+                `"deep set"` all of them read the same.
         """
         for name, value, known in (
             ("encoder", encoder, ENCODERS),
@@ -143,10 +143,12 @@ class NP(AbstractMethod):
         """Parameters of q(z | data)."""
         return self.latent.params(self.last(self.encoder.summary(data)))
 
-    def raw(self, support, x, z):
+    def raw(self, support: Data, x: Float[Array, "n d"], z: Array) -> Float[Array, "n r"]:
         """Raw outputs of the function z at the query points."""
-        parts = [x, jnp.broadcast_to(z, (x.shape[0], *z.shape)), z * apply(self.gate, x)]
-        parts += [self.encoder(support, x)] if self.deterministic else []
+        everywhere = jnp.broadcast_to(z, (x.shape[0], *z.shape))
+        parts = [x, everywhere, z * apply(self.gate, x)]
+        if self.deterministic:
+            parts.append(self.encoder(support, x))
         return apply(self.decoder, jnp.concatenate(parts, axis=1))
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
@@ -155,14 +157,11 @@ class NP(AbstractMethod):
         posterior = prior if self.objective == "ml" else self.q(task.union)
 
         def each(k):
-            """-log p(query | z), and log q(z | support ∪ query) - log q(z | support), for a draw of
-            z.
-            """
+            """-log p(query | z) and log q(z | support ∪ query) - log q(z | support) of a draw."""
             z_key, head_key = jr.split(k)
             z = self.latent.sample(posterior, key=z_key)
-            nll = n * self.head.risk(
-                self.raw(task.support, task.query.x, z), task.query, key=head_key
-            )
+            raw = self.raw(task.support, task.query.x, z)
+            nll = n * self.head.risk(raw, task.query, key=head_key)
             return nll, self.latent.log_prob(posterior, z) - self.latent.log_prob(prior, z)
 
         nll, gap = jax.vmap(each)(jr.split(key, self.samples))

@@ -14,14 +14,13 @@ from metaprior.task import Data, Task
 
 
 class NUTS(AbstractMethod):
-    """Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014, as the reference posterior of a learned
-    prior.
+    """Hoffman & Gelman, "The No-U-Turn Sampler", JMLR 2014: the reference for a learned prior.
 
-    Training is that of another method with an explicit prior p(w) and likelihood p(y | x, w)
-    (`AbstractGenerative`: not PLATIPUS, whose prior is that of the weights before their descent on
-    the support); the posterior is draws from p(w) times the product of p(y | x, w) over the
-    support, whatever the other method's own approximation is. What it costs: thousands of gradients
-    for every task, so it is for comparison and for few tasks.
+    It is trained as another method that has an explicit prior p(w) and likelihood p(y | x, w)
+    (`AbstractGenerative`; PLATIPUS is none: its prior is that of the weights before their descent
+    on the support). The posterior is draws from p(w) times the product of p(y | x, w) over the
+    support, whatever the other method's own approximation is. Each task costs thousands of
+    gradients, so this is for comparison and for few tasks.
 
     Args:
         base: the other method.
@@ -33,7 +32,8 @@ class NUTS(AbstractMethod):
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
         >>> spec = metaprior.Spec(1, Gaussian(1))
-        >>> nuts = metaprior.methods.NUTS.init(spec, features="linear", draws=50, key=jax.random.key(0))
+        >>> init = metaprior.methods.NUTS.init
+        >>> nuts = init(spec, features="linear", draws=50, key=jax.random.key(0))
         >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
         >>> posterior = nuts.posterior(support, key=jax.random.key(1))
         >>> x = jax.numpy.zeros((4, 1))
@@ -48,19 +48,15 @@ class NUTS(AbstractMethod):
     dense: bool = eqx.field(static=True)
 
     def __check_init__(self):
-        if getattr(self.base, "prior", None) is None or not isinstance(
-            self.base, AbstractGenerative
-        ):
-            from metaprior.methods import METHODS
+        if isinstance(self.base, AbstractGenerative) and self.base.prior is not None:
+            return
+        from metaprior.methods import METHODS  # here, as THE TABLE has NUTS among its rows
 
-            name = type(self.base).__name__
-            able = [
-                row.name for row in METHODS.values() if issubclass(row.method, AbstractGenerative)
-            ]
-            raise TypeError(
-                f"NUTS needs a prior of the weights that predict; {name} has none. "
-                f"Bases: {', '.join(able)} (llama with a precision)."
-            )
+        rows = [row for row in METHODS.values() if issubclass(row.method, AbstractGenerative)]
+        raise TypeError(
+            f"NUTS needs a prior of the weights that predict; {type(self.base).__name__} has none. "
+            f"Bases: {', '.join(row.name for row in rows)} (llama with a precision)."
+        )
 
     @classmethod
     def init(
@@ -82,7 +78,7 @@ class NUTS(AbstractMethod):
             key: of the base's initial values.
             base: a name from `METHODS` or a class. `None` (default): `alpaca` for numbers, `abml`
                 for classes.
-            warmup, draws, chains: 400 draws a task with the defaults, enough for a mean to 0.1 of a
+            warmup, draws, chains: 400 draws a task with the defaults. That gives a mean to 0.1 of a
                 standard deviation where a quarter of them are effective.
             dense: see `metaprior.infer.nuts.nuts`.
             hyper: options of the base's own `init`.
@@ -95,9 +91,8 @@ class NUTS(AbstractMethod):
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         if not isinstance(self.base, AbstractMethod):
-            raise TypeError(
-                f"{type(self.base).__name__} is not trained, and so is NUTS with it as its base."
-            )
+            name = type(self.base).__name__
+            raise TypeError(f"{name} is not trained, and so is NUTS with it as its base.")
         return self.base.loss(task, key=key)
 
     def run(self, support, *, key) -> Chains:
@@ -109,9 +104,10 @@ class NUTS(AbstractMethod):
             each = head.log_prob(head.params(self.base.apply(w, support.x)), support.y)
             return self.base.prior.log_prob(w) + jnp.where(support.mask, each, 0.0).sum()
 
-        start = eqx.filter_vmap(lambda k: self.base.prior.sample(key=k))(
-            jr.split(start_key, self.chains)
-        )
+        def draw(k):
+            return self.base.prior.sample(key=k)
+
+        start = eqx.filter_vmap(draw)(jr.split(start_key, self.chains))
         return nuts(
             log_prob, start, warmup=self.warmup, draws=self.draws, dense=self.dense, key=key
         )

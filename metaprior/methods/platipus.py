@@ -8,26 +8,27 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.infer.descend import AbstractStep, Curvature, as_step, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
-from metaprior.posterior import AbstractHead, Sampled
+from metaprior.posterior import Sampled
 from metaprior.system.devices import over_particles
 from metaprior.task import Data, Task
 
 
 class PLATIPUS(AbstractMethod):
-    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, algorithms 1
-    and 2.
+    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018.
 
-    The prior N(μ, σ²) over initial weights is moved by one gradient step on the rows at hand, N(μ -
-    γ ∇L(μ), .): p by the support with σ, q by the query with a spread v of its own. In training θ
-    is drawn from q, φ = θ after descent on the support, and the objective is L(φ; query) + weight
-    KL(q ‖ p) / rows of the query. On a new task θ is drawn from p.
+    One gradient step on the rows at hand moves the prior N(μ, σ²) over initial weights to N(μ - γ
+    ∇L(μ), .). The support moves p, which keeps σ; the query moves q, which has a spread v of its
+    own. L is the head's mean loss.
 
-    L is the head's mean loss. The text conditions q on all rows and algorithm 1 on the query rows:
-    here the latter.
+    In training θ is drawn from q, and descent on the support takes it to φ. The objective is L(φ;
+    query) + weight KL(q ‖ p) / rows of the query (algorithm 1). On a new task θ is drawn from p
+    (algorithm 2). The paper's text conditions q on all rows, its algorithm 1 on the query rows, and
+    so do we.
 
     Args:
         prior: N(μ, σ²) over the network's weights.
@@ -83,8 +84,8 @@ class PLATIPUS(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units and layers (40 and 3; the paper has 100 and 3. 64 trained to
-                a loss 0.04 nats lower, more slowly).
+            width, depth: hidden units and layers (40 and 3; the paper has 100 and 3. 64 units
+                trained to a loss 0.04 nats lower, more slowly).
             std: initial σ and v (0.02: a network of 40 units still tells its inputs apart under
                 that noise).
             inner_lr: a number, fixed or (as an array) learned, or a step of
@@ -101,41 +102,34 @@ class PLATIPUS(AbstractMethod):
             raise ValueError(
                 f"PLATIPUS needs at least 1 draw of the weights; got samples={samples}."
             )
-        net = network(spec, spec.head.raw_dim, width, depth, key=key)
+        head = spec.head
+        net = network(spec, head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
+        log_vq = jax.tree.map(jnp.copy, prior.log_std)
+        gamma_p, gamma_q = jnp.asarray(gamma), jnp.asarray(gamma)
         rate = Curvature.init(net, 0.1, steps) if inner_lr is None else inner_lr
-        return cls(
-            prior,
-            jax.tree.map(jnp.copy, prior.log_std),
-            jnp.asarray(gamma),
-            jnp.asarray(gamma),
-            rate,
-            spec.head,
-            steps,
-            kl_weight,
-            samples,
-            clip,
-        )
+        return cls(prior, log_vq, gamma_p, gamma_q, rate, head, steps, kl_weight, samples, clip)
 
-    def risk(self, net, data, key):
+    def risk(self, net: Any, data: Data, key: PRNGKeyArray) -> Float[Array, ""]:
         """L."""
         return self.head.risk(apply(net, data.x), data, key=key)
 
-    def shifted(self, data, gamma, log_std, key) -> Diagonal:
+    def shifted(self, data: Data, gamma: Array, log_std: Any, key: PRNGKeyArray) -> Diagonal:
         """N(μ - γ ∇L(μ; data), exp(log_std)²)."""
-        mean = descend(
-            lambda net: self.risk(net, data, key), self.prior.mean, gamma, clip=self.clip
-        )
-        return Diagonal(mean, log_std)
 
-    def adapt(self, p: Diagonal, support, key):
+        def risk(net):
+            return self.risk(net, data, key)
+
+        return Diagonal(descend(risk, self.prior.mean, gamma, clip=self.clip), log_std)
+
+    def adapt(self, p: Diagonal, support: Data, key: PRNGKeyArray) -> Any:
         """θ from `p`, then φ."""
         start, inner = jr.split(key)
 
-        def descent(net):
+        def risk(net):
             return self.risk(net, support, inner)
 
-        return descend(descent, p.sample(key=start), self.inner_lr, self.steps, clip=self.clip)
+        return descend(risk, p.sample(key=start), self.inner_lr, self.steps, clip=self.clip)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         q_key, p_key, draw_key, head_key = jr.split(key, 4)

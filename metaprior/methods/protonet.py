@@ -29,11 +29,12 @@ def _logits(w, x):
 class ProtoNet(AbstractMethod):
     """Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017.
 
-    Equations 1 and 2: c_k = mean of f(x) over the support rows of class k, p(y = k | x) = softmax
-    of -‖f(x) - c_k‖² over k; the objective is the mean nll of the query rows (algorithm 1).
+    c_k is the mean of f(x) over the support rows of class k, and p(y = k | x) is the softmax of
+    -‖f(x) - c_k‖² over k (equations 1 and 2). The objective is the mean nll of the query rows
+    (algorithm 1).
 
     Here class k also has a learned prior prototype that weighs as much as `exp(log_count)` support
-    rows, so that a class the support does not show, and an empty support, are well defined. Where
+    rows. So a class that the support does not show, and an empty support, are well defined. Where
     classes mean something else in every task (the paper's episodes), `pseudo_count=0.0` gives the
     paper's method: an absent class then has no probability, and an empty support says nothing, all
     classes alike.
@@ -84,9 +85,8 @@ class ProtoNet(AbstractMethod):
                 A positive number stays as it is; 0.0 is the paper's method.
         """
         if not isinstance(spec.head, Categorical):
-            raise TypeError(
-                f"ProtoNet predicts classes; the head is {type(spec.head).__name__}, for numbers."
-            )
+            name = type(spec.head).__name__
+            raise TypeError(f"ProtoNet predicts classes; the head is {name}, for numbers.")
         if pseudo_count is not None and pseudo_count < 0:
             raise ValueError(
                 f"ProtoNet takes a pseudo_count of 0 or more rows; got {pseudo_count}."
@@ -99,9 +99,10 @@ class ProtoNet(AbstractMethod):
         prior = 0.1 * jr.normal(prior_key, (spec.head.classes, embedding))
         return cls(net, spec.head, prior, log_count)
 
-    def prototypes(self, support):
+    def prototypes(self, support: Data) -> tuple[Array, Array]:
         """Prototypes `(C, e)`, and which classes have one `(C,)`."""
-        hot = jax.nn.one_hot(support.y[:, 0].astype(int), self.head.classes, dtype=support.x.dtype)
+        label = support.y[:, 0].astype(int)
+        hot = jax.nn.one_hot(label, self.head.classes, dtype=support.x.dtype)
         hot = hot * support.mask[:, None]
         total, count = hot.T @ apply(self.net, support.x), hot.sum(0)
         if self.prior is not None:

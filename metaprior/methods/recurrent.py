@@ -8,31 +8,31 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import columns, rows
-from metaprior.posterior import AbstractHead, Particles
+from metaprior.posterior import Particles
 from metaprior.task import Data, Task
 
 
 def _raw(w, x):
     decoder, state = w
-    return apply(
-        decoder, jnp.concatenate([x, jnp.broadcast_to(state, (x.shape[0], *state.shape))], axis=1)
-    )
+    everywhere = jnp.broadcast_to(state, (x.shape[0], *state.shape))
+    return apply(decoder, jnp.concatenate([x, everywhere], axis=1))
 
 
 class Recurrent(AbstractMethod):
-    """Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016: the LSTM of
-    its section 4.
+    """Santoro et al., "Meta-Learning with Memory-Augmented Neural Networks", ICML 2016.
 
-    A recurrent network reads the rows of the support one after another (Hochreiter & Schmidhuber,
-    "Long Short-Term Memory", 1997; Hochreiter, Younger & Conwell, "Learning to Learn Using Gradient
-    Descent", 2001); its state after the last row is the task parameter. The objective is the mean
-    nll of the query rows given that state. The paper feeds y one step late, so that every row is a
-    query too; here a row and its outcome come together and query points are read from the final
-    state, all at once. The answer depends on the order of the rows. There is one function, and what
-    it does not know is noise.
+    This is the LSTM of the paper's section 4. It reads the rows of the support one after another
+    (Hochreiter & Schmidhuber, "Long Short-Term Memory", 1997; Hochreiter, Younger & Conwell,
+    "Learning to Learn Using Gradient Descent", 2001). Its state after the last row is the task
+    parameter, and the objective is the mean nll of the query rows given that state.
+
+    The paper feeds y one step late, so that every row is a query too. Here a row and its outcome
+    come together, and query points are read from the final state, all at once. The answer depends
+    on the order of the rows. There is one function, and what it does not know is noise.
 
     Args:
         each: network of one row.
@@ -76,12 +76,13 @@ class Recurrent(AbstractMethod):
         decoder = mlp(spec.x_dim + 2 * width, spec.head.raw_dim, width, depth, key=keys[3])
         return cls(each, eqx.nn.LSTMCell(width, width, key=keys[1]), start, decoder, spec.head)
 
-    def state(self, support):
+    def state(self, support: Data) -> Float[Array, "s"]:
         """Hidden and cell state after the rows inside the mask, `(2 width,)`."""
 
         def read(state, row):
             h, exists = row
             new = jnp.stack(self.cell(h, (state[0], state[1])))
+            # Padding leaves the state as it was.
             return jnp.where(exists, new, state), None
 
         h = apply(self.each, rows(support, self.head.classes))

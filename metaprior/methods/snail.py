@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import columns, sequence
-from metaprior.posterior import AbstractHead, Particles
+from metaprior.posterior import Particles
 from metaprior.task import Data, Task
 
 
@@ -38,8 +39,9 @@ class Sequence(eqx.Module):
 
 
 class Dense(eqx.Module):
-    """DenseBlock: a gated causal convolution of two places, `dilation` apart; its outputs join the
-    inputs (figure 2a).
+    """DenseBlock (figure 2a): a gated causal convolution of two places, `dilation` apart.
+
+    Its outputs join the inputs.
     """
 
     convolution: eqx.nn.Linear
@@ -47,23 +49,22 @@ class Dense(eqx.Module):
 
     def __call__(self, s: Sequence) -> Sequence:
         m, d = s.past.shape[0], self.dilation
-        longer = jnp.pad(
-            s.past, ((d, 0), (0, 0))
-        )  # row i of it is place i - d, zero before the first
+        # Row i of this is place i - d: zero before the first.
+        longer = jnp.pad(s.past, ((d, 0), (0, 0)))
         before = jnp.broadcast_to(longer[s.count], s.last.shape)
 
         def gated(now, before):
-            value, gate = jnp.split(
-                apply(self.convolution, jnp.concatenate([now, before], axis=1)), 2, axis=1
-            )
+            out = apply(self.convolution, jnp.concatenate([now, before], axis=1))
+            value, gate = jnp.split(out, 2, axis=1)
             return jnp.tanh(value) * jax.nn.sigmoid(gate)
 
         return s.with_columns(gated(s.past, longer[:m]), gated(s.last, before))
 
 
 class Causal(eqx.Module):
-    """AttentionBlock: every place attends to itself and to those before; what it reads joins the
-    inputs (figure 2b).
+    """AttentionBlock (figure 2b): every place attends to itself and to those before.
+
+    What it reads joins the inputs.
     """
 
     key: eqx.nn.Linear
@@ -71,15 +72,16 @@ class Causal(eqx.Module):
     value: eqx.nn.Linear
 
     def __call__(self, s: Sequence) -> Sequence:
-        m, own = s.past.shape[0], lambda layer: (apply(layer, s.past), apply(layer, s.last))
-        (key, last_key), (query, last_query), (value, last_value) = (
-            own(self.key),
-            own(self.query),
-            own(self.value),
-        )
+        m = s.past.shape[0]
+        key, query, value = (apply(f, s.past) for f in (self.key, self.query, self.value))
         root = key.shape[1] ** 0.5
         causal = jnp.tril(jnp.ones((m, m), bool))
         past = jax.nn.softmax(jnp.where(causal, query @ key.T / root, -1e9)) @ value
+
+        # A query point is the last place of its own sequence: it sees the support and itself.
+        last_key, last_query, last_value = (
+            apply(f, s.last) for f in (self.key, self.query, self.value)
+        )
         seen = jnp.where(jnp.arange(m) < s.count, last_query @ key.T / root, -1e9)
         itself = (last_query * last_key).sum(1, keepdims=True) / root
         weight = jax.nn.softmax(jnp.concatenate([seen, itself], axis=1))
@@ -94,11 +96,11 @@ def _raw(w, x):
 class SNAIL(AbstractMethod):
     """Mishra, Rohaninejad, Chen & Abbeel, "A Simple Neural Attentive Meta-Learner", ICLR 2018.
 
-    The rows of the support and one query point are a sequence; attention blocks alternate with
-    blocks of dilated causal convolutions (section 3.1), and the raw outputs of the query point are
-    read at its place, the last. As no place sees a later one, the support is read once for all
-    query points. The objective is the mean nll of the query rows. The answer depends on the order
-    of the rows. There is one function, and what it does not know is noise.
+    The rows of the support and one query point are a sequence. Attention blocks alternate with
+    blocks of dilated causal convolutions (section 3.1). The raw outputs of the query point are read
+    at its place, the last. As no place sees a later one, the support is read once for all query
+    points. The objective is the mean nll of the query rows. The answer depends on the order of the
+    rows. There is one function, and what it does not know is noise.
 
     Args:
         each: network of one row; a last input says whether its outcome is known.
@@ -127,8 +129,7 @@ class SNAIL(AbstractMethod):
     def init(
         cls, spec: Spec, *, key: PRNGKeyArray, width: int = 32, depth: int = 2, length: int = 32
     ) -> Self:
-        """Attention, convolutions, attention, convolutions, attention: the paper's network for
-        few-shot learning.
+        """Attention between convolutions: the paper's network for few-shot learning.
 
         Args:
             spec: shape of the tasks.
@@ -146,16 +147,18 @@ class SNAIL(AbstractMethod):
             )
         dilations = [2**i for i in range((length - 1).bit_length())]
         plan = [0, *dilations] * depth + [0]  # 0 for attention
-        first, last, *keys = jr.split(key, 2 + len(plan))
-        blocks = [
-            _block(width * (1 + i), width, dilation, key=k)
-            for i, (dilation, k) in enumerate(zip(plan, keys))
-        ]
-        each = mlp(columns(spec) + 1, width, width, 1, key=first)
-        size = width * (1 + len(blocks))
-        return cls(each, tuple(blocks), mlp(size, spec.head.raw_dim, width, 1, key=last), spec.head)
+        first_key, last_key, *keys = jr.split(key, 2 + len(plan))
+        each = mlp(columns(spec) + 1, width, width, 1, key=first_key)
 
-    def raw(self, support, x):
+        # Every block adds `width` columns to those it reads.
+        blocks, size = [], width
+        for dilation, k in zip(plan, keys):
+            blocks.append(_block(size, width, dilation, key=k))
+            size += width
+        last = mlp(size, spec.head.raw_dim, width, 1, key=last_key)
+        return cls(each, tuple(blocks), last, spec.head)
+
+    def raw(self, support: Data, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs at the query points."""
         h, m = apply(self.each, sequence(support, x, self.head.classes)), support.mask.shape[0]
         order = jnp.argsort(~support.mask, stable=True)  # rows that exist first, in their order

@@ -17,12 +17,11 @@ def shot_features(shots: Array) -> Float[Array, "… 3"]:
 
 
 class Stack(AbstractLearner):
-    """A mixture of learners: log weights linear in `shot_features(K)`, K the number of support
-    rows.
+    """Wolpert, "Stacked Generalization", 1992: a mixture of learners.
 
-    Wolpert, "Stacked Generalization", 1992; Yao, Vehtari, Simpson & Gelman, "Using Stacking to
-    Average Bayesian Predictive Distributions", Bayesian Analysis 2018, equation 4, with weights
-    that depend on K.
+    Yao, Vehtari, Simpson & Gelman, "Using Stacking to Average Bayesian Predictive Distributions",
+    Bayesian Analysis 2018, equation 4, has weights for distributions. Here they also depend on K,
+    the number of support rows: the log weights are linear in `shot_features(K)`.
 
     Args:
         learners: any learners for the same tasks.
@@ -34,13 +33,10 @@ class Stack(AbstractLearner):
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Pool:
         keys = jax.random.split(key, len(self.learners))
-        posteriors = tuple(
-            learner.posterior(support, key=k) for learner, k in zip(self.learners, keys)
-        )
-        log_weight = jax.nn.log_softmax(
-            self.coefficients @ shot_features(support.count.astype(support.x.dtype))
-        )
-        return Pool(posteriors, log_weight)
+        posteriors = [q.posterior(support, key=k) for q, k in zip(self.learners, keys)]
+        features = shot_features(support.count.astype(support.x.dtype))
+        log_weight = jax.nn.log_softmax(self.coefficients @ features)
+        return Pool(tuple(posteriors), log_weight)
 
 
 @jax.jit

@@ -7,24 +7,25 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.infer.descend import AbstractStep, Curvature, as_step
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import bayes_by_backprop, draw
 from metaprior.method import AbstractGenerative, AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
-from metaprior.posterior import AbstractHead, Sampled
+from metaprior.posterior import Sampled
 from metaprior.system.devices import over_particles
 from metaprior.task import Data, Task
 
 
 class VAMPIRE(AbstractGenerative, AbstractMethod):
-    """Nguyen, Do & Carneiro, "Uncertainty in Model-Agnostic Meta-Learning using Variational
-    Inference", WACV 2020.
+    """Nguyen, Do & Carneiro, WACV 2020: as ABML, trained on how well draws predict the query.
 
-    As in ABML the prior p(φ) = N(μ, σ²) over a network's weights is also where q(φ | support)
-    starts, and q is reached by descent on E_q L(φ; support) + kl_weight KL(q ‖ p) / rows (equations
-    6 to 8). The objective is E_q L(φ; query) alone (equation 3): the support does not count again
-    and KL does not either, so that what is trained is how well draws of q predict.
+    "Uncertainty in Model-Agnostic Meta-Learning using Variational Inference". As in ABML,
+    q(φ | support) starts at the prior p(φ) = N(μ, σ²) over a network's weights. Descent on
+    E_q L(φ; support) + kl_weight KL(q ‖ p) / rows moves it (equations 6 to 8). The objective is
+    E_q L(φ; query) alone (equation 3). Neither the support nor KL counts again: training asks how
+    well draws of q predict.
 
     Args:
         prior: N(μ, σ²) over the network's weights.

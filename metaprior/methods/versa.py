@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractMethod, Spec
@@ -15,24 +16,26 @@ from metaprior.methods.embedded import in_one_pass
 from metaprior.mixture import log_sum
 from metaprior.nets.mlp import apply, mlp, network
 from metaprior.nets.sets import DeepSet
-from metaprior.posterior import AbstractHead, Sampled
+from metaprior.posterior import Sampled
 from metaprior.task import Data, Task
 
 
 class VERSA(AbstractMethod):
-    """Gordon, Bronskill, Bauer, Nowozin & Turner, "Meta-Learning Probabilistic Inference for
-    Prediction", ICLR 2019.
+    """Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019.
 
-    raw(x) = W h(x) + b with features h that all tasks share, and q(W, b | support) a diagonal
-    normal that a network gives in one pass. Classes (section 3): the weights of class c come from
-    the mean ν_c of h(x) over its rows alone, so that the same network serves any class. Numbers
-    (section 4, in spirit): all weights come from a summary of the support. The objective is that of
-    equation 4, with L draws and no KL: -mean over the query of log 1/L sum_l p(y | x, W_l, b_l). It
-    averages probabilities, not logits.
+    raw(x) = W h(x) + b, with features h that all tasks share. A network gives q(W, b | support), a
+    diagonal normal, in one pass.
+
+    - Classes (section 3): the weights of class c come from the mean ν_c of h(x) over the rows of
+      that class alone, so that the same network serves any class.
+    - Numbers (section 4, in spirit): all weights come from a summary of the support.
+
+    The objective is that of equation 4, with L draws and no KL: -mean over the query of log 1/L
+    sum_l p(y | x, W_l, b_l). It averages probabilities, not logits.
 
     As in the other methods here, a learned row counts as one more observation of every class (and
-    of the summary), so that a class without rows, and an empty support, are well defined; and the
-    network sees log(1 + number of rows).
+    of the summary). So a class without rows, and an empty support, are well defined. The network
+    also sees log(1 + number of rows).
 
     Args:
         net: h.
@@ -73,8 +76,9 @@ class VERSA(AbstractMethod):
         features: int = 32,
         samples: int = 32,
     ) -> Self:
-        """Networks of equal size; the amortisation network has two hidden layers (the authors'
-        code) of ELUs.
+        """Networks of equal size.
+
+        The amortisation network has two hidden layers of ELUs, as in the authors' code.
 
         Args:
             spec: shape of the tasks.
@@ -82,8 +86,8 @@ class VERSA(AbstractMethod):
             width, depth: hidden units (the authors' images have 256) and layers of the networks.
             features: numbers in h(x) (32, as in ALPaCA; the authors' images have 256).
             samples: L, draws in training, at least 1. The log of an average over few draws favours
-                a narrow q: in the paper's toy problem the log variance comes out 1.1 too low with L
-                = 10 (the authors' code), 0.3 with 32.
+                a narrow q. In the paper's toy problem the log variance comes out 1.1 too low with
+                L = 10 (the authors' code), and 0.3 too low with 32.
         """
         if samples < 1:
             raise ValueError(
@@ -92,25 +96,23 @@ class VERSA(AbstractMethod):
         classes, rows = spec.head.classes, spec.head.raw_dim
         keys = jr.split(key, 4)
         net = network(spec, features, width, depth, key=keys[0])
-        encoder = None if classes else DeepSet.init(spec, width=width, depth=depth, key=keys[1])
-        null = 0.1 * jr.normal(keys[2], (classes, features)) if classes else None
-        shape = (
-            (features + 1, 2 * (features + 1)) if classes else (width, 2 * rows * (features + 1))
-        )
-        return cls(
-            net,
-            encoder,
-            null,
-            mlp(*shape, width, 2, key=keys[3], activation=jax.nn.elu),
-            spec.head,
-            samples,
-        )
+        if classes:  # one class at a time: its code in, its row of the last layer out
+            encoder = None
+            null = 0.1 * jr.normal(keys[2], (classes, features))
+            inputs, outputs = features + 1, 2 * (features + 1)
+        else:
+            encoder = DeepSet.init(spec, width=width, depth=depth, key=keys[1])
+            null = None
+            inputs, outputs = width, 2 * rows * (features + 1)
+        amortise = mlp(inputs, outputs, width, 2, key=keys[3], activation=jax.nn.elu)
+        return cls(net, encoder, null, amortise, spec.head, samples)
 
     def codes(self, support) -> Float[Array, "k c"]:
         """ν and log(1 + number of rows) of every class; for numbers the summary of the support."""
         if self.encoder is not None:
             return self.encoder.summary(support)[None]
-        hot = jax.nn.one_hot(support.y[:, 0].astype(int), self.head.classes, dtype=support.x.dtype)
+        label = support.y[:, 0].astype(int)
+        hot = jax.nn.one_hot(label, self.head.classes, dtype=support.x.dtype)
         hot = hot * support.mask[:, None]
         count = hot.sum(0)[:, None]
         mean = (self.null + hot.T @ apply(self.net, support.x)) / (1.0 + count)
