@@ -2,17 +2,34 @@
 
 from collections.abc import Callable
 
-import jax
+import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.posterior import Mixture
+from metaprior.mixture import Mixture
+
+
+def _entropy(mixture: Mixture, key: PRNGKeyArray) -> Array:
+    return mixture.entropy()
+
+
+def _information(mixture: Mixture, key: PRNGKeyArray) -> Array:
+    return mixture.information()
+
+
+def _variance(mixture: Mixture, key: PRNGKeyArray) -> Array:
+    return mixture.epistemic().sum(-1)
+
+
+def _random(mixture: Mixture, key: PRNGKeyArray) -> Array:
+    return jr.uniform(key, mixture.mean().shape[:1])
+
 
 SCORES: dict[str, Callable[[Mixture, PRNGKeyArray], Array]] = {
-    "entropy": lambda mixture, key: mixture.entropy(),
-    "bald": lambda mixture, key: mixture.information(),
-    "variance": lambda mixture, key: mixture.epistemic().sum(-1),
-    "random": lambda mixture, key: jr.uniform(key, mixture.mean().shape[:1]),
+    "entropy": _entropy,
+    "bald": _information,
+    "variance": _variance,
+    "random": _random,
 }
 
 
@@ -28,4 +45,4 @@ def score(mixture: Mixture, by: str, *, key: PRNGKeyArray) -> Float[Array, "n"]:
     """
     if by not in SCORES:
         raise ValueError(f"by is one of {', '.join(SCORES)}; got {by!r}.")
-    return jax.numpy.asarray(SCORES[by](mixture, key))
+    return jnp.asarray(SCORES[by](mixture, key))

@@ -1,4 +1,4 @@
-"""What every learner and every method offers; the only interface `fit` and `evaluate` know."""
+"""What every learner and every method offers: the only interface `fit` and `evaluate` know."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -19,11 +19,10 @@ class Spec(eqx.Module):
         head: what is predicted at a point.
         pooled: how many of the last input columns are a pooled model's out-of-fold prediction: 0
             for none, 1 for numbers (the predicted outcome itself), `C` for classes (log
-            probabilities). Methods may use them as a mean function; to all others they are inputs
-            like any.
-        net: makes the network of x in the place of a fully connected one: `(outputs, *, key) ->
+            probabilities). Some methods use them as a mean function; to the others they are inputs
+            like any other.
+        net: makes the network of x where it should not be the method's own: `(outputs, *, key) ->
             network of one row`, such as `functools.partial(Conv4.init, size=28)` for images.
-            `None`: each method's own.
 
     Example:
         >>> import functools, jax
@@ -72,12 +71,15 @@ class AbstractMethod(AbstractLearner):
 
 
 class AbstractGenerative(AbstractLearner):
-    """A learner whose model is written out: a prior p(w) and a likelihood p(y | x, w), both of
-    which can be evaluated.
+    """A learner whose prior p(w) and likelihood p(y | x, w) can both be evaluated.
 
-    `prior` has `sample(key=) -> w` and `log_prob(w)`, normalised, in nats, and is `None` where
-    settings leave it implicit; p(y | x, w) is `head` at `apply(w, x)`. However such a learner
-    approximates p(w | support), `NUTS` can draw from it exactly.
+    However such a learner approximates p(w | support), `NUTS` can draw from it exactly. The
+    likelihood is `head` at `apply(w, x)`.
+
+    Attributes:
+        prior: has `sample(key=) -> w` and `log_prob(w)`, normalised, in nats; `None` where the
+            settings leave the prior implicit.
+        head: reads the raw outputs.
     """
 
     prior: eqx.AbstractVar[Any]

@@ -23,7 +23,11 @@ class Data(eqx.Module):
 
     @staticmethod
     def of(x, y=None) -> "Data":
-        """All rows of `x` and `y` observed; `y` may be `(n,)`, `(n, p)` or absent (zeros).
+        """Data whose rows are all observed.
+
+        Args:
+            x: inputs, `(n, d)`, or `(n,)` for one column.
+            y: outcomes, `(n, p)`, or `(n,)` for one column; zeros unless given.
 
         Example:
             >>> from metaprior import Data
@@ -36,7 +40,8 @@ class Data(eqx.Module):
         y = y[:, None] if y.ndim == 1 else y
         if x.ndim != 2 or y.ndim != 2 or x.shape[0] != y.shape[0]:
             raise ValueError(
-                f"Data takes x of shape (n, d) and y of shape (n, p); x is {x.shape}, y is {y.shape}."
+                f"Data takes x of shape (n, d) and y of shape (n, p); x is {x.shape}, "
+                f"y is {y.shape}."
             )
         return Data(x, y, jnp.ones(x.shape[0], bool))
 
@@ -48,7 +53,7 @@ class Data(eqx.Module):
     def mean(self, values: Float[Array, "n"]) -> Array:
         """Mean of one value a row over the mask; zero where no row exists."""
         total = jnp.where(self.mask, values, 0.0).sum(-1)
-        return total / jnp.maximum(self.count, 1)
+        return total / jnp.maximum(self.count, 1)  # no row: 0 / 1, not 0 / 0
 
 
 class Task(eqx.Module):
@@ -64,14 +69,13 @@ class Task(eqx.Module):
 
 
 def concat(a: Data, b: Data) -> Data:
-    """The rows of `a`, then those of `b`."""
-    return Data(
-        jnp.concatenate([a.x, b.x]), jnp.concatenate([a.y, b.y]), jnp.concatenate([a.mask, b.mask])
-    )
+    """The rows of `a`, then the rows of `b`."""
+    x, y = jnp.concatenate([a.x, b.x]), jnp.concatenate([a.y, b.y])
+    return Data(x, y, jnp.concatenate([a.mask, b.mask]))
 
 
 def pad(data: Data, n: int) -> Data:
-    """`data` with padding rows up to `n` rows, so that different sizes share one compiled program."""
+    """`data` with padding rows up to `n` rows: different sizes then share one compiled program."""
     extra = n - data.mask.shape[-1]
     if extra < 0:
         raise ValueError(f"pad makes {n} rows; the data already has {data.mask.shape[-1]}.")

@@ -1,4 +1,4 @@
-"""Classes."""
+"""Classes, as logits."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from metaprior.heads.base import AbstractHead, check_raw
 
 
 class Categorical(AbstractHead):
-    """One of `classes` classes, y the index in a column of its own. Natural parameters: logits.
+    """One of `classes` classes; y is its index, in one column. Natural parameters: logits.
 
     Args:
         classes: number of classes, at least 2.
@@ -47,6 +47,7 @@ class Categorical(AbstractHead):
     def log_prob(self, params, y):
         label = y[..., 0].astype(int)
         hot = jax.nn.one_hot(label, self.classes, dtype=params.dtype)
+        # A padding row may hold any number; a label that is no class has probability zero.
         known = (label >= 0) & (label < self.classes)
         return jnp.where(known, (jax.nn.log_softmax(params) * hot).sum(-1), -jnp.inf)
 

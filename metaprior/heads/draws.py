@@ -1,6 +1,4 @@
-"""What is known through finitely many outcomes: moments, cdf and quantiles, and even points to make
-them from.
-"""
+"""Moments, cdf and quantiles from finitely many outcomes, and even points to make these from."""
 
 from collections.abc import Callable
 
@@ -17,9 +15,9 @@ EDGE = 6.0  # one-dimensional grids end so many standard deviations from the mea
 def uniform_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
     """`count` points that fill the unit cube evenly, always the same ones.
 
-    The first coordinate takes the midpoints of `count` equal cells; the others are a Kronecker
-    sequence with the powers of the generalised golden ratio. Means of smooth functions are off by
-    about 1/count, not 1/sqrt(count).
+    The first coordinate takes the midpoints of `count` equal cells. The others are a Kronecker
+    sequence with the powers of the generalised golden ratio. A mean of a smooth function over these
+    points is off by about 1/count; over random points it would be 1/sqrt(count).
 
     Example:
         >>> from metaprior.heads.draws import uniform_points
@@ -36,20 +34,19 @@ def uniform_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
 
 def normal_points(count: int, dim: int) -> Float[np.ndarray, "m p"]:
     """Even points of independent standard normals, each coordinate with mean 0 and variance 1."""
-    from scipy.special import (
-        ndtri,
-    )  # here, as it takes long to import and a prediction is often made without
+    # Imported here, as it takes long and most predictions do without.
+    from scipy.special import ndtri
 
     z = ndtri(uniform_points(count, dim))
-    z = z - z.mean(0)
+    z = z - z.mean(0)  # few points miss the moments a little; these two are made exact
     return z if count == 1 else z / z.std(0)
 
 
 def normal_nodes(count: int, dim: int) -> tuple[Float[np.ndarray, "m p"], Float[np.ndarray, "m"]]:
     """Points and log weights for averages over a standard normal vector; the weights sum to 1.
 
-    One dimension: the trapezoid rule on ±6, spectrally accurate for smooth functions. Several:
-    `normal_points`.
+    One dimension: the trapezoid rule on ±6, whose error falls exponentially for smooth functions.
+    Several dimensions: `normal_points`.
     """
     if dim > 1:
         return normal_points(count, dim), np.full(count, -np.log(count))
@@ -59,7 +56,10 @@ def normal_nodes(count: int, dim: int) -> tuple[Float[np.ndarray, "m p"], Float[
 
 
 def leading(array: np.ndarray, like: Array, tail: int) -> Array:
-    """`array` with its last `tail` axes last and its first one before the leading axes of `like`."""
+    """`array` shaped to broadcast: its first axis leads, its last `tail` axes come last.
+
+    In between stand axes of length one for all but the last axis of `like`.
+    """
     shape = (array.shape[0], *(1,) * (like.ndim - 1), *array.shape[array.ndim - tail :])
     return jnp.asarray(array, like.dtype).reshape(shape)
 
@@ -67,14 +67,16 @@ def leading(array: np.ndarray, like: Array, tail: int) -> Array:
 def row_noise(
     count: int, rows: tuple[int, ...], dim: int, dtype, *, key: PRNGKeyArray
 ) -> Float[Array, "m *b z"]:
-    """`count` standard normal vectors a row, draws first. A row's noise stays the same when padding
-    rows follow it.
+    """`count` standard normal vectors a row, draws first.
+
+    A row's noise stays the same when padding rows follow it: the padding invariance of a loss
+    depends on that.
     """
     return jnp.moveaxis(jr.normal(key, (*rows, count, dim), dtype), -2, 0)
 
 
 class Draws(eqx.Module):
-    """Finitely many outcomes with log weights that stand for a density; the draws lead.
+    """Finitely many weighted outcomes that stand for a density; the draws lead.
 
     Args:
         values: `(m, …, p)`, units of y.
@@ -108,7 +110,7 @@ class Draws(eqx.Module):
         return self.average((self.values - self.mean()) ** 2)
 
     def _table(self):
-        """Outcomes in order and the share below each, half of its own included; draws last."""
+        """Outcomes in order, and the share below each with half of its own weight; draws last."""
         weights = jnp.broadcast_to(self.weights()[..., None], self.values.shape)
         order = jnp.argsort(self.values, axis=0)
         values, w = (jnp.take_along_axis(a, order, axis=0) for a in (self.values, weights))
@@ -124,13 +126,13 @@ class Draws(eqx.Module):
         return jnp.vectorize(at, signature="(),(m),(m)->()")(y, values, share)
 
     def quantile(self, level: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
-        """The inverse of `cdf`; levels beyond the outermost draws give those. `level` broadcasts
-        against the outcomes.
+        """The inverse of `cdf`; levels beyond the outermost draws give these draws.
+
+        `level` broadcasts against the outcomes.
         """
         values, share = self._table()
-        return jnp.vectorize(jnp.interp, signature="(),(m),(m)->()")(
-            jnp.asarray(level, values.dtype), share, values
-        )
+        interpolate = jnp.vectorize(jnp.interp, signature="(),(m),(m)->()")
+        return interpolate(jnp.asarray(level, values.dtype), share, values)
 
 
 def bisect(cdf: Callable[[Array], Array], level, low: Array, high: Array) -> Array:

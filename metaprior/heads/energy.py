@@ -15,26 +15,28 @@ from metaprior.heads.network import at, network
 
 
 class Energy(AbstractDrawnHead):
-    """p(y | x) = N(y; m, s²) exp(-E(c, t)) / Z(c), t = (y - m) / s; m, s and the context c are read
-    from the network.
+    """A normal density, tilted by an energy that a network in this head learns.
 
-    LeCun, Chopra, Hadsell, Ranzato & Huang, "A Tutorial on Energy-Based Learning", 2006. E is a
-    network in this head, `bound * tanh(· / bound)`: within ±bound, so that Z is finite whatever it
-    learns and the density is at most exp(2 bound) times that of its base. Z depends on the context
-    alone.
+    LeCun, Chopra, Hadsell, Ranzato & Huang, "A Tutorial on Energy-Based Learning", 2006:
 
-    One outcome: Z is a sum over an even grid of t, spectrally accurate for a smooth E (the density
-    integrates to 1 within 1e-3), the loss is -log p, and cdf and quantiles are those of the grid
-    (within 1e-3). Samples are exact for that cdf.
+        p(y | x) = N(y; m, s²) exp(-E(c, t)) / Z(c),    t = (y - m) / s,
 
-    Several outcomes: Z, mean, variance, cdf and quantiles of each, and the entropy, are averages
-    over `draws` even points of the base weighted by exp(-E): good to a few percent for two or three
-    outcomes and energies that do not use all of their range. The loss is noise-contrastive
-    estimation against the base (Gutmann & Hyvärinen, AISTATS 2010), in the form for conditional
-    models (Ma & Collins, EMNLP 2018, the ranking objective): tell y from `noise` draws of the base.
-    Added to the base's own -log N(y; m, s²) it tends to -log p(y) as the draws grow. Samples come
-    from `steps` steps of the Metropolis-adjusted Langevin algorithm (Roberts & Tweedie, Bernoulli
-    1996) in t, started at the base.
+    where m, s and the context c are read from the learner's network. E lies within ±bound, by
+    `bound * tanh(· / bound)`. So Z is finite whatever E learns, and the density is at most
+    exp(2 bound) times that of its base. Z depends on the context alone.
+
+    One outcome: Z is a sum over an even grid of t, whose error falls exponentially for a smooth E
+    (the density integrates to 1 within 1e-3). The loss is -log p. The cdf and the quantiles are
+    those of the grid, within 1e-3, and samples are exact for that cdf.
+
+    Several outcomes: Z, the entropy, and mean, variance, cdf and quantiles of each outcome are
+    averages over `draws` even points of the base, weighted by exp(-E). They are good to a few
+    percent for two or three outcomes, as long as the energy does not use all of its range. The loss
+    is noise-contrastive estimation against the base (Gutmann & Hyvärinen, AISTATS 2010), in the
+    form for conditional models (Ma & Collins, EMNLP 2018, the ranking objective): tell y from
+    `noise` draws of the base. Added to the base's own -log N(y; m, s²), it tends to -log p(y) as
+    the draws grow. Samples come from `steps` steps of the Metropolis-adjusted Langevin algorithm
+    (Roberts & Tweedie, Bernoulli 1996) in t, which start at the base.
 
     Args:
         net: E before its bound; its arrays are meta-parameters.
@@ -125,25 +127,23 @@ class Energy(AbstractDrawnHead):
         return self.bound * jnp.tanh(at(self.net, context, t)[..., 0] / self.bound)
 
     def _tilted(self, context):
-        """Points t `(m, 1…, p)` of the base and their log weights under the tilted density, `(m,
-        …)`, not normalised.
-        """
+        """Points t `(m, 1…, p)` of the base and their tilted log weights `(m, …)`, unnormalised."""
         t, log_base = normal_nodes(self.nodes if self.dim == 1 else self.draws, self.dim)
         t, log_base = leading(t, context, 1), leading(log_base, context, 0)
         return t, log_base - self.energy(context, t)
 
     def log_prob(self, params, y):
         mean, scale, context = self._split(params)
+        log_base = stats.norm.logpdf(y, mean, scale).sum(-1)
         log_z = jax.nn.logsumexp(self._tilted(context)[1], axis=0)
-        return (
-            stats.norm.logpdf(y, mean, scale).sum(-1)
-            - self.energy(context, (y - mean) / scale)
-            - log_z
-        )
+        return log_base - self.energy(context, (y - mean) / scale) - log_z
 
     def loss(self, params, y, *, key):
         if self.dim == 1:
             return -self.log_prob(params, y)
+
+        # Which of 1 + noise outcomes is the true one? No Z is needed to answer that, and Z is what
+        # costs and errs with several outcomes.
         mean, scale, context = self._split(params)
         own = self.energy(context, (y - mean) / scale)
         t = row_noise(self.noise, own.shape, self.dim, params.dtype, key=key)
@@ -159,10 +159,12 @@ class Energy(AbstractDrawnHead):
         def log_p(t):
             return -0.5 * (t * t).sum(-1) - self.energy(context, t)
 
+        # The sum's gradient is each point's own: points do not touch each other.
         slope = jax.grad(lambda t: log_p(t).sum())
         h = self.step
 
         def log_move(a, b, slope_a):
+            """Log density of the proposal b from a, without its constant."""
             return -0.5 * ((b - a - 0.5 * h * h * slope_a) ** 2).sum(-1) / (h * h)
 
         def advance(carry, k):
@@ -173,10 +175,10 @@ class Energy(AbstractDrawnHead):
             ratio = log_new - log_t + log_move(new, t, slope_new) - log_move(t, new, slope_t)
             accept = jnp.log(jr.uniform(accept_key, ratio.shape, ratio.dtype)) < ratio
 
-            def keep(a, b):
-                return jnp.where(accept.reshape(accept.shape + (1,) * (a.ndim - accept.ndim)), a, b)
-
-            return (keep(new, t), keep(log_new, log_t), keep(slope_new, slope_t)), None
+            t = jnp.where(accept[..., None], new, t)
+            log_t = jnp.where(accept, log_new, log_t)
+            slope_t = jnp.where(accept[..., None], slope_new, slope_t)
+            return (t, log_t, slope_t), None
 
         start, walk = jr.split(key)
         t = jr.normal(start, mean.shape, params.dtype)

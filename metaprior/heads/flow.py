@@ -16,34 +16,30 @@ from metaprior.heads.draws import Draws, leading, normal_nodes
 from metaprior.heads.network import at, network
 
 BOUND = 4.0  # splines live on [-4, 4], in standard deviations, and are straight beyond
-# width and height of a bin, as a share of the interval, slope and scale: bounds the density
+# Smallest width and height of a bin (a share of the interval), slope and scale. It bounds the
+# density.
 SMALLEST = 1e-2
 _ONE = float(np.log(np.expm1(1.0)))  # softplus of it is 1
 
 
 @partial(jnp.vectorize, signature="(k),()->(),()", excluded={2})
 def _spline(numbers, value, inverse: bool):
-    """A monotone map of the line and the log of its slope; all numbers 0 (nearly) leave everything
-    where it is.
+    """A monotone map of the line, and the log of its slope.
 
     Durkan, Bekasov, Murray & Papamakarios, "Neural Spline Flows", NeurIPS 2019, section 3.1, after
-    a shift and scale.
+    a shift and a scale. Numbers that are all 0 leave (nearly) everything where it is.
     """
-    from flowjax.bijections import (
-        RationalQuadraticSpline,
-    )  # half a second that other heads need not wait for
+    # Imported here: half a second that other heads need not wait for.
+    from flowjax.bijections import RationalQuadraticSpline
 
     bins = (numbers.shape[0] - 1) // 3
     location, scale = numbers[0], SMALLEST + jax.nn.softplus(numbers[1] + _ONE)
 
-    def share(a):
-        return SMALLEST + (1 - bins * SMALLEST) * jax.nn.softmax(a)
-
-    def ends(a):
-        return jnp.concatenate([jnp.full(1, -BOUND, a.dtype), a, jnp.full(1, BOUND, a.dtype)])
-
     def knots(a):
-        return ends(BOUND * (2 * jnp.cumsum(share(a))[:-1] - 1))
+        """Ends of the bins: -BOUND, then the sums of their widths, then BOUND."""
+        share = SMALLEST + (1 - bins * SMALLEST) * jax.nn.softmax(a)
+        inner = BOUND * (2 * jnp.cumsum(share)[:-1] - 1)
+        return jnp.concatenate([jnp.full(1, -BOUND, a.dtype), inner, jnp.full(1, BOUND, a.dtype)])
 
     slopes = SMALLEST + (1 - SMALLEST) * jax.nn.softplus(numbers[2 + 2 * bins :] + _ONE)
     slopes = jnp.pad(slopes, 1, constant_values=1.0)  # smooth where the straight parts begin
@@ -58,19 +54,18 @@ def _spline(numbers, value, inverse: bool):
 
 
 class Flow(AbstractNumberHead):
-    """A conditional normalising flow: y is a standard normal vector z sent through invertible maps
-    that depend on x.
+    """A conditional normalising flow: y is a normal vector z, sent through maps that depend on x.
 
-    Durkan et al., "Neural Spline Flows", NeurIPS 2019, with the splines of flowjax. Towards the
-    base: each outcome is shifted, scaled and bent by a monotone rational-quadratic spline whose
-    numbers the learner's network gives; with several outcomes, coupling layers follow (their
-    section 3.2): every other coordinate is bent by a spline whose numbers a network in this head
-    makes from the rest and a context of `width` numbers. log p(y) is that of z plus the log slopes.
+    Durkan et al., "Neural Spline Flows", NeurIPS 2019, with the splines of flowjax. On the way from
+    y to z each outcome is shifted, scaled and bent by a monotone rational-quadratic spline, whose
+    numbers the learner's network gives. With several outcomes, coupling layers follow (section 3.2
+    of the paper): every other coordinate is bent by a spline, whose numbers a network in this head
+    makes from the rest and a context of `width` numbers. log p(y) is log p(z) plus the log slopes.
 
-    One outcome has exact cdf and quantiles. Mean, variance and entropy, and with several outcomes
-    the cdf and quantiles of each, come from `draws` even points of z sent back: with 128, mean and
-    cdf within 0.01 (in standard deviations), the variance within 2 %, the entropy within 0.02 nats
-    an outcome.
+    One outcome has exact cdf and quantiles. Mean, variance and entropy come from `draws` even
+    points of z sent back; with several outcomes, also the cdf and quantiles of each. With 128
+    points, mean and cdf are within 0.01 (in standard deviations), the variance within 2 %, the
+    entropy within 0.02 nats an outcome.
 
     Args:
         nets: of the coupling layers, none for one outcome; their arrays are meta-parameters.
@@ -99,7 +94,7 @@ class Flow(AbstractNumberHead):
     def init(
         cls, dim: int = 1, *, key, bins=8, layers=2, width=16, hidden=32, depth=1, draws=256
     ) -> "Flow":
-        """Coupling networks that start near the identity.
+        """Coupling layers that start near the identity.
 
         Args:
             dim: number of outcomes `p`, at least 1.
@@ -113,17 +108,15 @@ class Flow(AbstractNumberHead):
         """
         if dim < 1 or bins < 2 or layers < 2:
             raise ValueError(
-                f"Flow takes dim of at least 1, bins and layers of at least 2; got {dim}, {bins}, {layers}."
+                "Flow takes dim of at least 1, bins and layers of at least 2; "
+                f"got {dim}, {bins}, {layers}."
             )
         nets = []
         for i, k in enumerate(jr.split(key, layers) if dim > 1 else ()):
             keep, move = _halves(dim, i)
             net = network(width + len(keep), len(move) * (1 + 3 * bins), hidden, depth, key=k)
 
-            def last(n):
-                return (n.layers[-1].weight, n.layers[-1].bias)
-
-            nets.append(eqx.tree_at(last, net, tuple(0.1 * a for a in last(net))))
+            nets.append(eqx.tree_at(_last, net, tuple(0.1 * a for a in _last(net))))
         return cls(tuple(nets), dim, width if dim > 1 else 0, bins, draws)  # ty: ignore[missing-argument, invalid-argument-type]
 
     @property
@@ -136,20 +129,20 @@ class Flow(AbstractNumberHead):
 
     def _split(self, params):
         """Numbers of each outcome's own spline, `(…, p, 1 + 3 bins)`, and the context."""
-        own = params[..., : params.shape[-1] - self.width]
-        return own.reshape(*own.shape[:-1], self.dim, 1 + 3 * self.bins), params[
-            ..., own.shape[-1] :
-        ]
+        size = params.shape[-1] - self.width
+        own, context = params[..., :size], params[..., size:]
+        return own.reshape(*own.shape[:-1], self.dim, 1 + 3 * self.bins), context
 
     def _couple(self, i, context, z, inverse):
-        """Coupling layer `i`: some coordinates bent by numbers made from the others; and the log
-        slopes' sum.
+        """Coupling layer `i`: z with some coordinates bent, and the sum of the log slopes.
+
+        The numbers of these splines are made from the other coordinates, which stay: so the layer
+        has an inverse.
         """
         keep, move = _halves(self.dim, i)
         numbers = at(self.nets[i], context, z[..., keep])
-        moved, log_slope = _spline(
-            numbers.reshape(*numbers.shape[:-1], len(move), -1), z[..., move], inverse
-        )
+        numbers = numbers.reshape(*numbers.shape[:-1], len(move), -1)
+        moved, log_slope = _spline(numbers, z[..., move], inverse)
         return z.at[..., move].set(moved), log_slope.sum(-1)
 
     def _to_base(self, params, y):
@@ -163,6 +156,7 @@ class Flow(AbstractNumberHead):
         return z, total
 
     def _from_base(self, params, z):
+        """The outcome that z stands for; the inverse of `_to_base`."""
         own, context = self._split(params)
         z = jnp.broadcast_to(z, jnp.broadcast_shapes(z.shape, own.shape[:-1]))
         for i in reversed(range(len(self.nets))):
@@ -204,6 +198,11 @@ class Flow(AbstractNumberHead):
             return self._draws(params).quantile(level)
         z = jnp.full((*params.shape[:-1], 1), ndtri(jnp.asarray(level, params.dtype)), params.dtype)
         return self._from_base(params, z)
+
+
+def _last(net: eqx.nn.MLP) -> tuple:
+    """Weight and bias of the last layer."""
+    return net.layers[-1].weight, net.layers[-1].bias
 
 
 def _halves(dim: int, layer: int) -> tuple[np.ndarray, np.ndarray]:

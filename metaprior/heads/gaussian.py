@@ -1,4 +1,4 @@
-"""Normal outcomes with an input-dependent or a fixed scale."""
+"""Normal outcomes, with a scale that depends on x or is fixed."""
 
 from typing import ClassVar
 
@@ -59,7 +59,7 @@ class Gaussian(AbstractNumberHead):
         return jnp.stack([mean, scale], axis=-1)
 
     def log_prob(self, params, y):
-        # The gradient of slices would be an array each, filled up with zeros.
+        # Not slices: the gradient of each would be an array of its own, filled up with zeros.
         mean, scale = jnp.unstack(params, axis=-1)
         return stats.norm.logpdf(y, mean, scale).sum(-1)
 

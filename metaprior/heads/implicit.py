@@ -17,6 +17,7 @@ _FAST = 10.0  # the discriminator's logits move this much faster than its weight
 
 
 def _frozen(tree):
+    """The tree, as constants for the gradient."""
     return jax.tree.map(lambda a: jax.lax.stop_gradient(a) if eqx.is_array(a) else a, tree)
 
 
@@ -27,30 +28,30 @@ def _length(gap):
 
 
 class Implicit(AbstractDrawnHead):
-    """y = m + z + g(c, z), z ~ N(0, I): a generator; location m and context c are read from the
-    network. Samples only.
+    """A generator of outcomes, y = m + z + g(c, z) with z ~ N(0, I): samples, but no density.
 
-    It starts near N(m, I), the spread of standardised outcomes (the first p numbers of z are the
-    ones added).
+    The location m and the context c are read from the learner's network; the first p numbers of z
+    are the ones added. It starts near N(m, I), the spread of standardised outcomes.
 
-    `objective="energy score"`: the energy score E‖Y - y‖ - E‖Y - Y'‖ / 2 in units of y, unbiased
-    over `samples` draws a row (Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and
-    Estimation", JASA 2007, section 4.3); for one outcome it is the CRPS. Strictly proper and
-    stable: take this one.
+    `objective="energy score"`: E‖Y - y‖ - E‖Y - Y'‖ / 2 in units of y, unbiased over `samples`
+    draws a row (Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation",
+    JASA 2007, section 4.3); for one outcome it is the CRPS. It is strictly proper and stable: take
+    this one.
 
-    `objective="adversarial"`: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014. One
-    number a row, -log D(c, y) - log(1 - D(c, Y)) - log D(c, Y): the discriminator D lives in this
-    head; in the first two terms everything else is a constant, in the last (their non-saturating
-    one) D is. D sees the context but sends no gradient to it. One optimiser with momentum trains
-    both, which without help sends the generator to infinity; what keeps it: a penalty on D's slopes
-    in y (Mescheder, Geiger & Nowozin, "Which Training Methods for GANs do actually Converge?", ICML
-    2018), logits ten times the network's, so that D learns the faster (Heusel et al., NeurIPS
-    2017), and units that do not saturate far away. The value is no measure of progress; use the
-    CRPS.
+    `objective="adversarial"`: Goodfellow et al., "Generative Adversarial Nets", NeurIPS 2014, with
+    a discriminator D in this head and one number a row,
+    -log D(c, y) - log(1 - D(c, Y)) - log D(c, Y). The first two terms train D alone. The last (the
+    paper's non-saturating one) trains all but D. D sees the context but sends no gradient to it.
 
-    No `log_prob` and no `entropy`: score it with the CRPS. Mean, variance, cdf and quantiles are
-    those of `draws` outcomes at fixed points z: exact to 0.005 in the cdf for one outcome with one
-    number in z (quadrature), to 0.02 with more.
+    One optimiser with momentum trains both, which by itself sends the generator to infinity. Three
+    things keep it: a penalty on D's slopes in y (Mescheder, Geiger & Nowozin, "Which Training
+    Methods for GANs do actually Converge?", ICML 2018); logits ten times the network's, so that D
+    learns faster (Heusel et al., NeurIPS 2017); and units that do not saturate far away. The value
+    is no measure of progress; use the CRPS.
+
+    There is no `log_prob` and no `entropy`: score it with the CRPS. Mean, variance, cdf and
+    quantiles are those of `draws` outcomes at fixed points z. With one outcome and one number in z
+    the cdf is exact to 0.005 (quadrature), else to 0.02.
 
     Args:
         generator: g; its arrays, like those of the discriminator, are meta-parameters.
@@ -107,18 +108,20 @@ class Implicit(AbstractDrawnHead):
             hidden, depth: units and hidden layers.
             samples: draws a row in training, at least 2.
             draws: points z for moments, cdf and quantiles.
-            penalty: weight of half the squared slopes of the discriminator's logits (0.1: with it
+            penalty: weight of half the squared slopes of the discriminator's logits. With 0.1,
                 2,000 steps of `fit` end below the CRPS they start from; 0.02 to 3 do not diverge
-                either).
+                either.
         """
         if objective not in OBJECTIVES:
             raise ValueError(
-                f"Implicit has the objectives {', '.join(map(repr, OBJECTIVES))}; got {objective!r}."
+                f"Implicit has the objectives {', '.join(map(repr, OBJECTIVES))}; "
+                f"got {objective!r}."
             )
         noise = dim if noise is None else noise
         if not 1 <= dim <= noise or samples < 2:
             raise ValueError(
-                f"Implicit takes at least 1 outcome, as many numbers of noise and 2 samples; got {dim}, {noise} and {samples}."
+                "Implicit takes at least 1 outcome, as many numbers of noise and 2 samples; "
+                f"got {dim}, {noise} and {samples}."
             )
         g_key, d_key = jr.split(key)
         generator = network(width + noise, dim, hidden, depth, key=g_key)
@@ -136,28 +139,29 @@ class Implicit(AbstractDrawnHead):
 
     def generate(self, params, z):
         """m + z + g(c, z); leading axes broadcast."""
-        return (
-            params[..., : self.dim]
-            + z[..., : self.dim]
-            + at(self.generator, params[..., self.dim :], z)
-        )
+        location, context = params[..., : self.dim], params[..., self.dim :]
+        return location + z[..., : self.dim] + at(self.generator, context, z)
 
     def log_prob(self, params, y):
         raise TypeError(
-            "Implicit has samples but no density, so no log_prob: score it with the CRPS, or take a head with a density."
+            "Implicit has samples but no density, so no log_prob: score it with the CRPS, or take "
+            "a head with a density."
         )
 
     def loss(self, params, y, *, key):
         lead = jnp.broadcast_shapes(params.shape[:-1], y.shape[:-1])
-        drawn = self.generate(
-            params, row_noise(self.samples, lead, self.noise, params.dtype, key=key)
-        )
+        z = row_noise(self.samples, lead, self.noise, params.dtype, key=key)
+        drawn = self.generate(params, z)
         if self.discriminator is not None:
             return self._adversarial(jax.lax.stop_gradient(params[..., self.dim :]), drawn, y)
+
+        # Every pair of different draws once: the mean over them is unbiased.
         i, j = np.triu_indices(self.samples, 1)
         return _length(drawn - y).mean(0) - 0.5 * _length(drawn[i] - drawn[j]).mean(0)
 
     def _adversarial(self, context, drawn, y):
+        """The adversarial objective of the class, a number a row."""
+
         def judge(net, y):
             return _FAST * at(net, context, y)[..., 0]  # logit of D
 
@@ -183,5 +187,6 @@ class Implicit(AbstractDrawnHead):
 
     def entropy(self, params):
         raise TypeError(
-            "Implicit has samples but no density, so no entropy: use the variance, or take a head with a density."
+            "Implicit has samples but no density, so no entropy: use the variance, or take a head "
+            "with a density."
         )

@@ -17,19 +17,18 @@ _NODES = 64  # a component, for the entropy
 
 
 class MixtureDensity(AbstractNumberHead):
-    """Bishop, "Mixture Density Networks", 1994 (section 3): K normals with weights, all read from
-    the network.
+    """Bishop, "Mixture Density Networks", 1994 (section 3): K weighted normals from the network.
 
-    p(y | x) = sum_k π_k prod_j N(y_j; μ_kj, σ_kj²). The components are shared by the `p` outcomes:
-    given k they are independent, so that the mixture can represent dependence between outcomes.
-    Natural parameters: `(…, K, 1 + 2p)`, log weight, means and scales of each component.
+    p(y | x) = sum_k π_k prod_j N(y_j; μ_kj, σ_kj²). All `p` outcomes share the components. Given k
+    they are independent, but the mixture can represent dependence between them. Natural parameters:
+    `(…, K, 1 + 2p)`, the log weight, means and scales of each component.
 
     Components that start alike get the same gradient and stay alike. Component k therefore starts
     around the k-th of K even points of a standard normal (one outcome: its (k + 1/2)/K quantile),
     times `spread`; the network gives the way from there.
 
-    Mean, variance and cdf are exact; quantiles by bisection; the entropy from 64 even points a
-    component, within 0.02 nats where components overlap or lie apart alike.
+    Mean, variance and cdf are exact, and quantiles are found by bisection. The entropy comes from
+    64 even points a component: within 0.02 nats, whether components overlap or lie apart.
 
     Args:
         components: K, at least 1 (5: the sine-or-line task needs 2, and idle ones cost little).
@@ -55,7 +54,8 @@ class MixtureDensity(AbstractNumberHead):
     def __check_init__(self):
         if self.components < 1 or self.dim < 1:
             raise ValueError(
-                f"MixtureDensity takes at least 1 component and 1 outcome; got {self.components} and {self.dim}."
+                "MixtureDensity takes at least 1 component and 1 outcome; "
+                f"got {self.components} and {self.dim}."
             )
 
     @property
@@ -75,6 +75,7 @@ class MixtureDensity(AbstractNumberHead):
         return params[..., 0], params[..., 1 : 1 + self.dim], params[..., 1 + self.dim :]
 
     def _average(self, params, values):
+        """Weighted mean over the components of `(…, K, p)` values."""
         return (jnp.exp(params[..., :1]) * values).sum(-2)
 
     def log_prob(self, params, y):
@@ -103,9 +104,8 @@ class MixtureDensity(AbstractNumberHead):
         log_weight, mean, scale = self._split(params)
         z, log_share = normal_nodes(_NODES, self.dim)
         y = jnp.moveaxis(mean + scale * leading(z, mean, 1), -2, 1)  # (m, K, …, p)
-        log_p = jnp.tensordot(
-            jnp.asarray(np.exp(log_share), params.dtype), self.log_prob(params, y), axes=1
-        )
+        share = jnp.asarray(np.exp(log_share), params.dtype)
+        log_p = jnp.tensordot(share, self.log_prob(params, y), axes=1)
         return -(jnp.moveaxis(jnp.exp(log_weight), -1, 0) * log_p).sum(0)
 
     def cdf(self, params, y):

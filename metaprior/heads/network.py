@@ -16,19 +16,20 @@ def network(
     key: PRNGKeyArray,
     activation: Callable = jnp.tanh,
 ) -> eqx.nn.MLP:
-    """`depth` hidden layers of `hidden` units; tanh unless told otherwise: smooth, so that
-    curvature exists.
+    """A fully connected network of `depth` hidden layers of `hidden` units.
+
+    The units are tanh unless told otherwise: they are smooth, so that curvature exists.
     """
     return eqx.nn.MLP(inputs, outputs, hidden, depth, activation, key=key)
 
 
 def at(net: eqx.nn.MLP, *parts: Float[Array, "*b _"]) -> Float[Array, "*b o"]:
-    """The network at its inputs side by side; their leading axes broadcast, and parts without
-    columns are left out.
+    """The network at its inputs side by side.
+
+    Their leading axes broadcast. Parts without columns are left out.
     """
     parts = tuple(part for part in parts if part.shape[-1])
     lead = jnp.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    x = jnp.concatenate(
-        [jnp.broadcast_to(part, (*lead, part.shape[-1])) for part in parts], axis=-1
-    )
-    return jnp.vectorize(lambda row: net(row), signature="(i)->(o)")(x)
+    wide = [jnp.broadcast_to(part, (*lead, part.shape[-1])) for part in parts]
+    row = jnp.concatenate(wide, axis=-1)
+    return jnp.vectorize(lambda x: net(x), signature="(i)->(o)")(row)

@@ -1,4 +1,4 @@
-"""Heavy-tailed outcomes: Student's t with input-dependent location, scale and degrees of freedom."""
+"""Heavy-tailed outcomes: Student's t, whose location, scale and df depend on x."""
 
 import functools
 from typing import ClassVar
@@ -12,30 +12,29 @@ from jax.scipy.special import betainc, digamma
 
 from metaprior.heads.base import AbstractNumberHead, check_raw
 
+# Where quantiles are tabulated: inverse degrees of freedom, and levels as normal scores.
 _INVERSE_DF = np.linspace(0.0, 0.5, 65)
 _SCORES = np.linspace(-4.5, 4.5, 181)
 
 
 @functools.cache
 def _table() -> np.ndarray:
-    """Quantiles of the standardised t at 1/df = 0 … 1/2 (rows) and at normal scores -4.5 … 4.5
-    (columns).
+    """Quantiles of the standardised t: a row for each 1/df, a column for each normal score.
 
-    Both are smooth in these coordinates, so linear interpolation is within 1e-3 of the scale for
-    levels between 1e-5 and 1 - 1e-5.
+    They are smooth in these two coordinates, so linear interpolation is within 1e-3 of the scale
+    for levels between 1e-5 and 1 - 1e-5.
     """
-    from scipy import (
-        special,
-    )  # here, as it takes long to import and a prediction is often made without
+    # Imported here, as it takes long and most predictions do without.
+    from scipy import special
 
     level = special.ndtr(_SCORES)
-    return np.stack(
-        [special.ndtri(level)] + [special.stdtrit(1 / i, level) for i in _INVERSE_DF[1:]]
-    )
+    normal = special.ndtri(level)  # 1/df = 0
+    return np.stack([normal, *(special.stdtrit(1 / i, level) for i in _INVERSE_DF[1:])])
 
 
 def log_gamma_ratio(df):
     """log Gamma((df+1)/2) - log Gamma(df/2), accurate in float32 for large df as well."""
+    # For large df the two terms are large and nearly equal: a series for their difference.
     large = 0.5 * jnp.maximum(df, 20.0)
     series = 0.5 * jnp.log(large) - 1 / (8 * large) + 1 / (192 * large**3) - 1 / (640 * large**5)
     small = jnp.minimum(df, 20.0)
@@ -112,10 +111,9 @@ class StudentT(AbstractNumberHead):
         return jnp.where(z > 0, 1 - tail, tail)
 
     def quantile(self, params, level):
-        table = jnp.asarray(_table(), params.dtype)
+        # jax has no inverse of the t's cdf: interpolate in the level, then in 1/df.
+        table, scores = jnp.asarray(_table(), params.dtype), jnp.asarray(_SCORES, params.dtype)
         score = jax.scipy.special.ndtri(jnp.asarray(level, params.dtype))
-        at_level = jax.vmap(lambda row: jnp.interp(score, jnp.asarray(_SCORES, params.dtype), row))(
-            table
-        )
+        at_level = jax.vmap(lambda row: jnp.interp(score, scores, row))(table)
         z = jnp.interp(1 / params[..., 2], jnp.asarray(_INVERSE_DF, params.dtype), at_level)
         return params[..., 0] + params[..., 1] * z
