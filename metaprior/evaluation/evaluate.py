@@ -1,14 +1,17 @@
 """How good a learner is on tasks it has not seen, beside baselines, paired over tasks."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jaxtyping import Array
 
 from metaprior.evaluation import metrics
 from metaprior.evaluation.units import Units, outcomes, summary
 from metaprior.method import AbstractLearner
-from metaprior.mixture import crps
+from metaprior.mixture import Mixture, crps
 from metaprior.system.lowering import jit
 from metaprior.task import Task
 
@@ -21,28 +24,37 @@ def _points(learner: AbstractLearner, tasks: Task, units: Units | None, key):
     """Per-row figures of every task, `(t, n, …)`."""
 
     def one(task):
-        post_key, key_ = jr.split(key)
+        post_key, draw_key = jr.split(key)
         posterior = learner.posterior(task.support, key=post_key)
-        mixture = posterior.predict(task.query.x, key=key_, samples=SAMPLES)
-        y = task.query.y
-        nll = -mixture.log_prob(y)
+        mixture = posterior.predict(task.query.x, key=draw_key, samples=SAMPLES)
         if units is None:
-            return {"nll": nll, "p": mixture.mean(), "y": y[:, 0]}
-        nll = nll + jnp.log(units.scale)
-        target, mean = units.to_y(y), summary(mixture, units, task.support)[0]
-        out = {
-            "y": target[:, 0],
-            "mean": mean[:, 0],
-            "nll": nll + (jnp.log(target)[:, 0] if units.log else 0.0),
-            "error": (mean - target)[:, 0],
-            "crps": crps(*outcomes(mixture, units, task.support), target),
-            "pit": mixture.cdf(y)[:, 0],
-        }
-        if units.log:
-            out |= {"nll_log": nll, "error_log": units.scale * (mixture.mean() - y)[:, 0]}
-        return out
+            y = task.query.y
+            return {"nll": -mixture.log_prob(y), "p": mixture.mean(), "y": y[:, 0]}
+        return _numbers(mixture, task, units)
 
     return jax.lax.map(one, tasks, batch_size=32)
+
+
+def _numbers(mixture: Mixture, task: Task, units: Units) -> dict[str, Array]:
+    """Figures of each query row of a task with numbers, in the user's units."""
+    y = task.query.y
+    target, mean = units.to_y(y), summary(mixture, units, task.support)[0]
+    rows = {
+        "y": target[:, 0],
+        "mean": mean[:, 0],
+        "error": (mean - target)[:, 0],
+        "crps": crps(*outcomes(mixture, units, task.support), target),
+        "pit": mixture.cdf(y)[:, 0],
+    }
+
+    # A density changes with the unit: by its scale, and by the slope of the logarithm.
+    nll = jnp.log(units.scale) - mixture.log_prob(y)
+    if not units.log:
+        return rows | {"nll": nll}
+    rows["nll"] = nll + jnp.log(target)[:, 0]
+    rows["nll_log"] = nll
+    rows["error_log"] = units.scale * (mixture.mean() - y)[:, 0]
+    return rows
 
 
 class Evaluation:
@@ -65,34 +77,30 @@ class Evaluation:
         classes: int,
         grouped: dict[int, np.ndarray] | None = None,
     ):
-        self.statistics, self.points, self.classes, self.grouped = (
-            statistics,
-            points,
-            classes,
-            grouped,
-        )
+        self.statistics, self.points = statistics, points
+        self.classes, self.grouped = classes, grouped
 
     @staticmethod
     def merge(evaluations: "list[Evaluation]") -> "Evaluation":
         """Of several splits, as if their tasks were one set."""
-        first = evaluations[0]
-        have = {K: [e for e in evaluations if K in e.statistics] for K in first.statistics}
-
-        def join(get, K, name):
-            columns = {m: [get(e)[K][name][m] for e in have[K]] for m in get(first)[K][name]}
-            if "task" in columns:
-                starts = np.cumsum([0, *(e.tasks(K) for e in have[K])])
-                columns["task"] = [task + start for task, start in zip(columns["task"], starts)]
-            return {m: np.concatenate(arrays) for m, arrays in columns.items()}
-
-        both = []
-        for get in (lambda e: e.statistics, lambda e: e.points):
-            both.append({K: {name: join(get, K, name) for name in get(first)[K]} for K in have})
+        statistics: dict = {}
+        points: dict = {}
+        grouped: dict[int, np.ndarray] = {}
+        for K in evaluations[0].statistics:
+            # A split whose groups are all small has no tasks with many support rows.
+            some = [e for e in evaluations if K in e.statistics]
+            statistics[K] = _concatenate([e.statistics[K] for e in some])
+            points[K] = _concatenate([e._numbered(K, start) for e, start in _starts(some, K)])
+            grouped[K] = np.concatenate([e.groups(K) for e in some])
         known = all(e.grouped is not None for e in evaluations)
-        grouped = (
-            {K: np.concatenate([e.groups(K) for e in have[K]]) for K in have} if known else None
-        )
-        return Evaluation(both[0], both[1], first.classes, grouped)
+        return Evaluation(statistics, points, evaluations[0].classes, grouped if known else None)
+
+    def _numbered(self, K: int, start: int) -> dict:
+        """`points` at K support rows, the numbers of the tasks beginning at `start`."""
+        return {
+            name: columns | ({"task": columns["task"] + start} if "task" in columns else {})
+            for name, columns in self.points[K].items()
+        }
 
     def tasks(self, K: int) -> int:
         """How many there are at K support rows."""
@@ -103,8 +111,11 @@ class Evaluation:
         return np.arange(self.tasks(K)) if self.grouped is None else self.grouped[K]
 
     def figures(self, K: int) -> dict:
-        """Every metric of every learner at K support rows, with 95 % intervals and paired
-        differences.
+        """Every metric of every learner at K support rows.
+
+        Returns:
+            by learner: each metric, `ci` (its 95 % interval), `n_tasks`, `n_groups`, and for the
+            baselines `difference` (method minus baseline with its paired interval).
         """
         table, own = {}, self.statistics[K][METHOD]
         tasks, groups = self.tasks(K), self.groups(K)
@@ -112,46 +123,52 @@ class Evaluation:
         for name, statistics in self.statistics[K].items():
             row: dict = {"n_tasks": tasks, "n_groups": n_groups, "ci": {}}
             difference = {}
-            for metric, s in statistics.items():
+            for metric, sums in statistics.items():
                 finish = metrics.METRICS[metric].finish
-                draws = finish(weights @ s)
-                row[metric] = float(finish(s.sum(0)))
+                draws = finish(weights @ sums)
+                row[metric] = float(finish(sums.sum(0)))
                 row["ci"][metric] = metrics.interval(row[metric], draws, n_groups)
-                if name != METHOD:
-                    gap = finish(weights @ own[metric]) - draws
-                    mean = float(finish(own[metric].sum(0)) - finish(s.sum(0)))
-                    low, high = metrics.interval(mean, gap, n_groups)
-                    difference[metric] = {"mean": mean, "low": low, "high": high}
+                if name == METHOD:
+                    continue
+
+                # Paired: the same resamples for both, so that what is hard for both cancels.
+                gap = finish(weights @ own[metric]) - draws
+                mean = float(finish(own[metric].sum(0)) - finish(sums.sum(0)))
+                low, high = metrics.interval(mean, gap, n_groups)
+                difference[metric] = {"mean": mean, "low": low, "high": high}
             table[name] = row | ({"difference": difference} if difference else {})
         return table
 
     def sentence(self) -> str:
         """Whether meta-learning earns its keep on these data, in plain words."""
-        better, worse, same, gains = [], [], [], {}
+        if all(len(np.unique(self.groups(K))) < 2 for K in self.statistics):
+            return "One group cannot tell whether meta-learning earns its keep: hold out more."
+
+        better, worse, same, gaps = [], [], [], {}
         for K in self.statistics:
-            figures = self.figures(K)
-            best = min((n for n in figures if n != METHOD), key=lambda n: figures[n]["nll"])
-            gap = figures[best]["difference"]["nll"]
-            sure = gap["low"] is not None and not gap["low"] <= 0 <= gap["high"]
-            (same if not sure else better if gap["mean"] < 0 else worse).append(K)
-            gains[K] = (gap["mean"], gap["low"], gap["high"], best)
+            gap = gaps[K] = self._lead(K)
+            if gap["low"] is None or gap["low"] <= 0 <= gap["high"]:
+                same.append(K)
+            elif gap["mean"] < 0:
+                better.append(K)
+            else:
+                worse.append(K)
 
         def say(Ks):
             return ", ".join(str(K) for K in Ks)
 
-        if all(len(np.unique(self.groups(K))) < 2 for K in self.statistics):
-            return "One group cannot tell whether meta-learning earns its keep: hold out more."
         if better:
-            K = min(better, key=lambda K: gains[K][0])
-            mean, low, high, best = gains[K]
+            K = min(better, key=lambda K: gaps[K]["mean"])
+            gain, low, high = (-gaps[K][name] for name in ("mean", "high", "low"))
             text = (
-                f"Meta-learning earns its keep here: with {say(better)} observed rows it beats the best baseline, "
-                f"most at {K} ({-mean:.2f} nats a row better than {best}, 95 % interval {-high:.2f} to {-low:.2f})."
+                f"Meta-learning earns its keep here: with {say(better)} observed rows it beats the "
+                f"best baseline, most at {K} ({gain:.2f} nats a row better than "
+                f"{gaps[K]['baseline']}, 95 % interval {low:.2f} to {high:.2f})."
             )
         else:
             text = (
-                "Meta-learning does not earn its keep on these data: at no number of observed rows is it "
-                "better than the best baseline beyond chance."
+                "Meta-learning does not earn its keep on these data: at no number of observed rows "
+                "is it better than the best baseline beyond chance."
             )
         if same:
             text += f" With {say(same)} it makes no difference that these tasks can show."
@@ -159,12 +176,35 @@ class Evaluation:
             text += f" With {say(worse)} the best baseline is better: use it there."
         return text
 
+    def _lead(self, K: int) -> dict:
+        """NLL of the method less that of the best baseline, with its interval, and which it is."""
+        figures = self.figures(K)
+        best = min((name for name in figures if name != METHOD), key=lambda n: figures[n]["nll"])
+        return figures[best]["difference"]["nll"] | {"baseline": best}
+
     def to_json(self) -> dict:
         """`{"shots": {"5": {name: figures}}, "sentence": …}`, plain numbers only."""
         return {
             "shots": {str(K): self.figures(K) for K in self.statistics},
             "sentence": self.sentence(),
         }
+
+
+def _starts(evaluations: list[Evaluation], K: int) -> Iterator[tuple[Evaluation, int]]:
+    """Each evaluation, and how many tasks with K support rows come before its own."""
+    start = 0
+    for evaluation in evaluations:
+        yield evaluation, start
+        start += evaluation.tasks(K)
+
+
+def _concatenate(tables: list[dict]) -> dict:
+    """Columns `[name][metric]` of several tables end to end."""
+    first = tables[0]
+    return {
+        name: {m: np.concatenate([table[name][m] for table in tables]) for m in first[name]}
+        for name in first
+    }
 
 
 class JointEvaluation:
@@ -182,17 +222,17 @@ class JointEvaluation:
     @staticmethod
     def of(targets: dict[str, Evaluation]) -> "JointEvaluation":
         """The joint figures of evaluations on the same rows."""
-        first, *others = targets.values()
+        first = next(iter(targets.values()))
         statistics: dict = {}
         for K in first.statistics:
             statistics[K] = {}
             for name in first.statistics[K]:
-                nll = [e.statistics[K][name]["nll"] for e in (first, *others)]
-                total = np.stack([np.sum([s[:, 0] for s in nll], axis=0), nll[0][:, 1]], axis=1)
-                statistics[K][name] = {"nll": total}
-        return JointEvaluation(
-            targets, Evaluation(statistics, {K: {} for K in statistics}, 0, first.grouped)
-        )
+                # Sums and counts of each task: the sums add up, the counts are the same for all.
+                each = [e.statistics[K][name]["nll"] for e in targets.values()]
+                sums = np.sum([s[:, 0] for s in each], axis=0)
+                statistics[K][name] = {"nll": np.stack([sums, each[0][:, 1]], axis=1)}
+        joint = Evaluation(statistics, {K: {} for K in statistics}, 0, first.grouped)
+        return JointEvaluation(targets, joint)
 
     @staticmethod
     def merge(evaluations: "list[JointEvaluation]") -> "JointEvaluation":
@@ -208,7 +248,7 @@ class JointEvaluation:
         return self.joint.sentence()
 
     def to_json(self) -> dict:
-        """`{"targets": {name: {"shots": …, "sentence": …}}, "joint": {"shots": …, "sentence": …}}`."""
+        """`{"targets": {name: …}, "joint": …}`, each as `Evaluation.to_json` has it."""
         return {
             "targets": {k: e.to_json() for k, e in self.targets.items()},
             "joint": self.joint.to_json(),
@@ -237,6 +277,8 @@ def evaluate(
         grouped: see `Evaluation`.
         progress: called with the share done.
     """
+    count = metrics.class_statistics if classes else metrics.number_statistics
+    kept = ("p", "y", "nll") if classes else ("y", "mean", "nll", "crps", "pit")
     statistics: dict = {}
     points: dict = {}
     total, done = len(tasks) * len(learners), 0
@@ -246,13 +288,9 @@ def evaluate(
         mask = mask[real]
         statistics[K], points[K] = {}, {}
         for name, learner in learners.items():
-            rows = {
-                k: np.asarray(v, np.float64)[real]
-                for k, v in _points(learner, some, units, key).items()
-            }
-            count = metrics.class_statistics if classes else metrics.number_statistics
+            found = _points(learner, some, units, key)
+            rows = {k: np.asarray(v, np.float64)[real] for k, v in found.items()}
             statistics[K][name] = count(rows, mask)
-            kept = ("p", "y", "nll") if classes else ("y", "mean", "nll", "crps", "pit")
             points[K][name] = {"task": np.nonzero(mask)[0]} | {k: rows[k][mask] for k in kept}
             done += 1
             if progress is not None:

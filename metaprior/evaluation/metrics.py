@@ -1,8 +1,8 @@
 """Metrics, declared once: name, unit, direction, and how sums over tasks become the figure.
 
-Every metric is a function of sums over tasks of small statistics, so that pooled figures (coverage,
-calibration error) and averages of per-task figures share one bootstrap: resample tasks, add,
-finish.
+Every metric is a function of sums over tasks of small statistics. So one bootstrap serves them all,
+pooled figures (coverage, calibration error) and averages over tasks alike: resample the tasks, add
+up, finish.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,13 @@ BINS = 15
 
 
 class Metric(NamedTuple):
-    """`finish` maps summed statistics `(…, k)` to the figure; `better` is "low", "high" or a target
-    value.
+    """A metric.
+
+    Args:
+        name: key in results.
+        unit: of the figure, in words.
+        better: `"low"`, `"high"`, or the value to be reached.
+        finish: summed statistics `(…, k)` -> the figure `(…)`.
     """
 
     name: str
@@ -26,15 +31,18 @@ class Metric(NamedTuple):
 
 
 def _mean(s):
+    """Of the sum and the count `(…, 2)`."""
     return s[..., 0] / np.maximum(s[..., 1], 1e-12)
 
 
 def _calibration(s):
+    """Mean gap of the rows below each quantile level; last comes the number of rows."""
     share = s[..., :-1] / np.maximum(s[..., -1:], 1e-12)
     return np.abs(share - LEVELS).mean(-1)
 
 
 def _bins(s):
+    """Rows in each bin, and the gap between confidence and accuracy there."""
     count, confidence, hit = np.split(s, 3, axis=-1)
     gap = np.abs(hit - confidence) / np.maximum(count, 1e-12)
     return count, gap
@@ -47,6 +55,7 @@ def _ece(s):
 
 def _mce(s):
     count, gap = _bins(s)
+    # A bin of a few rows has a large gap by chance alone.
     return np.where(count >= 10, gap, 0.0).max(-1)
 
 
@@ -80,8 +89,12 @@ def pooled(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def number_statistics(point: dict[str, np.ndarray], mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Statistics of every metric for numbers, from per-row `nll`, `error`, `crps`, `pit` of shape
-    `(t, n)`.
+    """Statistics of every metric for numbers.
+
+    Args:
+        point: per-row `nll`, `error`, `crps`, `pit`, and where the target is modelled on the log
+            scale `nll_log`, `error_log`; `(t, n)` each.
+        mask: which rows exist, `(t, n)`.
     """
 
     def rmse(e):
@@ -102,13 +115,17 @@ def number_statistics(point: dict[str, np.ndarray], mask: np.ndarray) -> dict[st
 
 
 def class_statistics(point: dict[str, np.ndarray], mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Statistics of every metric for classes, from `nll` `(t, n)`, `p` `(t, n, c)` and `y` `(t,
-    n)`.
+    """Statistics of every metric for classes.
+
+    Args:
+        point: per-row `nll` `(t, n)`, probabilities `p` `(t, n, c)` and labels `y` `(t, n)`.
+        mask: which rows exist, `(t, n)`.
     """
     p, y = point["p"], point["y"].astype(int)
     confidence, hit = p.max(-1), p.argmax(-1) == y
     brier = ((p - np.eye(p.shape[-1])[y]) ** 2).sum(-1)
-    # bins (a, b], as in Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
+
+    # Bins (a, b], as in Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
     slot = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     one = (np.eye(BINS)[slot] * mask[..., None]).astype(float)
     bins = [one, one * confidence[..., None], one * hit[..., None]]
@@ -131,11 +148,10 @@ def bootstrap_weights(tasks: int, repeats: int = 1000, seed: int = 0) -> np.ndar
 def resamples(
     groups: dict[int, np.ndarray], repeats: int = 1000, seed: int = 0
 ) -> dict[int, np.ndarray]:
-    """For each K how often each of its tasks occurs in each resample of the groups, `(repeats,
-    tasks)`.
+    """For each K, how often each of its tasks occurs in each resample, `(repeats, tasks)`.
 
-    A group counts alike at every K, and in every split that held it out: its tasks come and go
-    together.
+    Groups are resampled, not tasks. A group's tasks come and go together, at every K and in every
+    split that held the group out.
     """
     names, places = np.unique(np.concatenate(list(groups.values())), return_inverse=True)
     weights = bootstrap_weights(len(names), repeats, seed)
@@ -144,20 +160,20 @@ def resamples(
 
 
 def interval(value: float, draws: np.ndarray, groups: int) -> tuple[float | None, float | None]:
-    """95 % interval from bootstrap draws: their quantiles, as much further from the value as few
-    groups ask for.
+    """95 % interval from bootstrap draws, made wider where groups are few.
 
-    The factor sqrt(G / (G - 1)) t / z makes the bootstrap of a mean over G groups as wide as
-    Student's interval, which the percentiles alone fall short of (Hesterberg, "What Teachers Should
-    Know About the Bootstrap", The American Statistician 2015, section 4). One group says nothing of
-    others: no interval.
+    The percentiles alone are too narrow for few groups. The factor sqrt(G / (G - 1)) t / z on their
+    distance from the value makes the bootstrap of a mean over G groups as wide as Student's
+    interval (Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician
+    2015, section 4). One group says nothing about others, so that there is no interval.
     """
-    from scipy import stats  # half a second, which those who only predict need not wait for
+    # Imported here: half a second, which those who only predict need not wait for.
+    from scipy import stats
 
     if groups < 2:
         return None, None
-    factor = (groups / (groups - 1)) ** 0.5 * stats.t.ppf(0.975, groups - 1) / stats.norm.ppf(0.975)
+    t, z = stats.t.ppf(0.975, groups - 1), stats.norm.ppf(0.975)
+    factor = (groups / (groups - 1)) ** 0.5 * t / z
     low, high = np.quantile(draws, [0.025, 0.975])
-    return float(value - factor * max(value - low, 0.0)), float(
-        value + factor * max(high - value, 0.0)
-    )
+    below, above = max(value - low, 0.0), max(high - value, 0.0)
+    return float(value - factor * below), float(value + factor * above)
