@@ -22,7 +22,7 @@ def panels(
     seed: int = 0,
     target: str | None = None,
 ) -> list:
-    """The same group at several numbers of observations: each adds to the ones before.
+    """One group at several numbers of observations; each number adds to the ones before.
 
     Args:
         prior: a fitted prior for a number.
@@ -31,22 +31,27 @@ def panels(
         name: what to call the group.
         observed: numbers of observations.
         seed: decides which rows are observed.
-        target: which one to show of a prior for several.
+        target: which one to show, of a prior for several.
+
+    Returns:
+        a panel for each number, as `figures.curve` draws it.
     """
     order = np.random.default_rng(seed).permutation(rows.height)
-    features, before = rows.drop(prior.info["target"]), f"{target}_" if target else ""
+    features = rows.drop(prior.info["target"])
     shown = target or prior.info["target"]
+    before = (
+        f"{target}_" if target else ""
+    )  # of the columns' names, where there are several targets
     made = []
     for count in observed:
         seen = order[: min(count, rows.height)]
         said = prior.adapt(rows[seen.tolist()]).predict(features)
         panel = {level: said[before + level].to_numpy() for level in ("q05", "q50", "q95")}
-        panel |= {
-            "x": rows[x].cast(float).to_numpy(),
-            "y": rows[shown].cast(float).to_numpy(),
-            "seen": seen,
-        }
-        made.append({**panel, "title": f"{name}, {count} observed"})
+        panel["x"] = rows[x].cast(float).to_numpy()
+        panel["y"] = rows[shown].cast(float).to_numpy()
+        panel["seen"] = seen
+        panel["title"] = f"{name}, {count} observed"
+        made.append(panel)
     return made
 
 
@@ -62,11 +67,11 @@ def write_report(
     example: str = "",
     seed: int = 0,
 ) -> None:
-    """Write `path`: the plain sentence, curves and bands, shots against error, reliability, the
-    comparison.
+    """Write the report of a fitted prior.
 
-    For several targets all of it for each given those before it, then the comparison for all
-    together.
+    It has the plain sentence, curves and bands, shots against error, reliability, and the
+    comparison. With several targets, each has all of it, given the targets before it; the
+    comparison for all together comes last.
 
     Args:
         path: HTML file to write; replaced as a whole or not at all.
@@ -118,22 +123,27 @@ def render(path: Path, template: str, page: dict[str, Any]) -> None:
 
 def _curves(prior, groups, x, target, units: str, seed: int, ids: str) -> list:
     """Rows of figures, one a group; none for classes."""
-    name, classes = target or prior.info["target"], prior.info.get("classes")
-    if not groups or x is None or (classes[target] if target else classes):
+    if not groups or x is None:
         return []
-    label, drawn = f"{name} ({units})" if units else name, []
+    name, classes = target or prior.info["target"], prior.info.get("classes")
+    if classes[target] if target else classes:  # of several targets by name
+        return []
+    label = f"{name} ({units})" if units else name
+    drawn = []
     for i, (group, rows) in enumerate(groups.items()):
         some = panels(prior, rows, x, name=group, seed=seed + i, target=target)
         limits = figures.y_limits(some)
-        drawn.append(
-            [figures.curve_panel(p, limits, x, label, f"{ids}c{i}{j}") for j, p in enumerate(some)]
-        )
+        line = []
+        for j, panel in enumerate(some):
+            line.append(figures.curve_panel(panel, limits, x, label, f"{ids}c{i}{j}"))
+        drawn.append(line)
     return drawn
 
 
 def _part(name: str, evaluation: Any, curves: list, ids: str) -> dict[str, Any]:
-    """What the page shows of one target, or of all together; `ids` keeps the names of its figures
-    apart.
+    """What the page shows of one target, or of all together.
+
+    `ids` stands before the names of its figures, which must differ in a page.
     """
     result = evaluation.to_json()
     available = tables.metrics_in(result)

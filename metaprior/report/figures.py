@@ -47,7 +47,7 @@ STYLE: Any = {
 
 
 def to_svg(figure: Figure, name: str, label: str) -> str:
-    """Inline SVG that scales with the page; ids are unique to `name`, and the same each time."""
+    """Inline SVG that scales with the page; its ids begin with `name` and are always the same."""
     buffer = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(
@@ -55,6 +55,9 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
         )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
+
+    # No date and no fixed size; and every id with the figure's name before it, as several figures
+    # stand in one page.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
@@ -71,28 +74,22 @@ def colours(names: list[str]) -> dict[str, str]:
 
 
 def curve(axes: Any, panel: dict[str, Any], limits: tuple[float, float] | None = None) -> None:
-    """One group: band, median, the observed rows and those still hidden.
+    """One group: band, median, the observed rows and the rows still hidden.
 
     Args:
+        axes: where to draw.
         panel: `x`, `y` of all rows, `seen` indices, `q05`, `q50`, `q95` at each row, and `title`.
+        limits: lowest and highest y.
     """
     order = np.argsort(panel["x"], kind="stable")
-    x = panel["x"][order]
-    axes.fill_between(
-        x, panel["q05"][order], panel["q95"][order], color=METHOD, alpha=0.16, linewidth=0
-    )
-    axes.plot(x, panel["q50"][order], color=METHOD)
-    hidden = np.setdiff1d(np.arange(len(x)), panel["seen"])
-    axes.plot(panel["x"][hidden], panel["y"][hidden], "o", ms=3.2, mfc="white", mec=MUTED, mew=0.9)
-    axes.plot(
-        panel["x"][panel["seen"]],
-        panel["y"][panel["seen"]],
-        "o",
-        ms=6.5,
-        mfc=POINT,
-        mec="white",
-        mew=1.1,
-    )
+    sorted_x, low, high = (panel[name][order] for name in ("x", "q05", "q95"))
+    axes.fill_between(sorted_x, low, high, color=METHOD, alpha=0.16, linewidth=0)
+    axes.plot(sorted_x, panel["q50"][order], color=METHOD)
+
+    x, y, seen = panel["x"], panel["y"], panel["seen"]
+    hidden = np.setdiff1d(np.arange(len(x)), seen)
+    axes.plot(x[hidden], y[hidden], "o", ms=3.2, mfc="white", mec=MUTED, mew=0.9)
+    axes.plot(x[seen], y[seen], "o", ms=6.5, mfc=POINT, mec="white", mew=1.1)
     axes.set_title(panel["title"])
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -104,11 +101,11 @@ def y_limits(panels: list[dict[str, Any]]) -> tuple[float, float]:
     """One scale for several panels of a group; very wide bands do not squash the data."""
     y = panels[0]["y"]
     span = max(float(np.ptp(y)), 1e-9)
-    low = min(float(np.min(p["q05"])) for p in panels)
-    high = max(float(np.max(p["q95"])) for p in panels)
-    return max(low, float(y.min()) - 1.5 * span) - 0.04 * span, min(
-        high, float(y.max()) + 1.5 * span
-    ) + 0.04 * span
+    low = min(float(np.min(panel["q05"])) for panel in panels)
+    high = max(float(np.max(panel["q95"])) for panel in panels)
+    low = max(low, float(y.min()) - 1.5 * span)
+    high = min(high, float(y.max()) + 1.5 * span)
+    return low - 0.04 * span, high + 0.04 * span
 
 
 def curve_panel(
@@ -127,61 +124,72 @@ def curve_panel(
 def shots_curve(
     result: dict[str, Any], metric: str, label: str, name: str, legend: bool = True
 ) -> str:
-    """A metric against the number of observed rows, for the method and every baseline."""
-    shots = [int(k) for k in result["shots"]]
+    """A metric against the number of observed rows, for the method and every baseline.
+
+    Args:
+        result: what `Evaluation.to_json` gives.
+        metric: which.
+        label: title of the figure.
+        name: unique in the page, for the figure's ids.
+        legend: whether to name the learners below.
+    """
+    shots = list(result["shots"])
     names = list(next(iter(result["shots"].values())))
-    place = np.arange(len(shots))
+    shades, scale = colours(names), []
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.5))
         axes = figure.add_subplot()
-        shades = colours(names)
-        finite = []
-        for i, who in enumerate(sorted(names, key=lambda n: n == "method")):
-            values = [result["shots"][str(k)].get(who, {}).get(metric) for k in shots]
-            values = np.array([np.nan if v is None else v for v in values], dtype=float)
+        for i, who in enumerate(sorted(names, key=lambda n: n == "method")):  # the method on top
+            entries = [figures.get(who, {}) for figures in result["shots"].values()]
+            values = _numbers([entry.get(metric) for entry in entries])
             if not np.isfinite(values).any():
                 continue
-            mine = who == "method"
-            finite += [] if "marginal" in who else list(values[np.isfinite(values)])
-            axes.plot(
-                place,
-                values,
-                marker="o" if mine else MARKERS[i % len(MARKERS)],
-                ms=6 if mine else 4.5,
-                color=shades[who],
-                lw=2.6 if mine else 1.3,
-                mec="white",
-                mew=0.8,
-                label=who,
-                alpha=1.0 if mine else 0.95,
-                zorder=3 if mine else 2,
-            )
-            if mine:
-                bands = [
-                    result["shots"][str(k)][who].get("ci", {}).get(metric) or (np.nan,) * 2
-                    for k in shots
-                ]
-                low, high = np.array(bands, dtype=float).T
-                axes.fill_between(place, low, high, color=METHOD, alpha=0.14, linewidth=0)
-        axes.xaxis.set_major_locator(FixedLocator(place.tolist()))
+            _draw_learner(axes, who, values, MARKERS[i % len(MARKERS)], shades[who])
+            if who == "method":
+                _draw_band(axes, [entry.get("ci", {}).get(metric) for entry in entries])
+            if "marginal" not in who:
+                scale += list(values[np.isfinite(values)])
+
+        axes.xaxis.set_major_locator(FixedLocator(list(range(len(shots)))))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticklabels([str(k) for k in shots])
+        axes.set_xticklabels(shots)
         axes.set_xlabel("observed rows of the new group")
         axes.set_title(label)
-        if finite:
-            low, high = min(finite), max(finite)
-            margin = 0.08 * max(high - low, 1e-9)
-            top = axes.get_ylim()[1]
-            if top > high + (
-                high - low
-            ):  # the training marginal is far off: leave it out of the picture's scale
-                axes.set_ylim(low - margin, high + margin)
+        if scale:
+            _leave_out_what_is_far(axes, min(scale), max(scale))
         if legend:
             handles, labels = axes.get_legend_handles_labels()
-            figure.legend(
-                handles[::-1], labels[::-1], loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2
-            )
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 2}
+            figure.legend(handles[::-1], labels[::-1], **place)
         return to_svg(figure, name, label)
+
+
+def _numbers(values: list) -> np.ndarray:
+    """Numbers, NaN for `None`."""
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+def _draw_learner(axes: Any, name: str, values: np.ndarray, marker: str, shade: str) -> None:
+    """The curve of one learner; the method's own stands out."""
+    look: dict[str, Any] = {"marker": marker, "ms": 4.5, "lw": 1.3, "alpha": 0.95, "zorder": 2}
+    if name == "method":
+        look = {"marker": "o", "ms": 6, "lw": 2.6, "alpha": 1.0, "zorder": 3}
+    place = np.arange(len(values))
+    axes.plot(place, values, color=shade, mec="white", mew=0.8, label=name, **look)
+
+
+def _draw_band(axes: Any, intervals: list) -> None:
+    """The method's 95 % intervals; there is none where one group was judged."""
+    ends = [interval or (np.nan, np.nan) for interval in intervals]
+    low, high = np.array(ends, dtype=float).T
+    axes.fill_between(np.arange(len(ends)), low, high, color=METHOD, alpha=0.14, linewidth=0)
+
+
+def _leave_out_what_is_far(axes: Any, low: float, high: float) -> None:
+    """Keep the training marginal, which can be far off, from squashing all other curves."""
+    if axes.get_ylim()[1] > high + (high - low):
+        margin = 0.08 * max(high - low, 1e-9)
+        axes.set_ylim(low - margin, high + margin)
 
 
 def reliability_points(points: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -191,18 +199,24 @@ def reliability_points(points: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nd
         pit = np.sort(np.asarray(points["pit"], dtype=float).ravel())
         return levels, np.searchsorted(pit, levels, side="right") / max(len(pit), 1)
     p, y = np.asarray(points["p"], dtype=float), np.asarray(points["y"]).astype(int).ravel()
-    p = np.stack([1 - p.ravel(), p.ravel()], axis=1) if p.ndim == 1 or p.shape[1] == 1 else p
+    if p.ndim == 1 or p.shape[1] == 1:
+        p = np.stack([1 - p.ravel(), p.ravel()], axis=1)
     stated, came = p.ravel(), np.eye(p.shape[1])[y].ravel()
-    order = np.argsort(stated, kind="stable")
-    parts = [part for part in np.array_split(order, 12) if len(part)]
+
+    # Parts of equally many probabilities, in their order.
+    parts = [part for part in np.array_split(np.argsort(stated, kind="stable"), 12) if len(part)]
     return np.array([stated[i].mean() for i in parts]), np.array([came[i].mean() for i in parts])
 
 
 def reliability(
     points: dict[int, dict[str, dict[str, np.ndarray]]], shots: list[int], name: str
 ) -> str:
-    """Stated against observed frequency of the method, at some numbers of shots; the diagonal is
-    perfect.
+    """Stated against observed frequency of the method; the diagonal is perfect.
+
+    Args:
+        points: `[K][name]`, as `Evaluation.points`.
+        shots: the numbers of observed rows to show, three at most.
+        name: unique in the page, for the figure's ids.
     """
     shades = ("#9cc9c7", "#4a9a9b", "#07484b")
     with matplotlib.rc_context(STYLE):
@@ -211,16 +225,8 @@ def reliability(
         axes.plot([0, 1], [0, 1], color=MUTED, lw=1.0, ls=(0, (4, 3)), label="perfect")
         for shade, k in zip(shades[-len(shots) :], shots):
             stated, came = reliability_points(points[k]["method"])
-            axes.plot(
-                stated,
-                came,
-                color=shade,
-                marker="o",
-                ms=3.5,
-                mec="white",
-                mew=0.6,
-                label=f"{k} observed",
-            )
+            look: dict[str, Any] = {"marker": "o", "ms": 3.5, "mec": "white", "mew": 0.6}
+            axes.plot(stated, came, color=shade, label=f"{k} observed", **look)
         axes.set_aspect("equal")
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
@@ -232,10 +238,9 @@ def reliability(
 
 
 def picture(rows: list[list[dict[str, Any]]], x_label: str, y_label: str) -> Figure:
-    """Several groups (rows) at several numbers of observations (columns) in one figure on white."""
-    with matplotlib.rc_context(
-        {**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}
-    ):
+    """Several groups (rows) at several numbers of observations (columns), in one white figure."""
+    on_white: Any = {**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white"}
+    with matplotlib.rc_context(on_white):
         figure = Figure(figsize=(3.2 * len(rows[0]), 2.5 * len(rows)), layout="constrained")
         grid = figure.subplots(len(rows), len(rows[0]), sharey="row", squeeze=False)
         for line, panels in zip(grid, rows):

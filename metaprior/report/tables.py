@@ -1,5 +1,6 @@
 """The comparison as a table: which figures, in which order, and which differences count."""
 
+import math
 from typing import Any
 
 LABELS = {
@@ -19,7 +20,10 @@ MAIN = ("nll", "rmse", "coverage90", "accuracy", "ece")  # what a terminal has r
 HIGHER_IS_BETTER = {"accuracy"}
 NO_DIRECTION = {"coverage90"}
 BETTER, WORSE = "▲", "▼"
-LEGEND = f"{BETTER} better and {WORSE} worse than the method, paired over groups, 95 % interval without zero."
+LEGEND = (
+    f"{BETTER} better and {WORSE} worse than the method: paired over groups, the 95 % interval "
+    "excludes zero."
+)
 
 
 def metrics_in(result: dict[str, Any]) -> list[str]:
@@ -35,21 +39,21 @@ def learners_in(result: dict[str, Any]) -> list[str]:
 
 
 def mark(entry: dict[str, Any], metric: str) -> str:
-    """Whether a baseline differs from the method for certain; `difference` is method minus
-    baseline.
-    """
-    difference = entry.get("difference", {}).get(metric)
+    """Whether a baseline differs from the method beyond chance: `BETTER`, `WORSE` or nothing."""
+    difference = entry.get("difference", {}).get(metric)  # method minus baseline
     if not difference or metric in NO_DIRECTION or difference.get("low") is None:
         return ""
     low, high = difference["low"], difference["high"]
     if metric in HIGHER_IS_BETTER:
         low, high = -high, -low
-    return WORSE if high < 0 else BETTER if low > 0 else ""
+    if high < 0:
+        return WORSE
+    return BETTER if low > 0 else ""
 
 
 def number(value: float | None, metric: str) -> str:
     """A figure with as many digits as mean something."""
-    if value is None or value != value:
+    if value is None or math.isnan(value):
         return "–"
     if metric == "coverage90":
         return f"{value:.2f}"
@@ -66,8 +70,9 @@ def cells(result: dict[str, Any], metric: str) -> list[tuple[str, list[tuple[str
 
 
 def print_evaluation(result: dict[str, Any]) -> None:
-    """Method beside every baseline on standard output, then the plain sentence; target by target if
-    there are several.
+    """Method beside every baseline on standard output, then the plain sentence.
+
+    Several targets are shown one after the other, and then all together.
     """
     from rich.console import Console
     from rich.table import Table
@@ -90,13 +95,18 @@ def print_evaluation(result: dict[str, Any]) -> None:
         for shots in result["shots"]:
             table.add_column(shots, justify="right")
         for name, row in cells(result, metric):
-            colour = {BETTER: "red", WORSE: "green", "": ""}
-            texts = [f"{value} {sign or ' '}" for value, sign in row]
-            styled = [f"[{colour[s]}]{t}[/]" if colour[s] else t for t, (_, s) in zip(texts, row)]
-            table.add_row(name, *styled, style="bold" if name == "method" else None)
+            texts = [_coloured(value, sign) for value, sign in row]
+            table.add_row(name, *texts, style="bold" if name == "method" else None)
         console.print(table)
     console.print(LEGEND, style="dim")
     console.print(result["sentence"], soft_wrap=True)
+
+
+def _coloured(value: str, sign: str) -> str:
+    """A cell for the terminal: red where a baseline is better than the method."""
+    text = f"{value} {sign or ' '}"
+    colour = {BETTER: "red", WORSE: "green"}.get(sign)
+    return f"[{colour}]{text}[/]" if colour else text
 
 
 def print_methods(rows: list[dict[str, Any]]) -> None:
@@ -105,22 +115,20 @@ def print_methods(rows: list[dict[str, Any]]) -> None:
 
     console = Console(highlight=False)
     console.print(
-        "[bold]auto[/]  the default: several learners mixed with weights that depend on the observed rows"
+        "[bold]auto[/]  the default: several learners mixed with weights that depend on the "
+        "observed rows"
     )
     for row in rows:
         kinds = row["kinds"] if isinstance(row["kinds"], str) else ", ".join(row["kinds"])
-        console.print(
-            f"\n[bold]{row['name']}[/]  {row['use']}\n  [dim]{row['group']}; {kinds}; {row['paper']}[/]"
-        )
+        console.print(f"\n[bold]{row['name']}[/]  {row['use']}")
+        console.print(f"  [dim]{row['group']}; {kinds}; {row['paper']}[/]")
 
 
 def to_markdown(result: dict[str, Any], metric: str = "nll") -> str:
     """One metric as a Markdown table."""
     shots = list(result["shots"])
-    lines = [
-        "| learner | " + " | ".join(f"K = {k}" for k in shots) + " |",
-        "|---|" + "---:|" * len(shots),
-    ]
+    heads = " | ".join(f"K = {k}" for k in shots)
+    lines = [f"| learner | {heads} |", "|---|" + "---:|" * len(shots)]
     for name, row in cells(result, metric):
         texts = [f"**{v}**" if name == "method" else f"{v} {s}".strip() for v, s in row]
         lines.append(f"| {name} | " + " | ".join(texts) + " |")
