@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import KINDS, TABLES, Tree, arrays, as_images, read_all, resize
+from metaprior.images.arrays import arrays, as_images, sized
+from metaprior.images.tree import KINDS, TABLES, Tree, read_all
 
 TABLE = TABLES[3]
 
@@ -29,13 +30,13 @@ class Attributes:
 
 
 def read_attributes(path: str | Path, size: int | None = None) -> Attributes:
-    """A folder (or .zip) of images with `list_attr_celeba.txt`, or an .npz of `images` and a bool
-    array an attribute.
+    """Images with attributes, from a folder or from arrays.
 
-    The text file has the number of images in its first line, the attributes' names in the second,
-    then a line an image: its file name (its path from the text file or the folder where several
-    share a name) and 1 or -1 for each attribute. The middle square of an image is taken, then
-    brought to `size`.
+    A folder (or .zip) holds images and `list_attr_celeba.txt`. This text file has the number of
+    images in its first line, the attributes' names in the second, then a line an image: its file
+    name and 1 or -1 for each attribute. Where several files share a name, the line has the path,
+    from the text file or from the folder. An .npz holds `images` and a bool array an attribute. The
+    middle square of an image is taken, then brought to `size`.
 
     Args:
         path: of the folder or file.
@@ -50,7 +51,8 @@ def read_attributes(path: str | Path, size: int | None = None) -> Attributes:
         return _from_arrays(path, size)
     if path.suffix.lower() == ".npy":
         raise InputError(
-            f"{path}: an .npy holds no attributes; give an .npz of images and a bool array an attribute."
+            f"{path}: an .npy holds no attributes; "
+            "give an .npz of images and a bool array an attribute."
         )
     tree = Tree(path)
     tables = [name for name in tree.names if PurePosixPath(name).name == TABLE]
@@ -58,45 +60,58 @@ def read_attributes(path: str | Path, size: int | None = None) -> Attributes:
         raise InputError(
             f"{path}: holds no {TABLE} (number of images; names of attributes; a line an image)."
         )
-    where, names, rows = tree.where(tables[0]), *_rows(tree, tables[0])
-    files, above = tree.images(), PurePosixPath(tables[0]).parent
-    named: dict[str, list[str]] = {}
-    for file in files:
-        named.setdefault(PurePosixPath(file).name, []).append(file)
-    known, wanted, missing = set(files), [], []
-    for name in rows:
-        whole = next((file for file in (str(above / name), name) if file in known), None)
-        places = (
-            [whole]
-            if whole
-            else [
-                f for f in named.get(PurePosixPath(name).name, ()) if f"/{f}".endswith(f"/{name}")
-            ]
-        )
-        if len(places) > 1:
-            raise InputError(
-                f"{where}: names {name}, which is in several folders ({places[0]}, {places[1]}); give paths."
-            )
-        (wanted if places else missing).append(places[0] if places else name)
-    if missing:
-        raise InputError(
-            f"{where}: names {missing[0]}, which is not in the folder ({len(missing)} of {len(rows)} images are not)."
-        )
-    if len(set(wanted)) < len(wanted):
-        raise InputError(f"{where}: several lines name {max(wanted, key=wanted.count)}.")
+    names, rows = _rows(tree, tables[0])
+    wanted = _files(tree, tables[0], list(rows))
     pixels, remarks = read_all(tree, wanted, size, crop=True)
-    extra = len(files) - len(rows)
+    extra = len(tree.images()) - len(rows)
     if extra:
-        remarks.append(f"{extra} image{'s' * (extra > 1)} without a line in {TABLE} left out")
+        images = "1 image" if extra == 1 else f"{extra} images"
+        remarks.append(f"{images} without a line in {TABLE} left out")
     return Attributes(pixels, names, np.array(list(rows.values()), bool), tuple(remarks))
 
 
+def _files(tree: Tree, table: str, names: list[str]) -> list[str]:
+    """The image file of every line of the text file."""
+    where, above, files = tree.where(table), PurePosixPath(table).parent, tree.images()
+    of_name: dict[str, list[str]] = {}
+    for file in files:
+        of_name.setdefault(PurePosixPath(file).name, []).append(file)
+
+    known, wanted, missing = set(files), [], []
+    for name in names:
+        # A path from the text file or from the folder; else the end of a path that only one has.
+        places = [file for file in (str(above / name), name) if file in known][:1]
+        if not places:
+            alike = of_name.get(PurePosixPath(name).name, ())
+            places = [file for file in alike if f"/{file}".endswith(f"/{name}")]
+        if len(places) > 1:
+            raise InputError(
+                f"{where}: names {name}, which is in several folders ({places[0]}, {places[1]}); "
+                "give paths."
+            )
+        if places:
+            wanted.append(places[0])
+        else:
+            missing.append(name)
+
+    if missing:
+        raise InputError(
+            f"{where}: names {missing[0]}, which is not in the folder "
+            f"({len(missing)} of {len(names)} images are not)."
+        )
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"{where}: several lines name {max(wanted, key=wanted.count)}.")
+    return wanted
+
+
 def _rows(tree: Tree, table: str) -> tuple[tuple[str, ...], dict[str, list[bool]]]:
+    """The attributes' names, and their values for every file that the text file names."""
     where = tree.where(table)
     lines = [line for line in tree.text(table).splitlines() if line.strip()]
     if len(lines) < 3 or not lines[0].strip().isdigit():
         raise InputError(
-            f"{where}: the first line is the number of images, the second the attributes' names; then a line an image."
+            f"{where}: the first line is the number of images, the second the attributes' names; "
+            "then a line an image."
         )
     count, names = int(lines[0]), tuple(lines[1].split())
     if len(set(names)) != len(names):
@@ -112,12 +127,12 @@ def _rows(tree: Tree, table: str) -> tuple[tuple[str, ...], dict[str, list[bool]
             name, *values = line.split()
         if len(values) != len(names):
             raise InputError(
-                f"{where}: line {number} has {len(values)} values; there are {len(names)} attributes."
+                f"{where}: line {number} has {len(values)} values; "
+                f"there are {len(names)} attributes."
             )
         if not set(values) <= {"1", "-1"}:
-            raise InputError(
-                f"{where}: line {number}: a value is 1 or -1; got {(set(values) - {'1', '-1'}).pop()!r}."
-            )
+            wrong = (set(values) - {"1", "-1"}).pop()
+            raise InputError(f"{where}: line {number}: a value is 1 or -1; got {wrong!r}.")
         if name in rows:
             raise InputError(f"{where}: line {number} names {name} again.")
         rows[name] = [value == "1" for value in values]
@@ -125,8 +140,6 @@ def _rows(tree: Tree, table: str) -> tuple[tuple[str, ...], dict[str, list[bool]
 
 
 def _from_arrays(path: Path, size: int | None) -> Attributes:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder.")
     held = arrays(path)
     if "images" not in held:
         raise InputError(f"{path}: holds no array images.")
@@ -135,23 +148,25 @@ def _from_arrays(path: Path, size: int | None) -> Attributes:
         raise InputError(
             f"{path}: images have the shape (n, h, w) or (n, h, w, 1, 3 or 4); got {pixels.shape}."
         )
-    flags = {k: v for k, v in held.items() if v.dtype == bool and v.shape == (len(pixels),)}
-    if "attributes" in held and held["attributes"].dtype == bool and held["attributes"].ndim == 2:
-        values = held["attributes"]
-        called = held.get(
-            "names", held.get("attribute_names", np.arange(values.shape[1]).astype(str))
-        )
-        if len(values) != len(pixels) or len(called) != values.shape[1]:
-            raise InputError(
-                f"{path}: attributes has shape {values.shape}; there are {len(pixels)} images, {len(called)} names."
-            )
-        flags = {str(name): values[:, i] for i, name in enumerate(called)}
+    flags = _flags(path, held, len(pixels))
     if not flags:
         raise InputError(
             f"{path}: holds no attributes: bool arrays of {len(pixels)} values, one an attribute."
         )
-    remarks = ()
-    if size is not None and pixels.shape[1:3] != (size, size):
-        remarks = (f"images of {pixels.shape[1]} x {pixels.shape[2]} were made {size} x {size}",)
-        pixels = np.stack([resize(image, size, crop=True) for image in pixels])
+    pixels, remarks = sized(path, pixels, size, crop=True)
     return Attributes(pixels, tuple(flags), np.stack(list(flags.values()), axis=1), remarks)
+
+
+def _flags(path: Path, held: dict[str, np.ndarray], images: int) -> dict[str, np.ndarray]:
+    """Attributes by name: the columns of `attributes`, else all bool arrays of the right length."""
+    values = held.get("attributes")
+    if values is None or values.dtype != bool or values.ndim != 2:
+        return {k: v for k, v in held.items() if v.dtype == bool and v.shape == (images,)}
+    numbers = np.arange(values.shape[1]).astype(str)
+    names = held.get("names", held.get("attribute_names", numbers))
+    if values.shape != (images, len(names)):
+        raise InputError(
+            f"{path}: attributes has shape {values.shape}; "
+            f"there are {images} images, {len(names)} names."
+        )
+    return {str(name): values[:, i] for i, name in enumerate(names)}

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import MOST_BYTES, TABLES, Tree, arrays, as_images, read_all, resize
+from metaprior.images.arrays import arrays, as_images, sized
+from metaprior.images.tree import TABLES, Tree, read_all
 
 SPLITS = {
     "train": "train",
@@ -23,6 +24,9 @@ SPLITS = {
     "images_evaluation": "test",
     "evaluation": "test",
 }
+
+
+ARRAYS = ("images", "label", "names", "alphabet", "alphabet_names", "character", "evaluation")
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,18 @@ class Images:
 
 
 def read_classes(path: str | Path, size: int | None = None) -> Images:
-    """Every folder that holds images is a class, however deep it lies.
+    """Labelled images, from class folders, from tables of file names, or from arrays.
 
-    Read are a folder or a .zip of class folders; of splits (`train`, `val`, `test`, or Omniglot's
-    `images_background` and `images_evaluation`) of class folders, also with groups such as
-    alphabets between them; miniImageNet's `images` with `train.csv`, `val.csv` and `test.csv`
-    (columns `filename` and `label`); and an .npz with `images` and `label`, or with Omniglot's
-    `images`, `alphabet`, `alphabet_names`, `character` and `evaluation`.
+    A folder or a .zip may hold
+
+    - class folders: every folder that holds images is a class, however deep it lies;
+    - splits (`train`, `val`, `test`, or Omniglot's `images_background` and `images_evaluation`) of
+      class folders, also with groups such as alphabets between them;
+    - miniImageNet's `images` with `train.csv`, `val.csv` and `test.csv` (columns `filename` and
+      `label`).
+
+    An .npz holds `images` and `label`, or Omniglot's `images`, `alphabet`, `alphabet_names`,
+    `character` and `evaluation`.
 
     Args:
         path: of the folder or file.
@@ -77,25 +86,21 @@ def read_classes(path: str | Path, size: int | None = None) -> Images:
     found = sorted(set(classes))
     if len(found) < 2:
         raise InputError(
-            f"{path}: holds one class only ({found[0]}); episodes need several, each in a folder of its own."
+            f"{path}: holds one class only ({found[0]}); episodes need several, "
+            "each in a folder of its own."
         )
     pixels, remarks = read_all(tree, names, size)
     index = {name: i for i, name in enumerate(found)}
     label = np.array([index[c] for c in classes], np.int32)
     if tables:
-        return Images(
-            pixels,
-            label,
-            tuple(found),
-            ("",) * len(found),
-            tuple(of_split[c] for c in found),
-            tuple(remarks),
-        )
-    group, split = zip(*(_place(name, found) for name in found))
+        group, split = ("",) * len(found), tuple(of_split[name] for name in found)
+    else:
+        group, split = zip(*(_place(name, found) for name in found))
     return Images(pixels, label, tuple(found), group, split, tuple(remarks))
 
 
 def _folders(tree: Tree) -> tuple[list[str], list[str], dict[str, str]]:
+    """Image files and their classes by folder; splits are told from the folders' names later."""
     names = tree.images()
     if not names:
         raise InputError(
@@ -105,7 +110,8 @@ def _folders(tree: Tree) -> tuple[list[str], list[str], dict[str, str]]:
     loose = [name for name, c in zip(names, classes) if c == "."]
     if loose:
         raise InputError(
-            f"{tree.where(loose[0])}: lies in no class folder; images lie in folders, one folder a class."
+            f"{tree.where(loose[0])}: lies in no class folder; "
+            "images lie in folders, one folder a class."
         )
     return names, classes, {}
 
@@ -113,7 +119,7 @@ def _folders(tree: Tree) -> tuple[list[str], list[str], dict[str, str]]:
 def _place(name: str, all_names: list[str]) -> tuple[str, str]:
     """Group and split of a class, from its folders."""
     parts = PurePosixPath(name).parts
-    at = next((i for i, part in enumerate(parts[:-1]) if part.lower() in SPLITS), None)
+    at = _split_at(parts)
     split = "" if at is None else SPLITS[parts[at].lower()]
     inner = parts[:-1] if at is None else parts[at + 1 : -1]
     if not inner:
@@ -124,38 +130,42 @@ def _place(name: str, all_names: list[str]) -> tuple[str, str]:
     return ("" if alone else above), split
 
 
+def _split_at(parts: tuple[str, ...]) -> int | None:
+    """Which of a class's folders says its split."""
+    return next((i for i, part in enumerate(parts[:-1]) if part.lower() in SPLITS), None)
+
+
 def without_split(name: str) -> str:
-    """A class's folders without that of its split: `train/cat` is `cat`."""
+    """A class's folders without the folder of its split: `train/cat` is `cat`."""
     parts = PurePosixPath(name).parts
-    at = next((i for i, part in enumerate(parts[:-1]) if part.lower() in SPLITS), None)
+    at = _split_at(parts)
     return name if at is None else "/".join((*parts[:at], *parts[at + 1 :]))
 
 
 def _tables(tree: Tree, tables: list[str]) -> tuple[list[str], list[str], dict[str, str]]:
-    """miniImageNet's layout: files and labels in three tables."""
+    """miniImageNet's layout: files, their classes, and splits by class, from three tables."""
     known, names, classes, of_split = set(tree.names), [], [], {}
     for table in tables:
         folder, split = PurePosixPath(table).parent, PurePosixPath(table).stem
         reader = csv.DictReader(io.StringIO(tree.text(table)))
         if not {"filename", "label"} <= set(reader.fieldnames or ()):
+            columns = ", ".join(reader.fieldnames or ["none"])
             raise InputError(
-                f"{tree.where(table)}: has the columns {', '.join(reader.fieldnames or ['none'])}; it needs filename and label."
+                f"{tree.where(table)}: has the columns {columns}; it needs filename and label."
             )
         for row, entry in enumerate(reader, start=2):
             file, label = entry["filename"] or "", entry["label"] or ""
-            options = (
-                str(folder / "images" / file),
-                str(folder / file),
-                str(folder / "images" / label / file),
-            )
-            place = next((option for option in options if option in known), None)
+            options = (folder / "images" / file, folder / file, folder / "images" / label / file)
+            place = next((str(option) for option in options if str(option) in known), None)
             if place is None or not label:
                 raise InputError(
-                    f"{tree.where(table)}: row {row} names {file!r}, which is not in images/ beside it."
+                    f"{tree.where(table)}: row {row} names {file!r}, "
+                    "which is not in images/ beside it."
                 )
             if of_split.setdefault(label, split) != split:
                 raise InputError(
-                    f"{tree.where(table)}: row {row}: class {label} is also in {of_split[label]}.csv; a class belongs to one split."
+                    f"{tree.where(table)}: row {row}: class {label} is also in "
+                    f"{of_split[label]}.csv; a class belongs to one split."
                 )
             names.append(place)
             classes.append(label)
@@ -165,11 +175,7 @@ def _tables(tree: Tree, tables: list[str]) -> tuple[list[str], list[str], dict[s
 
 
 def _from_arrays(path: Path, size: int | None) -> Images:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder.")
-    held = arrays(
-        path, ("images", "label", "names", "alphabet", "alphabet_names", "character", "evaluation")
-    )
+    held = arrays(path, ARRAYS)
     if "images" not in held or not ("label" in held or {"alphabet", "character"} <= set(held)):
         raise InputError(
             f"{path}: should hold the arrays images and label (or alphabet and character)."
@@ -177,43 +183,40 @@ def _from_arrays(path: Path, size: int | None) -> Images:
     pixels = as_images(path, "images", held["images"], 1)
     if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
         raise InputError(
-            f"{path}: images have the shape (n, h, w) or (n, h, w, 1, 3 or 4); got {held['images'].shape}."
+            f"{path}: images have the shape (n, h, w) or (n, h, w, 1, 3 or 4); "
+            f"got {held['images'].shape}."
         )
     n = len(pixels)
     for name, array in held.items():
         if name in ("label", "alphabet", "character", "evaluation") and array.shape != (n,):
             raise InputError(f"{path}: {name} has shape {array.shape}; there are {n} images.")
     if "label" in held:
-        values, label = np.unique(held["label"], return_inverse=True)
-        called = held.get("names")
-        if (
-            called is not None
-            and values.dtype.kind in "iu"
-            and (values.min() < 0 or values.max() >= len(called))
-        ):
-            raise InputError(
-                f"{path}: label goes to {values.max()}; there are {len(called)} names."
-            )
-        names = tuple(
-            str(v) if called is None or values.dtype.kind not in "iu" else str(called[v])
-            for v in values
-        )
+        names, label = _labels(path, held["label"], held.get("names"))
         group = split = ("",) * len(names)
     else:
         names, group, split, label = _characters(path, held)
     if len(names) < 2:
         raise InputError(
-            f"{path}: holds one class only ({names[0] if names else 'none'}); episodes need several."
+            f"{path}: holds one class only ({names[0] if names else 'none'}); "
+            "episodes need several."
         )
-    remarks = ()
-    if size is not None and pixels.shape[1:3] != (size, size):
-        if n * size * size * pixels.shape[-1] > MOST_BYTES:
-            raise InputError(
-                f"{path}: its images take more than {MOST_BYTES // 2**30} GiB at size {size}."
-            )
-        remarks = (f"images of {pixels.shape[1]} x {pixels.shape[2]} were made {size} x {size}",)
-        pixels = np.stack([resize(image, size) for image in pixels])
+    pixels, remarks = sized(path, pixels, size)
     return Images(pixels, label.astype(np.int32), names, group, split, remarks)
+
+
+def _labels(
+    path: Path, label: np.ndarray, called: np.ndarray | None
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the classes that occur, and each image's class as an index into them.
+
+    Whole numbers are places in `called`, where that is given; all other labels are names.
+    """
+    values, index = np.unique(label, return_inverse=True)
+    if called is None or values.dtype.kind not in "iu":
+        return tuple(map(str, values)), index
+    if values.min() < 0 or values.max() >= len(called):
+        raise InputError(f"{path}: label goes to {values.max()}; there are {len(called)} names.")
+    return tuple(str(called[value]) for value in values), index
 
 
 def _characters(path: Path, held: dict[str, np.ndarray]):
@@ -225,13 +228,9 @@ def _characters(path: Path, held: dict[str, np.ndarray]):
         raise InputError(
             f"{path}: alphabet goes to {alphabet.max()}; there are {len(called)} alphabet_names."
         )
-    keys, label = np.unique(
-        np.stack([evaluation, alphabet, character], 1), axis=0, return_inverse=True
-    )
-
-    def folder(e):
-        return ("images_background", "images_evaluation")[e]
-
-    names = tuple(f"{folder(e)}/{called[a]}/character{c:02d}" for e, a, c in keys)
-    group = tuple(f"{folder(e)}/{called[a]}" for e, a, _ in keys)
-    return names, group, tuple(("train", "test")[e] for e, _, _ in keys), label.ravel()
+    each = np.stack([evaluation, alphabet, character], 1)
+    keys, label = np.unique(each, axis=0, return_inverse=True)
+    folders, splits = ("images_background", "images_evaluation"), ("train", "test")
+    group = tuple(f"{folders[e]}/{called[a]}" for e, a, _ in keys)
+    names = tuple(f"{above}/character{c:02d}" for above, (_, _, c) in zip(group, keys))
+    return names, group, tuple(splits[e] for e, _, _ in keys), label.ravel()

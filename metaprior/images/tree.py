@@ -41,6 +41,7 @@ class Tree:
             )
 
     def _walk(self) -> Iterator[str]:
+        """Files below the folder, without hidden ones."""
         for folder, _, files in os.walk(self.path):
             for name in files:
                 whole = PurePosixPath(Path(folder, name).relative_to(self.path).as_posix())
@@ -48,6 +49,7 @@ class Tree:
                     yield str(whole)
 
     def _members(self) -> Iterator[str]:
+        """Files of the archive, without hidden ones."""
         try:
             self._zip = zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, OSError) as error:
@@ -55,6 +57,8 @@ class Tree:
                 f"{self.path}: neither a folder nor a readable zip archive ({error})."
             ) from None
         for info in self._zip.infolist():
+            # Names that lead out of a folder, also by Windows' backslashes and drives. Nothing is
+            # unpacked, but such an archive was not made in good faith.
             parts = PurePosixPath(info.filename.replace("\\", "/"))
             if parts.is_absolute() or ".." in parts.parts or ":" in info.filename.split("/")[0]:
                 raise InputError(
@@ -70,11 +74,8 @@ class Tree:
 
     def of_images(self) -> list[str]:
         """Names of image files and of the tables that say what they are, sorted."""
-        return [
-            n
-            for n in self.names
-            if PurePosixPath(n).suffix.lower() in KINDS or PurePosixPath(n).name in TABLES
-        ]
+        tables = {name for name in self.names if PurePosixPath(name).name in TABLES}
+        return sorted(tables.union(self.images()))
 
     def where(self, name: str) -> str:
         """A file as an error should name it."""
@@ -94,7 +95,7 @@ class Tree:
             if self._zip is None:
                 return (self.path / name).read_bytes()
             with self._zip.open(name) as file:
-                return file.read(MOST_FILE)
+                return file.read(MOST_FILE)  # an archive may say a smaller size than it unpacks to
         except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
             raise InputError(f"{self.where(name)}: cannot be read ({error}).") from None
 
@@ -112,7 +113,8 @@ class Tree:
             with Image.open(io.BytesIO(data)) as image:
                 if image.size[0] * image.size[1] > MOST_PIXELS:
                     raise InputError(
-                        f"{self.where(name)}: is {image.size[0]} x {image.size[1]}; at most {MOST_PIXELS} pixels are read."
+                        f"{self.where(name)}: is {image.size[0]} x {image.size[1]}; "
+                        f"at most {MOST_PIXELS} pixels are read."
                     )
                 return _plain(image)
         except InputError:
@@ -124,7 +126,9 @@ class Tree:
 
 
 def _plain(image: Image.Image) -> np.ndarray:
+    """Grey or three channels of bytes, whatever the file has."""
     if image.mode.startswith("I;16") or image.mode == "I":
+        # 16 bits: 65535 is white, and 65535 / 257 is 255.
         return (np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8)
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         whole = image.convert("RGBA")
@@ -135,10 +139,10 @@ def _plain(image: Image.Image) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: int, crop: bool = False) -> np.ndarray:
-    """`(h, w)` or `(h, w, c)` bytes to `size` x `size`: averages over boxes, or linear where it
-    becomes larger.
+    """An image `(h, w)` or `(h, w, c)` of bytes, brought to `size` x `size`.
 
-    `crop` takes the middle square first; else the image is stretched.
+    Pixels are averages over boxes, or linear where the image becomes larger. `crop` takes the
+    middle square first; else the image is stretched.
     """
     h, w = pixels.shape[:2]
     if crop and h != w:
@@ -149,10 +153,9 @@ def resize(pixels: np.ndarray, size: int, crop: bool = False) -> np.ndarray:
     if (h, w) == (size, size):
         return pixels
     kind = Image.Resampling.BOX if size <= min(h, w) else Image.Resampling.BILINEAR
-    grey = pixels.ndim == 3 and pixels.shape[2] == 1
-    small = np.asarray(
-        Image.fromarray(pixels[..., 0] if grey else pixels).resize((size, size), kind)
-    )
+    grey = pixels.ndim == 3 and pixels.shape[2] == 1  # Pillow knows no axis of one channel
+    image = Image.fromarray(pixels[..., 0] if grey else pixels)
+    small = np.asarray(image.resize((size, size), kind))
     return small[..., None] if grey else small
 
 
@@ -171,107 +174,30 @@ def read_all(
     Args:
         tree: where they are.
         names: which.
-        size: height and width; `None` keeps a size that all share, else takes the smallest side (84
-            at most).
+        size: height and width. `None` keeps a size that all share; where they differ it takes the
+            smallest side, 84 at most.
         crop: the middle square instead of stretching.
     """
     if size is not None and not 1 <= size <= 1024:
         raise InputError(f"--size is 1 to 1024 pixels; got {size}.")
-    found, shapes, used = [], {}, 0
+    found, shapes, used = [], {}, 0  # shapes as keys, which keep their order
     for name in names:
         image = tree.pixels(name)
-        shapes.setdefault(image.shape[:2], name)
+        shapes[image.shape[:2]] = None
         found.append(image if size is None else resize(image, size, crop))
         used += found[-1].nbytes
         if used > MOST_BYTES:
             raise InputError(
-                f"{tree.path}: its images take more than {MOST_BYTES // 2**30} GiB; choose a smaller size or fewer images."
+                f"{tree.path}: its images take more than {MOST_BYTES // 2**30} GiB; "
+                "choose a smaller size or fewer images."
             )
     remarks = []
     if size is None and len(shapes) > 1:
         size = min(84, *(min(shape) for shape in shapes))
         found = [resize(image, size, crop) for image in found]
     if size is not None and set(shapes) != {(size, size)}:
-        some = ", ".join(f"{h} x {w}" for h, w in list(shapes)[:3]) + (
-            ", …" if len(shapes) > 3 else ""
-        )
-        remarks.append(
-            f"images of {len(shapes)} size{'s' * (len(shapes) > 1)} ({some}) were made {size} x {size}"
-        )
+        some = ", ".join(f"{h} x {w}" for h, w in list(shapes)[:3])
+        more = ", …" if len(shapes) > 3 else ""
+        sizes = "1 size" if len(shapes) == 1 else f"{len(shapes)} sizes"
+        remarks.append(f"images of {sizes} ({some}{more}) were made {size} x {size}")
     return stack(found), remarks
-
-
-def arrays(path: Path, names: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    """Those of the named arrays (`None`: all) that an .npz holds; sizes are checked before anything
-    is allocated.
-    """
-    found = {}
-    try:
-        with zipfile.ZipFile(path) as file:
-            for name in (
-                [n.removesuffix(".npy") for n in file.namelist()] if names is None else names
-            ):
-                if f"{name}.npy" not in file.namelist():
-                    continue
-                with file.open(f"{name}.npy") as part:
-                    version = np.lib.format.read_magic(part)
-                    read = (
-                        np.lib.format.read_array_header_1_0
-                        if version == (1, 0)
-                        else np.lib.format.read_array_header_2_0
-                    )
-                    shape, _, dtype = read(part)
-                if dtype.hasobject:
-                    raise InputError(f"{path}: {name} holds Python objects, which are not read.")
-                size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-                if size > MOST_BYTES or size > file.getinfo(f"{name}.npy").file_size:
-                    raise InputError(
-                        f"{path}: {name} says it has {size} bytes, more than the file holds or than are read."
-                    )
-                with file.open(f"{name}.npy") as part:
-                    found[name] = np.lib.format.read_array(part, allow_pickle=False)
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: is no readable .npz file ({error}).") from None
-    return found
-
-
-def array(path: Path) -> np.ndarray:
-    """The array of an .npy; its size is checked before anything is allocated."""
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(found, np.ndarray) and found.nbytes <= MOST_BYTES:
-            return np.array(found)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: is no readable .npy file ({error}).") from None
-    raise InputError(f"{path}: is no .npy file of one array of at most {MOST_BYTES // 2**30} GiB.")
-
-
-def as_images(path: Path, name: str, pixels: np.ndarray, lead: int) -> np.ndarray:
-    """Bytes `(…, h, w, 1 or 3)` from `(…, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, behind `lead`
-    axes.
-
-    Numbers are from 0 to 255, or from 0 to 1 if none is larger. A fourth channel is opacity, over
-    white as in files. What has another shape is left as it is.
-    """
-    if pixels.size:
-        number = pixels.dtype.kind in "buif"
-        low, high = (pixels.min(), pixels.max()) if number else (np.nan, np.nan)
-        if not (low >= 0 and high <= 255):
-            said = f"{pixels.dtype} from {low:g} to {high:g}" if number else str(pixels.dtype)
-            raise InputError(
-                f"{path}: {name} are bytes, or numbers from 0 to 1 or from 0 to 255; got {said}."
-            )
-        if pixels.dtype != np.uint8 or high <= 1:
-            pixels = np.rint(pixels * np.float32(255 if high <= 1 else 1)).astype(np.uint8)
-    if pixels.ndim == lead + 2:
-        return pixels[..., None]
-    if pixels.ndim != lead + 3:
-        return pixels
-    if pixels.shape[lead] in (1, 3, 4) and pixels.shape[-1] not in (1, 3, 4):
-        pixels = np.ascontiguousarray(np.moveaxis(pixels, lead, -1))
-    if pixels.shape[-1] == 4:
-        opacity = pixels[..., 3:].astype(np.float32) / 255
-        pixels = np.rint(255 - (255 - pixels[..., :3]) * opacity).astype(np.uint8)
-    return pixels

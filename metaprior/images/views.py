@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from metaprior.errors import InputError
-from metaprior.images.tree import Tree, array, arrays, as_images, read_all, resize
+from metaprior.images.arrays import array, arrays, as_images, sized
+from metaprior.images.tree import Tree, read_all
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Views:
 
 
 def read_views(path: str | Path, size: int | None = None) -> Views:
-    """An .npz of `views` `(objects, views, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, or a folder of
-    objects, each a folder of its views.
+    """Views of objects, from arrays or from a folder of objects.
 
-    The .npz may have `name`, `category` and `azimuth_deg`; an .npy, or an .npz of one array without
-    a name, is the views. In a folder, views are in the order of their file names, numbers as
-    numbers, and the folder above an object's is its category.
+    An .npz has `views`, `(objects, views, h, w)`, `(…, h, w, c)` or `(…, c, h, w)`, and may have
+    `name`, `category` and `azimuth_deg`. An .npy, or an .npz of one array without a name, is the
+    views. In a folder, each object is a folder of its views. Their order is that of the file names,
+    with numbers as numbers, and the folder above an object's is its category.
 
     Args:
         path: of the file or folder (or a .zip of it).
@@ -60,6 +61,7 @@ def read_views(path: str | Path, size: int | None = None) -> Views:
         raise InputError(
             f"{path}: holds one object only; views need several, each in a folder of its own."
         )
+
     counts = {name: len(files) for name, files in objects.items()}
     usual = max(set(counts.values()), key=list(counts.values()).count)
     other = [name for name, count in counts.items() if count != usual]
@@ -69,22 +71,20 @@ def read_views(path: str | Path, size: int | None = None) -> Views:
         )
     if usual < 2:
         raise InputError(f"{path}: its objects have one view each; at least two are needed.")
-    pixels, remarks = read_all(
-        tree, [file for files in objects.values() for file in sorted(files, key=_natural)], size
-    )
+
+    in_order = [file for files in objects.values() for file in sorted(files, key=_natural)]
+    pixels, remarks = read_all(tree, in_order, size)
     pixels = pixels.reshape(len(objects), usual, *pixels.shape[1:])
     category = tuple("/".join(PurePosixPath(name).parts[:-1]) for name in objects)
     return Views(pixels, tuple(objects), category, 360.0 * np.arange(usual) / usual, tuple(remarks))
 
 
 def _natural(name: str) -> list[str | int]:
-    """2 comes before 10."""
+    """A key for sorting by which 2 comes before 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def _from_arrays(path: Path, size: int | None) -> Views:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder.")
     if path.suffix.lower() == ".npy":
         held = {"views": array(path)}
     else:
@@ -95,8 +95,8 @@ def _from_arrays(path: Path, size: int | None) -> Views:
     pixels = as_images(path, "views", held["views"], 2)
     if pixels.ndim != 5 or pixels.shape[-1] not in (1, 3) or pixels.shape[1] < 2:
         raise InputError(
-            f"{path}: views have the shape (objects, views, h, w), with 1, 3 or 4 channels behind or before h, w, and are two or "
-            f"more; got {held['views'].shape}."
+            f"{path}: views have the shape (objects, views, h, w), with 1, 3 or 4 channels behind "
+            f"or before h, w, and are two or more; got {held['views'].shape}."
         )
     m, v = pixels.shape[:2]
     for name, length in (("name", m), ("category", m), ("azimuth_deg", v)):
@@ -104,13 +104,9 @@ def _from_arrays(path: Path, size: int | None) -> Views:
             raise InputError(
                 f"{path}: {name} has shape {held[name].shape}; it should have {length} entries."
             )
-    remarks = ()
-    if size is not None and pixels.shape[2:4] != (size, size):
-        remarks = (f"images of {pixels.shape[2]} x {pixels.shape[3]} were made {size} x {size}",)
-        flat = pixels.reshape(m * v, *pixels.shape[2:])
-        pixels = np.stack([resize(image, size) for image in flat]).reshape(m, v, size, size, -1)
+
+    pixels, remarks = sized(path, pixels, size)
     names = tuple(map(str, held.get("name", np.arange(m))))
     category = tuple(map(str, held.get("category", np.full(m, ""))))
-    return Views(
-        pixels, names, category, held.get("azimuth_deg", 360.0 * np.arange(v) / v), remarks
-    )
+    azimuth = held.get("azimuth_deg", 360.0 * np.arange(v) / v)
+    return Views(pixels, names, category, azimuth, remarks)
