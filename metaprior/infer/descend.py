@@ -171,8 +171,9 @@ def as_step(rate: Any) -> AbstractStep:
 
 
 def few_steps(net: Any) -> int:
-    """Most steps of a descent on `net` to be written out: one with convolutions takes seconds to
-    compile.
+    """Most steps of a descent on `net` to be written out.
+
+    A step through convolutions takes seconds to compile.
     """
     return FEW if isinstance(net, eqx.nn.MLP) else 1
 
@@ -203,25 +204,24 @@ def descend(
     checkpoints: int | None = None,
     unroll: int = 1,
 ) -> Any:
-    """`steps` steps of gradient descent, w <- w - rate * grad loss(w), differentiable in
-    everything.
+    """`steps` steps of gradient descent, w <- w - rate * grad loss(w).
 
     Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML
-    2017, equation 1.
+    2017, equation 1. Differentiable in everything.
 
     Args:
-        loss: of the whole of `w`; a loss without rows (an empty support) has no gradient, hence no
-            step.
+        loss: of the whole of `w`. A loss without rows (an empty support) has no gradient, so there
+            is no step.
         w: any pytree; its floating-point arrays move, the rest stays as it is.
         rate: a number or a scalar array for all of `w`, or a step: `Rate`, `Rates` with one rate a
             weight, or `Curvature`.
         steps: number of steps, at least 0.
         first_order: take the inner gradient as a constant (first-order MAML, section 5.2).
         clip: greatest norm of a step's gradient; `None` (default) for any.
-        checkpoints: keep the weights of so many steps only and compute the others again where the
+        checkpoints: keep the weights of so many steps only, and compute the others again where the
             gradient passes back (Wang, Moin & Iaccarino, "Minimal Repetition Dynamic
-            Checkpointing", 2009): the same result in memory that does not grow with `steps`, for
-            more time. `None` (default) keeps all.
+            Checkpointing", 2009). The result is the same; memory does not grow with `steps`, and
+            time does. `None` (default) keeps all.
         unroll: most steps that are written out rather than in a loop: quicker for a small network,
             longer to compile.
 

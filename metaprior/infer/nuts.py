@@ -61,7 +61,8 @@ def nuts(
     Example:
         >>> import jax, jax.numpy as jnp
         >>> from metaprior.infer.nuts import nuts
-        >>> log_prob = lambda w: -0.5 * ((w - 3.0) ** 2).sum()
+        >>> def log_prob(w):
+        ...     return -0.5 * ((w - 3.0) ** 2).sum()
         >>> found = nuts(log_prob, jnp.zeros((4, 2)), key=jax.random.key(0))
         >>> found.w.shape, bool(abs(found.w.mean() - 3.0) < 0.1), int(found.divergences)
         ((2000, 2), True, 0)

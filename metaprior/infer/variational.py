@@ -54,6 +54,7 @@ def bayes_by_backprop(
             return risk(draw(q, k), jr.fold_in(k, 1))
 
         expected = jax.vmap(each)(over_particles(jr.split(key, samples))).mean()
-        return expected + kl_weight * q.kl(prior) / jnp.maximum(count, 1)
+        kl = q.kl(prior) / jnp.maximum(count, 1)
+        return expected + kl_weight * kl
 
     return descend(bound, prior, rate, steps, clip=clip)

@@ -28,12 +28,12 @@ class AbstractKernel(eqx.Module):
 Kernels = tuple[AbstractKernel, ...]
 
 
-def gram(kernels: Kernels, a, b):
+def gram(kernels: Kernels, a: Float[Array, "n d"], b: Float[Array, "m d"]):
     """Sum of the kernels between two sets of points."""
     return sum(kernel(a, b) for kernel in kernels)
 
 
-def diagonal(kernels: Kernels, a):
+def diagonal(kernels: Kernels, a: Float[Array, "n d"]):
     """Sum of the kernels' variances."""
     return sum(kernel.diag(a) for kernel in kernels)
 
@@ -43,44 +43,55 @@ class Constant(AbstractKernel):
 
     log_std: Array
 
-    def __call__(self, a, b):
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jnp.exp(2 * self.log_std) * jnp.ones((a.shape[0], b.shape[0]), a.dtype)
 
-    def diag(self, a):
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.exp(2 * self.log_std) * jnp.ones(a.shape[0], a.dtype)
 
 
-def _squared_distance(a, b):
+def _squared_distance(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
     cross = a @ b.T
+    # Rounding can leave a little less than zero.
     return jnp.maximum((a * a).sum(-1)[:, None] + (b * b).sum(-1)[None] - 2 * cross, 0.0)
 
 
 class Stationary(AbstractKernel):
-    """Exponentiated quadratic (`shape="eq"`) or Matérn-5/2 (`"matern52"`), one length scale a
-    column.
+    """Exponentiated quadratic (`shape="eq"`) or Matérn-5/2 (`"matern52"`).
+
+    Args:
+        log_std: log of the standard deviation of the function.
+        log_length: log of a length scale for each column, `(d,)`, units of x.
+        shape: `"eq"` or `"matern52"`.
     """
 
     log_std: Array
     log_length: Float[Array, "d"]
     shape: str = eqx.field(static=True, default="eq")
 
-    def __call__(self, a, b):
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         length = jnp.exp(self.log_length)
         squared = _squared_distance(a / length, b / length)
         if self.shape == "eq":
             k = jnp.exp(-0.5 * squared)
         else:
+            # The root has no gradient at zero, where two points are the same.
             r = jnp.sqrt(5 * squared + 1e-12)
             k = (1 + r + r * r / 3) * jnp.exp(-r)
         return jnp.exp(2 * self.log_std) * k
 
-    def diag(self, a):
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.exp(2 * self.log_std) * jnp.ones(a.shape[0], a.dtype)
 
 
 class Periodic(AbstractKernel):
-    """Periodic times exponentiated quadratic in one or more columns; period and length in units of
-    x.
+    """Periodic times exponentiated quadratic, in one or more columns.
+
+    Args:
+        log_std: log of the standard deviation of the function.
+        log_period: log of the period, units of x.
+        log_length: log of the length scale within a period, without a unit.
+        log_decay: log of the length scale over which periods grow unlike, units of x.
     """
 
     log_std: Array
@@ -88,13 +99,13 @@ class Periodic(AbstractKernel):
     log_length: Array
     log_decay: Array
 
-    def __call__(self, a, b):
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         gap = a[:, None] - b[None]
         wave = jnp.sin(jnp.pi * gap * jnp.exp(-self.log_period)) * jnp.exp(-self.log_length)
         slow = gap * jnp.exp(-self.log_decay)
         return jnp.exp(2 * self.log_std - 2 * (wave**2).sum(-1) - 0.5 * (slow**2).sum(-1))
 
-    def diag(self, a):
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.exp(2 * self.log_std) * jnp.ones(a.shape[0], a.dtype)
 
 
@@ -105,10 +116,14 @@ def polynomial(x: Float[Array, "n d"], degree: int) -> Float[Array, "n q"]:
 
 
 class RandomEffects(AbstractKernel):
-    """phi(x)ᵀ (L Lᵀ + diag(s²)) phi(x'), phi polynomial: correlated random intercept, slopes,
-    curvature.
+    """phi(x)ᵀ (L Lᵀ + diag(s²)) phi(x'): correlated random intercept, slopes and curvature.
 
-    The covariance of a linear mixed model with random slopes; `L` of shape `(q, rank)`.
+    This is the covariance of a linear mixed model with random slopes. phi is `polynomial`.
+
+    Args:
+        factor: L, `(q, r)`.
+        log_std: log of s, `(q,)`.
+        degree: of the polynomial.
     """
 
     factor: Float[Array, "q r"]
@@ -119,6 +134,7 @@ class RandomEffects(AbstractKernel):
     def init(
         d: int, degree: int, std: float, *, key: PRNGKeyArray, rank: int = 8
     ) -> "RandomEffects":
+        """Effects that start with the standard deviation `std` and nearly no correlation."""
         q = 1 + degree * d
         factor = 0.1 * std * jr.normal(key, (q, min(rank, q)))
         return RandomEffects(factor, jnp.full(q, jnp.log(std)), degree)
@@ -127,10 +143,10 @@ class RandomEffects(AbstractKernel):
         phi = polynomial(x, self.degree)
         return jnp.concatenate([phi @ self.factor, phi * jnp.exp(self.log_std)], axis=1)
 
-    def __call__(self, a, b):
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self._weights(a) @ self._weights(b).T
 
-    def diag(self, a):
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return (self._weights(a) ** 2).sum(-1)
 
 
@@ -139,10 +155,10 @@ class Dot(AbstractKernel):
 
     log_std: Array
 
-    def __call__(self, a, b):
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jnp.exp(2 * self.log_std) * (a @ b.T)
 
-    def diag(self, a):
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.exp(2 * self.log_std) * (a * a).sum(-1)
 
 
@@ -170,17 +186,16 @@ class Spectral(AbstractKernel):
         width = jnp.full((components, d), jnp.log(scale))
         return Spectral(log_std, scale * jr.normal(key, (components, d)), width)
 
-    def __call__(self, a, b):
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         def component(log_std, frequency, log_width):
             width = 2 * jnp.pi * jnp.exp(log_width)
             phase = 2 * jnp.pi * ((a @ frequency)[:, None] - (b @ frequency)[None])
-            return jnp.exp(2 * log_std - 0.5 * _squared_distance(a * width, b * width)) * jnp.cos(
-                phase
-            )
+            envelope = jnp.exp(2 * log_std - 0.5 * _squared_distance(a * width, b * width))
+            return envelope * jnp.cos(phase)
 
         return jax.vmap(component)(self.log_std, self.frequency, self.log_width).sum(0)
 
-    def diag(self, a):
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return jnp.exp(2 * self.log_std).sum() * jnp.ones(a.shape[0], a.dtype)
 
 
@@ -197,8 +212,8 @@ class Deep(AbstractKernel):
     net: eqx.nn.MLP
     kernel: AbstractKernel
 
-    def __call__(self, a, b):
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self.kernel(jax.vmap(self.net)(a), jax.vmap(self.net)(b))
 
-    def diag(self, a):
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return self.kernel.diag(jax.vmap(self.net)(a))

@@ -23,6 +23,14 @@ class Mean(eqx.Module):
 
     `c` is 1 for numbers and the number of classes for classes. Any of the three terms may be
     absent.
+
+    Args:
+        coefficient: of the pooled prediction, or `None`.
+        weights: of the polynomial's features, `(q, c)`, or `None`.
+        net: from x to `c` numbers, or `None`.
+        pooled: how many of the last columns of x are the pooled prediction.
+        degree: of the polynomial.
+        out: `c`.
     """
 
     coefficient: Array | float | None
@@ -34,19 +42,22 @@ class Mean(eqx.Module):
 
     @staticmethod
     def init(spec: Spec, *, degree: int, width: int, key: PRNGKeyArray) -> "Mean":
-        """Polynomial and net start at zero, the pooled prediction's coefficient at one; `width =
-        0`: no net.
+        """Polynomial and net start at zero, the pooled prediction's coefficient at one.
+
+        Args:
+            spec: shape of the tasks.
+            degree: of the polynomial, 0 to 2.
+            width: hidden units of the net; 0 leaves it out.
+            key: initial weights.
         """
         out = spec.head.classes or 1
-        net = (
-            _zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key))
-            if width
-            else None
-        )
+        net = None
+        if width:
+            net = _zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key))
         weights = jnp.zeros((1 + degree * spec.x_dim, out))
         return Mean(jnp.ones(()) if spec.pooled else None, weights, net, spec.pooled, degree, out)
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n c"]:
         value = jnp.zeros((x.shape[0], self.out), x.dtype)
         if self.pooled and self.coefficient is not None:
             value = value + self.coefficient * x[:, x.shape[1] - self.pooled :]
@@ -57,7 +68,13 @@ class Mean(eqx.Module):
 
 
 class Scale(eqx.Module):
-    """Noise standard deviation `floor + exp(log_std + net(x))`, units of y."""
+    """Noise standard deviation `floor + exp(log_std + net(x))`, units of y.
+
+    Args:
+        log_std: log of the common scale.
+        net: from x to the log of a factor, or `None` for constant noise.
+        floor: smallest standard deviation.
+    """
 
     log_std: Array
     net: eqx.nn.MLP | None
@@ -66,13 +83,15 @@ class Scale(eqx.Module):
     @staticmethod
     def init(d: int, std: float, *, width: int, key: PRNGKeyArray) -> "Scale":
         """Starts at `std` everywhere; `width = 0` keeps it constant."""
-        net = (
-            _zero_last(eqx.nn.MLP(d, 1, width, 1, activation=jnp.tanh, key=key)) if width else None
-        )
+        net = None
+        if width:
+            net = _zero_last(eqx.nn.MLP(d, 1, width, 1, activation=jnp.tanh, key=key))
         return Scale(jnp.log(jnp.asarray(std)), net)
 
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
         log_std = jnp.broadcast_to(self.log_std, x.shape[:1])
         if self.net is not None:
+            # At most e³ times the common scale, and at least e⁻³: far from the rows that were seen
+            # the net could give any number.
             log_std = log_std + 3.0 * jnp.tanh(jax.vmap(self.net)(x)[:, 0] / 3.0)
         return self.floor + jnp.exp(log_std)

@@ -1,8 +1,8 @@
-"""Networks that read a set of observations: `(support, x of the query) -> (n, width)`, or
-`summary(set) -> (width,)`.
+"""Networks that read a set of observations.
 
-They do not depend on the order of the rows nor on padding, they see how many rows there are, and an
-empty set is a learned token of its own.
+They map `(support, x of the query)` to `(n, width)`, and `summary(set)` to `(width,)`. They depend
+neither on the order of the rows nor on padding. They see how many rows there are, and an empty set
+is a learned token of its own.
 """
 
 import equinox as eqx
@@ -23,8 +23,9 @@ def rows(data: Data, classes: int) -> Float[Array, "n e"]:
 
 
 def sequence(support: Data, x: Float[Array, "q d"], classes: int) -> Float[Array, "nq e1"]:
-    """Rows of the support, then query points with zeros for the outcome; a last column says whether
-    it is known.
+    """Rows of the support, then query points with zeros for the outcome.
+
+    A last column says whether the outcome is known.
     """
     known = jnp.pad(rows(support, classes), ((0, 0), (0, 1)), constant_values=1.0)
     return jnp.concatenate([known, jnp.pad(x, ((0, 0), (0, known.shape[1] - x.shape[1])))])
@@ -38,8 +39,8 @@ def columns(spec: Spec) -> int:
 class DeepSet(eqx.Module):
     """A network of each row, averaged, then a linear layer: the same summary for every query point.
 
-    Zaheer et al., "Deep Sets", NeurIPS 2017, theorem 2, with a mean for the sum, a learned null row
-    that counts as one more observation, and log(1 + n) as an extra input of the last layer.
+    Zaheer et al., "Deep Sets", NeurIPS 2017, theorem 2, with a mean in place of the sum. A learned
+    null row counts as one more observation, and the last layer also reads log(1 + n).
 
     Args:
         each: network of one row.
@@ -51,7 +52,8 @@ class DeepSet(eqx.Module):
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
         >>> from metaprior.nets.sets import DeepSet
-        >>> encoder = DeepSet.init(metaprior.Spec(2, Gaussian(1)), width=8, depth=1, key=jax.random.key(0))
+        >>> spec = metaprior.Spec(2, Gaussian(1))
+        >>> encoder = DeepSet.init(spec, width=8, depth=1, key=jax.random.key(0))
         >>> encoder(metaprior.Data.of([[0.0, 1.0]], [2.0]), jax.numpy.zeros((5, 2))).shape
         (5, 8)
     """
@@ -63,6 +65,7 @@ class DeepSet(eqx.Module):
 
     @staticmethod
     def init(spec: Spec, *, width: int, depth: int, key: PRNGKeyArray) -> "DeepSet":
+        """A network of `depth` hidden layers, and everything `width` numbers wide."""
         keys = jr.split(key, 3)
         each = mlp(columns(spec), width, width, depth, key=keys[0])
         null = 0.1 * jr.normal(keys[1], (width,))
