@@ -82,5 +82,5 @@ jax.block_until_ready(jax.jit(lambda x: jax.lax.map(two, x, batch_size=100))(x))
 
 
 def test_independent_cholesky_factors_do_not_wait_for_each_other():
-    """Takes a second, and never ended on two cores before the package set the size of XLA's pool."""
+    """Takes a second. It never ended on two cores before the package set the size of XLA's pool."""
     assert subprocess.run([sys.executable, "-c", HANG], timeout=120, check=False).returncode == 0

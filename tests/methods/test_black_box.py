@@ -1,6 +1,4 @@
-"""Methods that read the support as a sequence, and autoregressive mode against exact joint
-distributions.
-"""
+"""Methods that read the support as a sequence, and autoregressive mode against exact joints."""
 
 import equinox as eqx
 import jax
@@ -23,8 +21,9 @@ from metaprior.testing import example_task
 
 @pytest.mark.parametrize("name", ["recurrent", "snail", "acnp", "anp"])
 def test_padding_may_be_anywhere(name, key):
-    """Three rows in slots 0, 1, 2 of 3, and in slots 1, 2 and 5 of 6 with other numbers between
-    them.
+    """Three rows, in slots 0, 1, 2 of 3 and in slots 1, 2 and 5 of 6.
+
+    Other numbers are between them.
     """
     options = dict(width=8) | (dict(length=4) if name == "snail" else {})
     method = METHODS[name].init(Spec(2, Gaussian(1)), key=key, **options)
@@ -50,8 +49,9 @@ def test_padding_may_be_anywhere(name, key):
 
 
 def test_attention_computes_only_what_is_read(key):
-    """Query points alone are what they are among all rows, in value and gradient, and take fewer
-    operations.
+    """Query points alone are what they are among all rows, in value and gradient.
+
+    They take fewer operations.
     """
     encoder = Attention.init(Spec(1, Gaussian(1)), width=16, depth=2, key=key)
     tasks = jax.vmap(GP("eq", fewest=10, support=10, query=10))(jax.random.split(key, 4))
@@ -74,8 +74,9 @@ def test_attention_computes_only_what_is_read(key):
 
 
 def test_snail_reads_a_query_point_as_the_last_of_its_sequence(key):
-    """The query point put into the sequence itself: causal blocks give it what they give query
-    points on their own.
+    """The query point put into the sequence itself.
+
+    Causal blocks give it what they give query points on their own.
     """
     snail = SNAIL.init(Spec(2, Gaussian(1)), key=key, width=4, length=4)
     task = example_task(key, Gaussian(1), 2, 6)
@@ -156,8 +157,9 @@ def _learner(name):
 
 @pytest.mark.parametrize("name", ["gp", "alpaca", "process"])
 def test_chain_rule_is_the_exact_joint(name, x64):
-    """Where predictions are consistent, every order gives the joint density; a row outside the mask
-    counts for nothing.
+    """Where predictions are consistent, every order gives the joint density.
+
+    A row outside the mask counts for nothing.
     """
     learner, x_dim = _learner(name)
     task = example_task(jax.random.key(1), Gaussian(1), x_dim, 4)
@@ -173,8 +175,9 @@ def test_chain_rule_is_the_exact_joint(name, x64):
 
 
 def test_draws_have_the_exact_covariance(key):
-    """2,000 draws: the error of a covariance of at most 1.1 has a standard deviation of at most
-    0.035; 4 of them.
+    """The covariance of 2,000 draws, to 4 standard deviations of its error.
+
+    The error of a covariance of at most 1.1 has a standard deviation of at most 0.035.
     """
     source = GP("eq", noise=0.3)
     support = Data.of([[-0.3], [0.4]], [1.0, -0.5])

@@ -1,11 +1,12 @@
-"""Defaults that train, on the tables of `benchmarks.defaults`, with fewer tasks a step than `fit`
-itself has: noisier gradients, from which a fragile method goes astray sooner, in a fraction of the
-time. The page of methods has the whole measure; on the synthetic sources test_methods.py and
-test_oracles_slow.py train too.
+"""Defaults that train, on the tables of `benchmarks.defaults`.
 
-No loss may be other than finite. On no table may a method end worse than its untrained self by 2
-standard errors, and it has to be better by 2 on all tables but one: of seven, two have gains of a
-tenth of a nat or less for most methods.
+There are fewer tasks a step than `fit` has by default. Their gradients are noisier: a fragile
+method goes astray sooner, in a fraction of the time. The page of methods has the whole measure.
+test_methods.py and test_oracles_slow.py train on the synthetic sources.
+
+Every loss has to be finite. No method may end worse than its untrained self by 2 standard errors on
+any table. It has to be better by 2 on all tables but one: of seven, two have gains of a tenth of a
+nat or less for most methods.
 """
 
 import pytest

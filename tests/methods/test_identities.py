@@ -17,8 +17,9 @@ from metaprior.methods import METHODS, VERSA, ALPaCA
 
 
 def observed(key, d=2, support=5, query=4):
-    """Five support rows (one more is padding) and query rows, as `Data` and as arrays of what is in
-    the mask.
+    """Five support rows (one more is padding) and query rows.
+
+    As `Data`, and as arrays of what is in the mask.
     """
     x_key, y_key = jax.random.split(key)
     n = support + 1 + query
@@ -91,8 +92,9 @@ def test_dkt_is_gaussian_process_regression(name, x64):
 
 
 def test_alpaca_is_conjugate_regression(x64):
-    """Bayesian linear regression on the network's features, in weights: K ~ N(mean, noise (A
-    Aᵀ)⁻¹).
+    """Bayesian linear regression on the network's features, in weights.
+
+    K ~ N(mean, noise (A Aᵀ)⁻¹).
     """
     alpaca = ALPaCA.init(
         Spec(2, Gaussian(1)), key=jax.random.key(0), width=8, size=4, noise_variance=0.2
@@ -140,12 +142,11 @@ class Affine(eqx.Module):
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 10])
 def test_versa_infers_a_mean(n):
-    """Section 5.1 of the paper: psi ~ N(0, 1), y ~ N(psi, 1), and q(psi | y) has four numbers to
-    learn.
+    """Section 5.1 of the paper: psi ~ N(0, 1), y ~ N(psi, 1).
 
-    The best fit on 2,500 tasks is 0.7 % (slope) and 0.004 nats from the truth; descent with a
-    decaying rate averages over more than that of its 128,000 tasks, and 100 draws narrow log q by
-    0.06 to 0.08: 2 % and 0.01 nats.
+    q(psi | y) has four numbers to learn. The best fit on 2,500 tasks is 0.7 % (slope) and 0.004
+    nats from the truth. Descent with a decaying rate averages over more than that of its 128,000
+    tasks, and 100 draws narrow log q by 0.06 to 0.08: 2 % and 0.01 nats.
     """
 
     def source(key):
@@ -195,9 +196,10 @@ def test_matching_is_attention(key):
 
 
 def test_bmaml_goes_to_the_exact_posterior(x64):
-    """A linear model with 10 rows, 100 particles: mean within 1 % and covariance within 10 % of the
-    scales, not that of the posterior's tenth root, to which a mean over rows with the whole
-    repulsion goes.
+    """A linear model with 10 rows, 100 particles.
+
+    Mean within 1 % and covariance within 10 % of the scales. A mean over rows with the whole
+    repulsion would go to the posterior's tenth root instead.
     """
     bmaml = METHODS["bmaml"].init(
         Spec(1, Gaussian(1, scale=0.5)),
@@ -224,8 +226,9 @@ def test_bmaml_goes_to_the_exact_posterior(x64):
 
 @pytest.mark.parametrize("shown", [0, 5])
 def test_nuts_samples_the_exact_posterior(shown, x64):
-    """The predictive of draws of ALPaCA's last layer is ALPaCA's own, within 4 standard errors of
-    its draws.
+    """The predictive of draws of ALPaCA's last layer is ALPaCA's own.
+
+    Within 4 standard errors of the draws.
     """
     alpaca = dict(features="linear", noise_variance=0.2, draws=1000, warmup=500)
     nuts = METHODS["nuts"].init(Spec(2, Gaussian(1)), key=jax.random.key(0), **alpaca)

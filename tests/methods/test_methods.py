@@ -87,8 +87,9 @@ class Tasks(eqx.Module):
 
 @eqx.filter_jit
 def held_out(method, tasks: Task, keys):
-    """Mean marginal negative log density of a query row, in nats; its CRPS where there is no
-    density.
+    """Mean marginal negative log density of a query row, in nats.
+
+    The CRPS where there is no density.
     """
 
     def one(task, key):
@@ -120,12 +121,11 @@ def test_training_helps(name, head, margin, options, key):
 
 
 class Modes(eqx.Module):
-    """Two branches, one of them at random for every row: y = ±(1 + 0.3 x); a second outcome ±x / 2
-    of the same sign.
+    """Two branches, one of them at random for every row: y = ±(1 + 0.3 x).
 
-    Noise of standard deviation 0.1. The entropy given x is -0.192 nats with one outcome, 0.884 less
-    with two. The best normal has 1.373 nats, two of them together 1.700 (both by integration over
-    x).
+    A second outcome is ±x / 2 with the same sign. Noise has the standard deviation 0.1. The entropy
+    given x is -0.192 nats with one outcome, and 0.884 less with two. The best normal has 1.373
+    nats, two of them together 1.700 (both by integration over x).
     """
 
     outcomes: int = eqx.field(static=True)
