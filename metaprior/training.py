@@ -220,13 +220,14 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
 
 @eqx.filter_jit
 def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh):
-    def call(s, src, val):
-        return _chunk(s, src, val, optimiser, steps, batch, at_once, mesh)
+    def one(state, source, validation):
+        return _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh)
 
-    if axes is not None:
-        leaf = eqx.if_array(0)
-        call = eqx.filter_vmap(call, in_axes=(leaf, axes, leaf))
-    return devices.whole(call(state, source, validation), mesh)
+    if axes is None:
+        return devices.whole(one(state, source, validation), mesh)
+    leaf = eqx.if_array(0)
+    members = eqx.filter_vmap(one, in_axes=(leaf, axes, leaf))
+    return devices.whole(members(state, source, validation), mesh)
 
 
 @functools.lru_cache  # the same object for the same numbers: one compiled program

@@ -231,10 +231,9 @@ class Run:
         import metaprior
 
         settings, columns = split_options(options, table)
+        settings["seed"] = seed
         with naming(table):
-            return metaprior.Prior(**{**settings, "seed": seed}).fit(
-                table, **columns, progress=progress
-            )
+            return metaprior.Prior(**settings).fit(table, **columns, progress=progress)
 
 
 def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
