@@ -1,11 +1,12 @@
 """Several outcomes as a sequence of conditionals."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads.base import AbstractDrawnHead, AbstractHead, check_raw
 from metaprior.heads.draws import Draws, uniform_points
@@ -86,14 +87,14 @@ class Autoregressive(AbstractDrawnHead):
         return cls(tuple(nets), inner, width, draws)  # ty: ignore[missing-argument, invalid-argument-type]
 
     @property
-    def raw_dim(self):
+    def raw_dim(self) -> int:
         return self.width
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         return len(self.nets)
 
-    def params(self, raw):
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
         check_raw(self, raw)
         return raw
 
@@ -101,14 +102,16 @@ class Autoregressive(AbstractDrawnHead):
         """Natural parameters of the outcome that comes after those in `before`, `(…, j)`."""
         return self.inner.params(at(self.nets[before.shape[-1]], context, before))
 
-    def log_prob(self, params, y):
-        total = 0.0
+    def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
+        total: Any = 0.0
         for j in range(self.dim):
             conditional = self._conditional(params, y[..., :j])
             total = total + self.inner.log_prob(conditional, y[..., j : j + 1])
         return total
 
-    def loss(self, params, y, *, key):
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
         return -self.log_prob(params, y)
 
     def _ancestral(self, params, draw):
@@ -118,7 +121,7 @@ class Autoregressive(AbstractDrawnHead):
             y = jnp.concatenate([y, draw(j, self._conditional(params, y))], axis=-1)
         return y
 
-    def sample(self, params, *, key):
+    def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:
         keys = jr.split(key, self.dim)
 
         def draw(j, conditional):
@@ -126,7 +129,7 @@ class Autoregressive(AbstractDrawnHead):
 
         return self._ancestral(params, draw)
 
-    def outcomes(self, params):
+    def outcomes(self, params: Array) -> Draws:
         # An even point of the unit cube, sent through the conditional quantiles, is a draw.
         levels = jnp.asarray(uniform_points(self.draws, self.dim), params.dtype)
 
@@ -136,5 +139,5 @@ class Autoregressive(AbstractDrawnHead):
         values = jax.vmap(one)(levels)
         return Draws(values, jnp.zeros(values.shape[:-1], params.dtype))
 
-    def entropy(self, params):
+    def entropy(self, params: Array) -> Float[Array, "*b"]:
         return -self.log_prob(params, self.outcomes(params).values).mean(0)

@@ -83,11 +83,11 @@ class AbstractNumberHead(AbstractHead):
     dim: eqx.AbstractVar[int]
 
     @property
-    def y_dim(self):
+    def y_dim(self) -> int:
         return self.dim
 
     @property
-    def classes(self):
+    def classes(self) -> int:
         return 0
 
 
@@ -98,16 +98,16 @@ class AbstractDrawnHead(AbstractNumberHead):
     def outcomes(self, params: Array) -> Draws:
         """Weighted outcomes that stand for the density, always the same ones."""
 
-    def mean(self, params):
+    def mean(self, params: Array) -> Array:
         return self.outcomes(params).mean()
 
-    def variance(self, params):
+    def variance(self, params: Array) -> Array:
         return self.outcomes(params).variance()
 
-    def cdf(self, params, y):
+    def cdf(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
         return self.outcomes(params).cdf(y)
 
-    def quantile(self, params, level):
+    def quantile(self, params: Array, level: Float[Array, ""]) -> Float[Array, "*b p"]:
         return self.outcomes(params).quantile(level)
 
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads.base import AbstractHead, check_raw
 
@@ -33,43 +34,45 @@ class Categorical(AbstractHead):
             raise ValueError(f"Categorical needs at least 2 classes; got {self.classes}.")
 
     @property
-    def raw_dim(self):
+    def raw_dim(self) -> int:
         return self.classes
 
     @property
-    def y_dim(self):
+    def y_dim(self) -> int:
         return 1
 
-    def params(self, raw):
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
         check_raw(self, raw)
         return raw
 
-    def log_prob(self, params, y):
+    def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         label = y[..., 0].astype(int)
         hot = jax.nn.one_hot(label, self.classes, dtype=params.dtype)
         # A padding row may hold any number; a label that is no class has probability zero.
         known = (label >= 0) & (label < self.classes)
         return jnp.where(known, (jax.nn.log_softmax(params) * hot).sum(-1), -jnp.inf)
 
-    def loss(self, params, y, *, key):
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
         return -self.log_prob(params, y)
 
-    def sample(self, params, *, key):
+    def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:
         return jr.categorical(key, params)[..., None].astype(params.dtype)
 
-    def mean(self, params):
+    def mean(self, params: Array) -> Array:
         return jax.nn.softmax(params)
 
-    def variance(self, params):
+    def variance(self, params: Array) -> Array:
         p = jax.nn.softmax(params)
         return p * (1 - p)
 
-    def entropy(self, params):
+    def entropy(self, params: Array) -> Float[Array, "*b"]:
         log_p = jax.nn.log_softmax(params)
         return -(jnp.exp(log_p) * log_p).sum(-1)
 
-    def cdf(self, params, y):
+    def cdf(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
         raise TypeError("Classes have no order, so no cdf; ask for probabilities (mean).")
 
-    def quantile(self, params, level):
+    def quantile(self, params: Array, level: Float[Array, ""]) -> Float[Array, "*b p"]:
         raise TypeError("Classes have no order, so no quantiles; ask for probabilities (mean).")

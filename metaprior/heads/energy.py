@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy import stats
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads.base import AbstractDrawnHead, check_raw
 from metaprior.heads.draws import Draws, leading, normal_nodes, row_noise
@@ -106,10 +107,10 @@ class Energy(AbstractDrawnHead):
         return cls(net, dim, width, bound, nodes, draws, noise, steps, step, floor)  # ty: ignore[missing-argument, invalid-argument-type]
 
     @property
-    def raw_dim(self):
+    def raw_dim(self) -> int:
         return 2 * self.dim + self.width
 
-    def params(self, raw):
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
         check_raw(self, raw)
         scale = self.floor + jax.nn.softplus(raw[..., self.dim : 2 * self.dim])
         return jnp.concatenate([raw[..., : self.dim], scale, raw[..., 2 * self.dim :]], axis=-1)
@@ -132,13 +133,15 @@ class Energy(AbstractDrawnHead):
         t, log_base = leading(t, context, 1), leading(log_base, context, 0)
         return t, log_base - self.energy(context, t)
 
-    def log_prob(self, params, y):
+    def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         mean, scale, context = self._split(params)
         log_base = stats.norm.logpdf(y, mean, scale).sum(-1)
         log_z = jax.nn.logsumexp(self._tilted(context)[1], axis=0)
         return log_base - self.energy(context, (y - mean) / scale) - log_z
 
-    def loss(self, params, y, *, key):
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
         if self.dim == 1:
             return -self.log_prob(params, y)
 
@@ -151,7 +154,7 @@ class Energy(AbstractDrawnHead):
         told_apart = own + jax.nn.logsumexp(all_log, axis=0) - np.log(1 + self.noise)
         return told_apart - stats.norm.logpdf(y, mean, scale).sum(-1)
 
-    def sample(self, params, *, key):
+    def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:
         mean, scale, context = self._split(params)
         if self.dim == 1:
             return self.outcomes(params).quantile(jr.uniform(key, mean.shape, params.dtype))
@@ -185,11 +188,11 @@ class Energy(AbstractDrawnHead):
         (t, _, _), _ = jax.lax.scan(advance, (t, log_p(t), slope(t)), jr.split(walk, self.steps))
         return mean + scale * t
 
-    def outcomes(self, params):
+    def outcomes(self, params: Array) -> Draws:
         mean, scale, context = self._split(params)
         t, log_weight = self._tilted(context)
         return Draws(mean + scale * t, log_weight)
 
-    def entropy(self, params):
+    def entropy(self, params: Array) -> Float[Array, "*b"]:
         draws = self.outcomes(params)
         return -(draws.weights() * self.log_prob(params, draws.values)).sum(0)

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jax.scipy import stats
 from jax.scipy.special import ndtri
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads.base import AbstractNumberHead, check_raw
 from metaprior.heads.draws import Draws, leading, normal_nodes
@@ -120,10 +121,10 @@ class Flow(AbstractNumberHead):
         return cls(tuple(nets), dim, width if dim > 1 else 0, bins, draws)  # ty: ignore[missing-argument, invalid-argument-type]
 
     @property
-    def raw_dim(self):
+    def raw_dim(self) -> int:
         return self.dim * (1 + 3 * self.bins) + self.width
 
-    def params(self, raw):
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
         check_raw(self, raw)
         return raw
 
@@ -163,14 +164,16 @@ class Flow(AbstractNumberHead):
             z, _ = self._couple(i, context, z, True)
         return _spline(own, z, True)[0]
 
-    def log_prob(self, params, y):
+    def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         z, log_slope = self._to_base(params, y)
         return stats.norm.logpdf(z).sum(-1) + log_slope
 
-    def loss(self, params, y, *, key):
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
         return -self.log_prob(params, y)
 
-    def sample(self, params, *, key):
+    def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:
         return self._from_base(params, jr.normal(key, (*params.shape[:-1], self.dim), params.dtype))
 
     def _draws(self, params):
@@ -178,22 +181,22 @@ class Flow(AbstractNumberHead):
         values = self._from_base(params, leading(z, params, 1))
         return Draws(values, jnp.broadcast_to(leading(log_weight, params, 0), values.shape[:-1]))
 
-    def mean(self, params):
+    def mean(self, params: Array) -> Array:
         return self._draws(params).mean()
 
-    def variance(self, params):
+    def variance(self, params: Array) -> Array:
         return self._draws(params).variance()
 
-    def entropy(self, params):
+    def entropy(self, params: Array) -> Float[Array, "*b"]:
         draws = self._draws(params)
         return -(draws.weights() * self.log_prob(params, draws.values)).sum(0)
 
-    def cdf(self, params, y):
+    def cdf(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
         if self.dim > 1:
             return self._draws(params).cdf(y)
         return stats.norm.cdf(self._to_base(params, y)[0])
 
-    def quantile(self, params, level):
+    def quantile(self, params: Array, level: Float[Array, ""]) -> Float[Array, "*b p"]:
         if self.dim > 1:
             return self._draws(params).quantile(level)
         z = jnp.full((*params.shape[:-1], 1), ndtri(jnp.asarray(level, params.dtype)), params.dtype)

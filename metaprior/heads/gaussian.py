@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax.scipy import stats
 from jax.scipy.special import ndtri
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads.base import AbstractNumberHead, check_raw
 
@@ -46,10 +47,10 @@ class Gaussian(AbstractNumberHead):
             raise ValueError(f"Gaussian takes a scale above 0; got {self.scale}.")
 
     @property
-    def raw_dim(self):
+    def raw_dim(self) -> int:
         return self.dim * (2 if self.scale is None else 1)
 
-    def params(self, raw):
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
         check_raw(self, raw)
         if self.scale is None:
             mean, scale = jnp.split(raw, 2, axis=-1)
@@ -58,29 +59,31 @@ class Gaussian(AbstractNumberHead):
             mean, scale = raw, jnp.broadcast_to(self.scale, raw.shape).astype(raw.dtype)
         return jnp.stack([mean, scale], axis=-1)
 
-    def log_prob(self, params, y):
+    def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         # Not slices: the gradient of each would be an array of its own, filled up with zeros.
         mean, scale = jnp.unstack(params, axis=-1)
         return stats.norm.logpdf(y, mean, scale).sum(-1)
 
-    def loss(self, params, y, *, key):
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
         return -self.log_prob(params, y)
 
-    def sample(self, params, *, key):
+    def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:
         noise = jr.normal(key, params.shape[:-1], params.dtype)
         return params[..., 0] + params[..., 1] * noise
 
-    def mean(self, params):
+    def mean(self, params: Array) -> Array:
         return params[..., 0]
 
-    def variance(self, params):
+    def variance(self, params: Array) -> Array:
         return params[..., 1] ** 2
 
-    def entropy(self, params):
+    def entropy(self, params: Array) -> Float[Array, "*b"]:
         return (0.5 * LOG_2PI_E + jnp.log(params[..., 1])).sum(-1)
 
-    def cdf(self, params, y):
+    def cdf(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
         return stats.norm.cdf(y, params[..., 0], params[..., 1])
 
-    def quantile(self, params, level):
+    def quantile(self, params: Array, level: Float[Array, ""]) -> Float[Array, "*b p"]:
         return params[..., 0] + params[..., 1] * ndtri(level)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads.base import AbstractDrawnHead, check_raw
 from metaprior.heads.draws import Draws, leading, normal_nodes, row_noise
@@ -130,10 +131,10 @@ class Implicit(AbstractDrawnHead):
         return cls(generator, other, dim, width, noise, samples, draws, penalty)  # ty: ignore[missing-argument, invalid-argument-type]
 
     @property
-    def raw_dim(self):
+    def raw_dim(self) -> int:
         return self.dim + self.width
 
-    def params(self, raw):
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
         check_raw(self, raw)
         return raw
 
@@ -142,13 +143,15 @@ class Implicit(AbstractDrawnHead):
         location, context = params[..., : self.dim], params[..., self.dim :]
         return location + z[..., : self.dim] + at(self.generator, context, z)
 
-    def log_prob(self, params, y):
+    def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         raise TypeError(
             "Implicit has samples but no density, so no log_prob: score it with the CRPS, or take "
             "a head with a density."
         )
 
-    def loss(self, params, y, *, key):
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
         lead = jnp.broadcast_shapes(params.shape[:-1], y.shape[:-1])
         z = row_noise(self.samples, lead, self.noise, params.dtype, key=key)
         drawn = self.generate(params, z)
@@ -177,15 +180,15 @@ class Implicit(AbstractDrawnHead):
         fooled = jax.nn.softplus(-judge(_frozen(self.discriminator), drawn))
         return real + (fake + fooled).mean(0)
 
-    def sample(self, params, *, key):
+    def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:
         return self.generate(params, jr.normal(key, (*params.shape[:-1], self.noise), params.dtype))
 
-    def outcomes(self, params):
+    def outcomes(self, params: Array) -> Draws:
         z, log_weight = normal_nodes(self.draws, self.noise)
         values = self.generate(params, leading(z, params, 1))
         return Draws(values, jnp.broadcast_to(leading(log_weight, params, 0), values.shape[:-1]))
 
-    def entropy(self, params):
+    def entropy(self, params: Array) -> Float[Array, "*b"]:
         raise TypeError(
             "Implicit has samples but no density, so no entropy: use the variance, or take a head "
             "with a density."

@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 from jax.scipy import stats
 from jax.scipy.special import ndtri
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads.base import AbstractNumberHead, check_raw
 from metaprior.heads.draws import bisect, leading, normal_nodes, normal_points
@@ -59,10 +60,10 @@ class MixtureDensity(AbstractNumberHead):
             )
 
     @property
-    def raw_dim(self):
+    def raw_dim(self) -> int:
         return self.components * (1 + 2 * self.dim)
 
-    def params(self, raw):
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
         check_raw(self, raw)
         raw = raw.reshape(*raw.shape[:-1], self.components, 1 + 2 * self.dim)
         start = jnp.asarray(self.spread * normal_points(self.components, self.dim), raw.dtype)
@@ -78,29 +79,31 @@ class MixtureDensity(AbstractNumberHead):
         """Weighted mean over the components of `(…, K, p)` values."""
         return (jnp.exp(params[..., :1]) * values).sum(-2)
 
-    def log_prob(self, params, y):
+    def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         log_weight, mean, scale = self._split(params)
         each = stats.norm.logpdf(y[..., None, :], mean, scale).sum(-1)
         return jax.nn.logsumexp(log_weight + each, axis=-1)
 
-    def loss(self, params, y, *, key):
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
         return -self.log_prob(params, y)
 
-    def sample(self, params, *, key):
+    def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:
         which, noise = jr.split(key)
         k = jr.categorical(which, params[..., 0])[..., None, None]
         chosen = jnp.take_along_axis(params, k, axis=-2)[..., 0, :]
         _, mean, scale = self._split(chosen)
         return mean + scale * jr.normal(noise, mean.shape, params.dtype)
 
-    def mean(self, params):
+    def mean(self, params: Array) -> Array:
         return self._average(params, self._split(params)[1])
 
-    def variance(self, params):
+    def variance(self, params: Array) -> Array:
         _, mean, scale = self._split(params)
         return self._average(params, scale**2 + (mean - self.mean(params)[..., None, :]) ** 2)
 
-    def entropy(self, params):
+    def entropy(self, params: Array) -> Float[Array, "*b"]:
         log_weight, mean, scale = self._split(params)
         z, log_share = normal_nodes(_NODES, self.dim)
         y = jnp.moveaxis(mean + scale * leading(z, mean, 1), -2, 1)  # (m, K, …, p)
@@ -108,11 +111,11 @@ class MixtureDensity(AbstractNumberHead):
         log_p = jnp.tensordot(share, self.log_prob(params, y), axes=1)
         return -(jnp.moveaxis(jnp.exp(log_weight), -1, 0) * log_p).sum(0)
 
-    def cdf(self, params, y):
+    def cdf(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
         _, mean, scale = self._split(params)
         return self._average(params, stats.norm.cdf(y[..., None, :], mean, scale))
 
-    def quantile(self, params, level):
+    def quantile(self, params: Array, level: Float[Array, ""]) -> Float[Array, "*b p"]:
         _, mean, scale = self._split(params)
         each = mean + scale * ndtri(jnp.asarray(level, params.dtype))
         return bisect(lambda y: self.cdf(params, y), level, each.min(-2), each.max(-2))

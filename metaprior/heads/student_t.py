@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.scipy.special import betainc, digamma
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads.base import AbstractNumberHead, check_raw
 
@@ -69,48 +70,50 @@ class StudentT(AbstractNumberHead):
             raise ValueError(f"StudentT takes at least 1 outcome; got {self.dim}.")
 
     @property
-    def raw_dim(self):
+    def raw_dim(self) -> int:
         return 3 * self.dim
 
-    def params(self, raw):
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
         check_raw(self, raw)
         location, scale, df = jnp.split(raw, 3, axis=-1)
         scale = self.floor + jax.nn.softplus(scale)
         df = self.df_floor + jax.nn.softplus(df + 5.0)  # starts near 7.5
         return jnp.stack([location, scale, df], axis=-1)
 
-    def log_prob(self, params, y):
+    def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         location, scale, df = jnp.unstack(params, axis=-1)
         z = (y - location) / scale
         log_p = log_gamma_ratio(df) - 0.5 * jnp.log(jnp.pi * df) - jnp.log(scale)
         return (log_p - 0.5 * (df + 1) * jnp.log1p(z * z / df)).sum(-1)
 
-    def loss(self, params, y, *, key):
+    def loss(
+        self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray
+    ) -> Float[Array, "*b"]:
         return -self.log_prob(params, y)
 
-    def sample(self, params, *, key):
+    def sample(self, params: Array, *, key: PRNGKeyArray) -> Float[Array, "*b p"]:
         df = params[..., 2]
         return params[..., 0] + params[..., 1] * jr.t(key, df, df.shape, params.dtype)
 
-    def mean(self, params):
+    def mean(self, params: Array) -> Array:
         return params[..., 0]
 
-    def variance(self, params):
+    def variance(self, params: Array) -> Array:
         df = params[..., 2]
         return params[..., 1] ** 2 * df / (df - 2)
 
-    def entropy(self, params):
+    def entropy(self, params: Array) -> Float[Array, "*b"]:
         scale, df = params[..., 1], params[..., 2]
         tail = 0.5 * (df + 1) * (digamma(0.5 * (df + 1)) - digamma(0.5 * df))
         return (tail + 0.5 * jnp.log(jnp.pi * df) - log_gamma_ratio(df) + jnp.log(scale)).sum(-1)
 
-    def cdf(self, params, y):
+    def cdf(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
         location, scale, df = params[..., 0], params[..., 1], params[..., 2]
         z = (y - location) / scale
         tail = 0.5 * betainc(0.5 * df, 0.5 * jnp.ones_like(df), df / (df + z * z))
         return jnp.where(z > 0, 1 - tail, tail)
 
-    def quantile(self, params, level):
+    def quantile(self, params: Array, level: Float[Array, ""]) -> Float[Array, "*b p"]:
         # jax has no inverse of the t's cdf: interpolate in the level, then in 1/df.
         table, scores = jnp.asarray(_table(), params.dtype), jnp.asarray(_SCORES, params.dtype)
         score = jax.scipy.special.ndtri(jnp.asarray(level, params.dtype))
