@@ -48,6 +48,11 @@ class Mixture(eqx.Module):
 
     parts: tuple[Part, ...]
 
+    @staticmethod
+    def equal(head: AbstractHead, params: Array, inside: Array | None = None) -> "Mixture":
+        """Components of the same weight; the arguments are those of `Part`."""
+        return Mixture((Part(head, params, jnp.zeros(params.shape[0], params.dtype), inside),))
+
     def _log_weights(self) -> Float[Array, "s"]:
         """Log weights of all components; their exponentials sum to 1."""
         w = jnp.concatenate([part.log_weight for part in self.parts])

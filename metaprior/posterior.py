@@ -97,10 +97,10 @@ class Particles(AbstractPosterior):
             params = self._params(self.w, x)[which]
         else:
             params = self._params(_rows(self.w, which), x)
-        return _equal(self.head, params)
+        return Mixture.equal(self.head, params)
 
     def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        return _equal(self.head, self._params(self.w, x))
+        return Mixture.equal(self.head, self._params(self.w, x))
 
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         return self.predict(data.x, key=key, samples=samples).joint_log_prob(data)
@@ -123,18 +123,13 @@ class Sampled(AbstractPosterior):
         def one(k):
             return self.apply(self.draw(k), x)
 
-        return _equal(self.head, self.head.params(jax.vmap(one)(jr.split(key, samples))))
+        return Mixture.equal(self.head, self.head.params(jax.vmap(one)(jr.split(key, samples))))
 
     def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         return self.sample(x, key=key, samples=samples)
 
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         return self.sample(data.x, key=key, samples=samples).joint_log_prob(data)
-
-
-def _equal(head: AbstractHead, params: Array) -> Mixture:
-    """A mixture of components of the same weight."""
-    return Mixture((Part(head, params, jnp.zeros(params.shape[0], params.dtype)),))
 
 
 class Pool(AbstractPosterior):

@@ -1,4 +1,7 @@
-"""Sources of tasks: callables from a random key to a `Task`."""
+"""Sources of tasks: callables from a random key to a `Task`.
+
+Some know the exact posterior of their own tasks: `source.exact(support)`.
+"""
 
 from metaprior.sources.ambiguous import SineLine
 from metaprior.sources.attributes import SharedAttributes

@@ -1,4 +1,4 @@
-"""Tasks of two families, which a few rows cannot tell apart."""
+"""Tasks from two families of functions, which a few rows cannot tell apart."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,21 +11,21 @@ from metaprior.task import Data, Task
 
 
 class SineLine(eqx.Module):
-    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5: a
-    sine wave or a line.
+    """A sine wave or a line.
 
-    A fair coin decides between y = A sin(x - phase), A uniform in [0.1, 5] and phase in [0, π], and
-    y = slope x + intercept, both uniform in [-3, 3]; x is uniform in [-5, 5] and every row has
-    normal noise of standard deviation 0.3 (the ranges of VAMPIRE's code). With the paper's 5 rows
-    hardly any task is ambiguous, with 2 about four in ten are.
+    Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5. A fair
+    coin decides between y = A sin(x - phase), with A uniform in [0.1, 5] and the phase in [0, π],
+    and y = slope x + intercept, both uniform in [-3, 3]. x is uniform in [-5, 5], and every row has
+    normal noise of standard deviation 0.3 (the ranges are those of VAMPIRE's code). With the
+    paper's 5 rows hardly any task is ambiguous; with 2 rows about four in ten are.
 
     Args:
         support, query: rows of a task (10 + 10).
         fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
             them.
-        amplitude, phase: lowest and highest of the sine waves'.
-        slope, intercept: lowest and highest of the lines'.
-        x: lowest and highest.
+        amplitude, phase: lowest and highest value, of a sine wave.
+        slope, intercept: lowest and highest value, of a line.
+        x: lowest and highest value.
         noise: standard deviation of the noise, units of y.
 
     Example:
@@ -54,9 +54,8 @@ class SineLine(eqx.Module):
 
     def __call__(self, key) -> Task:
         _, f_key, x_key, k_key, e_key = jr.split(key, 5)
-        u = jr.uniform(f_key, (4,))
-        ranges = jnp.asarray([self.amplitude, self.phase, self.slope, self.intercept])
-        a, phase, slope, intercept = ranges[:, 0] + u * (ranges[:, 1] - ranges[:, 0])
+        low, high = jnp.asarray([self.amplitude, self.phase, self.slope, self.intercept]).T
+        a, phase, slope, intercept = low + jr.uniform(f_key, (4,)) * (high - low)
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=self.x[0], maxval=self.x[1])
         f = jnp.where(self.family(key) == 0, a * jnp.sin(x - phase), slope * x + intercept)
         y = f + self.noise * jr.normal(e_key, f.shape)

@@ -12,11 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from metaprior.errors import InputError
 from metaprior.task import Data, Task
 
-PAIRS = (
-    (0, 1),
-    (0, 2),
-    (1, 2),
-)  # of the three attributes: the concepts that a support set leaves open
+# Pairs of the three attributes: the concepts that a support set leaves open.
+PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
 class Triples(eqx.Module):
@@ -39,15 +36,19 @@ class Triples(eqx.Module):
 
     def take(self, rows) -> "Triples":
         """Some of the triples: their places, or one bool a triple."""
-        rows = np.asarray(rows, bool if len(rows) and isinstance(rows[0], bool | np.bool_) else int)
+        chosen = np.asarray(rows)
+        rows = (
+            chosen if chosen.dtype == bool else chosen.astype(int)
+        )  # an empty list is one of floats
         return Triples(self.columns[rows], self.signs[rows])
 
 
 def triples(values: Bool[np.ndarray, "n a"], shots: int, query: int) -> Triples:
     """Every signed triple for which `values` hold enough images.
 
-    A support set needs `shots` images with all three and `shots` with none; the query of each pair
-    needs `query` further images that have the pair and `query` that lack one of it or both.
+    A support set needs `shots` images with all three attributes and `shots` with none. The query of
+    each pair needs `query` more images that have the pair, and `query` more that lack one of it or
+    both.
 
     Args:
         values: attributes of the images.
@@ -63,21 +64,31 @@ def triples(values: Bool[np.ndarray, "n a"], shots: int, query: int) -> Triples:
     """
     columns, signs = [], []
     for three in itertools.combinations(range(values.shape[1]), 3):
+        # How many images have each of the eight combinations of the three attributes.
         cells = np.bincount(values[:, three] @ np.array([4, 2, 1]), minlength=8).reshape(2, 2, 2)
         for sign in itertools.product((0, 1), repeat=3):
-            some = cells[:: 1 if sign[0] else -1, :: 1 if sign[1] else -1, :: 1 if sign[2] else -1]
-            have = [some[1, 1].sum(), some[1, :, 1].sum(), some[:, 1, 1].sum()]
-            lack = [cells.sum() - h for h in have]
-            enough = some[1, 1, 1] >= shots and some[0, 0, 0] >= shots
-            if enough and min(have) >= shots + query and min(lack) >= shots + query:
+            signed = np.flip(cells, tuple(axis for axis in range(3) if not sign[axis]))
+            if _enough(signed, shots, query):
                 columns.append(three)
                 signs.append(sign)
     return Triples(np.array(columns, np.int32).reshape(-1, 3), np.array(signs, bool).reshape(-1, 3))
 
 
+def _enough(cells: np.ndarray, shots: int, query: int) -> bool:
+    """Whether a triple has enough images, given how many of them have each combination.
+
+    `cells[1, 1, 1]` counts the images that have all three signed attributes, `cells[0, 0, 0]` the
+    images that have none.
+    """
+    if cells[1, 1, 1] < shots or cells[0, 0, 0] < shots:
+        return False
+    have = [cells[1, 1].sum(), cells[1, :, 1].sum(), cells[:, 1, 1].sum()]  # each pair
+    fewest = min(min(have), cells.sum() - max(have))
+    return fewest >= shots + query
+
+
 def split_triples(every: Triples, most: int, seed: int) -> tuple[Triples, Triples, Triples] | None:
-    """Triples for training (5 in 8), validation (1 in 8) and test (2 in 8), at random; `None` where
-    there are too few.
+    """Triples for training (5 in 8), validation (1 in 8) and test (2 in 8), at random.
 
     A triple and the one of opposite signs ask the same with positives and negatives exchanged: they
     stay together.
@@ -86,24 +97,26 @@ def split_triples(every: Triples, most: int, seed: int) -> tuple[Triples, Triple
         every: the triples to split.
         most: how many to keep at most, at random.
         seed: of the choice.
+
+    Returns:
+        the three parts, or `None` where there are too few triples.
     """
     twins: dict[tuple, list[int]] = {}
     for i, (columns, signs) in enumerate(every):
-        twins.setdefault((columns, signs if signs[0] else tuple(not s for s in signs)), []).append(
-            i
-        )
+        positive = signs if signs[0] else tuple(not sign for sign in signs)
+        twins.setdefault((columns, positive), []).append(i)
     groups = list(twins.values())
     if len(groups) < 3:
         return None
-    order = [
-        groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[: max(3, most // 2)]
-    ]
+
+    order = np.random.default_rng(seed).permutation(len(groups))[: max(3, most // 2)]
     test, validation = max(1, len(order) // 4), max(1, len(order) // 8)
-    parts = order[test + validation :], order[test : test + validation], order[:test]
-    train, check, judged = (
-        every.take(sorted(i for group in part for i in group)) for part in parts
-    )
-    return train, check, judged
+
+    def part(places):
+        return every.take(sorted(i for place in places for i in groups[place]))
+
+    judged, check = part(order[:test]), part(order[test : test + validation])
+    return part(order[test + validation :]), check, judged
 
 
 class Episode(eqx.Module):
@@ -126,14 +139,14 @@ class Episode(eqx.Module):
 
 
 class SharedAttributes(eqx.Module):
-    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 6:
-    ambiguous faces.
+    """Ambiguous faces: which two of three attributes are meant?
 
-    The support shows `shots` positives, which have all three attributes of a signed triple, and as
-    many negatives, which have none. The concept is a pair of the three: in the query set, positives
-    have both attributes of the pair, whatever the third; negatives lack one of them or both. Both
-    halves are drawn evenly from all such images that the support does not hold, so that a query set
-    is balanced and no image is in it twice.
+    Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 6. The
+    support shows `shots` positives, which have all three attributes of a signed triple, and as many
+    negatives, which have none. The concept is a pair of the three: in the query set, positives have
+    both attributes of the pair, whatever the third is, and negatives lack one of them or both. Both
+    halves are drawn evenly from all such images that the support does not hold. So a query set is
+    balanced, and no image is in it twice.
 
     As a source, a task's concept is one of the three pairs, each as likely.
 
@@ -148,7 +161,8 @@ class SharedAttributes(eqx.Module):
         >>> import itertools, jax, numpy as np
         >>> from metaprior.sources.attributes import SharedAttributes, triples
         >>> values = np.array(list(itertools.product([False, True], repeat=3)) * 9)
-        >>> source = SharedAttributes.of(np.zeros((72, 4), np.uint8), values, triples(values, 5, 5), 5, 5)
+        >>> images = np.zeros((72, 4), np.uint8)
+        >>> source = SharedAttributes.of(images, values, triples(values, 5, 5), 5, 5)
         >>> task = source(jax.random.key(0))
         >>> task.support.x.shape, task.query.y.shape
         ((10, 4), (10, 1))
@@ -166,27 +180,26 @@ class SharedAttributes(eqx.Module):
         """From images `(n, …)`, bytes or features, and their attributes `(n, a)`."""
         if not len(chosen):
             raise InputError(
-                f"attributes: no three of the {values.shape[1]} attributes have enough images for {shots} positives and "
-                f"{shots} negatives to show and {query} of each to ask; give more images or attributes."
+                f"attributes: no three of the {values.shape[1]} attributes have enough images for "
+                f"{shots} positives and {shots} negatives to show and {query} of each to ask; "
+                "give more images or attributes."
             )
         flat = jnp.asarray(np.asarray(images).reshape(len(images), -1))
-        return SharedAttributes(
-            flat,
-            jnp.asarray(values, bool),
-            jnp.asarray(chosen.columns),
-            jnp.asarray(chosen.signs),
-            shots,
-            query,
-        )
+        columns, signs = jnp.asarray(chosen.columns), jnp.asarray(chosen.signs)
+        return SharedAttributes(flat, jnp.asarray(values, bool), columns, signs, shots, query)
 
     def _rows(self, index, positive) -> Data:
+        """Images by their places, and whether they are positives."""
         x = self.images[index]
         x = x.astype(float) / 255.0 if x.dtype == jnp.uint8 else x
         return Data(x, positive.astype(x.dtype)[:, None], jnp.ones(len(index), bool))
 
     def _show(self, key):
-        """The triple, which of its attributes each image has, the support, and its images as a mask
-        and as places.
+        """The support, and what the query needs to know of it.
+
+        Returns:
+            the triple, which of its attributes each image has, the support, and the support's
+            images as a mask and as places.
         """
         which_key, yes_key, no_key = jr.split(key, 3)
         t = jr.randint(which_key, (), 0, self.columns.shape[0])
@@ -198,7 +211,7 @@ class SharedAttributes(eqx.Module):
         return t, held, self._rows(shown, jnp.arange(2 * self.shots) < self.shots), taken, shown
 
     def _ask(self, held, taken, pair, key):
-        """The query of a pair, and its images."""
+        """The query of a pair, and the places of its images."""
         yes_key, no_key = jr.split(key)
         both = held[:, pair].all(1)
         yes = some(both & ~taken, self.query, yes_key)
@@ -225,6 +238,10 @@ class SharedAttributes(eqx.Module):
 
 
 def some(mask: Bool[Array, "n"], count: int, key) -> Int[Array, "c"]:
-    """`count` different places where `mask` is true, evenly drawn; it must be true that often."""
+    """`count` different places where `mask` is true, evenly drawn.
+
+    There must be as many. The largest of random numbers stand at random places, so that the shape
+    does not depend on the mask.
+    """
     u: Float[Array, "n"] = jr.uniform(key, mask.shape)
     return jax.lax.top_k(jnp.where(mask, u, -1.0), count)[1]

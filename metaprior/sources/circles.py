@@ -7,32 +7,33 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from metaprior.heads import Categorical
-from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.mixture import Mixture
+from metaprior.posterior import AbstractPosterior
 from metaprior.sources.shots import shots
 from metaprior.task import Data, Task
 
-# points of the disc for one in the box: at least a quarter of it is, so that none is in 1e-8 of all
-# cases
+# Points of the disc that are drawn to find one in the box. At least a quarter of the disc is in it,
+# so that none is found in 1e-8 of all cases.
 TRIES = 64
 SIDE, RADII = 48, 96  # of the posterior's grid: centres along an axis, cells of the radius
 
 
 class Circles(eqx.Module):
-    """Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5:
-    inside a circle or not.
+    """Inside a circle or not.
 
-    The paper shows pictures and no ranges. Here the centre is uniform in the box [0, 5]², the
-    radius uniform in [0.1, 2]. Support rows are uniform in the part of the disc that lies in the
-    box and all have label 1: the learner sees examples of one class alone. Query rows are uniform
-    in the whole box, and a label (1 inside, 0 outside) is wrong with probability `flip`, which
-    keeps every likelihood finite.
+    Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5. The
+    paper shows pictures and no ranges. Here the centre is uniform in the box [0, 5]² and the radius
+    in [0.1, 2]. Support rows are uniform in the part of the disc that lies in the box, and all have
+    label 1: the learner sees examples of one class alone. Query rows are uniform in the whole box.
+    Their label (1 inside, 0 outside) is wrong with probability `flip`, which keeps every likelihood
+    finite.
 
     Args:
         support, query: rows of a task (5 + 20).
         fewest: support rows are uniform in `fewest` … `support`; `None` (default) shows all of
             them.
         box: side of the box.
-        radius: lowest and highest.
+        radius: lowest and highest value.
         flip: share of wrong query labels.
 
     Example:
@@ -54,28 +55,24 @@ class Circles(eqx.Module):
     def circle(self, key) -> tuple[Float[Array, "2"], Float[Array, ""]]:
         """Centre and radius of the task of this key."""
         c_key, r_key = jr.split(jr.split(key, 5)[0])
-        low, high = self.radius
-        return jr.uniform(c_key, (2,), maxval=self.box), jr.uniform(
-            r_key, (), minval=low, maxval=high
-        )
+        center = jr.uniform(c_key, (2,), maxval=self.box)
+        return center, jr.uniform(r_key, (), minval=self.radius[0], maxval=self.radius[1])
 
     def __call__(self, key) -> Task:
         _, s_key, q_key, e_key, k_key = jr.split(key, 5)
         center, radius = self.circle(key)
         angle, share = jr.uniform(s_key, (2, self.support, TRIES))
-        arm = radius * jnp.sqrt(share)
-        tries = center + arm[..., None] * jnp.stack(
-            [jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], -1
-        )
+        arm = radius * jnp.sqrt(share)  # the root makes points uniform in the disc
+        way = jnp.stack([jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], -1)
+        tries = center + arm[..., None] * way
         first = jnp.argmax(((tries >= 0) & (tries <= self.box)).all(-1), axis=1)
         positive = jnp.take_along_axis(tries, first[:, None, None], axis=1)[:, 0]
         x = jr.uniform(q_key, (self.query, 2), maxval=self.box)
         inside = ((x - center) ** 2).sum(1) <= radius**2
         y = inside ^ jr.bernoulli(e_key, self.flip, (self.query,))
         y = jnp.concatenate([jnp.ones(self.support), y.astype(x.dtype)])
-        return shots(
-            Data.of(jnp.concatenate([positive, x]), y), self.support, self.fewest, key=k_key
-        )
+        rows = Data.of(jnp.concatenate([positive, x]), y)
+        return shots(rows, self.support, self.fewest, key=k_key)
 
     def exact(self, support: Data) -> "CirclePosterior":
         """Bayes' rule for this very process; all rows of `support` are taken as positive."""
@@ -87,26 +84,26 @@ def quarter(
 ) -> Float[Array, "a b r"]:
     """Area of a quarter disc of radius r inside a rectangle w wide and h high, both at most r.
 
-    Where its far corner is inside the disc it is the rectangle's, else H(w) + H(h) - π r² / 4 with
-    H(w) the area of the quarter disc left of w.
+    Where the rectangle's far corner is inside the disc, this is the rectangle's area. Else it is
+    H(w) + H(h) - π r² / 4, where H(w) is the area of the quarter disc left of w.
     """
 
     def left(s):
-        return 0.5 * (
-            s * jnp.sqrt(jnp.maximum(r**2 - s**2, 0)) + r**2 * jnp.arcsin(jnp.minimum(s / r, 1))
-        )
+        triangle = s * jnp.sqrt(jnp.maximum(r**2 - s**2, 0))
+        sector = r**2 * jnp.arcsin(jnp.minimum(s / r, 1))
+        return 0.5 * (triangle + sector)
 
     cut = left(h)[:, None] + left(w)[None] - jnp.pi * r**2 / 4
     return jnp.where(h[:, None] ** 2 + w[None] ** 2 <= r**2, h[:, None] * w[None], cut)
 
 
 class CirclePosterior(AbstractPosterior):
-    """p(centre, radius | K points inside) ∝ 1[all inside] A(centre, radius)^-K, A the area of the
-    disc in the box.
+    """Bayes' rule for circles of which K points inside are known.
 
-    Centres are a grid of 48 x 48 cells, finest around the points. The integrals over the radius are
-    a power law in each of 96 cells, which is exact for discs inside the box; their ends, the
-    distances to support and query points, are not rounded to the grid.
+    p(centre, radius | points) ∝ 1[all inside] A(centre, radius)^-K, where A is the area of the disc
+    in the box. Centres are a grid of 48 x 48 cells, finest around the points. Integrals over the
+    radius take the density as a power law in each of 96 cells, which is exact for discs inside the
+    box. Their ends, the distances to support and query points, are not rounded to the grid.
 
     Args:
         source: the process.
@@ -124,39 +121,43 @@ class CirclePosterior(AbstractPosterior):
         low = jnp.maximum(jnp.where(shown, data.x, 0.0).max(0, initial=0.0) - reach, 0.0)
         middle = jnp.where(shown, data.x, 0.0).sum(0) / jnp.maximum(data.count, 1)
         middle = jnp.where(data.count > 0, jnp.clip(middle, low, high), box / 2)
-        spread = jnp.sqrt(
-            (jnp.where(shown, data.x - middle, 0.0) ** 2).sum(0) / jnp.maximum(data.count, 1)
-        )
-        fine = jnp.where(data.count > 0, jnp.maximum(spread, 0.2), box)[
-            :, None
-        ]  # where the grid is finest
+
+        # Even steps of arcsinh((place - middle) / fine): fine around the points, coarse far away.
+        square = jnp.where(shown, data.x - middle, 0.0) ** 2
+        spread = jnp.sqrt(square.sum(0) / jnp.maximum(data.count, 1))
+        fine = jnp.where(data.count > 0, jnp.maximum(spread, 0.2), box)[:, None]
         ends = jnp.arcsinh((jnp.stack([low, high], 1) - middle[:, None]) / fine)
         u = jnp.linspace(0.0, 1.0, 2 * SIDE + 1, dtype=data.x.dtype)
         places = middle[:, None] + fine * jnp.sinh(ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * u)
         return places[:, 1::2], jnp.diff(places[:, ::2])
 
     def _table(self):
-        """What `_beyond` reads: centres `(c, 2)`, log cell areas, the radius below which none is
-        possible, and log A^-K r at the edges of the radius' cells and its integral from there to
-        the largest radius, `(c, r)`.
+        """What `_beyond` reads, for every centre.
+
+        Returns:
+            the centre `(c, 2)`, the log area of its cell `(c,)`, the smallest possible radius
+            `(c,)`, and at the edges of the radius' cells log A^-K r and the integral of A^-K from
+            there to the largest radius, `(c, r)` each.
         """
         data, (low, high) = self.support, self.source.radius
         place, width = self._centers()
         r = jnp.geomspace(low, high, RADII + 1, dtype=data.x.dtype)
-        sides = [
-            jnp.minimum(d[..., None], r) for d in (place, self.source.box - place)
-        ]  # two of (2, g, r)
+
+        # The disc's area in the box: four quarters, each cut by the box's sides next to it.
+        sides = [jnp.minimum(d[..., None], r) for d in (place, self.source.box - place)]
         quarters = jnp.stack([quarter(one[0], two[1], r) for one in sides for two in sides])
         area = quarters.sum(0).reshape(-1, RADII + 1)
+
         center = jnp.stack([jnp.repeat(place[0], SIDE), jnp.tile(place[1], SIDE)], 1)
         log_cell = jnp.log(width[0][:, None] * width[1][None]).ravel()
         square = ((center[:, None] - data.x[None]) ** 2).sum(-1)
         nearest = jnp.sqrt(jnp.where(data.mask, square, 0.0).max(1, initial=0.0)).clip(low)
+
+        # Scaled by the largest density that is possible, so that exponentials do not overflow. The
+        # densities of radii that are not possible are not used, and are only kept from overflow.
         g = jnp.log(r) - data.count * jnp.log(area)  # d r = r d log r
         at = jnp.take_along_axis(g, self._cell(nearest)[0][:, None], axis=1)[:, 0]
-        g = jnp.minimum(
-            g - jnp.where(nearest < high, at, -jnp.inf).max(), 30.0
-        )  # smaller radii are not possible
+        g = jnp.minimum(g - jnp.where(nearest < high, at, -jnp.inf).max(), 30.0)
         pieces = self._piece(g[:, :-1], g[:, 1:], 0.0)
         tail = jnp.cumsum(pieces[:, ::-1], axis=1)[:, ::-1]
         return center, log_cell, nearest, g, jnp.pad(tail, ((0, 0), (0, 1)))
@@ -171,7 +172,7 @@ class CirclePosterior(AbstractPosterior):
     def _piece(self, g0, g1, share):
         """Integral over the part of a cell above `share`, exp(g) being a power law in it."""
         step, rest = g1 - g0, 1 - share
-        flat = jnp.abs(step) < 1e-4
+        flat = jnp.abs(step) < 1e-4  # where the formula is 0 / 0
         part = jnp.where(flat, rest, -jnp.expm1(-rest * step) / jnp.where(flat, 1.0, step))
         low, high = self.source.radius
         return jnp.exp(g1) * part * (jnp.log(high / low) / RADII)
@@ -201,19 +202,13 @@ class CirclePosterior(AbstractPosterior):
         table = self._table()
         center, log_cell, nearest = table[:3]
         distance = jnp.sqrt(((center[:, None] - x[None]) ** 2).sum(-1))
-        above, all_ = self._beyond(table, distance), self._beyond(table, nearest[:, None])
-        inside = jnp.tensordot(jnp.exp(log_cell), above, 1) / jnp.tensordot(
-            jnp.exp(log_cell), all_, 1
-        )
-        return Mixture(
-            (
-                Part(
-                    Categorical(2),
-                    self._params(jnp.clip(inside, 0, 1))[None],
-                    jnp.zeros(1, x.dtype),
-                ),
-            )
-        )
+
+        def mass(radius):
+            return jnp.tensordot(jnp.exp(log_cell), self._beyond(table, radius), 1)
+
+        # A point is inside where the radius is larger than its distance from the centre.
+        inside = jnp.clip(mass(distance) / mass(nearest[:, None]), 0, 1)
+        return Mixture.equal(Categorical(2), self._params(inside)[None])
 
     def circles(self, *, key, samples: int) -> tuple[Float[Array, "s 2"], Float[Array, "s"]]:
         """Centres (of cells) and radii drawn from the posterior."""
@@ -221,47 +216,40 @@ class CirclePosterior(AbstractPosterior):
         c_key, r_key = jr.split(key)
         i = jr.categorical(c_key, jnp.log(self._weights(table)), shape=(samples,))
         mine = tuple(a[i] for a in table)
-        left = jr.uniform(r_key, (samples,)) * self._beyond(mine, mine[2][:, None])[:, 0]
+        smallest = mine[2]
+        left = jr.uniform(r_key, (samples,)) * self._beyond(mine, smallest[:, None])[:, 0]
 
+        # The radius beyond which that much of the mass lies, by bisection.
         def halve(_, ends):
             middle = 0.5 * (ends[0] + ends[1])
             more = self._beyond(mine, middle[:, None])[:, 0] > left
             return jnp.where(more, middle, ends[0]), jnp.where(more, ends[1], middle)
 
-        ends = jax.lax.fori_loop(
-            0, 25, halve, (mine[2], jnp.full_like(left, self.source.radius[1]))
-        )
+        largest = jnp.full_like(left, self.source.radius[1])
+        ends = jax.lax.fori_loop(0, 25, halve, (smallest, largest))
         return mine[0], 0.5 * (ends[0] + ends[1])
 
     def sample(self, x, *, key, samples):
         center, radius = self.circles(key=key, samples=samples)
         inside = ((x[None] - center[:, None]) ** 2).sum(-1) <= radius[:, None] ** 2
-        return Mixture(
-            (
-                Part(
-                    Categorical(2),
-                    self._params(inside.astype(x.dtype)),
-                    jnp.zeros(samples, x.dtype),
-                ),
-            )
-        )
+        return Mixture.equal(Categorical(2), self._params(inside.astype(x.dtype)))
 
     def joint_log_prob(self, data, *, key, samples):
-        """Of query labels together: for each centre a sum over the intervals of the radius between
-        their distances.
+        """Log probability of all labels together.
+
+        As the radius grows, the points enter the disc one by one. For each centre this is a sum
+        over the intervals of the radius between their distances.
         """
         table = self._table()
         distance = jnp.sqrt(((table[0][:, None] - data.x[None]) ** 2).sum(-1))
         label = data.y[:, 0].astype(int)
-        two = jnp.where(
-            data.mask[:, None], self._params(jnp.asarray([0.0, 1.0], data.x.dtype))[:, label].T, 0.0
-        )
+        log_label = self._params(jnp.asarray([0.0, 1.0], data.x.dtype))[:, label].T
+        two = jnp.where(data.mask[:, None], log_label, 0.0)  # outside and inside
         order = jnp.argsort(distance, axis=1)
-        steps = jnp.cumsum((two[:, 1] - two[:, 0])[order], axis=1)  # entering the disc one by one
+        steps = jnp.cumsum((two[:, 1] - two[:, 0])[order], axis=1)
         log_p = two[:, 0].sum() + jnp.pad(steps, ((0, 0), (1, 0)))
-        mass = self._beyond(
-            table, jnp.pad(jnp.take_along_axis(distance, order, axis=1), ((0, 0), (1, 0)))
-        )
+        ends = jnp.pad(jnp.take_along_axis(distance, order, axis=1), ((0, 0), (1, 0)))
+        mass = self._beyond(table, ends)
         share = jnp.maximum(-jnp.diff(jnp.pad(mass, ((0, 0), (0, 1)))), 0.0)
         log_c = jnp.where(mass[:, 0] > 0, table[1], -jnp.inf)
         each = jax.nn.logsumexp(log_p + log_c[:, None], b=share)

@@ -11,13 +11,12 @@ from metaprior.task import Data, Task
 
 
 class Episodes(eqx.Module):
-    """Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot
-    Learning", NeurIPS 2016, section 2.2: `way` classes at random, `shot` + `query` different images
-    of each.
+    """`way` classes at random, `shot` + `query` different images of each.
 
-    The images stay on the device as bytes; a task is a draw of indices, so that episodes are drawn
-    inside the compiled step of `fit`. Inputs are pixels in 0 … 1, flattened; support and query hold
-    the classes one after the other.
+    Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, "Matching Networks for One Shot Learning",
+    NeurIPS 2016, section 2.2. The images stay on the device as bytes. A task is a draw of indices,
+    so that episodes are drawn inside the compiled step of `fit`. Inputs are pixels in 0 … 1,
+    flattened; support and query hold the classes one after the other.
 
     Args:
         pixels: all images, `(m, h, w, c)`.
@@ -90,7 +89,8 @@ class Episodes(eqx.Module):
         group = np.zeros_like(label) if group is None else np.asarray(group)
         if pixels.ndim != 4 or pixels.dtype != np.uint8 or label.shape != pixels.shape[:1]:
             raise ValueError(
-                f"Episodes takes bytes (m, h, w, c) and labels (m,); got {pixels.shape} {pixels.dtype} and {label.shape}."
+                "Episodes takes bytes (m, h, w, c) and labels (m,); "
+                f"got {pixels.shape} {pixels.dtype} and {label.shape}."
             )
         if rotations and pixels.shape[1] != pixels.shape[2]:
             raise ValueError(
@@ -101,24 +101,28 @@ class Episodes(eqx.Module):
         turned = 4 if rotations else 1
         if len(found) * turned < way:
             raise ValueError(
-                f"{way}-way tasks need {way} classes of at least {shot + query} images; there are {len(found)}."
+                f"{way}-way tasks need {way} classes of at least {shot + query} images; "
+                f"there are {len(found)}."
             )
-        classes, most = (
-            max(padded, len(found)),
-            max(padded and np.bincount(label[label >= 0]).max(), *map(len, found)),
-        )
-        members, count, of_class = (
-            np.zeros(s, np.int32) for s in ((classes, most), classes, classes)
-        )
+
+        # With `padded`, shapes must not depend on which classes are large enough.
+        classes, most = max(padded, len(found)), max(map(len, found))
+        if padded:
+            most = max(most, np.bincount(label[label >= 0]).max())
+        members = np.zeros((classes, most), np.int32)
+        count, of_class = np.zeros(classes, np.int32), np.zeros(classes, np.int32)
         for i, rows in enumerate(found):
-            members[i, : len(rows)], count[i], of_class[i] = rows, len(rows), group[rows[0]]
+            members[i, : len(rows)] = rows
+            count[i] = len(rows)
+            of_class[i] = group[rows[0]]
+
         sizes = np.bincount(of_class[: len(found)], minlength=padded)
         large = sizes >= way
-        if eqx.is_array(within) or within > 0:
-            if not large.any():
-                raise ValueError(
-                    f"No group has {way} classes, which tasks within a group need; the largest has {sizes.max()}."
-                )
+        if (eqx.is_array(within) or within > 0) and not large.any():
+            raise ValueError(
+                f"No group has {way} classes, which tasks within a group need; "
+                f"the largest has {sizes.max()}."
+            )
         arrays = [jnp.asarray(a) for a in (pixels, members, count, of_class, large)]
         return cls(*arrays, way, shot, query, slots or way, rotations, within, affine)
 
@@ -126,6 +130,9 @@ class Episodes(eqx.Module):
         """Classes of a task and how often each is turned by 90 degrees."""
         u_key, kind_key, group_key, turn_key = jr.split(key, 4)
         turned = 4 if self.rotations else 1
+
+        # The classes with the largest of random numbers; a number below zero keeps one out, as long
+        # as there are enough others.
         u = jr.uniform(u_key, (len(self.count), turned))
         if eqx.is_array(self.within) or self.within > 0:
             group = jnp.argmax(jnp.where(self.large, jr.uniform(group_key, self.large.shape), -1.0))
@@ -140,14 +147,12 @@ class Episodes(eqx.Module):
         """Images as rows: in 0 … 1, turned, and moved where `affine` says so."""
         x = self.pixels[index].astype(jnp.float32) / 255.0
         if self.rotations:
+            # Which pixel stands where, for each of the four turns.
             size = x.shape[1]
-            order = np.stack(
-                [np.rot90(np.arange(size * size).reshape(size, size), k).ravel() for k in range(4)]
-            )
+            places = np.arange(size * size).reshape(size, size)
+            order = jnp.asarray(np.stack([np.rot90(places, k).ravel() for k in range(4)]))
             flat = x.reshape(len(x), size * size, -1)
-            x = jnp.take_along_axis(flat, jnp.asarray(order)[turn][..., None], axis=1).reshape(
-                x.shape
-            )
+            x = jnp.take_along_axis(flat, order[turn][..., None], axis=1).reshape(x.shape)
         if eqx.is_array(self.affine) or self.affine > 0:
             x = jax.vmap(lambda image, k: warp(image, self.affine, key=k))(x, jr.split(key, len(x)))
         return x.reshape(len(x), -1)
@@ -161,19 +166,16 @@ class Episodes(eqx.Module):
         _, place = jax.lax.top_k(u, each)
         index = jnp.take_along_axis(self.members[classes], place, axis=1)
         x = self.images(warp_key, index.ravel(), jnp.repeat(turn, each)).reshape(self.way, each, -1)
-        name = (
-            jnp.arange(self.way)
-            if self.slots == self.way
-            else jr.permutation(slot_key, self.slots)[: self.way]
-        )
+
+        # The classes are in random order already: labels are drawn only where there are more.
+        name = jnp.arange(self.way)
+        if self.slots != self.way:
+            name = jr.permutation(slot_key, self.slots)[: self.way]
         y = jnp.broadcast_to(name.astype(x.dtype)[:, None, None], (self.way, each, 1))
 
         def rows(a, b):
-            return Data(
-                x[:, a:b].reshape(-1, x.shape[-1]),
-                y[:, a:b].reshape(-1, 1),
-                jnp.ones(self.way * (b - a), bool),
-            )
+            mask = jnp.ones(self.way * (b - a), bool)
+            return Data(x[:, a:b].reshape(-1, x.shape[-1]), y[:, a:b].reshape(-1, 1), mask)
 
         return Task(rows(0, self.shot), rows(self.shot, each))
 
@@ -184,22 +186,22 @@ def warp(
     """A random affine map about the middle; beyond the edge lies more of the edge.
 
     Output pixel (i, j) is read at (c j + d i, a j + b i) of the image, first along rows, then along
-    columns (Catmull & Smith, "3-D Transformations of Images in Scanline Order", SIGGRAPH 1980),
-    each linearly interpolated as a product with a band matrix: a gather of single pixels is several
-    times slower on a CPU.
+    columns (Catmull & Smith, "3-D Transformations of Images in Scanline Order", SIGGRAPH 1980).
+    Each of the two is a linear interpolation, as a product with a band matrix: a gather of single
+    pixels is several times slower on a CPU.
     """
     h, w, _ = image.shape
     u = strength * jr.uniform(key, (7,), minval=-1.0, maxval=1.0)
     cos, sin = jnp.cos(u[0] * np.pi / 18), jnp.sin(u[0] * np.pi / 18)
     turn = jnp.array([[cos, -sin], [sin, cos]])
-    (a, b), (c, d) = (
-        turn @ jnp.array([[1.0, 0.3 * u[1]], [0.3 * u[2], 1.0]]) @ jnp.diag(1.0 + 0.2 * u[3:5])
-    )
+    shear = jnp.array([[1.0, 0.3 * u[1]], [0.3 * u[2], 1.0]])
+    (a, b), (c, d) = turn @ shear @ jnp.diag(1.0 + 0.2 * u[3:5])
+
+    # Where row i and column j are read, `(h, w)` each. The columns move every pixel down already,
+    # so that the rows must allow for it.
     i, j = jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2
-    across = (
-        (a - b * c / d) * j[None] + (b / d) * i[:, None] + u[5] * w / 14
-    )  # (h, w): where row i is read
-    down = d * i[:, None] + c * j[None] + u[6] * h / 14  # (h, w): where column j is read
+    across = (a - b * c / d) * j[None] + (b / d) * i[:, None] + u[5] * w / 14
+    down = d * i[:, None] + c * j[None] + u[6] * h / 14
     return _read(_read(image, across).swapaxes(0, 1), down.T).swapaxes(0, 1)
 
 

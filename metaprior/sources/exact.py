@@ -11,15 +11,23 @@ from jaxtyping import Array, Float
 from metaprior.heads import Gaussian
 from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
 from metaprior.method import AbstractLearner
+from metaprior.mixture import Mixture
 from metaprior.nets.kernels import Kernels, diagonal, gram
-from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.posterior import AbstractPosterior
 from metaprior.task import Data
+
+
+def noisy(functions: Float[Array, "s n"], noise: Array | float) -> Mixture:
+    """Outcomes of drawn functions, each with normal noise of that standard deviation."""
+    params = jnp.stack([functions, jnp.full_like(functions, noise)], -1)
+    return Mixture.equal(Gaussian(1), params[:, :, None])
 
 
 class Exact(AbstractPosterior):
     """Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1.
 
-    What a source knows of its own tasks: the best any method can do, in marginals and jointly.
+    It is what a source knows of its own tasks: the best that any method can do, in marginals and
+    jointly.
 
     Args:
         mean: prior mean, `(n, d) -> (n,)`.
@@ -34,12 +42,13 @@ class Exact(AbstractPosterior):
     support: Data
 
     def _state(self, x):
-        """Mean, function covariance and whitened cross-covariance at `x` given the support."""
+        """Posterior mean at `x`, and v, the whitened cross-covariance `(k, n)`.
+
+        The posterior covariance is the prior's less vᵀv.
+        """
         data = self.support
-        own = gram(self.kernels, data.x, data.x) + self.noise**2 * jnp.eye(
-            data.x.shape[0], dtype=x.dtype
-        )
-        factor = cholesky(own, data.mask)
+        noise = self.noise**2 * jnp.eye(data.x.shape[0], dtype=x.dtype)
+        factor = cholesky(gram(self.kernels, data.x, data.x) + noise, data.mask)
         z = whiten(factor, data.y[:, 0] - self.mean(data.x), data.mask)
         cross = jnp.where(data.mask[:, None], gram(self.kernels, data.x, x), 0.0)
         v = solve_triangular(factor, cross, lower=True)
@@ -49,32 +58,22 @@ class Exact(AbstractPosterior):
         mean, v = self._state(x)
         function = jnp.maximum(diagonal(self.kernels, x) - (v * v).sum(0), 0.0)
         params = jnp.stack([mean, jnp.sqrt(function + self.noise**2)], -1)
-        return Mixture(
-            (
-                Part(
-                    Gaussian(1),
-                    params[None, :, None],
-                    jnp.zeros(1, x.dtype),
-                    function[None, :, None],
-                ),
-            )
-        )
+        return Mixture.equal(Gaussian(1), params[None, :, None], function[None, :, None])
 
     def sample(self, x, *, key, samples):
         mean, v = self._state(x)
+        # Rounding makes a covariance of close points indefinite; this lifts its diagonal enough.
         jitter = 1e-6 if x.dtype == jnp.float32 else 1e-12
         cov = gram(self.kernels, x, x) - v.T @ v + jitter * jnp.diag(1 + diagonal(self.kernels, x))
         f = mean + jr.normal(key, (samples, x.shape[0]), x.dtype) @ jnp.linalg.cholesky(cov).T
-        params = jnp.stack([f, jnp.full_like(f, self.noise)], -1)
-        return Mixture((Part(Gaussian(1), params[:, :, None], jnp.zeros(samples, x.dtype)),))
+        return noisy(f, self.noise)
 
     def joint_log_prob(self, data, *, key, samples):
         mean, v = self._state(data.x)
         cov = gram(self.kernels, data.x, data.x) - v.T @ v
         factor = cholesky(cov + self.noise**2 * jnp.eye(mean.shape[0], dtype=mean.dtype), data.mask)
-        return sequential_log_prob(
-            factor, whiten(factor, data.y[:, 0] - mean, data.mask), data.mask
-        ).sum()
+        z = whiten(factor, data.y[:, 0] - mean, data.mask)
+        return sequential_log_prob(factor, z, data.mask).sum()
 
 
 class Known(AbstractLearner):

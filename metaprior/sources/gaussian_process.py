@@ -11,6 +11,7 @@ from metaprior.task import Data, Task
 
 
 def _zero(x):
+    """The mean function."""
     return jnp.zeros(x.shape[0], x.dtype)
 
 
@@ -23,7 +24,8 @@ def _kernels(kernel: str | AbstractKernel | Kernels) -> Kernels:
         return (Periodic(zero, jnp.log(jnp.asarray(0.25)), zero, jnp.log(jnp.asarray(0.5))),)
     if isinstance(kernel, str):
         raise ValueError(
-            f"GP has the kernels 'eq', 'matern52' and 'weakly periodic', or takes one; got {kernel!r}."
+            "GP has the kernels 'eq', 'matern52' and 'weakly periodic', or takes one; "
+            f"got {kernel!r}."
         )
     return kernel if isinstance(kernel, tuple) else (kernel,)
 
@@ -31,8 +33,8 @@ def _kernels(kernel: str | AbstractKernel | Kernels) -> Kernels:
 class GP(eqx.Module):
     """One-dimensional functions from a Gaussian process, with normal noise.
 
-    The defaults are those of Bruinsma et al., "The Gaussian Neural Process", 2021 (noise 0.05, 0 to
-    10 support and 50 query rows, x uniform in [-2, 2]): `"eq"` and `"matern52"` have length 0.25,
+    The defaults are taken from Bruinsma et al., "The Gaussian Neural Process", 2021: noise 0.05, 0
+    to 10 support and 50 query rows, x uniform in [-2, 2]. `"eq"` and `"matern52"` have length 0.25,
     `"weakly periodic"` has period 0.25 and decays with length 0.5.
 
     Args:
@@ -62,6 +64,7 @@ class GP(eqx.Module):
     def __call__(self, key) -> Task:
         x_key, f_key, k_key = jr.split(key, 3)
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=self.low, maxval=self.high)
+        # The noise, and a little more where it is too small to keep the matrix definite.
         variance = self.noise**2 + (1e-6 if x.dtype == jnp.float32 else 1e-12)
         factor = jnp.linalg.cholesky(gram(self.kernel, x, x) + variance * jnp.eye(x.shape[0]))
         y = factor @ jr.normal(f_key, x.shape[:1])

@@ -1,4 +1,4 @@
-"""The exact posterior over families of functions that are linear in what a fine grid enumerates."""
+"""The exact posterior over families of functions, by a fine grid over their parameters."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,9 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from metaprior.heads import Gaussian
-from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.mixture import Mixture, Part
+from metaprior.posterior import AbstractPosterior
+from metaprior.sources.exact import noisy
 from metaprior.task import Data, concat
 
 SIDE = 4  # cells along each side of a block
@@ -36,13 +38,13 @@ class Family(eqx.Module):
         sides = []
         for low, high, blocks in zip(self.low, self.high, self.blocks):
             n = blocks * SIDE
-            sides.append(
-                (low + (high - low) * (jnp.arange(n, dtype=dtype) + 0.5) / n).reshape(blocks, SIDE)
-            )
+            middle = low + (high - low) * (jnp.arange(n, dtype=dtype) + 0.5) / n
+            sides.append(middle.reshape(blocks, SIDE))
+
+        # Axes: block along the first side and the second, then cell along the first and the second.
         one, two = jnp.broadcast_arrays(sides[0][:, None, :, None], sides[1][None, :, None, :])
-        return jnp.stack(self.weights(one, two)).reshape(
-            -1, one.shape[0] * one.shape[1], SIDE * SIDE
-        )
+        w = jnp.stack(self.weights(one, two))
+        return w.reshape(-1, one.shape[0] * one.shape[1], SIDE * SIDE)
 
 
 def _waves(x):
@@ -72,21 +74,25 @@ def lines(slope: tuple[float, float], intercept: tuple[float, float]) -> Family:
 
 
 def _form(a, b, w):
-    """wᵀ a w - 2 bᵀ w at every cell, number by number: as products of matrices it takes thirty
-    times as long.
+    """wᵀ a w - 2 bᵀ w at every cell.
+
+    Number by number: as products of matrices it takes thirty times as long.
     """
-    q = range(len(b))
-    return sum((sum(a[i, j] * w[j] for j in q) - 2 * b[i]) * w[i] for i in q)
+    total, q = 0.0, range(len(b))
+    for i in q:
+        row = sum(a[i, j] * w[j] for j in q)
+        total = total + (row - 2 * b[i]) * w[i]
+    return total
 
 
 class Grid(AbstractPosterior):
     """Bayes' rule over every cell of the families' grids, the families equally likely at first.
 
     The likelihood of a cell needs only φᵀφ, φᵀy and yᵀy, so that tens of thousands of cells cost
-    little. Joint densities sum over all cells, and draws are cells: both exact as long as cells are
-    narrower than 1.5 standard deviations of what is known of θ (up to about 50 rows at the sources'
-    noise). The marginal predictive makes one normal of each block of 16 neighbouring cells, with
-    the block's exact probability, mean and variance.
+    little. Joint densities sum over all cells, and draws are cells. Both are exact as long as a
+    cell is narrower than 1.5 posterior standard deviations of θ: up to about 50 rows at the
+    sources' noise. The marginal predictive makes one normal of each block of 16 neighbouring cells,
+    with the block's exact probability, mean and variance.
 
     Args:
         families: where the function may come from.
@@ -101,17 +107,15 @@ class Grid(AbstractPosterior):
     def _log_weights(self, data: Data) -> list[Array]:
         """log p(family, cell, y of `data`) of every cell, `(b, c)` a family."""
         y = jnp.where(data.mask, data.y[:, 0], 0.0)
-        constant = -0.5 * data.count * jnp.log(2 * jnp.pi * self.noise**2) - jnp.log(
-            1.0 * len(self.families)
-        )
+        noise = 0.5 * data.count * jnp.log(2 * jnp.pi * self.noise**2)
+        constant = -noise - jnp.log(1.0 * len(self.families))
         found = []
         for family in self.families:
-            phi, w = (
-                jnp.where(data.mask[:, None], family.features(data.x), 0.0),
-                family.grid(y.dtype),
-            )
-            # Around a least-squares fit, where float32 would lose the small differences of large
-            # squares.
+            phi = jnp.where(data.mask[:, None], family.features(data.x), 0.0)
+            w = family.grid(y.dtype)
+
+            # Squares are taken around a least-squares fit: without it float32 would lose the small
+            # differences between large squares.
             gram = phi.T @ phi + 1e-3 * jnp.eye(phi.shape[1], dtype=y.dtype)
             center = jnp.linalg.solve(gram, phi.T @ y)
             residual, off = y - phi @ center, w - center[:, None, None]
@@ -130,20 +134,15 @@ class Grid(AbstractPosterior):
     def predict(self, x, *, key, samples):
         parts = []
         for family, each in zip(self.families, self._log_weights(self.support)):
+            # Mean and covariance of w in each block, then of f at each point.
             w, share = family.grid(x.dtype), jax.nn.softmax(each, axis=1)
             mean = (share * w).sum(-1)
             off, phi = w - mean[..., None], family.features(x)
             spread = (share * off[:, None] * off[None]).sum(-1)
             inside = jnp.maximum(jnp.einsum("np,pqb,nq->bn", phi, spread, phi), 0.0)
             params = jnp.stack([mean.T @ phi.T, jnp.sqrt(inside + self.noise**2)], -1)
-            parts.append(
-                Part(
-                    Gaussian(1),
-                    params[:, :, None],
-                    jax.nn.logsumexp(each, axis=1),
-                    inside[..., None],
-                )
-            )
+            log_weight = jax.nn.logsumexp(each, axis=1)
+            parts.append(Part(Gaussian(1), params[:, :, None], log_weight, inside[..., None]))
         return Mixture(tuple(parts))
 
     def sample(self, x, *, key, samples):
@@ -152,17 +151,16 @@ class Grid(AbstractPosterior):
         below = jnp.cumsum(jax.nn.softmax(jnp.concatenate([w.ravel() for w in each])))
         u = jr.uniform(key, (samples,), below.dtype, maxval=below[-1])
         cell = jnp.minimum(jnp.searchsorted(below, u, side="right"), sum(sizes) - 1)
+
+        # A cell belongs to one family; the others' functions at its place are thrown away.
         f, first = jnp.zeros((samples, x.shape[0]), x.dtype), 0
         for family, size in zip(self.families, sizes):
             w = family.grid(x.dtype).reshape(-1, size)[:, jnp.clip(cell - first, 0, size - 1)]
             own = (cell >= first) & (cell < first + size)
             f = jnp.where(own[:, None], w.T @ family.features(x).T, f)
             first += size
-        params = jnp.stack([f, jnp.full_like(f, self.noise)], -1)
-        return Mixture((Part(Gaussian(1), params[:, :, None], jnp.zeros(samples, x.dtype)),))
+        return noisy(f, self.noise)
 
     def joint_log_prob(self, data, *, key, samples):
-        both, own = (
-            jax.nn.logsumexp(self._evidence(d)) for d in (concat(self.support, data), self.support)
-        )
-        return both - own
+        both = jax.nn.logsumexp(self._evidence(concat(self.support, data)))
+        return both - jax.nn.logsumexp(self._evidence(self.support))

@@ -9,12 +9,12 @@ from metaprior.task import Data, Task
 
 
 class Harmonic(eqx.Module):
-    """Yoon et al., "Bayesian Model-Agnostic Meta-Learning", NeurIPS 2018, section 5.1: y = A sin(ω
-    x - b).
+    """y = A sin(ω x - b): sine waves of any frequency.
 
-    A is uniform in [0.1, 5], the frequency ω in [0.5, 2], b in [0, 2π] and x in [-5, 5]. As in the
-    paper's code the support rows have normal noise of standard deviation 0.01 A and the query rows
-    none. The paper's tasks are a finite set with fixed rows; here every draw is a new task.
+    Yoon et al., "Bayesian Model-Agnostic Meta-Learning", NeurIPS 2018, section 5.1. A is uniform in
+    [0.1, 5], the frequency ω in [0.5, 2], b in [0, 2π] and x in [-5, 5]. As in the paper's code,
+    the support rows have normal noise of standard deviation 0.01 A and the query rows have none.
+    The paper's tasks are a finite set with fixed rows; here every draw is a new task.
 
     Args:
         support, query: rows of a task (10 + 10).
@@ -44,10 +44,8 @@ class Harmonic(eqx.Module):
 
     def __call__(self, key) -> Task:
         f_key, x_key, k_key, e_key = jr.split(key, 4)
-        ranges = jnp.asarray([self.amplitude, self.frequency, self.phase])
-        amplitude, frequency, phase = ranges[:, 0] + jr.uniform(f_key, (3,)) * (
-            ranges[:, 1] - ranges[:, 0]
-        )
+        low, high = jnp.asarray([self.amplitude, self.frequency, self.phase]).T
+        amplitude, frequency, phase = low + jr.uniform(f_key, (3,)) * (high - low)
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=self.x[0], maxval=self.x[1])
         f = amplitude * jnp.sin(frequency * x - phase)
         noise = self.noise * amplitude * jr.normal(e_key, f.shape)

@@ -10,7 +10,8 @@ from jax.scipy import stats
 from jaxtyping import Array, Float
 
 from metaprior.heads import Categorical
-from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.mixture import Mixture
+from metaprior.posterior import AbstractPosterior
 from metaprior.sources.ambiguous import SineLine
 from metaprior.sources.grid import Family
 from metaprior.task import Data, Task, concat
@@ -43,19 +44,18 @@ class Labelled(eqx.Module):
 
     def exact(self, support: Data) -> "Cells":
         """Bayes' rule over a grid of sine waves and lines."""
-        grid = self.waves.exact(support)
-
-        def coarse(f):
-            return dataclasses.replace(f, blocks=tuple(b // 2 for b in f.blocks))
-
-        return Cells(tuple(coarse(f) for f in grid.families), self.waves.noise, support)
+        families = []
+        for family in self.waves.exact(support).families:
+            first, second = family.blocks
+            families.append(dataclasses.replace(family, blocks=(first // 2, second // 2)))
+        return Cells(tuple(families), self.waves.noise, support)
 
 
 class Cells(AbstractPosterior):
     """The posterior over the cells of families' grids given labels, p(1 | x, f) = Φ(f(x) / noise).
 
-    Labels say little, so that half the cells along a side that outcomes need are enough; draws are
-    cells.
+    Draws are cells. Labels say less than outcomes, so that half as many cells along a side are
+    enough.
 
     Args:
         families: where the function may come from, equally likely at first.
@@ -69,25 +69,27 @@ class Cells(AbstractPosterior):
 
     def _values(self, x) -> Float[Array, "c n"]:
         """Every cell's function over the noise."""
-        flat = [(f.grid(x.dtype), f.features(x)) for f in self.families]
-        return (
-            jnp.concatenate([w.reshape(w.shape[0], -1).T @ phi.T for w, phi in flat]) / self.noise
-        )
+        each = []
+        for family in self.families:
+            w = family.grid(x.dtype)
+            each.append(w.reshape(w.shape[0], -1).T @ family.features(x).T)
+        return jnp.concatenate(each) / self.noise
 
     def _log_weights(self, data: Data) -> Float[Array, "c"]:
         """log p(cell, labels of `data`)."""
-        sizes = [f.grid(data.x.dtype)[0].size for f in self.families]
-        prior = jnp.concatenate(
-            [jnp.full(n, -jnp.log(1.0 * n * len(sizes)), data.x.dtype) for n in sizes]
-        )
+        dtype, prior = data.x.dtype, []
+        for family in self.families:
+            size = family.grid(dtype)[0].size
+            prior.append(jnp.full(size, -jnp.log(1.0 * size * len(self.families)), dtype))
         each = stats.norm.logcdf(self._values(data.x) * (2 * data.y[:, 0] - 1))
-        return prior + jnp.where(data.mask, each, 0.0).sum(1)
+        return jnp.concatenate(prior) + jnp.where(data.mask, each, 0.0).sum(1)
 
     @staticmethod
     def _mixture(p: Float[Array, "s n"]) -> Mixture:
+        """Probabilities of label 1, as logits of both labels."""
         p = jnp.clip(p, 1e-6, 1 - 1e-6)
         params = jnp.log(jnp.stack([1 - p, p], -1))
-        return Mixture((Part(Categorical(2), params, jnp.zeros(p.shape[0], p.dtype)),))
+        return Mixture.equal(Categorical(2), params)
 
     def predict(self, x, *, key, samples):
         weight = jax.nn.softmax(self._log_weights(self.support))

@@ -1,6 +1,4 @@
-"""Linear tasks with a known prior: every closed-form method has an exact answer to be compared
-with.
-"""
+"""Linear tasks with a known prior: the exact answer for every closed-form method."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ from metaprior.task import Data, Task
 
 
 def _linear(weights, x):
+    """Intercept and slopes, at the rows of x."""
     return polynomial(x, 1) @ weights
 
 
@@ -58,5 +57,6 @@ class Linear(eqx.Module):
 
     def exact(self, support: Data) -> Exact:
         """The posterior that knows prior and noise."""
+        # Random effects of degree 1 with no spread of their own beside L Lᵀ.
         kernel = RandomEffects(self.factor, jnp.full_like(self.mean, -jnp.inf), 1)
         return Exact(eqx.Partial(_linear, self.mean), (kernel,), self.noise, support)

@@ -9,9 +9,10 @@ from jax.scipy.linalg import cho_solve
 from jaxtyping import Array
 
 from metaprior.heads import Gaussian
+from metaprior.mixture import Mixture, Part
 from metaprior.nets.kernels import Stationary
-from metaprior.posterior import AbstractPosterior, Mixture, Part
-from metaprior.sources.exact import Exact
+from metaprior.posterior import AbstractPosterior
+from metaprior.sources.exact import Exact, noisy
 from metaprior.sources.shots import shots
 from metaprior.task import Data, Task, concat
 
@@ -23,12 +24,12 @@ _SHIFTS = np.linspace(-4.5, 4.5, 91)  # in standard deviations
 
 
 class SlopedSine(eqx.Module):
-    """Rothfuss, Fortuin, Josifoski & Krause, "PACOH", ICML 2021: y = slope x + A sin(1.5 (x -
-    shift)) + height.
+    """Rothfuss, Fortuin, Josifoski & Krause, "PACOH", ICML 2021: sine waves on sloped lines.
 
-    A is uniform in [0.7, 1.3], shift ~ N(0, 0.1²), slope ~ N(0.5, 0.2²), height ~ N(5, 0.1²), x
-    uniform in [-5, 5] and every row has normal noise of standard deviation 0.1 (the authors' code).
-    They train on 20 tasks of 5 rows and test with 5 rows.
+    y = slope x + A sin(1.5 (x - shift)) + height. As in the authors' code, A is uniform in
+    [0.7, 1.3], shift ~ N(0, 0.1²), slope ~ N(0.5, 0.2²), height ~ N(5, 0.1²), x is uniform in
+    [-5, 5], and every row has normal noise of standard deviation 0.1. They train on 20 tasks of 5
+    rows and test with 5 rows.
 
     Args:
         support, query: rows of a task.
@@ -55,12 +56,11 @@ class SlopedSine(eqx.Module):
         a_key, z_key = jr.split(f_key)
         amplitude = jr.uniform(a_key, (), minval=1 - _HALF, maxval=1 + _HALF)
         z = jr.normal(z_key, (3,))
-        slope, height = (
-            _CENTRE["slope"] + _SPREAD["slope"] * z[0],
-            _CENTRE["height"] + _SPREAD["height"] * z[1],
-        )
+        slope = _CENTRE["slope"] + _SPREAD["slope"] * z[0]
+        height = _CENTRE["height"] + _SPREAD["height"] * z[1]
+        shift = _SPREAD["shift"] * z[2]
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=-5.0, maxval=5.0)
-        y = slope * x + amplitude * jnp.sin(1.5 * (x - _SPREAD["shift"] * z[2])) + height
+        y = slope * x + amplitude * jnp.sin(1.5 * (x - shift)) + height
         y = y + self.noise * jr.normal(n_key, y.shape)
         return shots(Data.of(x, y), self.support, self.fewest, key=k_key)
 
@@ -73,10 +73,14 @@ def _cells(dtype) -> tuple[Array, Array, Array]:
     """Amplitude and shift of every node of the quadrature, and its log probability; `(c,)` each."""
     shift = _SPREAD["shift"] * _SHIFTS
     log_shift = -0.5 * _SHIFTS**2
-    a, s = np.meshgrid(1 + _HALF * _NODES[0], shift, indexing="ij")
+    amplitude, shift = np.meshgrid(1 + _HALF * _NODES[0], shift, indexing="ij")
     log_p = np.log(_NODES[1])[:, None] + log_shift
     log_p = log_p - np.logaddexp.reduce(log_p.ravel())
-    return tuple(jnp.asarray(v.ravel(), dtype) for v in (a, s, log_p))  # ty: ignore[invalid-explicit-return]
+
+    def flat(values):
+        return jnp.asarray(values.ravel(), dtype)
+
+    return flat(amplitude), flat(shift), flat(log_p)
 
 
 def _waves(x, dtype):
@@ -90,12 +94,11 @@ def _line(x):
 
 
 class SlopedSinePosterior(AbstractPosterior):
-    """Exact given amplitude and shift (slope and height are a Gaussian regression), summed over a
-    grid of those two.
+    """The exact posterior, by a sum over a grid of amplitude and shift.
 
-    24 Gauss–Legendre nodes of the amplitude and 91 even ones of the shift, 0.01 apart: as long as
-    both are known to no better than about 0.01, that is up to some hundred rows at the sources'
-    noise.
+    Given these two, slope and height are a Gaussian regression. The grid has 24 Gauss–Legendre
+    nodes of the amplitude and 91 even ones of the shift, 0.01 apart. It is fine enough as long as
+    both are known to no better than about 0.01: up to some hundred rows at the sources' noise.
 
     Args:
         noise: standard deviation of the noise, units of y.
@@ -106,8 +109,11 @@ class SlopedSinePosterior(AbstractPosterior):
     support: Data
 
     def _condition(self, data: Data):
-        """log p(cell, y), mean of the line's two numbers in every cell `(c, 2)`, and their
-        covariance `(2, 2)`.
+        """What the rows of `data` say of every cell, and of slope and height in it.
+
+        Returns:
+            log p(cell, y) `(c,)`, the posterior mean of slope and height in every cell `(c, 2)`,
+            and their posterior covariance, which all cells share, `(2, 2)`.
         """
         dtype = data.y.dtype
         phi, mask = _line(data.x), data.mask
@@ -118,18 +124,15 @@ class SlopedSinePosterior(AbstractPosterior):
         precision = jnp.diag(prior) + phi.T @ phi / self.noise**2
         factor = jnp.linalg.cholesky(precision)
         gain = cho_solve((factor, True), phi.T) / self.noise**2
-        off = residual @ gain.T
+        off = residual @ gain.T  # posterior mean, counted from the prior's
+
+        # The sum of squares (of the rows' and of the prior's deviations) at its minimum, `off`.
         left = residual - off @ phi.T
-        square = (left**2).sum(1) / self.noise**2 + (prior * off**2).sum(
-            1
-        )  # the smallest of the sum of squares
+        square = (left**2).sum(1) / self.noise**2 + (prior * off**2).sum(1)
         log_det = 2 * jnp.log(jnp.diagonal(factor)).sum() - jnp.log(prior).sum()
         log_p = -0.5 * (square + log_det + data.count * jnp.log(2 * jnp.pi * self.noise**2))
-        return (
-            _cells(dtype)[2] + log_p,
-            centre + off,
-            cho_solve((factor, True), jnp.eye(2, dtype=dtype)),
-        )
+        covariance = cho_solve((factor, True), jnp.eye(2, dtype=dtype))
+        return _cells(dtype)[2] + log_p, centre + off, covariance
 
     def predict(self, x, *, key, samples):
         log_p, line, cov = self._condition(self.support)
@@ -145,8 +148,7 @@ class SlopedSinePosterior(AbstractPosterior):
         cell = jr.categorical(c_key, log_p, shape=(samples,))
         w = line[cell] + jr.normal(w_key, (samples, 2), x.dtype) @ jnp.linalg.cholesky(cov).T
         f = w @ _line(x).T + _waves(x, x.dtype)[cell]
-        params = jnp.stack([f, jnp.full_like(f, self.noise)], -1)
-        return Mixture((Part(Gaussian(1), params[:, :, None], jnp.zeros(samples, x.dtype)),))
+        return noisy(f, self.noise)
 
     def joint_log_prob(self, data, *, key, samples):
         def evidence(d):
@@ -167,10 +169,10 @@ def _cauchy(x):
 class Cauchy(eqx.Module):
     """PACOH's second family: two bumps in the plane plus a draw from a Gaussian process.
 
-    m(x) = 6 / (π (1 + |x + 1|²)) + 3 / (π (1 + |x - 2|²)) + 1, a residual of variance 0.2² and
-    covariance exp(-|x - x'|²), noise 0.05, and each coordinate of x normal with deviation 2.5, cut
-    off at -3 and 2 deviations (the authors' code). They train on 20 tasks of 20 rows and test with
-    20.
+    The mean is 6 / (π (1 + |x + 1|²)) + 3 / (π (1 + |x - 2|²)) + 1, the covariance
+    0.2² exp(-|x - x'|²), and the noise 0.05. As in the authors' code, each coordinate of x is
+    normal with deviation 2.5, cut off at -3 and 2 deviations. They train on 20 tasks of 20 rows and
+    test with 20.
 
     Args:
         support, query: rows of a task.

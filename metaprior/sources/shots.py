@@ -9,11 +9,11 @@ from metaprior.task import Data, Task, split
 
 
 def shots(data: Data, support: int, fewest: int | None, *, key: PRNGKeyArray) -> Task:
-    """The first `support` rows as support, only the first few of them shown; the others as query.
+    """The first `support` rows as support, the others as query; not all support may be shown.
 
     Args:
         data: all rows of a task, in random order.
-        support: support slots.
+        support: rows of the support, shown or not.
         fewest: the number of rows shown is uniform in `fewest` … `support`; `None` shows all.
         key: for that number.
     """

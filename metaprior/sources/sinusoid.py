@@ -10,13 +10,12 @@ from metaprior.task import Data, Task
 
 
 class Sinusoid(eqx.Module):
-    """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning", ICML 2017, section 5.1: y = A sin(x -
-    phase), no noise.
+    """y = A sin(x - phase): sine waves of one frequency, without noise.
 
-    A is uniform in [0.1, 5], the phase in [0, π] and x in [-5, 5]; support and query rows are drawn
-    together. With `noise=0.02**0.5, fewest=0` these are the tasks of Harrison, Sharma & Pavone,
-    "Meta-Learning Priors for Efficient Online Bayesian Regression", WAFR 2018 (ALPaCA), seen in a
-    mirror.
+    Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning", ICML 2017, section 5.1. A is uniform in
+    [0.1, 5], the phase in [0, π] and x in [-5, 5]; support and query rows are drawn together. With
+    `noise=0.02**0.5, fewest=0` these are the tasks of Harrison, Sharma & Pavone, "Meta-Learning
+    Priors for Efficient Online Bayesian Regression", WAFR 2018 (ALPaCA), with x mirrored.
 
     Args:
         support, query: rows of a task (10 + 10).

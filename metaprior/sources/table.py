@@ -13,8 +13,8 @@ class Table(eqx.Module):
     """Draws a group, shuffles its rows, and shows some as support and others as query.
 
     A group with more rows than `support + query` is sub-sampled anew in every draw. The number of
-    support rows is 0 a fifth of the time and otherwise log-uniform in 1 … `support`, always leaving
-    at least one query row: the first few rows are what a user has.
+    support rows is 0 a fifth of the time; otherwise it is log-uniform in 1 … `support`, because a
+    user has few rows more often than many. At least one row is left for the query.
 
     Args:
         x, y: all rows, `(r, d)` and `(r, p)`, the rows of a group together.
@@ -39,6 +39,7 @@ class Table(eqx.Module):
         return self.task(group, self._shots(self.count[group], k_key, z_key), key=o_key)
 
     def _shots(self, count, k_key, z_key):
+        """How many support rows a task of a group with `count` rows shows."""
         if not self.support:
             return jnp.zeros((), int)
         most = jnp.minimum(self.support, count - 1)
@@ -48,15 +49,15 @@ class Table(eqx.Module):
 
     def task(self, group, shots, *, key) -> Task:
         """A task from one group with `shots` support rows (as many of them as `support` holds)."""
+        # A random order of the group's rows; places beyond them, which larger groups fill, come last.
         count = self.count[group]
-        order = jr.uniform(key, (self.longest,)) + jnp.where(
-            jnp.arange(self.longest) < count, 0.0, 2.0
-        )
-        order = jnp.argsort(order)
+        missing = jnp.where(jnp.arange(self.longest) < count, 0.0, 2.0)
+        order = jnp.argsort(jr.uniform(key, (self.longest,)) + missing)
 
         def rows(first, slots, last):
             position = first + jnp.arange(slots)
             mask = position < jnp.minimum(last, count)
+            # Padding repeats the group's first row: any finite numbers would do.
             row = self.start[group] + order[jnp.clip(position, 0, self.longest - 1)]
             row = jnp.where(mask, row, self.start[group])
             return Data(self.x[row], self.y[row], mask)
@@ -65,7 +66,9 @@ class Table(eqx.Module):
 
     def tasks(self, groups, shots, *, key) -> Task:
         """One task a group, stacked: `groups` and `shots` of shape `(t,)`."""
+
+        def one(group, shots, key):
+            return self.task(group, shots, key=key)
+
         keys = jr.split(key, len(groups))
-        return jax.vmap(lambda g, k, key: self.task(g, k, key=key))(
-            jnp.asarray(groups), jnp.asarray(shots), keys
-        )
+        return jax.vmap(one)(jnp.asarray(groups), jnp.asarray(shots), keys)

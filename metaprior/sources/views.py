@@ -6,15 +6,15 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metaprior.task import Data, Task
+from metaprior.task import Data, Task, split
 
 
 class ObjectViews(eqx.Module):
-    """Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019, section
-    5.3: view reconstruction.
+    """View reconstruction: an object from the sides that are not shown.
 
-    A task is an object: x is the side it is seen from, the sines and cosines of the azimuth and of
-    its first multiples (a box repeats itself after a quarter turn), and y the image, its pixels in
+    Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019, section 5.3. A
+    task is an object. x is the side that it is seen from: sine and cosine of the azimuth and of its
+    first multiples (a box repeats itself after a quarter turn). y is the image, its pixels in
     0 … 1. The support is `shown` views at random, the query `query` of the others.
 
     Args:
@@ -70,12 +70,7 @@ class ObjectViews(eqx.Module):
         asked = sides - self.shown if self.query is None else self.query
         order = jr.permutation(view_key, sides)[: self.shown + asked]
         turn = jr.bernoulli(turn_key) if self.mirrored else False
-        data = self.rows(jr.randint(item_key, (), 0, count), order, turn)
-
-        def cut(a, b):
-            return Data(data.x[a:b], data.y[a:b], data.mask[a:b])
-
-        return Task(cut(0, self.shown), cut(self.shown, self.shown + asked))
+        return split(self.rows(jr.randint(item_key, (), 0, count), order, turn), self.shown)
 
     def task(self, item: Int[Array, ""], view: Int[Array, ""]) -> Task:
         """One view of an object shown, all others asked, in the order in which they follow it."""

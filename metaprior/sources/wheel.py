@@ -10,16 +10,14 @@ from metaprior.posterior import Sampled
 from metaprior.task import Data, Task, split
 
 ARMS = 5
-SURE, LOW, HIGH = (
-    1.2,
-    1.0,
-    50.0,
-)  # mean rewards of arm 0, of arms 1 to 4, and of the quadrant's arm outside
+# Mean rewards of arm 0, of arms 1 to 4, and of the quadrant's arm outside of the radius.
+SURE, LOW, HIGH = 1.2, 1.0, 50.0
 
 
 def rewards(context: Float[Array, "n 2"], delta) -> Float[Array, "n 5"]:
-    """Mean reward of every arm: arm 0 is sure; outside of the radius `delta` the arm of the
-    context's quadrant pays.
+    """Mean reward of every arm.
+
+    Arm 0 is sure. Outside of the radius `delta`, the arm of the context's quadrant pays most.
     """
     quadrant = 1 + 2 * (context[:, 0] < 0).astype(int) + (context[:, 1] < 0).astype(int)
     outside = (context**2).sum(1) > jnp.square(delta)
@@ -43,35 +41,33 @@ def uniform_regret(delta: float) -> float:
 def contexts(key, n: int) -> Float[Array, "n 2"]:
     """Uniform in the unit disc."""
     angle, share = jr.uniform(key, (2, n))
-    return jnp.sqrt(share)[:, None] * jnp.stack(
-        [jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], 1
-    )
+    way = jnp.stack([jnp.cos(2 * jnp.pi * angle), jnp.sin(2 * jnp.pi * angle)], 1)
+    return jnp.sqrt(share)[:, None] * way  # the root makes points uniform in the disc
 
 
 def actions(context: Float[Array, "n 2"]) -> Float[Array, "n*5 7"]:
-    """Inputs of all arms at each context, the arms of a context together: the context, and which
-    arm it is.
+    """Inputs of all arms at each context: the context, and which arm it is.
+
+    The arms of a context come together.
     """
-    n = context.shape[0]
-    return jnp.concatenate(
-        [jnp.repeat(context, ARMS, axis=0), jnp.tile(jnp.eye(ARMS, dtype=context.dtype), (n, 1))], 1
-    )
+    arms = jnp.tile(jnp.eye(ARMS, dtype=context.dtype), (context.shape[0], 1))
+    return jnp.concatenate([jnp.repeat(context, ARMS, axis=0), arms], 1)
 
 
 class Wheel(eqx.Module):
     """Riquelme, Tucker & Snoek, "Deep Bayesian Bandits Showdown", ICLR 2018, section 5.4, as tasks.
 
     A task is a radius δ, uniform in `delta`. An input is a context in the unit disc and an
-    indicator of one of five arms, the outcome the *logarithm* of a reward with normal noise of
-    standard deviation 0.01: rewards are about 1, 1.2 and 50, on whose common scale the first two
-    cannot be told apart. Support rows show the reward of one uniformly drawn arm (Garnelo et al.,
-    "Neural Processes", 2018; Ravi & Beatson, 2019), query rows all five of each context.
+    indicator of one of five arms. The outcome is the *logarithm* of a reward with normal noise of
+    standard deviation 0.01: rewards are about 1, 1.2 and 50, and on that scale the first two could
+    not be told apart. Support rows show the reward of one arm, drawn uniformly (Garnelo et al.,
+    "Neural Processes", 2018; Ravi & Beatson, 2019). Query rows show all five of each context.
 
     Args:
         support: rows (512, both papers).
         query: contexts (10: 50 rows, both papers).
-        every_size: whether the number of support rows is 0 … `support`, log-uniform (a bandit meets
-            all sizes), instead of `support`.
+        every_size: whether the number of support rows is log-uniform in 0 … `support`, as a bandit
+            meets all sizes. Else it is `support`.
         delta: lowest and highest radius.
         noise: standard deviation of a reward (0.01 in the paper; its code has 0.05 for small
             rewards).
@@ -99,6 +95,8 @@ class Wheel(eqx.Module):
         context = contexts(c_key, self.support + self.query)
         x = actions(context).reshape(-1, ARMS, 2 + ARMS)
         y = self.outcome(rewards(context, self.radius(key)), key=e_key)
+
+        # Of a support row one arm is kept, of a query context all five.
         arm = jr.randint(a_key, (self.support,), 0, ARMS)
         rows = jnp.arange(self.support)
         x = jnp.concatenate([x[rows, arm], x[self.support :].reshape(-1, 2 + ARMS)])
@@ -114,10 +112,10 @@ class Wheel(eqx.Module):
         return jnp.log(mean + self.noise * jr.normal(key, mean.shape))
 
     def exact(self, support: Data) -> Sampled:
-        """The posterior of δ, uniform between the largest radius known to be inside and the
-        smallest known outside.
+        """The posterior of δ, which is uniform between two radii.
 
-        A row tells on which side of δ it is when its arm is that of its quadrant.
+        They are the largest that is known to be inside, and the smallest that is known to be
+        outside. A row tells on which side of δ it is when its arm is that of its quadrant.
         """
         context, arm = support.x[:, :2], jnp.argmax(support.x[:, 2:], axis=1)
         tells = support.mask & (jnp.argmax(rewards(context, 0.0), axis=1) == arm)
