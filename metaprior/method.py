@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.posterior import AbstractHead, AbstractPosterior
+from metaprior.heads.base import AbstractHead
+from metaprior.posterior import AbstractPosterior
 from metaprior.task import Data, Task
 
 

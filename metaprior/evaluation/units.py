@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from metaprior.posterior import Mixture
+from metaprior.mixture import Mixture
 from metaprior.task import Data
 
 

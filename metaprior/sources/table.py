@@ -49,7 +49,7 @@ class Table(eqx.Module):
 
     def task(self, group, shots, *, key) -> Task:
         """A task from one group with `shots` support rows (as many of them as `support` holds)."""
-        # A random order of the group's rows; places beyond them, which larger groups fill, come last.
+        # A random order of the group's rows; places that only larger groups fill come last.
         count = self.count[group]
         missing = jnp.where(jnp.arange(self.longest) < count, 0.0, 2.0)
         order = jnp.argsort(jr.uniform(key, (self.longest,)) + missing)

@@ -24,7 +24,8 @@ from metaprior.heads import (
 )
 from metaprior.heads.draws import row_noise
 from metaprior.heads.network import at
-from metaprior.posterior import Mixture, Part, Particles, Pool, Stacked
+from metaprior.mixture import Mixture, Part
+from metaprior.posterior import Particles, Pool, Stacked
 from metaprior.task import Data
 
 HEADS = [Gaussian(1), Gaussian(1, scale=0.5), StudentT(1)]
