@@ -10,16 +10,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-LONGEST = 256  # axis that a matrix is learned for
-# steps that are written out where that is quicker; each takes a tenth of a second or more to
-# compile
+# The longest axis that `Curvature` learns a matrix for.
+LONGEST = 256
+# Most steps that are written out where that is quicker: each takes a tenth of a second or more to
+# compile.
 FEW = 5
 
 
 def shorten(gradient: Any, length: float) -> Any:
     """`gradient` no longer than `length`, its direction kept; differentiable at zero."""
     square = sum((leaf * leaf).sum() for leaf in jax.tree.leaves(gradient))
-    scale = jnp.where(square > length**2, length / jnp.sqrt(jnp.maximum(square, length**2)), 1.0)
+    # The root of zero has no gradient; `where` alone would multiply that by zero, which is NaN.
+    shrunk = length / jnp.sqrt(jnp.maximum(square, length**2))
+    scale = jnp.where(square > length**2, shrunk, 1.0)
     return jax.tree.map(lambda leaf: leaf * scale.astype(leaf.dtype), gradient)
 
 
@@ -87,10 +90,10 @@ class Rates(AbstractStep):
 
     def check(self, w, steps):
         rates = eqx.filter(self.values, eqx.is_inexact_array)
-        if jax.tree.structure(rates) != jax.tree.structure(w):
+        wanted, came = jax.tree.structure(w), jax.tree.structure(rates)
+        if wanted != came:
             raise ValueError(
-                "descend takes one rate, a pytree of rates with the structure of the weights, or a "
-                "Curvature."
+                f"Rates are arrays in the structure of the weights, {wanted}; got {came}."
             )
 
 
@@ -173,7 +176,7 @@ def as_step(rate: Any) -> AbstractStep:
 def few_steps(net: Any) -> int:
     """Most steps of a descent on `net` to be written out.
 
-    A step through convolutions takes seconds to compile.
+    A step through convolutions takes seconds to compile, so it is one.
     """
     return FEW if isinstance(net, eqx.nn.MLP) else 1
 

@@ -204,9 +204,10 @@ class BMAML(AbstractMethod):
         if self.objective == "chaser":
             leader = self.svgd(chaser, task.union, self.leader_steps, outer)
             return _square(chaser, jax.lax.stop_gradient(leader))
+
         query, n = task.query, len(jax.tree.leaves(chaser)[0])
-        params = self.head.params(jax.vmap(lambda particle: self.apply(particle, query.x))(chaser))
-        each = self.head.loss(params, query.y[None], key=outer)
+        raw = jax.vmap(lambda particle: self.apply(particle, query.x))(chaser)
+        each = self.head.loss(self.head.params(raw), query.y[None], key=outer)
         if not self.head.density:  # a score, of which there is no probability to average
             return query.mean(each.mean(0))
         return query.mean(jnp.log(float(n)) - log_sum(-self.power * each)) / self.power
