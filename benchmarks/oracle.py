@@ -26,7 +26,8 @@ import time
 from pathlib import Path
 
 from benchmarks.files import write
-from metaprior.protocols.oracles import SLACK, Case, cases, held_out, score
+from metaprior.protocols.oracles.data import Case, cases, held_out
+from metaprior.protocols.oracles.judge import SLACK, score
 from metaprior.sources.exact import Known
 
 ROOT = Path(__file__).resolve().parent.parent

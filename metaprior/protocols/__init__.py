@@ -1,7 +1,6 @@
-"""Evaluation protocols of Bayesian meta-learning, one module each; `metaprior reproduce NAME` runs
-one.
+"""Evaluation protocols of Bayesian meta-learning; `metaprior reproduce NAME` runs one.
 
-A new protocol is one module with a constant `PROTOCOL` and one row here.
+A new protocol is one folder whose `__init__.py` holds a constant `PROTOCOL`, and one row here.
 """
 
 import difflib

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 from metaprior.errors import InputError
 from metaprior.heads import Categorical
 from metaprior.method import AbstractLearner
-from metaprior.posterior import AbstractPosterior, Mixture, Part
+from metaprior.mixture import Mixture, Part
+from metaprior.posterior import AbstractPosterior
 from metaprior.sources.shots import shots
 from metaprior.task import Data, Task
 

@@ -8,7 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
 from metaprior.evaluation import calibration
-from metaprior.protocols import reliability
+from metaprior.protocols.reliability import PROTOCOL, figures
 
 CLOSE = 1e-6
 
@@ -159,10 +159,10 @@ def test_what_is_expected_of_right_probabilities():
     """
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(5), (40, 25))
-    found = {name: reliability.if_calibrated("", name, p) for name in reliability.BINNED}
+    found = {name: figures.if_calibrated("", name, p) for name in figures.BINNED}
     again = [np.array([rng.choice(5, p=row) for row in p.reshape(-1, 5)]) for _ in range(40)]
     for name, figure in found.items():
-        values = [reliability.BINNED[name](p.reshape(-1, 5), y) for y in again]
+        values = [figures.BINNED[name](p.reshape(-1, 5), y) for y in again]
         error = np.hypot(np.std(values, ddof=1) / 40**0.5, figure.error)
         assert (
             figure.metric == f"{name}_calibrated"
@@ -170,14 +170,14 @@ def test_what_is_expected_of_right_probabilities():
         )
     sure = p**3 / (p**3).sum(-1, keepdims=True)
     off = calibration.ece(sure.reshape(-1, 5), again[0])
-    assert off > 2 * reliability.if_calibrated("", "ece15", sure).value > 0
+    assert off > 2 * figures.if_calibrated("", "ece15", sure).value > 0
     certain = np.broadcast_to(np.eye(5)[0], (4, 3, 5))  # what is certain comes
-    assert reliability.if_calibrated("", "ece15", certain).value == 0
+    assert figures.if_calibrated("", "ece15", certain).value == 0
 
 
 def test_knowing_nothing_has_the_anchors_figures():
     p, y = np.full((30, 25, 5), 0.2), np.tile(np.arange(5), (30, 5))
-    value = {f.metric: f.value for f in reliability.class_figures("Omniglot", p, y, p)}
-    anchors = [a for a in reliability.PROTOCOL.anchors if a.setting == "Omniglot"]
-    assert len(anchors) == 6 and set(value) <= set(reliability.PROTOCOL.metrics)
+    value = {f.metric: f.value for f in figures.class_figures("Omniglot", p, y, p)}
+    anchors = [a for a in PROTOCOL.anchors if a.setting == "Omniglot"]
+    assert len(anchors) == 6 and set(value) <= set(PROTOCOL.metrics)
     assert all(value[a.metric] == pytest.approx(a.value, abs=1e-9) for a in anchors)

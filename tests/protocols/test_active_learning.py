@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from metaprior.protocols import active_learning
+from metaprior.protocols.active_learning import PROTOCOL, figures, judge
+from metaprior.protocols.active_learning.data import SUBJECTS, read_rows
 from metaprior.protocols.runner import column
 
 
@@ -49,29 +50,28 @@ def again(outcome, setting, tasks):
             assert value == pytest.approx(by(outcome, setting, name), rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("setting", [active_learning.LINES, active_learning.BLOBS])
+@pytest.mark.parametrize("setting", [judge.LINES, judge.BLOBS])
 def test_judged_rows_give_the_figures_again(monkeypatch, setting):
-    monkeypatch.setattr(active_learning, "settings_of", lambda method, data: [setting])
-    options = active_learning.PROTOCOL.budgets["quick"] | {
+    monkeypatch.setattr(judge, "settings_of", lambda method, data: [setting])
+    options = PROTOCOL.budgets["quick"] | {
         "labels": 2,
         "tasks": 4,
         "samples": [2, 2],
     }
-    outcome = active_learning.run(active_learning.EXACT, 0, options, None, quiet)
+    outcome = judge.run(judge.EXACT, 0, options, None, quiet)
     again(outcome, setting, 4)
 
 
 def test_rows_are_kept_of_the_first_tasks(monkeypatch):
-    monkeypatch.setattr(active_learning, "KEPT", 3)
-    monkeypatch.setattr(
-        active_learning, "settings_of", lambda method, data: [active_learning.LINES]
-    )
-    options = active_learning.PROTOCOL.budgets["quick"] | {
+    monkeypatch.setattr(figures, "KEPT", 3)
+    monkeypatch.setattr(judge, "KEPT", 3)
+    monkeypatch.setattr(judge, "settings_of", lambda method, data: [judge.LINES])
+    options = PROTOCOL.budgets["quick"] | {
         "labels": 2,
         "tasks": 4,
         "samples": [2, 2],
     }
-    rows = active_learning.run(active_learning.EXACT, 0, options, None, quiet).predictions
+    rows = judge.run(judge.EXACT, 0, options, None, quiet).predictions
     assert all(
         (judged is None) == (task == 3) for judged, task in zip(rows["judged_mean"], rows["task"])
     )
@@ -81,12 +81,12 @@ def test_who_sees_no_label_has_the_prior_figures():
     """Five classes alike: log 5 nats and, by the first class, four fifths wrong on average; random
     labels alone.
     """
-    options = active_learning.PROTOCOL.budgets["quick"] | {
+    options = PROTOCOL.budgets["quick"] | {
         "labels": 2,
         "tasks": 40,
         "samples": [1, 1],
     }
-    outcome = active_learning.run(active_learning.UNINFORMED, 0, options, None, quiet)
+    outcome = judge.run(judge.UNINFORMED, 0, options, None, quiet)
     value = {(f.setting, f.metric): f.value for f in outcome.figures}
     assert set(value) == {("normal classes", "nll_random"), ("normal classes", "error_random")}
     assert value["normal classes", "nll_random"] == pytest.approx(np.log(5), abs=1e-5)
@@ -96,14 +96,14 @@ def test_who_sees_no_label_has_the_prior_figures():
 
 
 def test_who_sees_no_label_of_a_table_is_a_standard_normal(data, monkeypatch):
-    rows = {"weather": active_learning.read_rows(data, active_learning.SUBJECTS["weather"])}
-    monkeypatch.setattr(active_learning, "settings_of", lambda method, data: ["weather"])
-    options = active_learning.PROTOCOL.budgets["quick"] | {
+    rows = {"weather": read_rows(data, SUBJECTS["weather"])}
+    monkeypatch.setattr(judge, "settings_of", lambda method, data: ["weather"])
+    options = PROTOCOL.budgets["quick"] | {
         "labels": 2,
         "table_tasks": 4,
         "samples": [1, 1],
     }
-    outcome = active_learning.run(active_learning.UNINFORMED, 0, options, rows, quiet)
+    outcome = judge.run(judge.UNINFORMED, 0, options, rows, quiet)
     frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
     y = [np.array(v) for v in frame["judged_y"].to_list()]
     nll = [0.5 * np.log(2 * np.pi) + 0.5 * (v**2).mean() for v in y]
@@ -117,16 +117,14 @@ def test_who_sees_no_label_of_a_table_is_a_standard_normal(data, monkeypatch):
 
 @pytest.mark.parametrize("method", ["ar_cnp", "bnn"])
 def test_slow_methods_run_on_fewer_tasks(monkeypatch, method):
-    monkeypatch.setattr(
-        active_learning, "settings_of", lambda method, data: [active_learning.LINES]
-    )
-    options = active_learning.PROTOCOL.budgets["quick"] | {
+    monkeypatch.setattr(judge, "settings_of", lambda method, data: [judge.LINES])
+    options = PROTOCOL.budgets["quick"] | {
         "labels": 1,
         "tasks": 4,
         "slow_tasks": 2,
         "samples": [2, 2],
         "steps": {"lines": 2},
     }
-    outcome = active_learning.run(method, 0, options, None, quiet)
+    outcome = judge.run(method, 0, options, None, quiet)
     assert outcome.note == "slow, so judged on 2 tasks of each setting"
     assert {f.count for f in outcome.figures} == {2} and set(outcome.predictions["task"]) == {0, 1}

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from metaprior.errors import InputError
-from metaprior.protocols import attributes as faces
 from metaprior.protocols import get
+from metaprior.protocols.attributes import data as faces
+from metaprior.protocols.attributes import features, judge
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources.attributes import PAIRS, SharedAttributes, split_triples, triples
 
@@ -96,7 +97,7 @@ def test_opposite_triples_stay_together():
 def test_score_is_a_plain_recount():
     rng = np.random.default_rng(0)
     p, y = rng.uniform(size=(6, 10, 3, 8)), rng.integers(0, 2, (6, 3, 8))
-    found = faces.score(p, y)
+    found = judge.score(p, y)
     for t in range(6):
         nll = [
             [
@@ -121,7 +122,7 @@ def test_score_is_a_plain_recount():
 
 def test_one_function_covers_one_concept():
     p, y = np.full((2, 1, 3, 4), 0.7), np.tile([1, 1, 0, 0], (2, 3, 1))
-    assert (faces.score(p, y)["coverage"] == 1).all()
+    assert (judge.score(p, y)["coverage"] == 1).all()
 
 
 def test_what_knows_the_attributes_is_right_and_covers_as_chance_says(small):
@@ -130,8 +131,8 @@ def test_what_knows_the_attributes_is_right_and_covers_as_chance_says(small):
     """
     keys = jr.split(jr.key(2), 400)
     episodes = jax.jit(jax.vmap(small.episode))(keys)
-    p = jax.vmap(lambda e, k: faces.know(e, k, 10))(episodes, keys)
-    found = faces.score(np.asarray(p), np.asarray(episodes.query.y[..., 0]))
+    p = jax.vmap(lambda e, k: judge.know(e, k, 10))(episodes, keys)
+    found = judge.score(np.asarray(p), np.asarray(episodes.query.y[..., 0]))
     assert abs(found["coverage"].mean() - 2.948) < 0.045
     assert (found["accuracy"] == 100).all() and found["nll"].max() < 1e-3
 
@@ -147,7 +148,7 @@ def test_copies_are_left_out_and_no_image_is_in_two_parts():
     assert "7 of 487" in data.remark and len(data.pixels) == 480
     parts = [set(data.train.tolist()), set(data.validation.tolist()), set(data.test.tolist())]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 480
-    outcome = faces.run(faces.KNOWN, 0, {"tasks": 2}, data, lambda done, what: None)
+    outcome = judge.run(judge.KNOWN, 0, {"tasks": 2}, data, lambda done, what: None)
     assert outcome.note == data.remark  # it stands in the report
 
 
@@ -178,7 +179,7 @@ def test_a_cell_and_its_pictures(data):
     assert "32 of 2500 images left out" in held.remark
     options = protocol.budgets["quick"] | {"steps": {"": 5}, "tasks": 6, "feature_steps": 5}
     cells = []
-    for method in (faces.KNOWN, "protonet"):
+    for method in (judge.KNOWN, "protonet"):
         outcome = protocol.run(method, 0, options, held, lambda done, what: None)
         columns = outcome.predictions
         assert len({len(v) for v in columns.values()}) == 1
@@ -188,7 +189,7 @@ def test_a_cell_and_its_pictures(data):
             .transpose(0, 3, 1, 2)
         )
         p = p[:, ~np.isnan(p).any((0, 2, 3))]
-        again = faces.score(p, columns["y"].reshape(6, 3, 20))
+        again = judge.score(p, columns["y"].reshape(6, 3, 20))
         for f in outcome.figures:
             assert f.value == pytest.approx(again[f.metric].mean(), abs=1e-6)
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
@@ -222,13 +223,13 @@ def test_features_are_of_training_images_only():
     """
     pixels, values = crowd(24)
     data = faces.split(pixels, values, tuple("abcd"), "here")
-    first = faces.features(data, 0, 3)
+    first = features.features(data, 0, 3)
     pixels = data.pixels.copy()
     pixels[data.test] = 0
     other = faces.Faces(
         pixels, data.values, data.names, data.train, data.validation, data.test, data.triples, ""
     )
-    second = faces.features(other, 0, 3)
+    second = features.features(other, 0, 3)
     assert jnp.allclose(first[data.train], second[data.train]) and not jnp.allclose(
         first[data.test], second[data.test]
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaprior.protocols import bandit
+from metaprior.protocols.bandit import PROTOCOL, judge
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources.wheel import ARMS, Wheel, actions, contexts, rewards, uniform_regret
 from metaprior.task import Data
@@ -80,14 +80,14 @@ def test_memory_keeps_the_rare_arms():
         jnp.arange(1000.0)[:, None],
         jnp.arange(1000) < 990,
     )
-    kept = bandit.remember(rows, 150, key=jax.random.key(0))
+    kept = judge.remember(rows, 150, key=jax.random.key(0))
     count = np.bincount(np.asarray(jnp.argmax(kept.x[:, 2:], 1)), minlength=3)
     assert bool(kept.mask.all()) and len(set(kept.y[:, 0].tolist())) == 150 and kept.y.max() < 990
     assert (
         count[1] >= 40 and count[2] >= 25 and 50 <= count[0] <= 80
     )  # shares of 150: 60, 30 rows there are, 60
     few = Data(rows.x, rows.y, jnp.arange(1000) < 5)
-    kept = bandit.remember(few, 150, key=jax.random.key(0))
+    kept = judge.remember(few, 150, key=jax.random.key(0))
     assert int(kept.count) == 5 and set(kept.y[kept.mask][:, 0].tolist()) == {0, 1, 2, 3, 4}
 
 
@@ -95,7 +95,7 @@ def test_uniform_loses_a_hundred_and_the_exact_posterior_little():
     options = OPTIONS | {"horizon": 2000, "repeats": 8, "late": 500}
     found = {}
     for method in ("uniform", "thompson"):
-        out = bandit.run(method, 0, options, None, quiet)
+        out = judge.run(method, 0, options, None, quiet)
         found[method] = {(f.setting, f.metric): f for f in out.figures}
         rows = out.predictions
         mine = (rows["setting"] == "δ = 0.95") & (rows["task"] == 0)
@@ -105,8 +105,8 @@ def test_uniform_loses_a_hundred_and_the_exact_posterior_little():
         base = [rows["uniform_regret"][every & (rows["task"] == t)].sum() for t in range(8)]
         again = np.mean([a / b for a, b in zip(each, base)])
         np.testing.assert_allclose(again, found[method]["δ = 0.95", "cumulative"].value, rtol=1e-4)
-    for delta in bandit.DELTAS:
-        one = found["uniform"][bandit.setting(delta), "cumulative"]
+    for delta in judge.DELTAS:
+        one = found["uniform"][judge.setting(delta), "cumulative"]
         assert abs(one.value - 100) < 4 * one.error + 0.5
     # with the exact posterior: about 1 % up to δ = 0.9, 3 % at 0.95 (8 runs, refreshed every 20
     # steps)
@@ -117,12 +117,12 @@ def test_uniform_loses_a_hundred_and_the_exact_posterior_little():
 def test_protocol_runs_and_draws():
     cells = []
     for method in ("uniform", "maml"):
-        out = bandit.run(method, 0, OPTIONS, None, quiet)
+        out = judge.run(method, 0, OPTIONS, None, quiet)
         cells.append(Drawn(method, 0, out.figures, out.drawing))
         assert len({len(v) for v in out.predictions.values()}) == 1
-    assert "<svg" in bandit.PROTOCOL.draw(cells, OPTIONS, None)[0].svg
-    assert "maml" in bandit.PROTOCOL.sentence(cells)
-    sure = [a.value for a in bandit.PROTOCOL.anchors if a.name == "always the sure arm"]
+    assert "<svg" in PROTOCOL.draw(cells, OPTIONS, None)[0].svg
+    assert "maml" in PROTOCOL.sentence(cells)
+    sure = [a.value for a in PROTOCOL.anchors if a.name == "always the sure arm"]
     np.testing.assert_allclose(sure, [124.45, 124.1, 122.5, 120.1, 103.7], atol=0.06)
 
 
@@ -131,7 +131,7 @@ def test_best_method_loses_at_most_a_tenth_of_uniform():
     """MAML; rounding alone moves a training by as much as another seed does: of four, 5.6 to 8.2."""
     found = []
     for seed in (0, 1):
-        out = bandit.run("maml", seed, bandit.PROTOCOL.budgets["quick"], None, quiet)
+        out = judge.run("maml", seed, PROTOCOL.budgets["quick"], None, quiet)
         found += [
             f.value for f in out.figures if (f.metric, f.setting) == ("cumulative", "δ = 0.95")
         ]

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from metaprior.protocols import ambiguous_classification as protocol
+from metaprior.protocols.ambiguous_classification import PROTOCOL, judge
 from metaprior.protocols.protocol import Drawn
 from metaprior.protocols.runner import column
 from metaprior.sources.circles import Circles, quarter
@@ -132,7 +132,7 @@ def again(out, exact: bool):
     def log_mean(v):
         return np.logaddexp.reduce(np.asarray(v, float)) - np.log(len(v))
 
-    for k in protocol.SHOTS:
+    for k in judge.SHOTS:
         mine = frame.filter(setting=f"K = {k}")
         first = mine.filter(row=0)
         nll = [-log_mean(v) for v in mine["log_p"].to_list()]
@@ -155,15 +155,15 @@ def again(out, exact: bool):
         pairs = (2 * share * (1 - share)).mean(1) * n / max(n - 1, 1)
         np.testing.assert_allclose(first["disagreement"].to_numpy(), pairs, atol=1e-5)
         if exact:
-            assert n == protocol.SETS
+            assert n == judge.SETS
 
 
 def test_protocol_runs_draws_and_its_figures_follow_from_the_predictions(monkeypatch):
-    monkeypatch.setattr(protocol, "SIDE", 12)
+    monkeypatch.setattr(judge, "SIDE", 12)
     options = {"steps": {"": 2}, "batch": 2, "tasks": 3, "samples": 3}
     cells = []
     for method in ("exact", "maml"):
-        out = protocol.run(method, 0, options, None, quiet)
+        out = judge.run(method, 0, options, None, quiet)
         cells.append(Drawn(method, 0, out.figures, out.drawing))
         rows = out.predictions
         mine = rows["setting"] == "K = 2"
@@ -174,14 +174,14 @@ def test_protocol_runs_draws_and_its_figures_follow_from_the_predictions(monkeyp
         again(out, method == "exact")
     exact = {(f.setting, f.metric): f.value for f in cells[0].figures}
     assert exact["K = 1", "gap"] == 0 and exact["K = 1", "spread"] == 1
-    pictures = protocol.PROTOCOL.draw(cells, options, None)
-    assert all("<svg" in p.svg for p in pictures) and "maml" in protocol.PROTOCOL.sentence(cells)
+    pictures = PROTOCOL.draw(cells, options, None)
+    assert all("<svg" in p.svg for p in pictures) and "maml" in PROTOCOL.sentence(cells)
 
 
 @pytest.mark.slow
 def test_best_method_is_within_a_tenth_of_a_nat_of_the_exact_posterior():
-    options = protocol.PROTOCOL.budgets["quick"] | {"steps": {"": 1500}}
-    out = protocol.run("np", 0, options, None, quiet)
+    options = PROTOCOL.budgets["quick"] | {"steps": {"": 1500}}
+    out = judge.run("np", 0, options, None, quiet)
     gaps = [f.value for f in out.figures if f.metric == "gap"]
     assert (
         max(gaps) < 0.1 and min(gaps) > -0.01

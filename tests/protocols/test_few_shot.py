@@ -21,8 +21,8 @@ from metaprior.methods.embedded import Embedded, mapped
 from metaprior.nets.conv import Conv4
 from metaprior.nets.mlp import mlp, network
 from metaprior.protocols import get
-from metaprior.protocols.few_shot_data import Runs, load
-from metaprior.protocols.few_shot_images import compact, judge, measure, run_tasks
+from metaprior.protocols.few_shot_images.data import Runs, load
+from metaprior.protocols.few_shot_images.judge import compact, judge, measure, run_tasks
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources import Episodes, Sinusoid
 from metaprior.sources.episodes import warp
@@ -347,7 +347,7 @@ def test_own_images_are_turned_only_when_asked(shapes, monkeypatch):
         seen.append(data.rotations)
         raise InterruptedError
 
-    monkeypatch.setattr("metaprior.protocols.few_shot_images.train", train)
+    monkeypatch.setattr("metaprior.protocols.few_shot_images.judge.train", train)
     for change in ({}, {"rotate_own": True}):
         with pytest.raises(InterruptedError):
             protocol.run(

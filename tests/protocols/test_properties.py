@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaprior.protocols import properties
+from metaprior.protocols.properties import PROTOCOL, judge, ranges
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources import SineLine
 from metaprior.sources.labelled import Labelled
@@ -23,12 +23,12 @@ def quiet(share, what):
 @pytest.fixture
 def small(monkeypatch):
     """Fewer rows, one range: what is compiled and summed is small."""
-    monkeypatch.setattr(properties, "SHOTS", (5, 10, 50))
-    monkeypatch.setattr(properties, "GROWTH", (10, 50))
-    monkeypatch.setattr(properties, "RANGES", {"inside": {}})
-    properties.exact.cache_clear()
+    monkeypatch.setattr(ranges, "SHOTS", (5, 10, 50))
+    monkeypatch.setattr(ranges, "GROWTH", (10, 50))
+    monkeypatch.setattr(ranges, "RANGES", {"inside": {}})
+    judge.exact.cache_clear()
     yield
-    properties.exact.cache_clear()
+    judge.exact.cache_clear()
 
 
 def test_posterior_of_labels_agrees_with_importance_sampling():
@@ -63,12 +63,12 @@ def test_posterior_of_labels_agrees_with_importance_sampling():
 
 
 def test_truth_is_the_function_without_noise():
-    task, truth = properties.tasks("inside", False, 10, 50)
+    task, truth = ranges.tasks("inside", False, 10, 50)
     noise = task.query.y[..., 0] - truth
     assert abs(float(noise.std()) - 0.3) < 4 * 0.3 / (2 * noise.size) ** 0.5
-    labelled, p = properties.tasks("inside", True, 10, 200)
+    labelled, p = ranges.tasks("inside", True, 10, 200)
     assert abs(float((labelled.query.y[..., 0] - p).mean())) < 4 * 0.5 / p.size**0.5
-    few, _ = properties.tasks("inside", False, 5, 50)
+    few, _ = ranges.tasks("inside", False, 5, 50)
     np.testing.assert_array_equal(few.support.x, task.support.x)  # the same tasks with fewer rows
     assert int(few.support.count.max()) == 5
 
@@ -76,13 +76,13 @@ def test_truth_is_the_function_without_noise():
 def test_figures_of_known_rows():
     count, n = 40, 20
     rng = np.random.default_rng(0)
-    truth = {K: rng.normal(size=(count, n)) for K in properties.SHOTS}
-    noise = {K: 0.3 * rng.normal(size=(count, n)) for K in properties.SHOTS}
+    truth = {K: rng.normal(size=(count, n)) for K in ranges.SHOTS}
+    noise = {K: 0.3 * rng.normal(size=(count, n)) for K in ranges.SHOTS}
 
     def rows(error):
         """Means that are off by `error(K)`, and a spread that knows it."""
         out = {}
-        for K in properties.SHOTS:
+        for K in ranges.SHOTS:
             std = np.sqrt(0.3**2 + error(K) ** 2)
             mean = truth[K] + error(K) * rng.normal(size=(count, n))
             y = truth[K] + noise[K]
@@ -97,9 +97,9 @@ def test_figures_of_known_rows():
         return out
 
     found, true = rows(lambda K: K**-0.5), rows(lambda K: 0.0)
-    prior = {K: {"mean": np.zeros((count, n))} for K in properties.SHOTS}
+    prior = {K: {"mean": np.zeros((count, n))} for K in ranges.SHOTS}
     figures = {
-        (f.setting, f.metric): f for f in properties.measure(found, true, prior, "inside", "inside")
+        (f.setting, f.metric): f for f in judge.measure(found, true, prior, "inside", "inside")
     }
     assert abs(figures["inside", "slope"].value + 0.5) < 0.05
     assert abs(figures["inside", "ratio"].value - 20**-0.5) < 0.02
@@ -114,7 +114,7 @@ def test_figures_of_known_rows():
 def test_protocol_runs_numbers_and_classes(small):
     cells = []
     for method in ("exact", "maml", "exact_classes", "protonet"):
-        out = properties.run(method, 0, OPTIONS, None, quiet)
+        out = judge.run(method, 0, OPTIONS, None, quiet)
         cells.append(Drawn(method, 0, out.figures, out.drawing))
         rows, classes = out.predictions, method in ("exact_classes", "protonet")
         label = "inside (classes): K = 5" if classes else "inside: K = 5"
@@ -126,7 +126,7 @@ def test_protocol_runs_numbers_and_classes(small):
         np.testing.assert_allclose(error, value[label, "rmse"], rtol=1e-5)
         if method.startswith("exact"):
             assert value[label, "gap"] == 0 and value[label.split(":")[0], "expressive"] == 1
-    pictures = properties.PROTOCOL.draw(cells, OPTIONS, None)
+    pictures = PROTOCOL.draw(cells, OPTIONS, None)
     assert len(pictures) == 4 and all("<svg" in p.svg for p in pictures)
 
 
@@ -135,10 +135,10 @@ def test_stack_mixes_its_members(small, monkeypatch):
     from metaprior.heads import Gaussian
     from metaprior.method import Spec
 
-    monkeypatch.setattr(properties, "MIXED", ("cnp", "maml"))
-    source = properties.source_of("inside", False, 20, fewest=1)
-    stack, facts = properties.stacked(Spec(1, Gaussian(1)), source, 0, 2, quiet, batch=2)
-    task, _ = properties.tasks("inside", False, 5, 1)
+    monkeypatch.setattr(judge, "MIXED", ("cnp", "maml"))
+    source = ranges.source_of("inside", False, 20, fewest=1)
+    stack, facts = judge.stacked(Spec(1, Gaussian(1)), source, 0, 2, quiet, batch=2)
+    task, _ = ranges.tasks("inside", False, 5, 1)
     one = jax.tree.map(lambda a: a[0], task)
     posterior = stack.posterior(one.support, key=jax.random.key(0))
     mean = posterior.predict(one.query.x, key=jax.random.key(0), samples=2).mean()
@@ -148,4 +148,4 @@ def test_stack_mixes_its_members(small, monkeypatch):
 def test_every_row_of_the_table_can_run():
     from metaprior.methods import METHODS
 
-    assert set(properties.PROTOCOL.able) == set(METHODS)
+    assert set(PROTOCOL.able) == set(METHODS)

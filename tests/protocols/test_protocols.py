@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from metaprior.protocols import ambiguous_regression as ambiguous
-from metaprior.protocols import oracles, raw
+from metaprior.protocols import ambiguous_regression, raw
+from metaprior.protocols.ambiguous_regression import judge as ambiguous
+from metaprior.protocols.oracles import judge as oracles
 from metaprior.protocols.runner import Study, column
 
 
@@ -59,7 +60,9 @@ def test_figures_follow_from_the_predictions(tmp_path, small):
     """NLL, MSE and mode coverage computed again from the file."""
     import dataclasses
 
-    protocol = dataclasses.replace(ambiguous.PROTOCOL, budgets={"quick": small, "full": small})
+    protocol = dataclasses.replace(
+        ambiguous_regression.PROTOCOL, budgets={"quick": small, "full": small}
+    )
     results = Study(protocol, tmp_path / "out").run(["maml"], 1)
     assert results["failed"] == []
     table = {(r["method"], r["setting"], r["metric"]): r["value"] for r in results["table"]}
@@ -90,7 +93,7 @@ def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, mo
     monkeypatch.setattr(raw, "KEPT", 5)
     small = small | {"steps": 2, "tasks": 12, "samples": 6, "shots": [2]}
     protocol = dataclasses.replace(
-        ambiguous.PROTOCOL, budgets={"quick": small, "full": small}, references=()
+        ambiguous_regression.PROTOCOL, budgets={"quick": small, "full": small}, references=()
     )
     results = Study(protocol, tmp_path / "out").run([method], 1)
     value = {r["metric"]: r["value"] for r in results["table"]}
@@ -140,7 +143,7 @@ def test_a_sampling_method_covers_both_explanations():
     """Both families in at least 70 % of the ambiguous tasks with 1 and with 2 rows; MAML has one
     function, hence none.
     """
-    options = ambiguous.PROTOCOL.budgets["quick"] | {"shots": [1, 2]}
+    options = ambiguous_regression.PROTOCOL.budgets["quick"] | {"shots": [1, 2]}
     found = figures(ambiguous.run("np", 0, options, None, silent))
     for k in (1, 2):
         coverage = found[f"K = {k}", "coverage"]

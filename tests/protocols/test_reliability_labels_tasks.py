@@ -15,8 +15,9 @@ from metaprior.evaluation import calibration
 from metaprior.heads import Gaussian
 from metaprior.infer.gaussian import Diagonal
 from metaprior.posterior import Mixture, Part
-from metaprior.protocols import active_learning, characters, few_tasks, labelling, reliability
-from metaprior.protocols.active_tables import SUBJECTS, fold_of, read_rows
+from metaprior.protocols import active_learning, characters, few_tasks, reliability
+from metaprior.protocols.active_learning import labelling
+from metaprior.protocols.active_learning.data import SUBJECTS, fold_of, read_rows
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources import Cauchy, Linear, SlopedSine
 from metaprior.task import Data, concat
@@ -162,10 +163,10 @@ def test_characters_that_cannot_be_read(tmp_path):
     ):
         characters.read(_npz(tmp_path / "d.npz"))
     with pytest.raises(InputError, match=r"nowhere: no such file or folder"):
-        reliability.load(tmp_path / "nowhere")
+        reliability.data.load(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"d\.npz: active-learning reads a folder"):
-        active_learning.load(tmp_path / "d.npz")
-    assert active_learning.load(tmp_path) == {} and reliability.load(tmp_path) is None
+        active_learning.data.load(tmp_path / "d.npz")
+    assert active_learning.data.load(tmp_path) == {} and reliability.data.load(tmp_path) is None
 
 
 # --- active learning
@@ -240,7 +241,7 @@ def _found(picks, y, cost):
     picks, y, cost = np.array(picks), np.array(y, float), np.array(cost, float)
     r, t, n = picks.shape
     blank = np.zeros((r, t, n + 1))
-    return active_learning.Found(
+    return active_learning.figures.Found(
         ("random", "entropy"),
         blank,
         blank,
@@ -257,10 +258,10 @@ def _found(picks, y, cost):
 
 def test_regret_and_regret_in_time_by_hand():
     found = _found([[[0, 1]], [[2, 0]]], [[3.0, 2.0, 1.0]], [[10.0, 5.0, 20.0]])  # least is best
-    regret, seconds = active_learning.best_found(found)
+    regret, seconds = active_learning.figures.best_found(found)
     np.testing.assert_allclose(regret, [[[1, 2, 1]], [[1, 0, 0]]])
     np.testing.assert_allclose(seconds, [[[0, 10, 15]], [[0, 20, 30]]])
-    in_time = active_learning.regret_in_time(regret, seconds, np.array([20.0]))
+    in_time = active_learning.figures.regret_in_time(regret, seconds, np.array([20.0]))
     np.testing.assert_allclose(in_time, [[(10 * 1 + 5 * 2 + 5 * 1) / 20], [1.0]])
 
 
@@ -270,7 +271,9 @@ def test_tasks_of_one_unit_count_once():
     nll[0, :, 1] = [1, 1, 1, 5]
     found = found._replace(nll=nll, unit=np.array([0, 0, 0, 1]), sign=0)
     gain = next(
-        f for f in active_learning.figures_of("weather", found) if f.metric == "nll_gain_entropy"
+        f
+        for f in active_learning.figures.figures_of("weather", found)
+        if f.metric == "nll_gain_entropy"
     )
     assert gain.value == 3 and gain.count == 2
 
@@ -308,8 +311,8 @@ def test_a_split_of_a_table_leaves_judged_groups_out(tmp_path):
 
 
 def test_finite_sets_are_nested_fixed_and_in_units_of_their_own_rows():
-    family = few_tasks.FAMILIES["PACOH sinusoid"](10)
-    source = few_tasks.finite_sets(family, [1, 3], jr.key(0))
+    family = few_tasks.data.FAMILIES["PACOH sinusoid"](10)
+    source = few_tasks.data.finite_sets(family, [1, 3], jr.key(0))
     tasks = jax.vmap(lambda k: source.deal(k, 3))(jr.split(jr.key(1), 200))
     rows = np.asarray(source.x)[:, :5, 0]
     seen = np.asarray(tasks.support.x)[..., 0]
@@ -337,8 +340,8 @@ def test_the_entropy_of_a_prior_is_that_of_a_normal():
     std = np.array([[0.1, 2.0], [1.0, 1.0]])
     holder = Holder(Diagonal(jnp.zeros((2, 2)), jnp.log(jnp.asarray(std))))
     want = stats.norm.entropy(scale=std).mean(1)
-    np.testing.assert_allclose(few_tasks.entropy_of_prior(holder), want, atol=1e-5)
-    assert few_tasks.entropy_of_prior(_Linear(Linear.of(1))) is None
+    np.testing.assert_allclose(few_tasks.judge.entropy_of_prior(holder), want, atol=1e-5)
+    assert few_tasks.judge.entropy_of_prior(_Linear(Linear.of(1))) is None
 
 
 # --- whole runs
@@ -361,16 +364,18 @@ def _check(protocol, outcome, options, data=None):
 
 
 def test_reliability_runs_and_its_figures_follow_from_its_predictions(monkeypatch):
-    some = reliability._sources
-    kept = (reliability.LINES, reliability.BLOBS)
-    monkeypatch.setattr(reliability, "_sources", lambda o, d: {k: some(o, d)[k] for k in kept})
+    some = reliability.data._sources
+    kept = (reliability.data.LINES, reliability.data.BLOBS)
+    monkeypatch.setattr(
+        reliability.judge, "_sources", lambda o, d: {k: some(o, d)[k] for k in kept}
+    )
     options = reliability.PROTOCOL.budgets["quick"] | {
         "steps": {"numbers": 2, "classes": 2},
         "tasks": 8,
         "samples": 2,
         "temperature": True,
     }
-    outcome = reliability.run("maml", 0, options, None, QUIET)
+    outcome = reliability.judge.run("maml", 0, options, None, QUIET)
     _check(reliability.PROTOCOL, outcome, options)
     rows = outcome.predictions
     at = (rows["setting"] == "normal classes") & rows["inside"]
@@ -394,7 +399,7 @@ def test_few_tasks_runs_and_its_figures_follow_from_its_predictions():
         "query": 6,
         "samples": 2,
     }
-    outcome = few_tasks.run("maml", 0, options, None, QUIET)
+    outcome = few_tasks.judge.run("maml", 0, options, None, QUIET)
     _check(few_tasks.PROTOCOL, outcome, options)
     rows = outcome.predictions
     at = (rows["setting"] == "PACOH Cauchy, 3 tasks") & (rows["part"] == "new")
@@ -409,7 +414,7 @@ def test_few_tasks_runs_and_its_figures_follow_from_its_predictions():
 
 def test_active_learning_runs_and_its_figures_follow_from_its_predictions(monkeypatch):
     monkeypatch.setattr(
-        active_learning, "settings_of", lambda method, data: [active_learning.LINES]
+        active_learning, "settings_of", lambda method, data: [active_learning.judge.LINES]
     )
     options = active_learning.PROTOCOL.budgets["quick"] | {
         "labels": 3,
@@ -417,7 +422,7 @@ def test_active_learning_runs_and_its_figures_follow_from_its_predictions(monkey
         "tasks": 5,
         "samples": [2, 2],
     }
-    outcome = active_learning.run("maml", 0, options, None, QUIET)
+    outcome = active_learning.judge.run("maml", 0, options, None, QUIET)
     _check(active_learning.PROTOCOL, outcome, options)
     rows = outcome.predictions
 
@@ -436,9 +441,9 @@ def test_the_heaviest_components_are_kept():
             Part(Gaussian(1), params[4:], jnp.asarray([-2.0, -7.0])),
         )
     )
-    kept = reliability.thinned(mixture, 3)
+    kept = reliability.judge.thinned(mixture, 3)
     assert sorted(np.asarray(kept.parts[0].params[:, 0, 0, 0]).tolist()) == [0.0, 2.0, 4.0]
-    assert reliability.thinned(mixture, 6) is mixture
+    assert reliability.judge.thinned(mixture, 6) is mixture
 
 
 # --- figures that must be reached
@@ -459,7 +464,7 @@ def test_the_exact_posteriors_of_pacohs_families_have_the_known_errors():
             "tasks": 200,
             "query": 200,
         }
-        outcome = few_tasks.run(few_tasks.EXACT, 0, options, None, QUIET)
+        outcome = few_tasks.judge.run(few_tasks.judge.EXACT, 0, options, None, QUIET)
         rows = outcome.predictions
         new = rows["part"] == "new"
         pooled = np.sqrt(np.mean((rows["mean"] - rows["y"])[new] ** 2))
@@ -472,21 +477,25 @@ def test_the_exact_posteriors_of_pacohs_families_have_the_known_errors():
 @pytest.mark.slow
 def test_exact_posteriors_are_calibrated():
     options = reliability.PROTOCOL.budgets["quick"] | {"tasks": 300}
-    outcome = reliability.run(reliability.EXACT, 0, options, None, QUIET)
-    for setting in (reliability.LINES, reliability.GAUSSIAN):
+    outcome = reliability.judge.run(reliability.judge.EXACT, 0, options, None, QUIET)
+    for setting in (reliability.data.LINES, reliability.data.GAUSSIAN):
         found = {f.metric: f for f in outcome.figures if f.setting == setting}
         assert found["calibration"].value < 3 * found["calibration"].error + 0.01
         assert abs(found["coverage90"].value - 0.9) < 3 * found["coverage90"].error
-    assert _by(outcome, reliability.BLOBS, "ece15") < 0.03  # 7500 rows in 15 bins leave about 0.015
+    assert (
+        _by(outcome, reliability.data.BLOBS, "ece15") < 0.03
+    )  # 7500 rows in 15 bins leave about 0.015
 
 
 @pytest.mark.slow
 def test_entropy_and_bald_beat_random_labels_on_lines_and_weather(data, monkeypatch):
     monkeypatch.setattr(
-        active_learning, "settings_of", lambda method, data: [active_learning.LINES, "weather"]
+        active_learning,
+        "settings_of",
+        lambda method, data: [active_learning.judge.LINES, "weather"],
     )
     rows = {"weather": read_rows(data, SUBJECTS["weather"])}
-    outcome = active_learning.run(
+    outcome = active_learning.judge.run(
         "process", 0, active_learning.PROTOCOL.budgets["quick"], rows, QUIET
     )
     for figure in outcome.figures:
@@ -502,9 +511,9 @@ def test_more_training_tasks_close_the_gap_to_new_ones():
         "sizes": [1, 20, 1000],
         "families": ["PACOH Cauchy"],
     }
-    outcome = few_tasks.run("process", 0, options, None, QUIET)
+    outcome = few_tasks.judge.run("process", 0, options, None, QUIET)
     test, train = (
-        [_by(outcome, few_tasks.setting_of("PACOH Cauchy", n), k) for n in options["sizes"]]
+        [_by(outcome, few_tasks.data.setting_of("PACOH Cauchy", n), k) for n in options["sizes"]]
         for k in ("test_nll", "train_nll")
     )
     gaps = [of_new - of_own for of_new, of_own in zip(test, train)]

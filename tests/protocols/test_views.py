@@ -12,9 +12,10 @@ from metaprior.errors import InputError
 from metaprior.heads import Gaussian
 from metaprior.method import Spec
 from metaprior.methods import NP
-from metaprior.protocols import ambiguous_generation as generation
 from metaprior.protocols import get
-from metaprior.protocols.generation_controls import CVAE, MeanView, average, ssim, weights
+from metaprior.protocols.ambiguous_generation import data as generation
+from metaprior.protocols.ambiguous_generation import judge
+from metaprior.protocols.ambiguous_generation.controls import CVAE, MeanView, average, ssim, weights
 from metaprior.protocols.protocol import Drawn
 from metaprior.protocols.runner import column
 from metaprior.sources.views import ObjectViews
@@ -170,7 +171,7 @@ def test_what_was_changed_stands_in_the_report():
         np.repeat(views, 3, 4), azimuth, names, "here", ["images were made smaller"]
     )
     options = {"pool": 2, "shown": 1, "steps": {"": 1}}
-    outcome = generation.run(generation.MEAN, 0, options, data, lambda done, what: None)
+    outcome = judge.run(judge.MEAN, 0, options, data, lambda done, what: None)
     assert outcome.note == data.remark
     assert outcome.note.startswith(
         "images were made smaller; colours were averaged to grey; 20 models in 20 groups"
@@ -203,7 +204,7 @@ def test_a_cell_and_its_pictures(data):
     )
     options = protocol.budgets["quick"] | {"steps": {"": 3}, "batch": 4, "validation": 4}
     cells = []
-    for method in (generation.MEAN, "cnp", "np", generation.CONTROL):
+    for method in (judge.MEAN, "cnp", "np", judge.CONTROL):
         outcome = protocol.run(method, 0, options, held, lambda done, what: None)
         columns = outcome.predictions
         assert len({len(v) for v in columns.values()}) == 1 and len(columns["task"]) == 6 * 35
@@ -231,11 +232,11 @@ def test_a_cell_and_its_pictures(data):
             for v in frame["bound_log_p"].to_list()
             if v is not None
         ]
-        assert len(weight) == (210 if method == generation.CONTROL else 6)
+        assert len(weight) == (210 if method == judge.CONTROL else 6)
         assert value["joint"] == pytest.approx(-np.sum(weight) / (210 * 256), abs=1e-5)
-        assert (value["side"] > 0) == (method in ("np", generation.CONTROL))
+        assert (value["side"] > 0) == (method in ("np", judge.CONTROL))
         drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
-        if method != generation.CONTROL:
+        if method != judge.CONTROL:
             cells.append(Drawn(method, 0, outcome.figures, drawing))
     pictures = protocol.draw(cells, options, held)
     assert len(pictures) == 3 and all(

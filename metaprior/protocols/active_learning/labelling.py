@@ -10,11 +10,14 @@ from jaxtyping import Array
 
 from metaprior import acquire
 from metaprior.method import AbstractLearner
-from metaprior.posterior import AbstractHead, AbstractPosterior, Mixture, Particles
+from metaprior.mixture import Mixture
+from metaprior.posterior import AbstractHead, AbstractPosterior, Particles
 from metaprior.sources import SineLine
 from metaprior.task import Data, Task
 
 RULES = ("random", "entropy", "bald", "variance")
+
+
 SEEKING = (
     "improvement",
     "improvement a second",

@@ -10,9 +10,44 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from metaprior.protocols.protocol import Drawn, Picture
+from metaprior.protocols.reliability.data import BLOBS, CHARACTERS, LINES
+from metaprior.protocols.reliability.judge import EXACT
 from metaprior.report.figures import INK, METHOD, MUTED, POINT, RULE, STYLE, to_svg
 
+
+def sentence(cells: Sequence[Any]) -> str:
+    """Who predicts best, and how far its stated probabilities are off: one that knows nothing is
+    calibrated, too.
+    """
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for cell in cells:
+        for f in cell.figures:
+            found.setdefault((f.setting, f.metric, cell.method), []).append(f.value)
+    parts = []
+    for setting, metric, what in (
+        (LINES, "calibration", "mean gap of quantiles"),
+        (CHARACTERS, "ece15", "ECE"),
+        (BLOBS, "ece15", "ECE"),
+    ):
+        own = {
+            m: float(np.mean(v)) for (s, k, m), v in found.items() if (s, k) == (setting, metric)
+        }
+        exact = own.pop(EXACT, None)
+        if own:
+            nll = {
+                m: float(np.mean(v))
+                for (s, k, m), v in found.items()
+                if (s, k) == (setting, "nll") and m in own
+            }
+            best = min(nll, key=lambda m: nll[m])
+            beside = "" if exact is None else f" (exact posterior {exact:.3f})"
+            parts.append(f"{setting}: {what} of {best} {own[best]:.3f}{beside}")
+    return "Calibration error of the best predictions. " + "; ".join(parts) + "." if parts else ""
+
+
 MOST = 6  # methods side by side; the tables have all
+
+
 SETTINGS = ("sine or line", "Gaussian process", "Omniglot", "normal classes")
 
 

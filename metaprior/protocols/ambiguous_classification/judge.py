@@ -3,41 +3,40 @@ posterior.
 """
 
 import functools
-from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 
 from metaprior.heads import Categorical
 from metaprior.method import AbstractLearner, Spec
 from metaprior.posterior import Particles, Sampled
 from metaprior.protocols.protocol import (
-    Drawn,
     Figure,
-    Metric,
     Outcome,
-    Picture,
-    Protocol,
     Tell,
-    able,
     cut_short,
     trained,
 )
 from metaprior.protocols.raw import KEPT, first_rows, functions_at, joint_terms, log_p, log_terms
-from metaprior.report.figures import INK, METHOD, MUTED, POINT, STYLE, to_svg
 from metaprior.sources.circles import Circles
 from metaprior.sources.exact import Known
 from metaprior.task import Task
 
 HELD_OUT = 20261124  # key of the tasks that are judged; training draws its own from the seed
+
+
 SHOTS = (1, 2, 3, 5)
+
+
 SETS = 20  # sampled sets {x: p(inside) > 1/2} for coverage and spread
+
+
 SIDE = 40  # grid of the box on which sets are compared
+
+
 SHOWN, DRAWS, FINE = 3, 14, 72  # of the pictures: tasks, functions, and the grid's side
 
 
@@ -198,98 +197,6 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
     return Outcome(figures, columns, drawing, note=cut_short(facts), facts=facts)
 
 
-def _panel(axes, drawing: dict[str, np.ndarray], shots: int, task: int, box: float) -> None:
-    """Sampled boundaries, the true circle and the points of one task."""
-    place = (np.arange(FINE) + 0.5) * box / FINE
-    for p in drawing[f"p_{shots}"][task].astype(float) / 255:
-        if p.min() < 0.5 < p.max():
-            axes.contour(place, place, p, levels=[0.5], colors=[METHOD], linewidths=0.8, alpha=0.55)
-    angle = np.linspace(0, 2 * np.pi, 100)
-    (a, b), r = drawing[f"center_{shots}"][task], drawing[f"radius_{shots}"][task]
-    axes.plot(a + r * np.cos(angle), b + r * np.sin(angle), color=INK, lw=1.6, ls=(0, (4, 2)))
-    x = drawing[f"x_{shots}"][task]
-    axes.plot(x[:, 0], x[:, 1], "o", ms=5.5, mfc=POINT, mec="white", mew=0.9)
-    axes.set(xlim=(0, box), ylim=(0, box), aspect="equal", xticks=[], yticks=[])
-    axes.grid(False)
-    for side in axes.spines.values():
-        side.set_visible(True)
-
-
-def draw(cells: Sequence[Drawn], options: dict, data: None) -> list[Picture]:
-    """Sampled boundaries of every method beside the exact posterior's, and the gap to it against K."""
-    first = {}
-    for cell in cells:
-        first.setdefault(cell.method, cell)
-    names = [n for n in ("exact",) if n in first] + [n for n in first if n != "exact"]
-    box, pictures = Circles().box, []
-    with matplotlib.rc_context(STYLE):
-        for shots in (1, 3):
-            figure = Canvas(figsize=(1.75 * len(names), 1.85 * SHOWN), layout="constrained")
-            grid = figure.subplots(SHOWN, len(names), squeeze=False)
-            for column, name in enumerate(names):
-                for task in range(SHOWN):
-                    _panel(grid[task, column], first[name].drawing, shots, task, box)
-                grid[0, column].set_title(name)
-            points = "one point" if shots == 1 else f"{shots} points"
-            pictures.append(
-                Picture(
-                    f"Where could the circle be, given {points} inside it?",
-                    f"Three tasks (rows). Green: boundaries of up to {DRAWS} functions drawn from each posterior; red: "
-                    "the points shown; dashed: the true circle. A posterior that knows what it does not know draws "
-                    "circles of many sizes and places through the points, as the exact one does.",
-                    to_svg(figure, f"circles-{shots}", f"Sampled decision boundaries, {points}"),
-                )
-            )
-        pictures.append(_against_shots(first))
-    return pictures
-
-
-def _against_shots(first: dict[str, Drawn]) -> Picture:
-    """NLL above the exact posterior's against the number of points."""
-    figure = Canvas(figsize=(7.2, 2.9), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, metric, label in zip(
-        panels, ("gap", "joint_gap"), ("one label at a time", "all labels together")
-    ):
-        axes.axhline(0, color=MUTED, lw=1, ls=(0, (4, 3)))
-        for name, cell in first.items():
-            if name != "exact":
-                value = {f.setting: f.value for f in cell.figures if f.metric == metric}
-                axes.plot(
-                    range(len(SHOTS)),
-                    [value[f"K = {k}"] for k in SHOTS],
-                    marker="o",
-                    ms=4,
-                    label=name,
-                )
-        axes.set_xticks(range(len(SHOTS)), [str(k) for k in SHOTS])
-        axes.set(title=label, xlabel="points shown", ylabel="nats a row above the exact posterior")
-    panels[1].legend()
-    return Picture(
-        "Distance from the exact posterior",
-        "Negative log-likelihood less that of the exact posterior (dashed line) on the same tasks. A method with the "
-        "right marginals and incoherent functions is near the line on the left and far from it on the right.",
-        to_svg(figure, "circles-gap", "NLL above the exact posterior"),
-    )
-
-
-def sentence(cells: Sequence[Drawn]) -> str:
-    """The best method's distance from the exact posterior, over all numbers of points."""
-    gaps: dict[str, list[float]] = {}
-    for cell in cells:
-        if cell.method != "exact":
-            gaps.setdefault(cell.method, []).append(
-                np.mean([f.value for f in cell.figures if f.metric == "gap"])
-            )
-    if not gaps:
-        return ""
-    best = min(gaps, key=lambda name: float(np.mean(gaps[name])))
-    return (
-        f"{best} comes nearest to the exact posterior: {np.mean(gaps[best]):.3f} nats a row above it, averaged over "
-        f"{', '.join(str(k) for k in SHOTS)} points."
-    )
-
-
 # One step of rate 0.01 is for squared errors of sine waves: on labels it leaves MAML where it
 # started.
 MAML_STEPS, MAML_RATE = 5, 0.1
@@ -301,57 +208,3 @@ def _hyper(method: str) -> dict:
         if method in ("maml", "emaml")
         else {}
     )
-
-
-PROTOCOL = Protocol(
-    name="ambiguous-classification",
-    title="Which circle? Classification from a few points of one class",
-    lead="Points of the plane are inside or outside of an unknown circle; a task shows one to five points inside it "
-    "and nothing else. Many circles explain them. Each method draws functions from its posterior; their decision "
-    "boundaries stand beside those of the exact posterior over centre and radius, and its likelihoods are the "
-    "yardstick.",
-    papers=(
-        "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 5",
-    ),
-    choices=(
-        "The paper prints no ranges. Here: centre uniform in the box [0, 5]², radius uniform in [0.1, 2], support "
-        "points uniform in the part of the disc inside the box, all labelled 1; query points uniform in the box.",
-        "One query label in a hundred is wrong, in training and test, so that the exact posterior's likelihoods are "
-        "finite.",
-        "Training shows 1 to 5 points; each number is judged on tasks of its own, the same for all methods and seeds.",
-        "NLL: minus the log of the mean probability over draws of the function (100 in quick, 256 in full), each "
-        "label by itself; joint: of all 20 labels of a task together, per label. With finitely many draws the joint "
-        "one is overstated a little.",
-        f"MAML (and EMAML) take {MAML_STEPS} inner steps of a learned rate from {MAML_RATE}; all else are the table's "
-        "defaults.",
-        f"Coverage: share of tasks in which at least one of {SETS} sampled sets {{p > 1/2}} overlaps the true disc "
-        "with an intersection over union of 0.5 or more, on a 40 x 40 grid. Methods of one function have one set.",
-        "Spread: area on which two sampled sets disagree, mean over pairs and tasks, over that of the exact "
-        "posterior; 1 is right, 0 is one function.",
-    ),
-    metrics={
-        "nll": Metric("NLL", "nats a row", "low"),
-        "gap": Metric("NLL above exact", "nats a row", "low"),
-        "joint": Metric("joint NLL", "nats a row", "low"),
-        "joint_gap": Metric("joint NLL above exact", "nats a row", "low"),
-        "accuracy": Metric("accuracy", "share of rows", "high"),
-        "coverage": Metric("coverage", "share of tasks", "high"),
-        "best_iou": Metric("best overlap", f"IoU, best of {SETS}", "high"),
-        "spread": Metric("spread", "of the exact posterior's", 1.0),
-    },
-    methods=("maml", "platipus", "np"),
-    able=able("classes"),
-    budgets={
-        "quick": {
-            "steps": {"": 1500, "maml": 3000, "platipus": 1000},
-            "batch": 16,
-            "tasks": 150,
-            "samples": 100,
-        },
-        "full": {"steps": {"": 30000}, "batch": 25, "tasks": 1000, "samples": 256},
-    },
-    run=run,
-    draw=draw,
-    references=("exact",),
-    sentence=sentence,
-)

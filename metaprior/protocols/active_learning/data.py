@@ -1,7 +1,7 @@
 """The tables of `active-learning`: which hour, which compound, which configuration."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,11 +9,37 @@ import jax.random as jr
 import numpy as np
 import polars as pl
 
+from metaprior.errors import InputError
+from metaprior.protocols import characters
 from metaprior.sources import Table
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import check, runs
 from metaprior.tables.read import need_columns, read
 from metaprior.task import Task
+
+
+def load(path: Path | None) -> dict[str, Any]:
+    """What there is in a folder of omniglot28.npz and the tables of `SUBJECTS`; sine waves and
+    lines need nothing.
+    """
+    found: dict[str, Any] = {}
+    if path is None:
+        return found
+    if not path.is_dir():
+        names = ", ".join(["omniglot28.npz", *(s.file for s in SUBJECTS.values())])
+        raise InputError(f"{path}: active-learning reads a folder with any of {names}.")
+    if (path / "omniglot28.npz").exists():
+        found["characters"] = characters.read(path / "omniglot28.npz")
+    return found | {
+        name: read_rows(path, s) for name, s in SUBJECTS.items() if (path / s.file).exists()
+    }
+
+
+def reads(path: Path) -> list[Path]:
+    """What `load` reads."""
+    places = [path / name for name in ("omniglot28.npz", *(s.file for s in SUBJECTS.values()))]
+    return [place for place in places if place.exists()]
+
 
 WIDTH, ROWS, GROUPS, LONGEST = (
     16,
@@ -21,6 +47,8 @@ WIDTH, ROWS, GROUPS, LONGEST = (
     1_100,
     400,
 )  # tables are padded to these, so that one program serves all
+
+
 POOL, QUERY = 40, 24
 
 

@@ -16,8 +16,14 @@ MINIMAL = {
     "small1": ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"),
     "small2": ("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog"),
 }
+
+
 QUERY = 1  # fewest images of a class that a task asks about
+
+
 SPLIT, RUNS, PACKED = "omniglot_split_vinyals.json", "all_runs.zip", "omniglot28.npz"
+
+
 FOLDERS = tuple(
     tuple(f"{lead}images_{kind}{end}" for lead in ("", "omniglot_") for end in ("", ".zip"))
     for kind in ("background", "evaluation")

@@ -10,7 +10,34 @@ from matplotlib.figure import Figure as Canvas
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.report.figures import METHOD, MUTED, OTHERS, POINT, STYLE, to_svg
 
+
+def sentence(cells: Sequence[Drawn]) -> str:
+    """The best sampler beside the deterministic control."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for cell in cells:
+        for f in cell.figures:
+            found.setdefault(cell.method, {}).setdefault(f.metric, []).append(f.value)
+    mean = {
+        name: {k: float(np.mean(v)) for k, v in values.items()} for name, values in found.items()
+    }
+    samplers = [name for name in mean if name not in (MEAN, CONTROL) and mean[name]["side"] > 0]
+    if not samplers:
+        return ""
+    best = min(samplers, key=lambda name: mean[name]["joint"])
+    said = f"{best}: mean squared error {mean[best]['mse']:.4f}, {mean[best]['joint']:.3f} nats a pixel"
+    beside = [name for name in ("cnp", CONTROL, MEAN) if name in mean and name != best]
+    said += "".join(
+        f"; {name}: {mean[name]['mse']:.4f}, {mean[name]['joint']:.3f}" for name in beside
+    )
+    return (
+        said
+        + f". Its draws differ {mean[best]['side'] / max(mean[best]['near'], 1e-9):.2f} times as much from the side."
+    )
+
+
 MEAN, CONTROL = "mean view", "C-VAE"
+
+
 SIDES = 9  # views a row
 
 

@@ -13,11 +13,23 @@ from metaprior.protocols.protocol import Drawn, Figure, Picture
 from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, POINT, RULE, STYLE, to_svg
 
 EXACT = "exact posterior"
+
+
 UNINFORMED = "no labels"  # a reference of the tables, without pictures
+
+
 SETTINGS = ("sine or line", "Omniglot", "normal classes", "weather", "molecules", "configurations")
+
+
 NAMES = ("random", "entropy", "bald", "variance", "improvement", "improvement a second")
+
+
 SHADES = dict(zip(NAMES, (MUTED, METHOD, POINT, OTHERS[0], OTHERS[1], OTHERS[2])))
+
+
 MOST = 6  # methods side by side; the tables have all
+
+
 LABELS = {"nll": "NLL", "error": "error", "regret": "regret"}
 
 

@@ -1,0 +1,73 @@
+"""Every method on tasks whose exact posterior is known: how far from it each one stays."""
+
+from metaprior.protocols.oracles.judge import EXACT, run
+from metaprior.protocols.oracles.pictures import draw, sentence
+from metaprior.protocols.protocol import Anchor, Metric, Protocol, able
+
+_TOY = "Closed form, variances 1; NLL of a query row (Gordon et al. 2019, the toy problem)."
+
+
+_G9 = "Computed before on other tasks (Harrison et al. 2018's sinusoid); ALPaCA trained for 10,000 iterations."
+
+
+PROTOCOL = Protocol(
+    name="oracles",
+    title="How far from the exact posterior",
+    lead=(
+        "On these sources Bayes' rule can be carried out exactly, so that a method's distance from the best possible "
+        "prediction is known: a KL divergence in nats per query row, for marginals and for all query rows jointly."
+    ),
+    papers=(
+        'Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian Regression", WAFR 2018',
+        'Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019',
+        'Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023',
+        'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018',
+    ),
+    choices=(
+        "Every method with its default settings, on tasks with none to all support rows; the same held-out tasks for all.",
+        "`drawn`: as many support rows as in training.",
+        "Joint densities of posteriors that are only known through draws are taken from a finite number of them, which overstates the gap.",
+        "A gap below zero by more than two standard errors would be a leak or a wrong metric.",
+    ),
+    metrics={
+        "gap": Metric("marginal NLL above the exact posterior's", "nats a row", "low"),
+        "joint_gap": Metric("joint NLL above the exact posterior's", "nats a row", "low"),
+        "nll": Metric("marginal NLL", "nats a row", "low"),
+        "mse": Metric("MSE of the mean", "squared units of y", "low"),
+    },
+    methods=("np", "dkt", "platipus"),
+    able=able("numbers", but=("ensemble", "stack")),
+    budgets={
+        "quick": {
+            "sources": ["linear", "gp", "mean", "sinusoid"],
+            "steps_share": 0.4,
+            "tasks": 100,
+            "samples": 64,
+            "minutes": 0.2,
+        },
+        "full": {
+            "sources": ["linear", "gp", "mean", "sinusoid", "sineline"],
+            "steps_share": 4.0,
+            "tasks": 300,
+            "samples": 256,
+            "minutes": 2.0,
+        },
+    },
+    without={"ensemble": "several emaml, which runs by itself"},
+    run=run,
+    draw=draw,
+    references=(EXACT,),
+    anchors=(
+        Anchor("closed form", "mean: K = 5", "nll", 1.49601, _TOY),
+        Anchor("closed form", "mean: K = 10", "nll", 1.46244, _TOY),
+        *(
+            Anchor("exact, computed before", f"sinusoid: K = {k}", "nll", v, _G9)
+            for k, v in ((0, 1.912), (1, 1.119), (2, 0.095), (5, -0.326), (10, -0.442))
+        ),
+        *(
+            Anchor("ALPaCA, computed before", f"sinusoid: K = {k}", "nll", v, _G9)
+            for k, v in ((0, 1.943), (1, 1.337), (2, 0.409), (5, -0.108), (10, -0.284))
+        ),
+    ),
+    sentence=sentence,
+)
