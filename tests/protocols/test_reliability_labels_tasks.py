@@ -414,7 +414,7 @@ def test_few_tasks_runs_and_its_figures_follow_from_its_predictions():
 
 def test_active_learning_runs_and_its_figures_follow_from_its_predictions(monkeypatch):
     monkeypatch.setattr(
-        active_learning, "settings_of", lambda method, data: [active_learning.judge.LINES]
+        active_learning.judge, "settings_of", lambda method, data: [active_learning.judge.LINES]
     )
     options = active_learning.PROTOCOL.budgets["quick"] | {
         "labels": 3,
