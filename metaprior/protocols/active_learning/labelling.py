@@ -9,9 +9,10 @@ import jax.random as jr
 from jaxtyping import Array
 
 from metaprior import acquire
+from metaprior.heads.base import AbstractHead
 from metaprior.method import AbstractLearner
 from metaprior.mixture import Mixture
-from metaprior.posterior import AbstractHead, AbstractPosterior, Particles
+from metaprior.posterior import AbstractPosterior, Particles
 from metaprior.sources import SineLine
 from metaprior.task import Data, Task
 

@@ -11,11 +11,12 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from metaprior.heads import Gaussian
+from metaprior.heads.base import AbstractHead
 from metaprior.method import AbstractLearner, AbstractMethod
 from metaprior.methods.neural_process import NP
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import DeepSet
-from metaprior.posterior import AbstractHead, Particles, Sampled
+from metaprior.posterior import Particles, Sampled
 from metaprior.task import Task
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from metaprior.heads import Categorical, Gaussian
-from metaprior.posterior import AbstractHead
+from metaprior.heads.base import AbstractHead
 from metaprior.sources import GP, Circles, Harmonic, Linear, SineLine, Sinusoid
 
 DRAWN = "drawn"  # as many support rows as in training
