@@ -24,7 +24,7 @@ import metaprior
 from metaprior import methods
 from metaprior.errors import InputError
 from metaprior.heads import Gaussian
-from metaprior.system import files
+from metaprior.system import files, names, trees
 
 SETTINGS = dict(
     derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
@@ -326,7 +326,7 @@ def test_hostile_arrays(path, monkeypatch):
 
 @pytest.mark.parametrize("name", CLASSES, ids=repr)
 def test_hostile_class(path, name, tmp_path, monkeypatch):
-    for home in files._HOMES:
+    for home in names.HOMES:
         __import__(home)
     (tmp_path / "to_import.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -400,7 +400,7 @@ KEYS = st.recursive(SINGLE, lambda inner: st.lists(inner, max_size=2).map(tuple)
 @st.composite
 def arrays(draw):
     shape = draw(st.lists(st.integers(0, 3), max_size=3))
-    dtype = np.dtype(draw(st.sampled_from(files._TYPES)))
+    dtype = np.dtype(draw(st.sampled_from(trees.TYPES)))
     flat = np.resize(
         np.frombuffer(draw(st.binary(max_size=8)) + bytes(8), np.uint8),
         dtype.itemsize * int(np.prod(shape)),
@@ -420,7 +420,7 @@ def leaf_of(value, twice):
 
 
 TREES = st.recursive(
-    KEYS | st.floats() | arrays() | st.sampled_from(list(files._FUNCTIONS.values())),
+    KEYS | st.floats() | arrays() | st.sampled_from(list(names.FUNCTIONS.values())),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
