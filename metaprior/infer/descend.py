@@ -170,7 +170,11 @@ def as_step(rate: Any) -> AbstractStep:
     if isinstance(rate, AbstractStep):
         return rate
     leaves: list[Any] = jax.tree.leaves(rate) or [None]  # `None`: an array of a parted module
-    return Rates(rate) if len(leaves) > 1 else Rate(leaves[0])
+    if len(leaves) > 1:
+        return Rates(rate)
+    if leaves[0] is not None and not eqx.is_array_like(leaves[0]):
+        raise TypeError(f"A rate is a number, an array or a step; got {leaves[0]!r}.")
+    return Rate(leaves[0])
 
 
 def few_steps(net: Any) -> int:

@@ -120,6 +120,17 @@ def _check_findable(cls: type, base: type) -> None:
         raise InputError(f"{name_of(cls)} cannot be saved: no class is found by that name.")
 
 
+def _converted(cls: type, held: dict[str, Any]) -> dict[str, Any]:
+    """What a module's own converters make of values that do not fit its fields.
+
+    Such values come from older versions: 0.1.0 held the rate of an inner loop as a bare number,
+    array or tree. Equinox keeps the converter of a field in its metadata.
+    """
+    converters = {f.name: f.metadata.get("converter") for f in dataclasses.fields(cls)}
+    odd = [name for name in odd_fields(cls, held) if converters[name] is not None]
+    return {name: converters[name](held[name]) for name in odd}
+
+
 class Reader:
     """Builds a tree from its header, and its arrays in the order in which the header names them.
 
@@ -174,6 +185,7 @@ class Reader:
         if lacking:
             raise Refused(f"{name} without its field {min(lacking)!r}")
         held = {field: self.tree(value, depth) for field, value in fields.items()}
+        held |= _converted(cls, held)
         if not self.loose and (odd := odd_fields(cls, held)):
             raise Refused(f"{name} with a {type(held[odd[0]]).__name__} as its field {odd[0]!r}")
         module = object.__new__(cls)

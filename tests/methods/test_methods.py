@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from metaprior import Data, Spec, Task, fit, split, training
@@ -16,8 +17,10 @@ from metaprior.heads import (
     MixtureDensity,
     StudentT,
 )
+from metaprior.infer.descend import AbstractStep, Curvature, Rates, as_step
 from metaprior.methods import METHODS
 from metaprior.sources import Linear, Sinusoid
+from metaprior.system import files
 
 SLOW = [pytest.mark.slow]
 # name, head, nats a query row by which training must improve on the start (about half of what it
@@ -234,3 +237,27 @@ def test_fit_takes_the_learning_rate_of_the_method(name, key, monkeypatch):
 def test_members_are_trained_at_the_rate_of_one(key):
     ensemble = METHODS["ensemble"].init(Spec(1, Gaussian(1)), base="bmaml", members=2, key=key)
     assert ensemble.learning_rate == METHODS["bmaml"].method.learning_rate == 1e-2
+
+
+@pytest.mark.parametrize("form", ["number", "array", "a rate a weight", "curvature"])
+def test_rates_that_older_files_hold_are_read(form, tmp_path, key):
+    """0.1.0 held a bare number, array or tree, and `None` in an optimiser's state."""
+    method = METHODS["abml"].init(Spec(1, Gaussian(1)), width=4, depth=1, inner_lr=0.1, key=key)
+    rate = {
+        "number": 0.1,
+        "array": jnp.asarray(0.1),
+        "a rate a weight": Rates.init(method.prior, 0.1).values,
+        "curvature": Curvature.init(method.prior, 0.1, 5),
+    }[form]
+    old = jax.tree.map(lambda leaf: leaf, method)
+    object.__setattr__(old, "inner_lr", rate)
+    moments = optax.adam(1e-3).init(eqx.filter(old, eqx.is_inexact_array))
+    files.save(tmp_path / "old", (old, moments))
+    found, state = files.load(tmp_path / "old")
+    assert found.inner_lr == as_step(rate) and isinstance(found.inner_lr, AbstractStep)
+    wanted = optax.adam(1e-3).init(eqx.filter(found, eqx.is_inexact_array))
+    assert jax.tree.structure(state) == jax.tree.structure(wanted)
+    files.save(tmp_path / "new", (found, state))
+    assert eqx.tree_equal(files.load(tmp_path / "new"), (found, state))
+    task = Task(Data.of([0.0], [1.0]), Data.of([1.0], [2.0]))
+    assert eqx.filter_eval_shape(found.loss, task, key=key).shape == ()
