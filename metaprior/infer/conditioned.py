@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Gaussian, StudentT
-from metaprior.infer.gp import Laplace, cholesky, contrast, sequential_log_prob, whiten
+from metaprior.infer.cholesky import Factor, factorise
+from metaprior.infer.gp import Laplace, contrast, factorise_rows, sequential_log_prob, whiten
 from metaprior.posterior import AbstractPosterior, Mixture, Part
 from metaprior.task import Data, concat
 
@@ -25,13 +25,13 @@ class ProcessPosterior(AbstractPosterior):
     prior: Any
     x: Array
     mask: Array
-    factor: Array
+    factor: Factor
     z: Array
 
     def _state(self, x):
         """Mean, whitened cross-covariance, and the t's scale² and df after the support."""
         cross = jnp.where(self.mask[:, None], self.prior.gram(self.x, x), 0.0)
-        v = solve_triangular(self.factor, cross, lower=True)
+        v = self.factor.whiten(cross)
         mean = self.prior.mean(x)[:, 0] + v.T @ self.z
         df = self.prior.df()
         if df is None:
@@ -63,7 +63,7 @@ class ProcessPosterior(AbstractPosterior):
         if df is not None:  # a t process is a Gaussian one with an inverse-gamma scale
             gamma = jr.gamma(s_key, 0.5 * df, (samples, 1), x.dtype)
             s2 = s2 * 0.5 * df / gamma
-        noise = jr.normal(f_key, (samples, x.shape[0]), x.dtype) @ jnp.linalg.cholesky(cov).T
+        noise = jr.normal(f_key, (samples, x.shape[0]), x.dtype) @ factorise(cov).lower.T
         f = mean + jnp.sqrt(s2) * noise
         scale = jnp.broadcast_to(jnp.sqrt(s2 * self.prior.noise_variance(x)), f.shape)
         return Mixture(
@@ -73,7 +73,7 @@ class ProcessPosterior(AbstractPosterior):
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         mean, v, s2, df = self._state(data.x)
         cov = self.prior.covariance(data.x) - v.T @ v
-        factor = cholesky(s2 * cov, data.mask)
+        factor = factorise_rows(s2 * cov, data.mask)
         z = whiten(factor, data.y[:, 0] - mean, data.mask)
         return sequential_log_prob(factor, z, data.mask, df).sum()
 
@@ -83,13 +83,13 @@ class ClassPosterior(AbstractPosterior):
 
     prior: Any
     support: Data
-    factor: Array
+    factor: Factor
     found: Laplace
 
     def _whiten(self, x):
         """Whitened cross-covariance, `(n, q)`."""
         cross = jnp.where(self.support.mask[:, None], self.prior.gram(self.support.x, x), 0.0)
-        return solve_triangular(self.factor, cross, lower=True)
+        return self.factor.whiten(cross)
 
     def _mixture(self, x, f, log_weight):
         """Latent values `(s, q, l)` as classes."""
@@ -115,7 +115,7 @@ class ClassPosterior(AbstractPosterior):
                 jnp.zeros(samples, x.dtype),
             )
         f = (v.T @ self.found.mode)[None] + jnp.einsum(
-            "qkl,sl->sqk", jnp.linalg.cholesky(cov), nodes
+            "qkl,sl->sqk", jax.vmap(factorise)(cov).lower, nodes
         )
         return self._mixture(x, f, log_weight)
 
@@ -131,7 +131,7 @@ class ClassPosterior(AbstractPosterior):
 
         u = self.found.draw(normal(u_key, n, latents + 1))
         cov = self.prior.gram(x, x) - v.T @ v
-        factor = jnp.linalg.cholesky(cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x)))
+        factor = factorise(cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x))).lower
         rest = jnp.einsum("ij,jks->iks", factor, normal(f_key, x.shape[0], latents))
         f = jnp.einsum("nq,nks->qks", v, u) + rest
         return self._mixture(x, jnp.moveaxis(f, -1, 0), jnp.zeros(samples, x.dtype))

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jax.flatten_util import ravel_pytree
 from jax.scipy import stats
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from metaprior.infer.cholesky import factorise, invert_lower
 
 
 def _total(function, *trees) -> Float[Array, ""]:
@@ -125,14 +126,14 @@ class LowRank(eqx.Module):
     def _core(self):
         """F scaled to unit noise, and the Cholesky factor of I + FᵀF (Woodbury)."""
         f = self.factor * jnp.exp(-self.log_std)[:, None]
-        return f, jnp.linalg.cholesky(jnp.eye(f.shape[1], dtype=f.dtype) + f.T @ f)
+        return f, factorise(jnp.eye(f.shape[1], dtype=f.dtype) + f.T @ f)
 
     def log_prob(self, w: Any) -> Float[Array, ""]:
         """Log density of `w`, in nats."""
         f, core = self._core()
         z = (_flat(w) - _flat(self.mean)) * jnp.exp(-self.log_std)
-        along = solve_triangular(core, f.T @ z, lower=True)
-        log_det = 2 * self.log_std.sum() + 2 * jnp.log(jnp.diagonal(core)).sum()
+        along = core.whiten(f.T @ z)
+        log_det = 2 * self.log_std.sum() + core.log_det()
         return _log_normal(z @ z - along @ along, log_det, z.shape[0])
 
     def kl(self, other: Diagonal) -> Float[Array, ""]:
@@ -143,7 +144,7 @@ class LowRank(eqx.Module):
         trace = ((self.factor * jnp.exp(-s)[:, None]) ** 2).sum() + jnp.exp(
             2 * (self.log_std - s)
         ).sum()
-        log_det = 2 * (self.log_std - s).sum() + 2 * jnp.log(jnp.diagonal(core)).sum()
+        log_det = 2 * (self.log_std - s).sum() + core.log_det()
         return 0.5 * (trace + gap @ gap - gap.shape[0] - log_det)
 
 
@@ -169,7 +170,7 @@ class Full(eqx.Module):
     def sample(self, *, key: PRNGKeyArray) -> Any:
         """One draw, differentiable in both."""
         noise = jr.normal(key, self.factor.shape[:1], self.factor.dtype)
-        return _moved(self.mean, solve_triangular(self.factor, noise, trans=1, lower=True))
+        return _moved(self.mean, invert_lower(self.factor).T @ noise)
 
     def log_prob(self, w: Any) -> Float[Array, ""]:
         """Log density of `w`, in nats."""
@@ -178,18 +179,16 @@ class Full(eqx.Module):
 
     def kl(self, other: "Full") -> Float[Array, ""]:
         """KL(self ‖ other) in nats."""
-        ratio = solve_triangular(
-            self.factor, other.factor, lower=True
-        )  # its square's trace: tr(P_other Cov_self)
+        # The sum of its squares is tr(P_other Cov_self).
+        ratio = invert_lower(self.factor) @ other.factor
         gap = other.factor.T @ (_flat(self.mean) - _flat(other.mean))
         log_det = 2 * jnp.log(jnp.diagonal(self.factor) / jnp.diagonal(other.factor)).sum()
         return 0.5 * ((ratio**2).sum() + gap @ gap - gap.shape[0] + log_det)
 
     def covariance(self) -> Float[Array, "d d"]:
         """(C Cᵀ)⁻¹."""
-        return cho_solve(
-            (self.factor, True), jnp.eye(self.factor.shape[0], dtype=self.factor.dtype)
-        )
+        inverse = invert_lower(self.factor)
+        return inverse.T @ inverse
 
 
 class MatrixNormal(eqx.Module):
@@ -209,11 +208,13 @@ class MatrixNormal(eqx.Module):
     def sample(self, *, key: PRNGKeyArray) -> Float[Array, "q p"]:
         """One draw, differentiable in all three."""
         noise = jr.normal(key, self.mean.shape, self.mean.dtype) * self.std[None]
-        return self.mean + jnp.linalg.solve(self.root.T, noise)
+        # A⁻ᵀ = (A Aᵀ)⁻¹ A
+        return self.mean + factorise(self.root @ self.root.T).solve(self.root @ noise)
 
     def log_prob(self, w: Float[Array, "q p"]) -> Float[Array, ""]:
         """Log density of `w`, in nats."""
         q, p = self.mean.shape
         z = self.root.T @ (w - self.mean) / self.std[None]
-        log_det = 2 * (q * jnp.log(self.std).sum() - p * jnp.linalg.slogdet(self.root)[1])
+        precision = factorise(self.root @ self.root.T).log_det()
+        log_det = 2 * q * jnp.log(self.std).sum() - p * precision
         return _log_normal((z * z).sum(), log_det, q * p)

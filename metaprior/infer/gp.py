@@ -8,31 +8,31 @@ Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes", AISTATS
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Bool, Float
 
 from metaprior.heads.student_t import log_gamma_ratio
+from metaprior.infer.cholesky import Factor, factorise
 
 
-def cholesky(covariance: Float[Array, "n n"], mask: Bool[Array, "n"]) -> Float[Array, "n n"]:
-    """Lower factor of the covariance of the rows in the mask; identity elsewhere."""
+def factorise_rows(covariance: Float[Array, "n n"], mask: Bool[Array, "n"]) -> Factor:
+    """The factor of the covariance of the rows in the mask; of the identity elsewhere."""
     both = mask[:, None] & mask[None]
     eye = jnp.eye(covariance.shape[0], dtype=covariance.dtype)
-    return jnp.linalg.cholesky(jnp.where(both, covariance, eye))
+    return factorise(jnp.where(both, covariance, eye))
 
 
-def whiten(factor, residual, mask):
+def whiten(factor: Factor, residual, mask):
     """L⁻¹ r with padding rows at zero: independent unit normals under the model."""
-    return solve_triangular(factor, jnp.where(mask, residual, 0.0), lower=True)
+    return factor.whiten(jnp.where(mask, residual, 0.0))
 
 
-def sequential_log_prob(factor, z, mask, df=None) -> Float[Array, "n"]:
+def sequential_log_prob(factor: Factor, z, mask, df=None) -> Float[Array, "n"]:
     """log p(y_i | y_1 … y_{i-1}) of each row in order, in nats; zero outside the mask.
 
     `z` comes from `whiten`. With `df` the process is Student-t with that many degrees of freedom:
     after i rows the predictive has df + i of them and its scale has followed the residuals.
     """
-    log_scale = jnp.log(jnp.diagonal(factor))
+    log_scale = jnp.log(jnp.diagonal(factor.lower))
     if df is None:
         log_p = -0.5 * z * z - 0.5 * jnp.log(2 * jnp.pi) - log_scale
     else:
@@ -64,68 +64,63 @@ class Laplace(eqx.Module):
 
     Args:
         mode: most probable u.
-        block: lower Cholesky factors of A, `(l, n, n)`.
-        right: A⁻¹ R, `(l, n, m)`.
-        rest: lower Cholesky factor of I - Rᵀ A⁻¹ R, `(m, m)`.
+        block: factors of the blocks of A, arrays `(l, n, n)`.
+        right: A⁻¹ R, `(l, n, n)`; `None` with one latent.
+        rest: factor of I - Rᵀ A⁻¹ R; `None` with one latent.
         evidence: approximate log p(y), nats.
     """
 
     mode: Float[Array, "n l"]
-    block: Float[Array, "l n n"]
-    right: Float[Array, "l n m"]
-    rest: Float[Array, "m m"]
+    block: Factor
+    right: Float[Array, "l n n"] | None
+    rest: Factor | None
     evidence: Float[Array, ""]
 
     def covariance(self, v: Float[Array, "n q"]) -> Float[Array, "q l l"]:
         """Covariance over the latents of vᵀ u, for each column of v."""
-        own = jax.vmap(lambda c: (solve_triangular(c, v, lower=True) ** 2).sum(0))(self.block)
+        own = jax.vmap(lambda c: (c.whiten(v) ** 2).sum(0))(self.block)
         cov = own.T[:, :, None] * jnp.eye(own.shape[0], dtype=v.dtype)
-        if self.rest.shape[0]:
-            shared = jax.vmap(lambda r: solve_triangular(self.rest, r.T @ v, lower=True))(
-                self.right
-            )
+        if self.rest is not None:
+            rest = self.rest
+            shared = jax.vmap(lambda r: rest.whiten(r.T @ v))(self.right)
             cov = cov + jnp.einsum("knq,lnq->qkl", shared, shared)
         return cov
 
     def draw(self, white: Float[Array, "n k s"]) -> Float[Array, "n l s"]:
         """Draws of u from unit normals, `k = l + 1` numbers a row and draw."""
-
-        def back(c, z):
-            return solve_triangular(c, z, trans=1, lower=True)
-
         latents = self.mode.shape[1]
-        u = jax.vmap(back)(self.block, jnp.moveaxis(white[:, :latents], 1, 0))
-        if self.rest.shape[0]:
-            u = u + self.right @ back(self.rest, white[:, latents])
+        u = jax.vmap(lambda c, z: c.unwhiten(z))(self.block, jnp.moveaxis(white[:, :latents], 1, 0))
+        if self.rest is not None:
+            u = u + self.right @ self.rest.unwhiten(white[:, latents])
         return self.mode[:, :, None] + jnp.moveaxis(u, 0, 1)
 
 
 def _curvature(f, a, factor, mask):
     """Factors of the precision at logits f: see `Laplace`."""
     p = (jax.nn.softmax(f) @ a.T * mask[:, None]).T
-    n, latents = factor.shape[0], len(p)
+    n, latents = len(factor), len(p)
     weight = p * (1 - p) if latents == 1 else p
     eye = jnp.eye(n, dtype=f.dtype)
-    block = jnp.linalg.cholesky(eye + jnp.einsum("ni,kn,nj->kij", factor, weight, factor))
+    block = jax.vmap(factorise)(eye + jnp.einsum("ni,kn,nj->kij", factor, weight, factor))
     if latents == 1:
-        return block, jnp.zeros((1, n, 0), f.dtype), jnp.zeros((0, 0), f.dtype)
+        return block, None, None
     r = factor.T[None] * p[:, None, :]
-    right = jax.vmap(lambda c, b: cho_solve((c, True), b))(block, r)
+    right = jax.vmap(lambda c, b: c.solve(b))(block, r)
     jitter = 1e-6 if f.dtype == jnp.float32 else 1e-12
-    rest = jnp.linalg.cholesky((1 + jitter) * eye - jnp.einsum("kni,knj->ij", r, right))
+    rest = factorise((1 + jitter) * eye - jnp.einsum("kni,knj->ij", r, right))
     return block, right, rest
 
 
 def _solve(block, right, rest, b: Float[Array, "n l"]) -> Float[Array, "n l"]:
     """H⁻¹ b."""
-    x = jax.vmap(lambda c, v: cho_solve((c, True), v))(block, b.T)
-    if rest.shape[0]:
-        x = x + right @ cho_solve((rest, True), jnp.einsum("knm,nk->m", right, b))
+    x = jax.vmap(lambda c, v: c.solve(v))(block, b.T)
+    if rest is not None:
+        x = x + right @ rest.solve(jnp.einsum("knm,nk->m", right, b))
     return x.T
 
 
 def laplace(
-    factor: Float[Array, "n n"],
+    lower: Float[Array, "n n"],
     mean: Float[Array, "n c"],
     y: Float[Array, "n"],
     mask,
@@ -144,7 +139,7 @@ def laplace(
         f = mean + factor @ u @ a
         return factor.T @ ((hot - jax.nn.softmax(f) * mask[:, None]) @ a.T) - u
 
-    fixed, center = jax.lax.stop_gradient((factor, mean))
+    fixed, center = jax.lax.stop_gradient((lower, mean))
 
     def newton(_, u):
         step = _solve(
@@ -157,9 +152,11 @@ def laplace(
     start = jnp.zeros((mean.shape[0], len(a)), mean.dtype)
     u = jax.lax.stop_gradient(jax.lax.fori_loop(0, steps, newton, start))
     at_mode = jax.lax.stop_gradient(_curvature(center + fixed @ u @ a, a, fixed, mask))
-    u = u + _solve(*at_mode, gradient(u, factor, mean))
-    f = mean + factor @ u @ a
-    block, right, rest = _curvature(f, a, factor, mask)
-    log_det = sum(jnp.log(jnp.diagonal(c, axis1=-2, axis2=-1)).sum() for c in (block, rest))
-    evidence = (jax.nn.log_softmax(f) * hot).sum() - 0.5 * (u * u).sum() - log_det
+    u = u + _solve(*at_mode, gradient(u, lower, mean))
+    f = mean + lower @ u @ a
+    block, right, rest = _curvature(f, a, lower, mask)
+    log_det = jax.vmap(lambda c: c.log_det())(block).sum()
+    if rest is not None:
+        log_det = log_det + rest.log_det()
+    evidence = (jax.nn.log_softmax(f) * hot).sum() - 0.5 * (u * u).sum() - 0.5 * log_det
     return Laplace(u, block, right, rest, evidence)

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
 
+from metaprior.infer.cholesky import Factor, factorise
 from metaprior.infer.gaussian import Diagonal, Full
 from metaprior.nets.mlp import layers
 from metaprior.posterior import AbstractHead
@@ -87,20 +87,18 @@ class GaussNewton(eqx.Module):
         mean: the mode, any pytree with `d` floating-point numbers.
         precision: p of the prior, 1 / squared units of the weights.
         roots: R, `(k, d)`.
-        factor: lower Cholesky factor of I + R Rᵀ / p, `(k, k)`.
+        factor: Cholesky factor of I + R Rᵀ / p, `(k, k)`.
     """
 
     mean: Any
     precision: Array
     roots: Float[Array, "k d"]
-    factor: Float[Array, "k k"]
+    factor: Factor
 
     @staticmethod
     def of(mean: Any, precision: Array, roots: Float[Array, "k d"]) -> "GaussNewton":
         eye = jnp.eye(roots.shape[0], dtype=roots.dtype)
-        return GaussNewton(
-            mean, precision, roots, jnp.linalg.cholesky(eye + roots @ roots.T / precision)
-        )
+        return GaussNewton(mean, precision, roots, factorise(eye + roots @ roots.T / precision))
 
     def sample(self, *, key) -> Any:
         """One draw: one of the prior, corrected as if it had been fitted to noise (Matheron's
@@ -112,22 +110,17 @@ class GaussNewton(eqx.Module):
         k, d = self.roots.shape
         start = jr.normal(prior_key, (d,), flat.dtype) / jnp.sqrt(self.precision)
         gap = jr.normal(noise_key, (k,), flat.dtype) - self.roots @ start
-        step = self.roots.T @ cho_solve((self.factor, True), gap) / self.precision
+        step = self.roots.T @ self.factor.solve(gap) / self.precision
         return eqx.combine(unravel(flat + start + step), fixed)
 
     def log_det(self) -> Float[Array, ""]:
         """log det of the precision."""
-        return (
-            self.roots.shape[1] * jnp.log(self.precision)
-            + 2 * jnp.log(jnp.diagonal(self.factor)).sum()
-        )
+        return self.roots.shape[1] * jnp.log(self.precision) + self.factor.log_det()
 
     def dense(self) -> Full:
         """The same with a matrix of size `d`: for small networks and for tests."""
         eye = jnp.eye(self.roots.shape[1], dtype=self.roots.dtype)
-        return Full(
-            self.mean, jnp.linalg.cholesky(self.precision * eye + self.roots.T @ self.roots)
-        )
+        return Full(self.mean, factorise(self.precision * eye + self.roots.T @ self.roots).lower)
 
 
 class Kronecker(eqx.Module):
@@ -139,13 +132,13 @@ class Kronecker(eqx.Module):
 
     Args:
         mean: an `equinox.nn.MLP` at the mode.
-        inputs, outputs: lower Cholesky factors of the two for every layer; a bias is a last input
+        inputs, outputs: Cholesky factors of the two for every layer; a bias is a last input
             of one.
     """
 
     mean: eqx.nn.MLP
-    inputs: tuple[Float[Array, "i i"], ...]
-    outputs: tuple[Float[Array, "o o"], ...]
+    inputs: tuple[Factor, ...]
+    outputs: tuple[Factor, ...]
 
     def sample(self, *, key) -> eqx.nn.MLP:
         """One draw of the whole network."""
@@ -153,24 +146,19 @@ class Kronecker(eqx.Module):
         for layer, a, g, k in zip(
             self.mean.layers, self.inputs, self.outputs, jr.split(key, len(self.inputs))
         ):
-            noise = jr.normal(k, (g.shape[0], a.shape[0]), a.dtype)
-            step = solve_triangular(
-                a, solve_triangular(g, noise, trans=1, lower=True).T, trans=1, lower=True
-            ).T
+            noise = jr.normal(k, (len(g.lower), len(a.lower)), a.lower.dtype)
+            step = a.unwhiten(g.unwhiten(noise).T).T
             moved = layer.weight + step[:, :-1], layer.bias + step[:, -1]  # ty: ignore[unsupported-operator]
             layers.append(eqx.tree_at(lambda m: (m.weight, m.bias), layer, moved))
         return eqx.tree_at(lambda m: m.layers, self.mean, tuple(layers))
 
     def log_det(self) -> Float[Array, ""]:
         """log det of the precision."""
-
-        def half(c):
-            return jnp.log(jnp.diagonal(c)).sum()
-
         each = [
-            g.shape[0] * half(a) + a.shape[0] * half(g) for a, g in zip(self.inputs, self.outputs)
+            len(g.lower) * a.log_det() + len(a.lower) * g.log_det()
+            for a, g in zip(self.inputs, self.outputs)
         ]
-        return 2 * jnp.stack(each).sum()
+        return jnp.stack(each).sum()
 
 
 def _kronecker(net: eqx.nn.MLP, precision, head, data) -> Kronecker:
@@ -194,8 +182,8 @@ def _kronecker(net: eqx.nn.MLP, precision, head, data) -> Kronecker:
         a = a * data.mask[:, None]
         g = jnp.einsum("nmr,nro->nmo", scores, slope)
         cov_g = jnp.einsum("nmo,nmp->op", g, g) / jnp.maximum(data.count, 1)
-        a_factors.append(jnp.linalg.cholesky(a.T @ a + root * jnp.eye(a.shape[1], dtype=a.dtype)))
-        g_factors.append(jnp.linalg.cholesky(cov_g + root * jnp.eye(g.shape[2], dtype=a.dtype)))
+        a_factors.append(factorise(a.T @ a + root * jnp.eye(a.shape[1], dtype=a.dtype)))
+        g_factors.append(factorise(cov_g + root * jnp.eye(g.shape[2], dtype=a.dtype)))
     return Kronecker(net, tuple(a_factors), tuple(g_factors))
 
 

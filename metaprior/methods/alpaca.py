@@ -7,12 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Gaussian, StudentT
+from metaprior.infer.cholesky import Factor, factorise
 from metaprior.infer.gaussian import MatrixNormal
-from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
+from metaprior.infer.gp import factorise_rows, sequential_log_prob, whiten
 from metaprior.method import AbstractGenerative, AbstractMethod, Spec
 from metaprior.nets.kernels import polynomial
 from metaprior.nets.mlp import apply
@@ -144,10 +144,8 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         y = jnp.where(support.mask[:, None], support.y, 0.0)
         prior = self.root @ self.root.T  # Λ₀
         small = 1e-6 if phi.dtype == jnp.float32 else 1e-12
-        factor = jnp.linalg.cholesky(
-            phi.T @ phi + prior + small * jnp.eye(phi.shape[1], dtype=phi.dtype)
-        )
-        mean = cho_solve((factor, True), phi.T @ y + prior @ self.mean)
+        factor = factorise(phi.T @ phi + prior + small * jnp.eye(phi.shape[1], dtype=phi.dtype))
+        mean = factor.solve(phi.T @ y + prior @ self.mean)
         return LastLayer(self, mean, factor)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
@@ -161,17 +159,17 @@ class LastLayer(AbstractPosterior):
     Args:
         prior: the method.
         mean: K̄, `(q, p)`.
-        factor: lower Cholesky factor of Λ, `(q, q)`.
+        factor: Cholesky factor of Λ, `(q, q)`.
     """
 
     prior: ALPaCA
     mean: Float[Array, "q p"]
-    factor: Float[Array, "q q"]
+    factor: Factor
 
     def _state(self, x):
         """Mean `(n, p)`, whitened features `(q, n)` and the noise's standard deviation `(p,)`."""
         phi = self.prior.phi(x)
-        return phi @ self.mean, solve_triangular(self.factor, phi.T, lower=True), self.prior.std
+        return phi @ self.mean, self.factor.whiten(phi.T), self.prior.std
 
     def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         mean, v, std = self._state(x)
@@ -187,7 +185,7 @@ class LastLayer(AbstractPosterior):
         std = self.prior.std
 
         def draw(e):
-            return self.mean + solve_triangular(self.factor.T, e, lower=False) * std[None]
+            return self.mean + self.factor.unwhiten(e) * std[None]
 
         f = jax.vmap(lambda e: self.prior.phi(x) @ draw(e))(noise)
         params = jnp.stack([f, jnp.broadcast_to(std, f.shape)], -1)
@@ -195,7 +193,7 @@ class LastLayer(AbstractPosterior):
 
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         mean, v, std = self._state(data.x)
-        factor = cholesky(jnp.eye(mean.shape[0], dtype=mean.dtype) + v.T @ v, data.mask)
+        factor = factorise_rows(jnp.eye(mean.shape[0], dtype=mean.dtype) + v.T @ v, data.mask)
 
         def outcome(residual, std):
             z = whiten(factor, residual / std, data.mask)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer.conditioned import ClassPosterior, ProcessPosterior
-from metaprior.infer.gp import cholesky, laplace, sequential_log_prob, whiten
+from metaprior.infer.gp import factorise_rows, laplace, sequential_log_prob, whiten
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.kernels import (
     Constant,
@@ -185,9 +185,9 @@ class Process(AbstractMethod):
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         data = task.union
-        factor = cholesky(self.covariance(data.x), data.mask)
+        factor = factorise_rows(self.covariance(data.x), data.mask)
         if self.head.classes:
-            found = laplace(factor, self.mean(data.x), data.y[:, 0], data.mask)
+            found = laplace(factor.lower, self.mean(data.x), data.y[:, 0], data.mask)
             return -found.evidence / jnp.maximum(data.count, 1)
         z = whiten(factor, data.y[:, 0] - self.mean(data.x)[:, 0], data.mask)
         log_p = sequential_log_prob(factor, z, data.mask, self.df())
@@ -198,9 +198,9 @@ class Process(AbstractMethod):
         return -(weight * log_p).sum() / jnp.maximum(weight.sum(), 1e-6)
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> ProcessPosterior | ClassPosterior:
-        factor = cholesky(self.covariance(support.x), support.mask)
+        factor = factorise_rows(self.covariance(support.x), support.mask)
         if self.head.classes:
-            found = laplace(factor, self.mean(support.x), support.y[:, 0], support.mask)
+            found = laplace(factor.lower, self.mean(support.x), support.y[:, 0], support.mask)
             return ClassPosterior(self, support, factor, found)
         z = whiten(factor, support.y[:, 0] - self.mean(support.x)[:, 0], support.mask)
         return ProcessPosterior(self, support.x, support.mask, factor, z)

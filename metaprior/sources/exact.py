@@ -5,11 +5,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from metaprior.heads import Gaussian
-from metaprior.infer.gp import cholesky, sequential_log_prob, whiten
+from metaprior.infer.cholesky import factorise
+from metaprior.infer.gp import factorise_rows, sequential_log_prob, whiten
 from metaprior.method import AbstractLearner
 from metaprior.mixture import Mixture
 from metaprior.nets.kernels import Kernels, diagonal, gram
@@ -48,10 +48,10 @@ class Exact(AbstractPosterior):
         """
         data = self.support
         noise = self.noise**2 * jnp.eye(data.x.shape[0], dtype=x.dtype)
-        factor = cholesky(gram(self.kernels, data.x, data.x) + noise, data.mask)
+        factor = factorise_rows(gram(self.kernels, data.x, data.x) + noise, data.mask)
         z = whiten(factor, data.y[:, 0] - self.mean(data.x), data.mask)
         cross = jnp.where(data.mask[:, None], gram(self.kernels, data.x, x), 0.0)
-        v = solve_triangular(factor, cross, lower=True)
+        v = factor.whiten(cross)
         return self.mean(x) + v.T @ z, v
 
     def predict(self, x, *, key, samples):
@@ -65,13 +65,15 @@ class Exact(AbstractPosterior):
         # Rounding makes a covariance of close points indefinite; this lifts its diagonal enough.
         jitter = 1e-6 if x.dtype == jnp.float32 else 1e-12
         cov = gram(self.kernels, x, x) - v.T @ v + jitter * jnp.diag(1 + diagonal(self.kernels, x))
-        f = mean + jr.normal(key, (samples, x.shape[0]), x.dtype) @ jnp.linalg.cholesky(cov).T
+        f = mean + jr.normal(key, (samples, x.shape[0]), x.dtype) @ factorise(cov).lower.T
         return noisy(f, self.noise)
 
     def joint_log_prob(self, data, *, key, samples):
         mean, v = self._state(data.x)
         cov = gram(self.kernels, data.x, data.x) - v.T @ v
-        factor = cholesky(cov + self.noise**2 * jnp.eye(mean.shape[0], dtype=mean.dtype), data.mask)
+        factor = factorise_rows(
+            cov + self.noise**2 * jnp.eye(mean.shape[0], dtype=mean.dtype), data.mask
+        )
         z = whiten(factor, data.y[:, 0] - mean, data.mask)
         return sequential_log_prob(factor, z, data.mask).sum()
 

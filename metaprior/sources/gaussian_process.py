@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 
+from metaprior.infer.cholesky import factorise
 from metaprior.nets.kernels import AbstractKernel, Kernels, Periodic, Stationary, gram
 from metaprior.sources.exact import Exact
 from metaprior.sources.shots import shots
@@ -66,7 +67,7 @@ class GP(eqx.Module):
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=self.low, maxval=self.high)
         # The noise, and a little more where it is too small to keep the matrix definite.
         variance = self.noise**2 + (1e-6 if x.dtype == jnp.float32 else 1e-12)
-        factor = jnp.linalg.cholesky(gram(self.kernel, x, x) + variance * jnp.eye(x.shape[0]))
+        factor = factorise(gram(self.kernel, x, x) + variance * jnp.eye(x.shape[0])).lower
         y = factor @ jr.normal(f_key, x.shape[:1])
         return shots(Data.of(x, y), self.support, self.fewest, key=k_key)
 

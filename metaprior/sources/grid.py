@@ -9,6 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from metaprior.heads import Gaussian
+from metaprior.infer.cholesky import factorise
 from metaprior.mixture import Mixture, Part
 from metaprior.posterior import AbstractPosterior
 from metaprior.sources.exact import noisy
@@ -117,7 +118,7 @@ class Grid(AbstractPosterior):
             # Squares are taken around a least-squares fit: without it float32 would lose the small
             # differences between large squares.
             gram = phi.T @ phi + 1e-3 * jnp.eye(phi.shape[1], dtype=y.dtype)
-            center = jnp.linalg.solve(gram, phi.T @ y)
+            center = factorise(gram).solve(phi.T @ y)
             residual, off = y - phi @ center, w - center[:, None, None]
             squares = residual @ residual + _form(phi.T @ phi, phi.T @ residual, off)
             found.append(constant - 0.5 * squares / self.noise**2 - jnp.log(1.0 * w[0].size))

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.scipy.linalg import cho_solve
 from jaxtyping import Array
 
 from metaprior.heads import Gaussian
+from metaprior.infer.cholesky import factorise
 from metaprior.mixture import Mixture, Part
 from metaprior.nets.kernels import Stationary
 from metaprior.posterior import AbstractPosterior
@@ -122,16 +122,16 @@ class SlopedSinePosterior(AbstractPosterior):
         residual = jnp.where(mask, data.y[:, 0] - phi @ centre - _waves(data.x, dtype), 0.0)
         phi = jnp.where(mask[:, None], phi, 0.0)
         precision = jnp.diag(prior) + phi.T @ phi / self.noise**2
-        factor = jnp.linalg.cholesky(precision)
-        gain = cho_solve((factor, True), phi.T) / self.noise**2
+        factor = factorise(precision)
+        gain = factor.solve(phi.T) / self.noise**2
         off = residual @ gain.T  # posterior mean, counted from the prior's
 
         # The sum of squares (of the rows' and of the prior's deviations) at its minimum, `off`.
         left = residual - off @ phi.T
         square = (left**2).sum(1) / self.noise**2 + (prior * off**2).sum(1)
-        log_det = 2 * jnp.log(jnp.diagonal(factor)).sum() - jnp.log(prior).sum()
+        log_det = factor.log_det() - jnp.log(prior).sum()
         log_p = -0.5 * (square + log_det + data.count * jnp.log(2 * jnp.pi * self.noise**2))
-        covariance = cho_solve((factor, True), jnp.eye(2, dtype=dtype))
+        covariance = factor.solve(jnp.eye(2, dtype=dtype))
         return _cells(dtype)[2] + log_p, centre + off, covariance
 
     def predict(self, x, *, key, samples):
@@ -146,7 +146,7 @@ class SlopedSinePosterior(AbstractPosterior):
         log_p, line, cov = self._condition(self.support)
         c_key, w_key = jr.split(key)
         cell = jr.categorical(c_key, log_p, shape=(samples,))
-        w = line[cell] + jr.normal(w_key, (samples, 2), x.dtype) @ jnp.linalg.cholesky(cov).T
+        w = line[cell] + jr.normal(w_key, (samples, 2), x.dtype) @ factorise(cov).lower.T
         f = w @ _line(x).T + _waves(x, x.dtype)[cell]
         return noisy(f, self.noise)
 
@@ -201,7 +201,7 @@ class Cauchy(eqx.Module):
         x_key, f_key, k_key = jr.split(key, 3)
         x = 2.5 * jr.truncated_normal(x_key, -3.0, 2.0, (self.support + self.query, 2))
         cov = self._kernel()(x, x) + self.noise**2 * jnp.eye(x.shape[0])
-        y = _cauchy(x) + jnp.linalg.cholesky(cov) @ jr.normal(f_key, x.shape[:1])
+        y = _cauchy(x) + factorise(cov).lower @ jr.normal(f_key, x.shape[:1])
         return shots(Data.of(x, y), self.support, self.fewest, key=k_key)
 
     def exact(self, support: Data) -> Exact:
