@@ -318,7 +318,7 @@ def test_hostile_arrays(path, monkeypatch):
     refused(path, array([2]), bytes(9), match="nothing uses")
     refused(path, {"list": [array([2]), array([1])]}, bytes(8), match="shape")
     refused(path, 1, bytes(1), match="nothing uses")
-    monkeypatch.setattr(files, "_MOST", 3)
+    monkeypatch.setattr(trees, "MOST", 3)
     refused(path, {"list": [array([0])] * 4}, match="more than 3 arrays")
     with pytest.raises(InputError, match="more than 3 arrays"):
         files.save(path, [np.zeros(0)] * 4)
