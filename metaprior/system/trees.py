@@ -120,15 +120,18 @@ def _check_findable(cls: type, base: type) -> None:
         raise InputError(f"{name_of(cls)} cannot be saved: no class is found by that name.")
 
 
-def _converted(cls: type, held: dict[str, Any]) -> dict[str, Any]:
+def _converted(cls: type[eqx.Module], held: dict[str, Any]) -> dict[str, Any]:
     """What a module's own converters make of values that do not fit its fields.
 
     Such values come from older versions: 0.1.0 held the rate of an inner loop as a bare number,
     array or tree. Equinox keeps the converter of a field in its metadata.
     """
-    converters = {f.name: f.metadata.get("converter") for f in dataclasses.fields(cls)}
-    odd = [name for name in odd_fields(cls, held) if converters[name] is not None]
-    return {name: converters[name](held[name]) for name in odd}
+    odd, found = odd_fields(cls, held), {}
+    for field in dataclasses.fields(cls):
+        converter = field.metadata.get("converter")
+        if converter is not None and field.name in odd:
+            found[field.name] = converter(held[field.name])
+    return found
 
 
 class Reader:
