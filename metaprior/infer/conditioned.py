@@ -1,7 +1,7 @@
-"""A process given its support rows, as a distribution over functions: numbers exactly, classes by
-Laplace's method.
+"""A process given its support rows, as a distribution over functions.
 
-`prior` is a `Process`, or anything with its mean, covariances, noise, degrees of freedom and head.
+Numbers are conditioned exactly, classes by Laplace's method. `prior` is a `Process`, or anything
+with its mean, covariances, noise, degrees of freedom and head.
 """
 
 from typing import Any
@@ -45,13 +45,12 @@ class ProcessPosterior(AbstractPosterior):
         noise = self.prior.noise_variance(x)
         scale = jnp.sqrt(s2 * (function + noise))
         if df is None:
-            params, head, total = jnp.stack([mean, scale], -1), Gaussian(1), scale**2
+            head, columns = Gaussian(1), [mean, scale]
+            total = scale**2
         else:
-            params, head = (
-                jnp.stack([mean, scale, jnp.broadcast_to(df, mean.shape)], -1),
-                StudentT(1),
-            )
+            head, columns = StudentT(1), [mean, scale, jnp.broadcast_to(df, mean.shape)]
             total = scale**2 * df / (df - 2)
+        params = jnp.stack(columns, -1)
         inside = total * function / (function + noise)
         return Mixture((Part(head, params[None, :, None], jnp.zeros(1), inside[None, :, None]),))
 
@@ -66,9 +65,8 @@ class ProcessPosterior(AbstractPosterior):
         noise = jr.normal(f_key, (samples, x.shape[0]), x.dtype) @ factorise(cov).lower.T
         f = mean + jnp.sqrt(s2) * noise
         scale = jnp.broadcast_to(jnp.sqrt(s2 * self.prior.noise_variance(x)), f.shape)
-        return Mixture(
-            (Part(Gaussian(1), jnp.stack([f, scale], -1)[:, :, None], jnp.zeros(samples)),)
-        )
+        params = jnp.stack([f, scale], -1)[:, :, None]
+        return Mixture((Part(Gaussian(1), params, jnp.zeros(samples)),))
 
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         mean, v, s2, df = self._state(data.x)
@@ -104,26 +102,21 @@ class ClassPosterior(AbstractPosterior):
         # The same nodes at every point: marginals need no more, and no point's answer depends on
         # the others.
         if latents == 1:
-            nodes, weights = np.polynomial.hermite_e.hermegauss(24)
-            nodes, log_weight = (
-                jnp.asarray(nodes[:, None], x.dtype),
-                jnp.asarray(np.log(weights), x.dtype),
-            )
+            points, weights = np.polynomial.hermite_e.hermegauss(24)
+            nodes = jnp.asarray(points[:, None], x.dtype)
+            log_weight = jnp.asarray(np.log(weights), x.dtype)
         else:
-            nodes, log_weight = (
-                jr.normal(key, (samples, latents), x.dtype),
-                jnp.zeros(samples, x.dtype),
-            )
-        f = (v.T @ self.found.mode)[None] + jnp.einsum(
-            "qkl,sl->sqk", jax.vmap(factorise)(cov).lower, nodes
-        )
-        return self._mixture(x, f, log_weight)
+            nodes = jr.normal(key, (samples, latents), x.dtype)
+            log_weight = jnp.zeros(samples, x.dtype)
+        spread = jnp.einsum("qkl,sl->sqk", jax.vmap(factorise)(cov).lower, nodes)
+        return self._mixture(x, (v.T @ self.found.mode)[None] + spread, log_weight)
 
     def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         v, (n, latents) = self._whiten(x), self.found.mode.shape
         u_key, f_key = jr.split(key)
 
-        def normal(key, rows, columns):  # row by row, so that padding rows change nothing
+        def normal(key, rows, columns):
+            # Row by row, so that padding rows change nothing.
             def row(i):
                 return jr.normal(jr.fold_in(key, i), (columns, samples), x.dtype)
 
@@ -142,9 +135,8 @@ class ClassPosterior(AbstractPosterior):
         def row(i):
             before = Data(data.x, data.y, data.mask & (jnp.arange(data.mask.shape[0]) < i))
             posterior = self.prior.posterior(concat(self.support, before), key=key)
-            return posterior.predict(data.x[i][None], key=key, samples=samples).log_prob(
-                data.y[i][None]
-            )[0]
+            predictive = posterior.predict(data.x[i][None], key=key, samples=samples)
+            return predictive.log_prob(data.y[i][None])[0]
 
         each = jax.lax.map(row, jnp.arange(data.mask.shape[0]))
         return jnp.where(data.mask, each, 0.0).sum()

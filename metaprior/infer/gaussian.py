@@ -1,5 +1,6 @@
-"""Normal distributions over the floating-point arrays of a pytree: diagonal, low rank + diagonal,
-full.
+"""Normal distributions over the floating-point arrays of a pytree.
+
+They are diagonal, low rank plus diagonal, or full.
 """
 
 from typing import Any
@@ -22,8 +23,7 @@ def _total(function, *trees) -> Float[Array, ""]:
 
 
 class Diagonal(eqx.Module):
-    """N(mean, diag(exp(log_std)²)) over the floating-point arrays of a pytree, a network for
-    instance.
+    """N(mean, diag(exp(log_std)²)) over the floating-point arrays of a pytree, as of a network.
 
     Args:
         mean: any pytree; what is not a floating-point array is the same in every draw.
@@ -43,10 +43,8 @@ class Diagonal(eqx.Module):
     @staticmethod
     def around(mean: Any, std: float) -> "Diagonal":
         """The same standard deviation for every array element of `mean`."""
-        log_std = jax.tree.map(
-            lambda a: jnp.full_like(a, jnp.log(std)), eqx.filter(mean, eqx.is_inexact_array)
-        )
-        return Diagonal(mean, log_std)
+        arrays = eqx.filter(mean, eqx.is_inexact_array)
+        return Diagonal(mean, jax.tree.map(lambda a: jnp.full_like(a, jnp.log(std)), arrays))
 
     def sample(self, *, key: PRNGKeyArray) -> Any:
         """One draw, mean + std * noise: differentiable in both."""
@@ -58,15 +56,16 @@ class Diagonal(eqx.Module):
         def draw(m, s, e):
             return m + jnp.exp(s) * e
 
-        return eqx.combine(
-            jax.tree.map(draw, mean, log_std, jax.tree.unflatten(tree, noise)), fixed
-        )
+        moved = jax.tree.map(draw, mean, log_std, jax.tree.unflatten(tree, noise))
+        return eqx.combine(moved, fixed)
 
     def log_prob(self, w: Any) -> Float[Array, ""]:
         """Log density of `w`, in nats."""
-        return _total(
-            lambda a, m, s: stats.norm.logpdf(a, m, jnp.exp(s)), w, self.mean, self.log_std
-        )
+
+        def each(a, m, s):
+            return stats.norm.logpdf(a, m, jnp.exp(s))
+
+        return _total(each, w, self.mean, self.log_std)
 
     def kl(self, other: "Diagonal") -> Float[Array, ""]:
         """KL(self ‖ other) in nats."""
@@ -94,8 +93,7 @@ def _log_normal(white_square, log_det, d) -> Float[Array, ""]:
 
 
 class LowRank(eqx.Module):
-    """N(mean, F Fᵀ + diag(exp(log_std)²)), everything in factors of size `r`, never a matrix of
-    size `d`.
+    """N(mean, F Fᵀ + diag(exp(log_std)²)), without a matrix of size `d`.
 
     Args:
         mean: any pytree; its floating-point arrays are `d` numbers.
@@ -119,9 +117,8 @@ class LowRank(eqx.Module):
         shared, own = jr.split(key)
         d, r = self.factor.shape
         wide = self.factor @ jr.normal(shared, (r,), self.factor.dtype)
-        return _moved(
-            self.mean, wide + jnp.exp(self.log_std) * jr.normal(own, (d,), self.factor.dtype)
-        )
+        noise = jnp.exp(self.log_std) * jr.normal(own, (d,), self.factor.dtype)
+        return _moved(self.mean, wide + noise)
 
     def _core(self):
         """F scaled to unit noise, and the Cholesky factor of I + FᵀF (Woodbury)."""
@@ -141,20 +138,19 @@ class LowRank(eqx.Module):
         _, core = self._core()
         s = _flat(other.log_std)
         gap = (_flat(self.mean) - _flat(other.mean)) * jnp.exp(-s)
-        trace = ((self.factor * jnp.exp(-s)[:, None]) ** 2).sum() + jnp.exp(
-            2 * (self.log_std - s)
-        ).sum()
+        wide = ((self.factor * jnp.exp(-s)[:, None]) ** 2).sum()
+        trace = wide + jnp.exp(2 * (self.log_std - s)).sum()
         log_det = 2 * (self.log_std - s).sum() + core.log_det()
         return 0.5 * (trace + gap @ gap - gap.shape[0] - log_det)
 
 
 class Full(eqx.Module):
-    """N(mean, (C Cᵀ)⁻¹) with a lower Cholesky factor C of the precision: for tens or hundreds of
-    numbers.
+    """N(mean, (C Cᵀ)⁻¹), for tens or hundreds of numbers.
 
     Args:
         mean: any pytree; its floating-point arrays are `d` numbers.
-        factor: C, `(d, d)`, in the order of `jax.flatten_util.ravel_pytree`.
+        factor: C, the lower Cholesky factor of the precision, `(d, d)`, in the order of
+            `jax.flatten_util.ravel_pytree`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -192,8 +188,9 @@ class Full(eqx.Module):
 
 
 class MatrixNormal(eqx.Module):
-    """MN(mean, (A Aᵀ)⁻¹, diag(std²)): columns that differ in scale and share a correlation; the
-    rows' precision is A Aᵀ.
+    """MN(mean, (A Aᵀ)⁻¹, diag(std²)): columns that differ in scale and share a correlation.
+
+    The rows' precision is A Aᵀ.
 
     Args:
         mean: `(q, p)`.

@@ -21,12 +21,12 @@ import jax.random as jr
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.scipy.stats import norm
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.infer.cholesky import Factor, factorise
 from metaprior.infer.gaussian import Diagonal, Full
 from metaprior.nets.mlp import layers
-from metaprior.posterior import AbstractHead
 from metaprior.task import Data
 
 # Gauss-Hermite nodes of a standard normal: exact for polynomials of degree 5, hence for every entry
@@ -35,32 +35,38 @@ _NODES, _WEIGHTS = (-(3**0.5), 0.0, 3**0.5), (1 / 6, 2 / 3, 1 / 6)
 STRUCTURES = ("full", "diagonal", "kronecker")
 
 
+def _class_nodes(head: AbstractHead, raw: Float[Array, "n r"]) -> tuple[Array, Array]:
+    """All classes at every row `(m, n, 1)`, and their probabilities `(m, n)`."""
+    index = jnp.arange(head.classes, dtype=raw.dtype)[:, None, None]
+    y = jnp.broadcast_to(index, (head.classes, raw.shape[0], 1))
+    return y, jnp.moveaxis(head.mean(head.params(raw)), -1, 0)
+
+
+def _number_nodes(head: AbstractHead, raw: Float[Array, "n r"]) -> tuple[Array, Array]:
+    """All combinations of three quantiles an outcome `(m, n, p)`, and their weights `(m, 1)`."""
+    if head.y_dim > 4:
+        raise ValueError(
+            f"Laplace takes 3^p nodes a row for p outcomes: at most 4; the head has {head.y_dim}."
+        )
+    params = head.params(raw)
+    levels = [norm.cdf(jnp.asarray(z, raw.dtype)) for z in _NODES]
+    values = [head.quantile(params, level) for level in levels]  # each (n, p)
+    which = np.array(list(itertools.product(range(3), repeat=head.y_dim)))  # (m, p)
+
+    def node(chosen):
+        return jnp.stack([values[i][:, j] for j, i in enumerate(chosen)], -1)
+
+    weight = jnp.asarray(np.prod(np.array(_WEIGHTS)[which], 1), raw.dtype)
+    return jnp.stack([node(chosen) for chosen in which]), weight[:, None]
+
+
 def fisher_roots(head: AbstractHead, raw: Float[Array, "n r"]) -> Float[Array, "n m r"]:
     """Rows r_k with Λ_n = sum_k r_k r_kᵀ: weighted scores d log p(y_k | raw) / d raw at nodes y_k.
 
-    Classes: all of them, weighted by their probability: exact. Numbers: three quantiles an outcome:
-    exact for normals. Positive semi-definite whatever the head.
+    The nodes are all classes, weighted by their probability, which is exact; or three quantiles of
+    each number, which is exact for normals. The sum is positive semi-definite whatever the head.
     """
-    params = head.params(raw)
-    if head.classes:
-        y = jnp.broadcast_to(
-            jnp.arange(head.classes, dtype=raw.dtype)[:, None, None],
-            (head.classes, raw.shape[0], 1),
-        )
-        weight = jnp.moveaxis(head.mean(params), -1, 0)
-    else:
-        if head.y_dim > 4:
-            raise ValueError(
-                f"Laplace takes 3^p nodes a row for p outcomes: at most 4; the head has {head.y_dim}."
-            )
-        levels = [
-            head.quantile(params, norm.cdf(jnp.asarray(z, raw.dtype))) for z in _NODES
-        ]  # each (n, p)
-        pick = np.array(list(itertools.product(range(3), repeat=head.y_dim)))  # (m, p)
-        y = jnp.stack(
-            [jnp.stack([levels[i][:, j] for j, i in enumerate(node)], -1) for node in pick]
-        )
-        weight = jnp.asarray(np.prod(np.array(_WEIGHTS)[pick], 1), raw.dtype)[:, None]
+    y, weight = _class_nodes(head, raw) if head.classes else _number_nodes(head, raw)
     y, weight = jax.lax.stop_gradient(y), jnp.broadcast_to(weight, y.shape[:2])
     score = jax.grad(lambda r, y: head.log_prob(head.params(r[None]), y[None])[0])
     each = jax.vmap(jax.vmap(score), in_axes=(None, 0))(raw, y)  # (m, n, r)
@@ -97,13 +103,12 @@ class GaussNewton(eqx.Module):
 
     @staticmethod
     def of(mean: Any, precision: Array, roots: Float[Array, "k d"]) -> "GaussNewton":
+        """The factor of I + R Rᵀ / p computed."""
         eye = jnp.eye(roots.shape[0], dtype=roots.dtype)
         return GaussNewton(mean, precision, roots, factorise(eye + roots @ roots.T / precision))
 
-    def sample(self, *, key) -> Any:
-        """One draw: one of the prior, corrected as if it had been fitted to noise (Matheron's
-        rule).
-        """
+    def sample(self, *, key: PRNGKeyArray) -> Any:
+        """One draw of the prior, corrected as if it had been fitted to noise (Matheron's rule)."""
         moving, fixed = eqx.partition(self.mean, eqx.is_inexact_array)
         flat, unravel = ravel_pytree(moving)
         prior_key, noise_key = jr.split(key)
@@ -124,11 +129,10 @@ class GaussNewton(eqx.Module):
 
 
 class Kronecker(eqx.Module):
-    """Layer by layer N(W, …) with precision (A + √p I) ⊗ (G + √p I): Martens & Grosse's K-FAC with
-    its damping.
+    """Layer by layer N(W, …) with precision (A + √p I) ⊗ (G + √p I).
 
-    A is the sum of outer products of a layer's inputs, G the mean of those of the scores of its
-    outputs.
+    This is Martens & Grosse's K-FAC with its damping. A is the sum of outer products of a layer's
+    inputs, G the mean of outer products of the scores of its outputs.
 
     Args:
         mean: an `equinox.nn.MLP` at the mode.
@@ -140,12 +144,11 @@ class Kronecker(eqx.Module):
     inputs: tuple[Factor, ...]
     outputs: tuple[Factor, ...]
 
-    def sample(self, *, key) -> eqx.nn.MLP:
+    def sample(self, *, key: PRNGKeyArray) -> eqx.nn.MLP:
         """One draw of the whole network."""
+        keys = jr.split(key, len(self.inputs))
         layers = []
-        for layer, a, g, k in zip(
-            self.mean.layers, self.inputs, self.outputs, jr.split(key, len(self.inputs))
-        ):
+        for layer, a, g, k in zip(self.mean.layers, self.inputs, self.outputs, keys):
             noise = jr.normal(k, (len(g.lower), len(a.lower)), a.lower.dtype)
             step = a.unwhiten(g.unwhiten(noise).T).T
             moved = layer.weight + step[:, :-1], layer.bias + step[:, -1]  # ty: ignore[unsupported-operator]
@@ -154,14 +157,13 @@ class Kronecker(eqx.Module):
 
     def log_det(self) -> Float[Array, ""]:
         """log det of the precision."""
-        each = [
-            len(g.lower) * a.log_det() + len(a.lower) * g.log_det()
-            for a, g in zip(self.inputs, self.outputs)
-        ]
+        each = []
+        for a, g in zip(self.inputs, self.outputs):
+            each.append(len(g.lower) * a.log_det() + len(a.lower) * g.log_det())
         return jnp.stack(each).sum()
 
 
-def _kronecker(net: eqx.nn.MLP, precision, head, data) -> Kronecker:
+def _kronecker(net: eqx.nn.MLP, precision: Array, head: AbstractHead, data: Data) -> Kronecker:
     def forward(x, shifts):
         """Raw outputs, with something added to every layer's outputs, and every layer's inputs."""
         inputs = []
@@ -172,9 +174,8 @@ def _kronecker(net: eqx.nn.MLP, precision, head, data) -> Kronecker:
 
     zero = [jnp.zeros(layer.weight.shape[0], data.x.dtype) for layer in net.layers]
     raw, inputs = jax.vmap(lambda x: forward(x, zero))(data.x)
-    slopes = jax.vmap(jax.jacrev(lambda s, x: forward(x, s)[0]), in_axes=(None, 0))(
-        zero, data.x
-    )  # each (n, r, o)
+    slope_of = jax.jacrev(lambda shifts, x: forward(x, shifts)[0])
+    slopes = jax.vmap(slope_of, in_axes=(None, 0))(zero, data.x)  # each (n, r, o)
     scores = fisher_roots(head, raw) * data.mask[:, None, None]
     root = jnp.sqrt(precision)
     a_factors, g_factors = [], []
@@ -195,8 +196,7 @@ def laplace(
     precision: Array | float,
     structure: str = "full",
 ) -> GaussNewton | Diagonal | Kronecker:
-    """Laplace's approximation at `w`; something with `sample(key=)` and the log determinant of its
-    precision.
+    """Laplace's approximation at `w`.
 
     Args:
         apply: `(w, x) -> raw`.
@@ -206,6 +206,9 @@ def laplace(
         precision: p of the prior N(., I / p), 1 / squared units of the weights.
         structure: `"full"` (exact, in factors of the size of the data), `"diagonal"`, or
             `"kronecker"` (`w` must be an `equinox.nn.MLP`).
+
+    Returns:
+        a distribution over `w` with `sample(key=)`; `log_det` takes it.
 
     Example:
         >>> import jax, jax.numpy as jnp, metaprior
@@ -223,8 +226,9 @@ def laplace(
     precision = jnp.asarray(precision, data.x.dtype)
     if structure == "kronecker":
         if not isinstance(w, eqx.nn.MLP):
+            name = type(w).__name__
             raise TypeError(
-                f"The Kronecker structure is that of an equinox.nn.MLP's layers; got {type(w).__name__}."
+                f"The Kronecker structure is that of an equinox.nn.MLP's layers; got {name}."
             )
         return _kronecker(w, precision, head, data)
     r = roots(apply, w, head, data)

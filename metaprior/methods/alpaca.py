@@ -23,13 +23,12 @@ DEGREES = {"linear": 1, "quadratic": 2}
 
 
 class ALPaCA(AbstractGenerative, AbstractMethod):
-    """Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian Regression",
-    WAFR 2018.
+    """Harrison, Sharma & Pavone, WAFR 2018: an exact Bayesian last layer on learned features.
 
-    y = Kᵀ φ(x) + ε, ε ~ N(0, Σ), with the prior K ~ MN(K̄₀, Λ₀⁻¹, Σ). Given the support (equations
-    5 and 6) Λ = ΦᵀΦ + Λ₀ and K̄ = Λ⁻¹(ΦᵀY + Λ₀ K̄₀), and the predictive is N(K̄ᵀφ, (1 + φᵀ Λ⁻¹ φ)
-    Σ). The objective is the mean predictive nll of the query rows given the support (equation 8),
-    all in closed form.
+    "Meta-Learning Priors for Efficient Online Bayesian Regression". y = Kᵀ φ(x) + ε, ε ~ N(0, Σ),
+    with the prior K ~ MN(K̄₀, Λ₀⁻¹, Σ). Given the support, Λ = ΦᵀΦ + Λ₀ and K̄ = Λ⁻¹(ΦᵀY + Λ₀ K̄₀)
+    (equations 5 and 6), and the predictive is N(K̄ᵀφ, (1 + φᵀ Λ⁻¹ φ) Σ). The objective is the mean
+    predictive nll of the query rows given the support (equation 8). All is in closed form.
 
     Args:
         features: φ: a network, or the degree of a polynomial.
@@ -72,15 +71,17 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
                 `StudentT`, as for tables: the predictive is normal with either.
             key: initial weights.
             features: `"network"`, or `"linear"`: φ = [1, x], or `"quadratic"`: φ = [1, x, x² - 1].
-            width: units of the two hidden layers (128, the paper's code); `size`: number of
-                features (32).
+            width: units of the two hidden layers (128, the paper's code).
+            size: number of features of the network (32).
             noise_variance: of every outcome, squared units of y; a float is fixed (the paper's
                 sinusoid has 0.02), an array is where learning starts. `None` (default): learned,
                 from 0.1.
         """
         if not isinstance(spec.head, Gaussian | StudentT):
+            name = type(spec.head).__name__
             raise TypeError(
-                f"ALPaCA predicts numbers by a normal distribution; it would ignore the head {type(spec.head).__name__}."
+                "ALPaCA predicts numbers by a normal distribution; it would ignore the head "
+                f"{name}."
             )
         if features != "network" and features not in DEGREES:
             raise ValueError(
@@ -110,24 +111,21 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         # The type checker takes the properties `prior` and `head` for fields.
         return cls(phi, mean, jnp.eye(size), log_noise)  # ty: ignore[invalid-argument-type, missing-argument]
 
-    def phi(self, x):
-        """Features `(n, q)`."""
-        return (
-            polynomial(x, self.features)
-            if isinstance(self.features, int)
-            else apply(self.features, x)
-        )
+    def phi(self, x: Float[Array, "n d"]) -> Float[Array, "n q"]:
+        """Features of every row."""
+        if isinstance(self.features, int):
+            return polynomial(x, self.features)
+        return apply(self.features, x)
 
     def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """φ(x)ᵀ K for one K."""
         return self.phi(x) @ w
 
     @property
-    def std(self):
-        """Standard deviation of the noise of each outcome, `(p,)`."""
-        return jnp.broadcast_to(jnp.exp(0.5 * self.log_noise), self.mean.shape[1:]).astype(
-            self.mean.dtype
-        )
+    def std(self) -> Float[Array, "p"]:
+        """Standard deviation of the noise of each outcome."""
+        std = jnp.broadcast_to(jnp.exp(0.5 * self.log_noise), self.mean.shape[1:])
+        return std.astype(self.mean.dtype)
 
     @property
     def prior(self) -> MatrixNormal:
@@ -143,6 +141,7 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         phi = jnp.where(support.mask[:, None], self.phi(support.x), 0.0)
         y = jnp.where(support.mask[:, None], support.y, 0.0)
         prior = self.root @ self.root.T  # Λ₀
+        # Where A has no inverse, A Aᵀ alone has no Cholesky factor.
         small = 1e-6 if phi.dtype == jnp.float32 else 1e-12
         factor = factorise(phi.T @ phi + prior + small * jnp.eye(phi.shape[1], dtype=phi.dtype))
         mean = factor.solve(phi.T @ y + prior @ self.mean)
@@ -176,18 +175,17 @@ class LastLayer(AbstractPosterior):
         function = (v * v).sum(0)[:, None]  # φᵀ Λ⁻¹ φ
         params = jnp.stack([mean, jnp.sqrt(1 + function) * std[None]], -1)
         inside = function * std[None] ** 2
-        return Mixture(
-            (Part(Gaussian(mean.shape[1]), params[None], jnp.zeros(1, mean.dtype), inside[None]),)
-        )
+        head, log_weight = Gaussian(mean.shape[1]), jnp.zeros(1, mean.dtype)
+        return Mixture((Part(head, params[None], log_weight, inside[None]),))
 
     def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         noise = jr.normal(key, (samples, *self.mean.shape), self.mean.dtype)
         std = self.prior.std
 
-        def draw(e):
-            return self.mean + self.factor.unwhiten(e) * std[None]
+        def function(e):
+            return self.prior.phi(x) @ (self.mean + self.factor.unwhiten(e) * std[None])
 
-        f = jax.vmap(lambda e: self.prior.phi(x) @ draw(e))(noise)
+        f = jax.vmap(function)(noise)
         params = jnp.stack([f, jnp.broadcast_to(std, f.shape)], -1)
         return Mixture((Part(Gaussian(f.shape[-1]), params, jnp.zeros(samples, f.dtype)),))
 

@@ -46,15 +46,15 @@ class Process(AbstractMethod):
 
     The task parameter is the function itself. The objective is the sequential predictive likelihood
     of all rows of the task, sum_i w_i log p(y_i | y_1 … y_{i-1}), w_i proportional to (1 +
-    i)^-decay: with `decay = 0` the marginal likelihood, with larger ones the first few rows count
-    more. One Cholesky factor gives all terms. Classes: a softmax of processes with Laplace's
-    method.
+    i)^-decay. With `decay = 0` this is the marginal likelihood; with larger ones the first few rows
+    count more. One Cholesky factor gives all terms. Classes are a softmax of processes with
+    Laplace's method.
 
-    The row `dkt` is Deep Kernel Transfer: with `kernel="rbf"`, `"linear"` or `"spectral"` a
+    The row `dkt` is Deep Kernel Transfer. With `kernel="rbf"`, `"linear"` or `"spectral"` this is a
     Gaussian process with that one kernel on the features of a network, a constant mean and constant
-    noise, trained on the marginal likelihood of support and query together (algorithm 1 of that
-    paper). Classes are those of the process here; the paper regresses on labels ±1, one class
-    against the rest.
+    noise. It is trained on the marginal likelihood of support and query together (algorithm 1 of
+    that paper). Classes are again a softmax of processes; the paper regresses on labels ±1, one
+    class against the rest.
 
     Args:
         mean: prior mean.
@@ -101,8 +101,10 @@ class Process(AbstractMethod):
         features: int = 16,
         decay: float = 0.0,
     ) -> Self:
-        """The structured default: constant + random effects + EQ + Matérn-5/2 + deep features; or
-        one deep kernel.
+        """The structured default, or one deep kernel.
+
+        The default is the sum of a constant, random effects, an exponentiated quadratic, a
+        Matérn-5/2 and a linear kernel on deep features.
 
         Args:
             spec: shape of the tasks; its last `pooled` columns enter the mean as they are.
@@ -118,14 +120,17 @@ class Process(AbstractMethod):
         if not isinstance(spec.head, Gaussian | StudentT | Categorical):
             name = type(spec.head).__name__
             raise TypeError(
-                f"Process predicts with a Gaussian, a StudentT or a Categorical; the head is {name}."
+                "Process predicts with a Gaussian, a StudentT or a Categorical; the head is "
+                f"{name}."
             )
         if spec.head.y_dim != 1:
             raise ValueError(f"process predicts one outcome; the head has {spec.head.y_dim}.")
         if kernel != "structured":
             return cls._plain(spec, kernel, width, features, decay, key)
         d, keys = spec.x_dim, jr.split(key, 5)
+        # Effects of squares too, as long as there are at most 64 effects.
         degree = 2 if 2 * d + 1 <= 64 else 1
+        # Two unit normal points are then neither alike nor unrelated, whatever d.
         length = jnp.full(d, 0.5 * jnp.log(float(max(d, 1))) + 0.3)
         net = eqx.nn.MLP(
             d, features, width, 2, activation=jnp.tanh, final_activation=jnp.tanh, key=keys[1]
@@ -147,9 +152,8 @@ class Process(AbstractMethod):
     def _plain(cls, spec, kernel, width, features, decay, key):
         """One kernel on a network's features, a constant mean and constant noise."""
         if kernel not in PLAIN:
-            raise ValueError(
-                f"Process has the kernels 'structured', {', '.join(map(repr, PLAIN))}; got {kernel!r}."
-            )
+            known = ", ".join(map(repr, ("structured", *PLAIN)))
+            raise ValueError(f"Process has the kernels {known}; got {kernel!r}.")
         net_key, kernel_key = jr.split(key)
         base = PLAIN[kernel](features if width else spec.x_dim, kernel_key)
         mean = Mean.init(spec, degree=0, width=0, key=net_key)
@@ -158,28 +162,28 @@ class Process(AbstractMethod):
             base = Deep(network(spec, features, width, 2, key=net_key), base)
         return cls(mean, (base,), noise, spec.head, None, decay)
 
-    def gram(self, a, b):
+    def gram(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         """Prior covariance of the function between two sets of points."""
         return gram(self.kernels, a[:, : self.columns], b[:, : self.columns])
 
-    def variance(self, x):
+    def variance(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
         """Prior variance of the function."""
         return diagonal(self.kernels, x[:, : self.columns])
 
-    def noise_variance(self, x):
+    def noise_variance(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
         """Variance of the noise."""
         return self.noise(x[:, : self.columns]) ** 2  # ty: ignore[not-callable]
 
-    def covariance(self, x):
+    def covariance(self, x: Float[Array, "n d"]) -> Float[Array, "n n"]:
         """Covariance of the observations, noise included, with a jitter that float32 needs."""
-        jitter = (
-            1e-5 if self.noise is not None else 1e-4
-        )  # without noise, equal rows make it singular
+        # Without noise, equal rows make it singular.
+        jitter = 1e-5 if self.noise is not None else 1e-4
         extra = jitter * (1 + self.variance(x)) if x.dtype == jnp.float32 else 1e-12
-        extra = extra if self.noise is None else self.noise_variance(x) + extra
+        if self.noise is not None:
+            extra = self.noise_variance(x) + extra
         return self.gram(x, x) + jnp.diag(jnp.broadcast_to(extra, x.shape[:1]))
 
-    def df(self):
+    def df(self) -> Array | None:
         """Degrees of freedom; `None` for a Gaussian process."""
         return None if self.log_df is None else 2.0 + jnp.exp(self.log_df)
 
@@ -191,10 +195,10 @@ class Process(AbstractMethod):
             return -found.evidence / jnp.maximum(data.count, 1)
         z = whiten(factor, data.y[:, 0] - self.mean(data.x)[:, 0], data.mask)
         log_p = sequential_log_prob(factor, z, data.mask, self.df())
+        # The decay is a setting, also where members hold it as an array: it is not trained.
+        decay = jax.lax.stop_gradient(self.decay)
         order = jnp.cumsum(data.mask) - 1.0
-        weight = jnp.where(
-            data.mask, (1.0 + jnp.maximum(order, 0)) ** -jax.lax.stop_gradient(self.decay), 0.0
-        )
+        weight = jnp.where(data.mask, (1.0 + jnp.maximum(order, 0)) ** -decay, 0.0)
         return -(weight * log_p).sum() / jnp.maximum(weight.sum(), 1e-6)
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> ProcessPosterior | ClassPosterior:
