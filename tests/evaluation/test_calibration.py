@@ -1,4 +1,4 @@
-"""Calibration figures against scikit-learn, scoringrules and torchmetrics on the same predictions."""
+"""Calibration figures against scikit-learn, scoringrules and torchmetrics, on equal predictions."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ def predictions():
     return p, y
 
 
-# torchmetrics 1.9.0 (torch 2.13.0), multiclass_calibration_error(p, y, 5, n_bins, norm), p in
-# float64
+# torchmetrics 1.9.0 (torch 2.13.0), multiclass_calibration_error(p, y, 5, n_bins, norm), with p in
+# float64.
 TORCHMETRICS = {
     (10, "l1"): 0.14941561222076416,
     (10, "max"): 0.21261560916900635,
@@ -58,8 +58,8 @@ def test_bins_are_those_of_scikit_learn(predictions, strategy):
         stated, came, 10
     )
     full = bins.count > 0
-    # scikit-learn's quantile bins cut at interpolated quantiles: with 2000 rows in 10 bins the same
-    # rows
+    # scikit-learn's quantile bins cut at interpolated quantiles: with 2000 rows in 10 bins these
+    # hold the same rows.
     np.testing.assert_allclose(bins.stated[full], want_stated, atol=CLOSE)
     np.testing.assert_allclose(bins.came[full], want_came, atol=CLOSE)
 
@@ -154,8 +154,9 @@ def test_errors_say_what_came():
 
 
 def test_what_is_expected_of_right_probabilities():
-    """Labels drawn from the probabilities have that error on average; overconfident ones a larger
-    one.
+    """Labels drawn from the probabilities have that error on average.
+
+    Overconfident probabilities have a larger one.
     """
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(5), (40, 25))

@@ -1,4 +1,4 @@
-"""Sources know their own answers: grids against brute force, and oracles against published values."""
+"""Sources know their own answers: grids against brute force, oracles against published values."""
 
 import equinox as eqx
 import jax
@@ -25,8 +25,9 @@ def densities(posterior, query):
 
 
 def by_hand(source, data, cells=500):
-    """log p(family, y of the rows shown) on a grid of `cells`² for each family, in double
-    precision.
+    """log p(family, y of the rows shown), on a grid of `cells`² for each family.
+
+    It is computed in double precision.
     """
     x, y = (np.asarray(a, np.float64)[np.asarray(data.mask)][:, 0] for a in (data.x, data.y))
 
@@ -47,29 +48,28 @@ def by_hand(source, data, cells=500):
 
 @eqx.filter_jit
 def look(source, support, query):
-    """What the exact posterior says: probabilities of the families, marginal and joint, and each of
-    3 rows alone.
+    """What the exact posterior says.
+
+    Probabilities of the families, marginal and joint densities, and each of 3 rows alone.
     """
-    posterior = source.exact(support)
-    alone = [
-        densities(posterior, shown(jax.tree.map(lambda a: jnp.roll(a, -i, 0), query), 1))[1]
-        for i in range(3)
-    ]
+    posterior, alone = source.exact(support), []
+    for i in range(3):
+        first = jax.tree.map(lambda a: jnp.roll(a, -i, 0), query)
+        alone.append(densities(posterior, shown(first, 1))[1])
     return posterior.family(), *densities(posterior, query), jnp.stack(alone)
 
 
 @pytest.mark.parametrize("source", [LINES, ALPACA], ids=["sine or line", "sine"])
 def test_grid_is_bayes_rule(source):
-    """In single precision, with 10 query rows at once; and one row has the same density in joint
-    and marginal.
+    """In single precision, with 10 query rows at once.
+
+    And one row has the same density in joint and marginal.
     """
     for k in (0, 1, 2, 10):
         task = source(jax.random.key(k))
         support = shown(task.support, k)
-        own, both = (
-            by_hand(source, support),
-            by_hand(source, eqx.tree_at(lambda t: t.support, task, support).union),
-        )
+        own = by_hand(source, support)
+        both = by_hand(source, eqx.tree_at(lambda t: t.support, task, support).union)
         family, marginal, joint, alone = look(source, support, task.query)
         assert float(joint) == pytest.approx(logsumexp(both) - logsumexp(own), abs=0.01)
         np.testing.assert_allclose(family, np.exp(own - logsumexp(own)), atol=1e-3)
@@ -96,9 +96,8 @@ def test_grid_draws_whole_functions(x64):
     task = LINES(jax.random.key(3))
     for k in (0, 2):
         drawn, exact, estimate, joint = both(shown(task.support, k), task.query)
-        assert (
-            np.abs((drawn[0] - exact[0]) / np.sqrt(exact[1])).max() < 0.04
-        )  # 4 standard errors: 4 / sqrt(10,000)
+        off = np.abs((drawn[0] - exact[0]) / np.sqrt(exact[1])).max()
+        assert off < 0.04  # 4 standard errors: 4 / sqrt(10,000)
         np.testing.assert_allclose(drawn[1], exact[1], rtol=0.1)
         np.testing.assert_allclose(drawn[2], exact[2], rtol=0.1)
         assert float(estimate) == pytest.approx(float(joint), abs=0.2)
@@ -169,14 +168,14 @@ def test_gp_of_the_neural_process_papers(kernel, joint, marginal):
     )
     print("\n", together.mean(), each.mean())
     assert float(together.mean()) == pytest.approx(joint, abs=0.02)
-    assert float(each.mean()) == pytest.approx(
-        marginal, abs=0.02
-    )  # ours has a standard error of 0.010, theirs 0.006
+    # Ours has a standard error of 0.010, theirs 0.006.
+    assert float(each.mean()) == pytest.approx(marginal, abs=0.02)
 
 
 def test_harmonic_is_that_of_the_paper():
-    """Zero predictor 4.255 (E A² E sin² over the ranges); noise on the support alone, in proportion
-    to A.
+    """Predicting zero costs 4.255, which is E A² E sin² over the ranges.
+
+    Noise is on the support alone, in proportion to A.
     """
     tasks = jax.vmap(Harmonic(fewest=1))(jax.random.split(jax.random.key(9), 4000))
     assert abs(float((tasks.query.y**2).mean()) - 4.255) < 0.25  # standard error 0.06
