@@ -226,7 +226,7 @@ def test_mixture_density_against_scipy():
 
 
 def test_components_start_apart():
-    """At raw outputs of zero the means are even points of a standard normal, so gradients differ."""
+    """At raw outputs of zero, means are even points of a standard normal, so gradients differ."""
     head = MixtureDensity(4)
     start = head.params(jnp.zeros((1, head.raw_dim)))[0, :, 1]
     assert np.diff(start).min() > 0.3 and abs(float(start.mean())) < 1e-5
