@@ -73,9 +73,13 @@ def equal_width(stated: Any, came: Any, bins: int = 15) -> Bins:
         bins: their number.
     """
     stated = np.asarray(stated, np.float64).ravel()
+    return _binned(stated, np.asarray(came, np.float64).ravel(), width_slot(stated, bins), bins)
+
+
+def width_slot(stated: np.ndarray, bins: int) -> np.ndarray:
+    """Which of the bins of `equal_width` each probability is in."""
     below = np.searchsorted(np.linspace(0, 1, bins + 1), stated, side="left")
-    slot = np.clip(below - 1, 0, bins - 1)
-    return _binned(stated, np.asarray(came, np.float64).ravel(), slot, bins)
+    return np.clip(below - 1, 0, bins - 1)
 
 
 def equal_mass(stated: Any, came: Any, bins: int = 15) -> Bins:

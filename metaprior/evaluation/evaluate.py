@@ -1,6 +1,7 @@
 """How good a learner is on tasks it has not seen, beside baselines, paired over tasks."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,7 @@ def _numbers(mixture: Mixture, task: Task, units: Units) -> dict[str, Array]:
     return rows
 
 
+@dataclass(eq=False)
 class Evaluation:
     """Statistics of every learner on the same tasks, at several numbers of support rows.
 
@@ -70,15 +72,10 @@ class Evaluation:
             are resampled together. `None`: every task is a group.
     """
 
-    def __init__(
-        self,
-        statistics: dict,
-        points: dict,
-        classes: int,
-        grouped: dict[int, np.ndarray] | None = None,
-    ):
-        self.statistics, self.points = statistics, points
-        self.classes, self.grouped = classes, grouped
+    statistics: dict
+    points: dict
+    classes: int
+    grouped: dict[int, np.ndarray] | None = None
 
     @staticmethod
     def merge(evaluations: "list[Evaluation]") -> "Evaluation":
@@ -207,6 +204,7 @@ def _concatenate(tables: list[dict]) -> dict:
     }
 
 
+@dataclass(eq=False)
 class JointEvaluation:
     """Figures of every target given the true ones before it, and of all targets of a row together.
 
@@ -216,8 +214,8 @@ class JointEvaluation:
             baseline.
     """
 
-    def __init__(self, targets: dict[str, Evaluation], joint: Evaluation):
-        self.targets, self.joint = targets, joint
+    targets: dict[str, Evaluation]
+    joint: Evaluation
 
     @staticmethod
     def of(targets: dict[str, Evaluation]) -> "JointEvaluation":

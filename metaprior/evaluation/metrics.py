@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metaprior.evaluation import calibration
+
 LEVELS = np.linspace(0.05, 0.95, 19)
 BINS = 15
 
@@ -125,8 +127,8 @@ def class_statistics(point: dict[str, np.ndarray], mask: np.ndarray) -> dict[str
     confidence, hit = p.max(-1), p.argmax(-1) == y
     brier = ((p - np.eye(p.shape[-1])[y]) ** 2).sum(-1)
 
-    # Bins (a, b], as in Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
-    slot = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    # Rows, sums of confidences, and hits in each bin.
+    slot = calibration.width_slot(confidence, BINS)
     one = (np.eye(BINS)[slot] * mask[..., None]).astype(float)
     bins = [one, one * confidence[..., None], one * hit[..., None]]
     bins = np.concatenate([b.sum(1) for b in bins], axis=1)

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from metaprior.evaluation import calibration
+from metaprior.evaluation import calibration, metrics
 from metaprior.protocols.reliability import PROTOCOL, figures
 
 CLOSE = 1e-6
@@ -39,6 +39,21 @@ TORCHMETRICS = {
 def test_ece_and_mce_are_those_of_torchmetrics(predictions, bins, kind):
     got = (calibration.ece if kind == "l1" else calibration.mce)(*predictions, bins)
     assert got == pytest.approx(TORCHMETRICS[bins, kind], abs=CLOSE)
+
+
+def test_the_metric_of_many_tasks_is_the_ece_of_all_their_rows(predictions):
+    p, y = predictions
+    rows = {"p": p.reshape(40, 50, 5), "y": y.reshape(40, 50), "nll": np.zeros((40, 50))}
+    mask = np.ones((40, 50), bool)
+    mask[:, 30:] = False
+    sums = {k: v.sum(0) for k, v in metrics.class_statistics(rows, mask).items()}
+    shown = rows["p"][mask], rows["y"][mask]
+    for name, want in (
+        ("ece", calibration.ece(*shown, metrics.BINS)),
+        ("mce", calibration.mce(*shown, metrics.BINS, least=10)),
+        ("brier", calibration.brier(*shown)),
+    ):
+        assert metrics.METRICS[name].finish(sums[name]) == pytest.approx(want, abs=1e-12)
 
 
 def test_mce_leaves_out_bins_of_few_rows_when_told(predictions):
