@@ -36,14 +36,14 @@ def evaluate(
     counts = whole_numbers(shots, "--shots")
     at_least(splits, 1, "--splits")
     use_cache()
-    from metaprior.cli.run import Run, naming
+    from metaprior.cli.run import Run
 
     run = Run(folder)
     prior = run.load()
     if splits > 1:
         run.recorded()
     done = []
-    with Progress() as progress, naming(table):
+    with Progress() as progress:
         for split in range(splits):
             low, high = split / splits, (split + 1) / splits
             if split:

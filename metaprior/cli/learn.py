@@ -210,6 +210,7 @@ def compare(
             f"{table}: {'is a folder; give a CSV or Parquet file' if table.is_dir() else 'no such file'}."
         )
     use_cache()
+    from metaprior.report.comparison import print_comparison, write_comparison
     from metaprior.tables.compare import Comparison
 
     settings = {
@@ -228,12 +229,11 @@ def compare(
     comparison.check()
     wanted = comparison.names(methods)
     with alone(folder), Progress() as progress:
-        results = comparison.run(wanted, splits, progress)
+        results, found = comparison.run(wanted, splits, progress)
+        write_comparison(folder / "report.html", results, found)
     if as_json:
         print(json.dumps(results, allow_nan=False))
     else:
-        from metaprior.report.comparison import print_comparison
-
         print_comparison(results)
         print(f"The report is {folder / 'report.html'}; the numbers are in results.json beside it.")
     if results["failed"]:

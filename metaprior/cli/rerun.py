@@ -11,7 +11,7 @@ from metaprior.errors import InputError
 from metaprior.protocols import runner
 from metaprior.system.devices import cores
 from metaprior.tables import compare
-from metaprior.tables.learn import BATCH
+from metaprior.tables.members import BATCH
 
 Tell = Callable[[float, str], None]
 _TIMES = ("seconds", "versions")  # what a second run cannot have in common with the first
@@ -126,9 +126,8 @@ def _comparison(folder: Path, record: dict, again: Path, progress: Tell) -> tupl
         )
     before, (table, facts) = _read(results), _table(record)
     methods = list(dict.fromkeys(cell["method"] for cell in before["cells"]))
-    new = compare.Comparison(again, table, record["settings"]).run(
-        methods, before["splits"], progress
-    )
+    comparison = compare.Comparison(again, table, record["settings"])
+    new, _ = comparison.run(methods, before["splits"], progress)
     parts = ["shots", "overall", "sentence"]
     differing = [part for part in parts if before[part] != new[part]]
     rows = [(path / "predictions.parquet").read_bytes() for path in (folder, again)]

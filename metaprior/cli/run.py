@@ -1,14 +1,9 @@
-"""The folder that `fit` makes: what it holds, when it may be written to, and how a run is
-continued.
-"""
+"""The folder that `fit` makes: what it holds, when it may be written, how a run continues."""
 
 import json
-import os
-import re
 import shutil
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +13,6 @@ from metaprior.system.folder import PART, check_writable, digest, machine, versi
 FORMAT = "metaprior run"
 HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
 _OURS = {"prior", "run.json", "checkpoint", "last_good"}
-_KIND = re.compile("^(table|support|query|pool): ")
-
-
-@contextmanager
-def naming(path: str | Path | None) -> Generator[None]:
-    """Input errors raised inside name the file `path`, if they do not name it or another already."""
-    try:
-        yield
-    except InputError as error:
-        named = str(error).split(": ")[0]
-        if path is None or str(path) in str(error) or (os.sep in named and os.path.exists(named)):
-            raise
-        raise type(error)(f"{path}: {re.sub(_KIND, '', str(error))}") from None
 
 
 class Run:
@@ -77,8 +59,7 @@ class Run:
             path = self.prior
         import metaprior
 
-        with naming(path):
-            return metaprior.load(path)
+        return metaprior.load(path)
 
     def check_new(self, resume: bool) -> None:
         """`fit` may write here: a new or empty folder, or with `resume` an unfinished run."""
@@ -156,8 +137,7 @@ class Run:
                 progress(done, what)
 
         try:
-            with naming(table):
-                prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell)
+            prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell)
         except InputError as error:
             if writes and fresh and not isinstance(error, BadTask):
                 self.remove(made)
@@ -231,9 +211,8 @@ class Run:
         import metaprior
 
         settings, columns = split_options(options, table)
-        settings["seed"] = seed
-        with naming(table):
-            return metaprior.Prior(**settings).fit(table, **columns, progress=progress)
+        prior = metaprior.Prior(**{**settings, "seed": seed})
+        return prior.fit(table, **columns, progress=progress)
 
 
 def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,8 +1,6 @@
 """`metaprior predict` and `metaprior suggest`: use a prior on a new group."""
 
-import csv
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,46 +23,15 @@ def write_frame(frame: Any, out: Path | None) -> None:
     write_atomic(out, lambda part: part.write_text(text, "utf-8"))
 
 
-def support_rows(path: Path | None, text: list[str]) -> Any:
+def observed(prior: Any, support: Path | None) -> Any:
     """The new group's rows; no file, or a file with a header only, is no rows."""
-    if path is None:
-        return None
-    import polars as pl
-
-    from metaprior.tables.read import read
-
-    if path.is_file() and path.suffix.lower() not in (".parquet", ".pq"):
-        with path.open("rb") as file:
-            lines = [line for line, _ in zip((raw for raw in file if raw.strip()), range(2))]
-        if len(lines) == 1:
-            with suppress(UnicodeDecodeError):  # which reading says
-                return pl.DataFrame(
-                    schema=[
-                        name.strip() for name in next(csv.reader([lines[0].decode("utf-8-sig")]))
-                    ]
-                )
-    return read(path, text=text)
+    return None if support is None else prior.rows(support, "support", may_be_empty=True)
 
 
-def doubt(prior: Any, known: Any, path: Path | None) -> None:
-    """Say where a new group's outcomes are far from all that were learned from; predictions follow
-    them all the same.
-    """
-    from metaprior.tables.groups import far_outside
-
-    for part in prior.parts or (prior,):
-        target, units = part.info["target"], part.trained.units
-        row = (
-            None
-            if known is None or known.height == 0 or units is None
-            else far_outside(known[target], units)
-        )
-        if row is not None:
-            print(
-                f"note: {path}: column {target!r}, row {row + 1}: {known[target][row]} is far from everything that was "
-                "learned from; are the units the same?",
-                file=sys.stderr,
-            )
+def say_notes(posterior: Any) -> None:
+    """Print what may be wrong with the new group's rows; they are used all the same."""
+    for note in posterior.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def predict(
@@ -84,21 +51,16 @@ def predict(
         CSV file to write; standard output by default.
     """
     use_cache()
-    from metaprior.cli.run import Run, naming
+    from metaprior.cli.run import Run
     from metaprior.system.folder import check_output
-    from metaprior.tables.read import read
 
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
-    text = prior.text()
-    known, asked = support_rows(support, text), read(query, text=text)
-    with naming(support):
-        posterior = prior.adapt(known)
-        doubt(prior, known, support)
-    with naming(query):
-        frame = posterior.predict(asked)
-    write_frame(frame, out)
+    known, asked = observed(prior, support), prior.rows(query, "query")
+    posterior = prior.adapt(known)
+    say_notes(posterior)
+    write_frame(posterior.predict(asked), out)
 
 
 def suggest(
@@ -130,22 +92,19 @@ def suggest(
     """
     at_least(n, 1, "--n")
     use_cache()
-    from metaprior.cli.run import Run, naming
+    from metaprior.cli.run import Run
     from metaprior.system.folder import check_output
-    from metaprior.tables.read import read
 
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
-    text = prior.text()
-    known, candidates = support_rows(support, text), read(pool, text=text)
-    if n > candidates.height:
-        raise InputError(f"{pool}: holds {candidates.height} rows; --n {n} asks for more.")
-    with naming(support):
-        posterior = prior.adapt(known)
-        doubt(prior, known, support)
-    with naming(pool):
-        frame = posterior.suggest(candidates, n=n, by=by)
+    known, candidates = observed(prior, support), prior.rows(pool, "pool")
+    there = candidates.frame.height
+    if n > there:
+        raise InputError(f"{pool}: holds {there} rows; --n {n} asks for more.")
+    posterior = prior.adapt(known)
+    say_notes(posterior)
+    frame = posterior.suggest(candidates, n=n, by=by)
     write_frame(frame, out)
     if "gain_nats" in frame.columns and frame["gain_nats"][0] is not None:
         row, gain = frame["row"][0], frame["gain_nats"][0]

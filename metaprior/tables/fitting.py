@@ -1,0 +1,207 @@
+"""Learning from checked tables: one target, or several one after another."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import metaprior
+from metaprior.heads import Categorical, StudentT
+from metaprior.method import Spec
+from metaprior.system.devices import agree
+from metaprior.tables import learn
+from metaprior.tables.baselines import Boosting, cross_fit
+from metaprior.tables.checked import Checked
+from metaprior.tables.columns import Features
+from metaprior.tables.culprits import BadTasks
+from metaprior.tables.groups import runs
+from metaprior.tables.members import Groups
+from metaprior.tables.stages import Progress, Stages
+from metaprior.tables.trained import AUTO, HeldOut, Trained
+
+Tell = Callable[[float, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to learn; the arguments of `Prior`, which explains them."""
+
+    method: str = AUTO
+    log_target: bool = False
+    steps: int | None = None
+    seed: int = 0
+    kind: str = "auto"
+    holdout: float = 0.0
+    split_by: str | None = None
+    devices: int | str = 1
+    skip_bad_tasks: bool = False
+
+    @property
+    def automatic(self) -> bool:
+        """Whether several learners are stacked."""
+        return self.method in (AUTO, "stack")
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A checked table as numbers.
+
+    Args:
+        x: encoded features with the pooled prediction behind them, `(n, d)`.
+        y: the target, `(n, 1)`.
+        features: how columns became numbers.
+        boosting: gives the pooled prediction.
+        pooled: columns of the pooled prediction.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    features: Features
+    boosting: Boosting
+    pooled: int
+
+
+def fit_target(
+    checked: Checked,
+    settings: Settings,
+    *,
+    checkpoint: Path | None = None,
+    progress: Tell | None = None,
+    arrays: bool = False,
+    begin: float | None = None,
+) -> tuple[Trained | None, BadTasks | None]:
+    """Learn one target.
+
+    Args:
+        checked: the table.
+        settings: how to learn.
+        checkpoint: folder for the results of finished parts.
+        progress: called with the share done and what is being done.
+        arrays: whether the table was made of arrays.
+        begin: when the fit began.
+
+    Returns:
+        what was learned; and groups with which a loss was not finite, if there are any. What was
+        learned is then of before that, or `None`.
+    """
+    begin = time.perf_counter() if begin is None else begin
+    stage, tell = Stages(checkpoint), Progress(progress)
+    tell.start("boosting on all groups", 0.15)
+    encoded = _encode(checked, stage, settings.seed)
+    agree(lambda: _marks(encoded), "The processes were given different tables.")
+
+    held, group = checked.held, checked.group
+    head = Categorical(checked.classes) if checked.classes else StudentT(1)
+    spec = Spec(encoded.x.shape[1], head, encoded.pooled)
+    groups = Groups(*_rows(encoded, group, ~held), checked.fold[~held], spec)
+    training = learn.Training(settings.seed, settings.steps, settings.devices, stage, tell)
+
+    stopped = None
+    try:
+        if settings.automatic:
+            result = learn.learn_auto(groups, training)
+        else:
+            result = learn.learn_one(settings.method, groups, training)
+    except BadTasks as bad:
+        stopped = BadTasks(_names(checked, bad.groups), bad.when)
+        result = bad.learned
+        if result is None:
+            return None, stopped
+
+    info = {
+        "method": settings.method,
+        "task": checked.task,
+        "target": checked.target,
+        "features": encoded.features.names(),
+        "classes": checked.labels,
+        "groups": {"train": int((~held).sum()), "test": int(held.sum())},
+        "rows": len(checked.z),
+        "notes": [*checked.notes, *encoded.features.notes, *result.notes],
+        "log_target": settings.log_target,
+        "seed": settings.seed,
+        "split_by": settings.split_by,
+        "arrays": arrays,
+        "version": metaprior.__version__,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+    aside = None
+    if held.any():
+        aside = HeldOut(*_rows(encoded, group, held), np.flatnonzero(held))
+    trained = Trained(
+        info=info,
+        features=encoded.features,
+        boosting=encoded.boosting,
+        units=checked.units,
+        learner=result.learner,
+        baselines=result.baselines,
+        held=aside,
+    )
+    return trained, stopped
+
+
+def _encode(checked: Checked, stage: Stages, seed: int) -> Encoded:
+    """Features from the training groups, and the pooled prediction of every row."""
+    frame, z, group = checked.frame, checked.z, checked.group
+    train = ~checked.held[group]
+    shown = frame.filter(pl.Series(train))
+    features = Features.learn(shown, checked.features, group[train], checked.where)
+    encoded, raw = features.encode(frame, checked.where)
+
+    def boost():
+        fold = checked.fold[group][train]
+        return cross_fit(raw[train], z[train], fold, classes=checked.classes, seed=seed)
+
+    boosting, out_of_fold = stage("boosting", boost)
+    # A training row is predicted by the trees that did not see its group, as a new group's row is.
+    pooled = np.zeros((len(z), out_of_fold.shape[1]), np.float32)
+    pooled[train] = out_of_fold
+    if checked.held.any():
+        pooled[~train] = boosting(raw[~train])
+
+    x = np.concatenate([encoded, pooled], axis=1).astype(np.float32)
+    return Encoded(x, z[:, None].astype(np.float32), features, boosting, pooled.shape[1])
+
+
+def _marks(encoded: Encoded) -> list[str]:
+    """What all processes must have in common."""
+    return [hashlib.sha256(a.tobytes()).hexdigest() for a in (encoded.x, encoded.y)]
+
+
+def _rows(encoded: Encoded, group: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, ...]:
+    """x, y, first rows and numbers of rows of the groups in `keep`."""
+    rows = keep[group]
+    return (encoded.x[rows], encoded.y[rows], *runs(group[rows]))
+
+
+def _names(checked: Checked, groups: list[int]) -> list[str]:
+    """Names of training groups."""
+    called = checked.frame[checked.task].cast(pl.String).to_list()
+    first = runs(checked.group)[0][~checked.held]
+    return [called[first[i]] for i in groups]
+
+
+def joint_info(infos: list[dict], values: list[list | None]) -> dict:
+    """What was learned from what, for all targets.
+
+    Args:
+        infos: of the parts.
+        values: each target's classes as a feature column holds them, `None` for numbers.
+    """
+    targets = [info["target"] for info in infos]
+    return infos[0] | {
+        "target": targets,
+        "notes": list(dict.fromkeys(note for info in infos for note in info["notes"])),
+        "values": dict(zip(targets, values, strict=True)),
+        "classes": dict(zip(targets, [info["classes"] for info in infos], strict=True)),
+    }
+
+
+def share_of(progress: Tell | None, i: int, targets: Sequence[str]) -> Tell | None:
+    """Progress of the i-th target as progress of the whole."""
+    if progress is None:
+        return None
+    return lambda done, what: progress((i + done) / len(targets), f"{targets[i]}: {what}")

@@ -1,0 +1,105 @@
+"""What a prior is judged on: tasks from groups that it has not seen."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from metaprior.errors import InputError
+from metaprior.evaluation.evaluate import METHOD, Evaluation, evaluate
+from metaprior.heads import StudentT
+from metaprior.method import Spec
+from metaprior.tables.groups import runs, sorted_groups
+from metaprior.tables.members import Groups
+from metaprior.tables.read import Rows
+from metaprior.tables.trained import HeldOut, Trained
+from metaprior.task import Task
+
+MOST_QUERY = 50  # rows of a group that are predicted
+_EVEN = 32  # the number of tasks is a multiple of this
+
+Tell = Callable[[float, str], None]
+
+
+def _held(trained: Trained, rows: Rows | None) -> HeldOut:
+    """The groups of a table, or without one the groups that `fit` held out."""
+    if rows is None:
+        if trained.held is None:
+            raise InputError("No groups were held out when this prior was fitted; give a table.")
+        return trained.held
+    task = trained.info["task"]
+    rows.need([task])
+    group, order = sorted_groups(rows.frame, task, rows.where)
+    x, y = trained.encode(rows)[order], trained.outcomes(rows)[order]
+    return HeldOut(x, y, *runs(group))
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What the learners of one target are judged on.
+
+    Args:
+        tasks: for each number of observed rows.
+        grouped: the number of each task's group, for each number of observed rows.
+        seed: of everything random.
+    """
+
+    tasks: dict[int, Task]
+    grouped: dict[int, np.ndarray]
+    seed: int
+
+
+def tasks_of(trained: Trained, rows: Rows | None, shots: Sequence[int], seed: int) -> Judged:
+    """Tasks from the groups of a table, or without one from the groups that `fit` held out.
+
+    Args:
+        trained: what was learned of the target.
+        rows: the table.
+        shots: numbers of observed rows.
+        seed: of the draws.
+    """
+    held = _held(trained, rows)
+    if any(K < 0 for K in shots):
+        raise InputError(f"shots are numbers of rows, at least 0; got {list(shots)}.")
+    count = len(held.start)
+    spec = Spec(held.x.shape[1], StudentT(1), 0)
+    groups = Groups(held.x, held.y, held.start, held.count, np.zeros(count, int), spec)
+    source = groups.table(np.arange(count), max(max(shots), 1), MOST_QUERY)
+    # The same number of tasks at every K: one compiled program.
+    size = -(-count // _EVEN) * _EVEN
+
+    tasks, grouped = {}, {}
+    for K in shots:
+        enough = np.flatnonzero(held.count > K)
+        if not len(enough):
+            continue
+        grouped[int(K)] = enough if held.group is None else held.group[enough]
+        key = jr.fold_in(jr.key(seed), K)
+        some = source.tasks(np.resize(enough, size), np.full(size, K), key=key)
+        # Tasks that only fill up the size have nothing to predict.
+        real = jnp.arange(size)[:, None] < len(enough)
+        tasks[int(K)] = eqx.tree_at(lambda t: t.query.mask, some, some.query.mask & real)
+
+    if not tasks:
+        where = "held-out groups" if rows is None else rows.where
+        raise InputError(
+            f"{where}: no group has more than {min(shots)} rows, so there is nothing to predict."
+        )
+    return Judged(tasks, grouped, seed)
+
+
+def score(trained: Trained, judged: Judged, progress: Tell | None) -> Evaluation:
+    """The method and the baselines of one target on the same tasks."""
+    tell = None if progress is None else lambda share: progress(share, "evaluating")
+    return evaluate(
+        {METHOD: trained.learner} | trained.baselines,
+        judged.tasks,
+        units=trained.units,
+        key=jr.key(judged.seed),
+        classes=trained.classes,
+        grouped=judged.grouped,
+        progress=tell,
+    )

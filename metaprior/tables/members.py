@@ -1,0 +1,196 @@
+"""Several copies of a learner trained at once, one for each fold of the groups."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from metaprior.method import Spec
+from metaprior.sources.table import Table
+from metaprior.system.lowering import jit
+from metaprior.tables import culprits
+from metaprior.training import fit
+
+BATCH = 16  # tasks a training step
+ROWS = 32  # most rows of a group in one training episode
+SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)
+
+
+def take(members: Any, index) -> Any:
+    """Some members, or one, of a stacked module.
+
+    Taken on the host: on the device, slicing compiles a program for each shape.
+    """
+
+    def part(leaf):
+        return jax.device_put(np.asarray(leaf)[index]) if eqx.is_array(leaf) else leaf
+
+    return jax.tree.map(part, members)
+
+
+def equal_rows(lists: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Index lists as rows of one array; the shorter ones repeat some of their own entries."""
+    longest = max(map(len, lists))
+    return np.stack([np.concatenate([a, rng.choice(a, longest - len(a))]) for a in lists])
+
+
+class Groups(eqx.Module):
+    """Training groups as flat arrays, the rows of a group together.
+
+    Args:
+        x: encoded features, the pooled prediction in the last columns, `(r, d)`.
+        y: standardised, or class indices, `(r, 1)`.
+        start, count: first row and number of rows of each group, `(g,)`.
+        fold: of each group, 0 … folds - 1, `(g,)`.
+        spec: shape of the tasks.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+    fold: np.ndarray
+    spec: Spec
+
+    def table(self, groups, support: int, query: int) -> Table:
+        """A source over some of the groups."""
+        arrays = jax.device_put([self.x, self.y, self.start, self.count, groups])
+        return Table(*arrays, support, query, int(self.count.max()))
+
+    def folds(self, everything: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Groups that each member trains on, and groups that it holds out.
+
+        With `everything`, a last member trains on all groups.
+        """
+        rng, index = np.random.default_rng(0), np.arange(len(self.count))
+        inside = [index[self.fold != k] for k in range(self.fold.max() + 1)]
+        outside = [index[self.fold == k] for k in range(self.fold.max() + 1)]
+        if everything:
+            inside.append(index)
+        return equal_rows(inside, rng), equal_rows(outside, rng)
+
+
+def _axes(source: Table) -> Table:
+    none = jax.tree.map(lambda _: None, source)
+    return eqx.tree_at(lambda s: s.groups, none, 0, is_leaf=lambda leaf: leaf is None)
+
+
+@jit
+def _initial(make: Callable, spec: Spec, keys, decay):
+    """One member a key, stacked."""
+    if decay is None:
+        return eqx.filter_vmap(lambda k: make(spec, key=k))(keys)
+    return eqx.filter_vmap(lambda k, d: make(spec, key=k, decay=d))(keys, decay)
+
+
+@eqx.filter_jit
+def _draw(source: Table, groups, shots, keys):
+    """Tasks of groups `(m, t)` with so many support rows, stacked `(m, t, …)`."""
+    return jax.vmap(lambda g, k, key: source.tasks(g, k, key=key))(groups, shots, keys)
+
+
+def train_members(
+    what: str,
+    make: Callable,
+    groups: Groups,
+    *,
+    key,
+    steps: int,
+    rate: float,
+    held: bool,
+    copies: tuple = (None,),
+    **options,
+):
+    """One member for each fold, all trained at once.
+
+    Args:
+        what: is trained, for messages.
+        make: a member from a spec and a key, and its decay where `copies` says one.
+        groups: of the table.
+        key: of everything random.
+        steps, rate: of the training.
+        held: whether each member stops where the groups of its own fold say so. Otherwise there is
+            one more member, on all groups.
+        copies: of each member, one for each decay.
+        **options: of `fit`.
+
+    Returns:
+        the members, stacked, and what to say of them if their losses did not stay finite.
+    """
+    inside, outside = groups.folds(everything=not held)
+    # Classes need Laplace's approximation, which costs more.
+    rows = int(min(ROWS // 2 if groups.spec.head.classes else ROWS, groups.count.max()))
+    members = len(copies) * len(inside)
+    decay = None if copies[0] is None else jnp.repeat(jnp.asarray(copies), len(inside))
+    inside, outside = np.tile(inside, (len(copies), 1)), np.tile(outside, (len(copies), 1))
+    keys = jr.split(key, members + 1)
+    source = groups.table(inside, 0, rows)
+
+    validation = None
+    if held:
+        looks = max(1, 48 // outside.shape[1])  # about 48 tasks for each member
+        repeated = np.repeat(outside, looks, axis=1)
+        shots = np.zeros(repeated.shape, int)
+        validation = _draw(source, repeated, shots, jr.split(keys[-1], members))
+
+    start = _initial(make, groups.spec, keys[:-1], decay)
+    fitted = fit(
+        start,
+        source,
+        key=keys[-1],
+        steps=steps,
+        batch=BATCH,
+        learning_rate=rate,
+        validation=validation,
+        axes=_axes(source),
+        **options,
+    )
+    return fitted.method, culprits.trouble(fitted, source, what, members=True)
+
+
+@jit
+def log_prob(members, tasks, key):
+    """Log density of every query row under each of the stacked members, `(m, t, n)`."""
+
+    def one(member, task):
+        predictive = member.posterior(task.support, key=key).predict(
+            task.query.x, key=key, samples=64
+        )
+        return predictive.log_prob(task.query.y)
+
+    def run(m, t):
+        return jax.lax.map(lambda task: one(m, task), t, batch_size=32)
+
+    return eqx.filter_vmap(run, in_axes=(eqx.if_array(0), eqx.if_array(0)))(members, tasks)
+
+
+def held_out_tasks(groups: Groups, *, key, most: int = 240):
+    """For each fold, tasks from its own groups at every K of `SHOTS`.
+
+    Returns:
+        tasks stacked `(folds, t, …)`, and the number of support rows of each, `(folds, t)`.
+    """
+    _, outside = groups.folds()
+    support = int(min(max(SHOTS), max(groups.count.max() - 1, 1)))
+    source = groups.table(outside[0], support, int(min(24, groups.count.max())))
+    per_fold = max(1, most // len(outside))
+    rng = np.random.default_rng(1)
+
+    chosen, shots = [], []
+    for fold in outside:
+        pick, k = [], []
+        for K in SHOTS:
+            enough = fold[groups.count[fold] > K]
+            if not len(enough):  # no group is so large: as many rows as there are
+                enough = fold
+            pick.append(rng.permutation(np.resize(rng.permutation(enough), per_fold)))
+            k.append(np.minimum(K, groups.count[pick[-1]] - 1))
+        chosen.append(np.concatenate(pick))
+        shots.append(np.concatenate(k))
+
+    tasks = _draw(source, np.stack(chosen), np.stack(shots), jr.split(key, len(outside)))
+    return tasks, np.stack(shots)

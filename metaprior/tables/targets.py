@@ -1,0 +1,166 @@
+"""Target columns: numbers or classes, in the model's units and back; which rows cannot be used."""
+
+import numpy as np
+import polars as pl
+
+from metaprior.errors import InputError
+from metaprior.evaluation.units import Units
+from metaprior.tables.columns import as_numbers, is_text, usable
+
+# Single precision holds seven digits: beyond so many typical deviations all other values are one
+# number.
+FAR = 1e7
+HUGE = 1e100  # whose square is still a number
+MOST_CLASSES = 100
+
+
+def holds_classes(series: pl.Series, kind: str) -> bool:
+    """Whether a target is classes: as `kind` says, else text, booleans, or exactly two values."""
+    if kind != "auto":
+        return kind == "classes"
+    series = series.drop_nulls()
+    labels = series.unique()
+    if not is_text(series):
+        return series.dtype == pl.Boolean or len(labels) == 2
+
+    # Text that is mostly numbers is a column of numbers with mistakes in it, which are named later.
+    parsed = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+    words = parsed.is_null().sum()
+    return 0 < len(labels) <= 20 and words > 0.5 * len(series)
+
+
+def bad_groups(
+    frame: pl.DataFrame, task: str, target: str, where: str, kind: str, log: bool
+) -> dict[str, str]:
+    """Groups with a target that nothing can be learned from, and the first row that says why."""
+    series = frame[target]
+    group = frame[task].cast(pl.String).fill_null("").to_numpy().astype(str)
+    empty = series.is_null().to_numpy()
+    wrong = [(empty, "no value")]
+    if not holds_classes(series, kind):
+        wrong += _bad_numbers(as_numbers(series, where), empty, group, log)
+
+    found: dict[str, str] = {}
+    for mask, words in wrong:
+        for row in np.flatnonzero(mask):
+            name = str(group[row])
+            why = words.format(series[int(row)])
+            found.setdefault(name, f"row {row + 1} (group {name!r}): {why}")
+    return found
+
+
+def _bad_numbers(
+    y: np.ndarray, empty: np.ndarray, group: np.ndarray, log: bool
+) -> list[tuple[np.ndarray, str]]:
+    """Masks of rows that cannot be used, each with what to say of them."""
+    finite = np.isfinite(y)
+    wrong = [(~finite & ~empty, "{} is not a finite number")]
+    if log:
+        wrong.append((finite & (y <= 0), "{} has no logarithm"))
+        finite &= y > 0
+        z = np.log(y, where=finite, out=np.zeros(len(y)))
+    else:
+        z = np.where(finite, y, 0.0)
+
+    far = np.zeros(len(y))
+    if finite.any():
+        far = np.where(finite, np.abs(z - np.median(z[finite])), 0.0)
+    names, index = np.unique(group, return_inverse=True)
+    most = np.zeros(len(names))
+    np.maximum.at(most, index, far)
+    typical = np.median(most)  # a group's farthest value, in the middle one of the groups
+    huge = (far > FAR * typical) & (typical > 0) | (far > HUGE)
+    words = "{} is so far from the values of other groups that nothing can be learned from those"
+    return [*wrong, (huge, words)]
+
+
+def target_values(
+    series: pl.Series, where: str, target: str, kind: str
+) -> tuple[np.ndarray, list[str] | None]:
+    """Numbers, or class indices with the labels of the classes; of a target without bad groups."""
+    if not holds_classes(series, kind):
+        y = as_numbers(series, where)
+        if y.min() == y.max():
+            raise InputError(
+                f"{where}: column {target!r} is constant ({y[0]}); there is nothing to learn."
+            )
+        return y, None
+
+    labels = series.unique().sort().to_list()
+    if len(labels) < 2:
+        raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
+    if len(labels) > MOST_CLASSES:
+        raise InputError(
+            f"{where}: column {target!r} has {len(labels)} classes; at most {MOST_CLASSES}."
+        )
+    index = {label: i for i, label in enumerate(labels)}
+    return np.array([index[v] for v in series.to_list()], float), [str(v) for v in labels]
+
+
+def standardised(
+    y: np.ndarray, train: np.ndarray, log: bool, where: str, target: str
+) -> tuple[np.ndarray, Units]:
+    """Numbers in the model's units, and the units, which come from the rows in `train`."""
+    z = np.log(y) if log else y
+    spread = z[train].std()
+    if not spread > 1e-12 * max(1.0, np.abs(z).max()):
+        raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
+    center = float(z[train].mean())
+    z = (z - center) / float(spread)
+    return z, Units(center, float(spread), float(z[train].min()), float(z[train].max()), log)
+
+
+def in_units(series: pl.Series, units: Units, where: str) -> np.ndarray:
+    """Outcomes of a new group in the model's units, `(n, 1)`.
+
+    One that is very far off is an error: beside it all other rows would be one number.
+    """
+    with usable(series, where):
+        y = as_numbers(series, where)
+    bad = ~np.isfinite(y) | ((y <= 0) & units.log)
+    z = units.to_z(np.where(bad, 1.0, y))
+    for row in np.flatnonzero(bad | (np.abs(z) > FAR)).tolist():
+        why = ""
+        if not bad[row]:
+            why = f": it is {abs(z[row]):.0e} standard deviations from what was learned from"
+        raise InputError(
+            f"{where}: column {series.name!r}, row {row + 1}: {series[row]} cannot be used{why}."
+        )
+    return np.asarray(z, np.float32)[:, None]
+
+
+def far_outside(z: np.ndarray, units: Units) -> int | None:
+    """The first outcome that lies beyond all training outcomes by more than their whole range.
+
+    Args:
+        z: outcomes in the model's units, `(n,)`.
+        units: of the target.
+    """
+    reach = units.high - units.low
+    rows = np.flatnonzero((z < units.low - reach) | (z > units.high + reach)).tolist()
+    return rows[0] if rows else None
+
+
+def class_indices(series: pl.Series, classes: list[str], where: str) -> np.ndarray:
+    """Classes of a new group as their indices, `(n, 1)`."""
+    index = {label: i for i, label in enumerate(classes)}
+    found = []
+    for row, value in enumerate(series.to_list()):
+        label = _same_label(None if value is None else str(value), index)
+        if label not in index:
+            raise InputError(
+                f"{where}: column {series.name!r}, row {row + 1}: {label!r} is no class; "
+                f"classes: {', '.join(index)}."
+            )
+        found.append(index[label])
+    return np.array(found, np.float32)[:, None]
+
+
+def _same_label(label: str | None, index: dict[str, int]) -> str | None:
+    """The known label that is the same number as this one: 1 and 1.0 are one label."""
+    if label is None or label in index:
+        return label
+    try:
+        return next((known for known in index if float(known) == float(label)), label)
+    except ValueError:
+        return label

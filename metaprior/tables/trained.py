@@ -1,0 +1,153 @@
+"""What a saved prior holds, how rows become what its learners read, and its files."""
+
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+import polars as pl
+
+from metaprior.errors import InputError
+from metaprior.evaluation.units import Units
+from metaprior.method import AbstractLearner
+from metaprior.methods import METHODS
+from metaprior.system import files
+from metaprior.system.annotations import fits
+from metaprior.tables.baselines import Boosting
+from metaprior.tables.columns import Features
+from metaprior.tables.groups import frame_of
+from metaprior.tables.read import Rows, is_table, rows_of
+from metaprior.tables.targets import class_indices, far_outside, in_units
+
+AUTO = "auto"
+# What the header of every prior says, and of what kind it is.
+INFO = {
+    "method": str,
+    "task": str,
+    "target": str | list[str],
+    "features": list[str],
+    "notes": list[str],
+    "seed": int,
+    "classes": list[str] | dict[str, list[str] | None] | None,
+    "groups": dict[str, int],
+    "rows": int,
+    "arrays": bool,
+    "split_by": str | None,
+    "log_target": bool,
+    "version": str,
+}
+
+
+class HeldOut(eqx.Module):
+    """Groups kept for `evaluate`: encoded rows, those of a group together.
+
+    Args:
+        x: `(n, d)`.
+        y: in the model's units or class indices, `(n, 1)`.
+        start, count: first row and number of rows of each group.
+        group: the number of each group among all groups of the table.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+    group: np.ndarray | None = None
+
+
+class Trained(eqx.Module):
+    """Everything that a saved prior of one target holds.
+
+    Args:
+        info: what was learned from what; see `INFO`.
+        features: how feature columns become numbers.
+        boosting: the pooled prediction, which is a feature of every learner.
+        units: of the target; `None` for classes.
+        learner: the method that was asked for.
+        baselines: learners by name.
+        held: groups kept aside.
+    """
+
+    info: dict
+    features: Features
+    boosting: Boosting
+    units: Units | None
+    learner: AbstractLearner
+    baselines: dict
+    held: HeldOut | None
+
+    @property
+    def classes(self) -> int:
+        """How many classes; 0 for numbers."""
+        return len(self.info["classes"] or ())
+
+    def rows(self, table: Any, called: str, may_be_empty: bool = False) -> Rows:
+        """A table of rows, or of x where the prior was fitted on arrays; no target is needed."""
+        if self.info["arrays"] and not is_table(table):
+            return Rows(frame_of([(table, None)]), called)
+        return rows_of(table, called, text=self.features.text(), may_be_empty=may_be_empty)
+
+    def encode(self, rows: Rows) -> np.ndarray:
+        """Encoded feature columns with the pooled prediction behind them, `(n, d)`."""
+        if rows.frame.height == 0:
+            return np.zeros((0, self.width()), np.float32)
+        encoded, raw = self.features.encode(rows.frame, rows.where)
+        return np.concatenate([encoded, self.boosting(raw)], axis=1).astype(np.float32)
+
+    def width(self) -> int:
+        """Columns of an encoded row."""
+        empty = pl.DataFrame({name: [None] for name in self.features.names()})
+        return self.encode(Rows(empty, "table")).shape[1]
+
+    def outcomes(self, rows: Rows) -> np.ndarray:
+        """The target column in the model's units or as class indices, `(n, 1)`."""
+        target = self.info["target"]
+        rows.need([target])
+        if self.units is None:
+            return class_indices(rows.frame[target], self.info["classes"], rows.where)
+        return in_units(rows.frame[target], self.units, rows.where)
+
+    def doubts(self, rows: Rows, outcomes: np.ndarray) -> tuple[str, ...]:
+        """A note where outcomes are far outside of what was learned from, in other units perhaps.
+
+        Args:
+            rows: of a group.
+            outcomes: of the rows, in the model's units, `(n, 1)`.
+        """
+        row = None if self.units is None else far_outside(outcomes[:, 0], self.units)
+        if row is None:
+            return ()
+        target = self.info["target"]
+        return (
+            f"{rows.where}: column {target!r}, row {row + 1}: {rows.frame[target][row]} is far "
+            "from everything that was learned from; are the units the same?",
+        )
+
+
+class Chain(eqx.Module):
+    """What a saved prior of several targets holds: a part for each target, in their order."""
+
+    info: dict
+    parts: tuple[Trained, ...]
+
+
+def load_trained(path: str | Path) -> Trained | Chain:
+    """What `Prior.save` wrote.
+
+    Raises:
+        InputError: when the file is missing, damaged, foreign or of another version.
+    """
+    found = files.load(path)
+    parts = found.parts if isinstance(found, Chain) else (found,)
+    if not parts or not all(isinstance(part, Trained) for part in parts):
+        raise InputError(f"{path}: not a prior.")
+    for one in (found, *parts):
+        if not all(fits(one.info.get(name), kind) for name, kind in INFO.items()):
+            raise InputError(f"{path}: a prior that does not say what was learned from what.")
+        method = one.info["method"]
+        if method != AUTO and method not in METHODS:
+            raise InputError(
+                f"{path}: a prior of the method {method!r}, which this version does not have; "
+                "fit it again."
+            )
+    return found
