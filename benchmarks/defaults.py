@@ -36,15 +36,11 @@ from metaprior.evaluation.evaluate import SAMPLES
 from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import METHODS
 from metaprior.sources import GP, Linear, SineLine, Sinusoid, Table
+from metaprior.tables.checked import feature_columns
 from metaprior.tables.columns import Features
-from metaprior.tables.groups import (
-    feature_columns,
-    runs,
-    sorted_groups,
-    split_groups,
-    target_values,
-)
+from metaprior.tables.groups import runs, sorted_groups, split_groups
 from metaprior.tables.read import as_frame
+from metaprior.tables.targets import target_values
 
 STEPS, EVERY = 2000, 100
 SUPPORT, QUERY, ROWS = 5, 4, 100  # rows of a task; most rows of a group that are kept

@@ -210,8 +210,8 @@ class Run:
         table, options = self.recorded()
         import metaprior
 
-        settings, columns = split_options(options, table)
-        prior = metaprior.Prior(**{**settings, "seed": seed})
+        settings, columns = split_options(options | {"seed": seed}, table)
+        prior = metaprior.Prior(**settings)
         return prior.fit(table, **columns, progress=progress)
 
 

@@ -32,7 +32,7 @@ def _versions() -> str:
     """What code runs here: versions, and size and time of each of this package's own files, which
     may be edited.
     """
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     stats = [(str(path.relative_to(root)), path.stat()) for path in sorted(root.rglob("*.py"))]
     ours = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     return repr((jax.__version__, eqx.__version__, jax.default_backend(), ours))

@@ -262,7 +262,9 @@ class Comparison:
         for learners in points.values():
             for columns in learners.values():
                 columns["split"] = np.full(len(columns["task"]), split + 1)
-        return Evaluation(statistics, points, self._entry(done[-1], split)["classes"], grouped)
+        return Evaluation(
+            statistics, points, self._entry(done[-1], split)["classes"], grouped or None
+        )
 
     def _entry(self, name: str, split: int) -> dict[str, Any]:
         return json.loads(self._path(name, split).read_text("utf-8"))

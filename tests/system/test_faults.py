@@ -28,7 +28,8 @@ from metaprior.sources.table import Table
 from metaprior.system import faults
 from metaprior.system.folder import continued
 from metaprior.tables import culprits, stages
-from metaprior.tables.groups import check_all
+from metaprior.tables.checked import Plan, check_all
+from metaprior.tables.read import Rows, rows_of
 from metaprior.training import fit
 
 # --- SIGTERM and Ctrl-C
@@ -168,7 +169,7 @@ def test_a_killed_process_holds_no_lock(tmp_path):
 
 # --- bad groups
 
-SETTINGS = dict(kind="auto", log=False, split_by=None, holdout=0.2, seed=0)
+PLAN = Plan("g", ["y"], holdout=0.2)
 
 
 def planted(**values):
@@ -198,13 +199,13 @@ def test_a_bad_group_is_named(value, words, tmp_path, call):
 
 def test_bad_groups_are_left_out_on_request(tmp_path):
     (tmp_path / "t.csv").write_text(planted(g3="inf", g5="", g7="1e30"))
-    frame = metaprior.tables.read.read(tmp_path / "t.csv")
-    [checked] = check_all(frame, "g", ["y"], None, "t.csv", skip={"g1": "a reason"}, **SETTINGS)
+    rows = rows_of(tmp_path / "t.csv", "table")
+    [checked] = check_all(rows, PLAN, skip={"g1": "a reason"})
     assert set(checked.frame["g"]) == {f"g{i}" for i in range(12)} - {"g1", "g3", "g5", "g7"}
     assert [note.split(":")[0] for note in checked.notes] == ["g g1", "g g5", "g g3", "g g7"]
     assert np.isfinite(checked.z).all() and np.abs(checked.z).max() < 6
     with pytest.raises(InputError, match="no group is left"):
-        check_all(frame.filter(pl.col("g") == "g3"), "g", ["y"], None, "t.csv", skip={}, **SETTINGS)
+        check_all(Rows(rows.frame.filter(pl.col("g") == "g3"), "t.csv"), PLAN, skip={})
 
 
 def source_of(bad=()):
@@ -247,7 +248,7 @@ def test_a_fit_stops_with_the_culprits_name_or_goes_on_without_it(tmp_path, monk
     (tmp_path / "t.csv").write_text(tiny_csv())
     frame, asked = metaprior.tables.read.read(tmp_path / "t.csv"), []
 
-    def learns(self, checked, targets, checkpoint, *rest):
+    def learns(self, checked, checkpoint, *rest):
         asked.append((set(checked[0].frame["g"]), checkpoint, checked[0].notes))
         if "g3" in asked[-1][0]:
             raise culprits.BadTasks(["g3"])

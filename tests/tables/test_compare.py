@@ -11,7 +11,8 @@ from metaprior.cli.learn import compare
 from metaprior.errors import InputError
 from metaprior.evaluation import metrics
 from metaprior.evaluation.evaluate import METHOD, Evaluation
-from metaprior.tables.compare import Comparison, rank, sentence
+from metaprior.evaluation.ranks import rank, sentence
+from metaprior.tables.compare import Comparison
 
 
 def evaluation(gaps, tasks=400, noise=0.1):

@@ -13,13 +13,14 @@ from scipy import stats
 from test_errors import complaint
 
 import metaprior
-import metaprior.tables.groups
 from metaprior.cli.app import main
 from metaprior.heads import Gaussian, StudentT
 from metaprior.posterior import Mixture, Part
 from metaprior.report import write_report
-from metaprior.tables import several as chain
-from metaprior.tables.posterior import outcomes_at
+from metaprior.tables.checked import Plan, check_all
+from metaprior.tables.given import Given
+from metaprior.tables.quantiles import outcomes_at
+from metaprior.tables.read import Rows
 
 TARGETS = ["a", "b", "c"]
 FIT = {"task": "g", "target": TARGETS}
@@ -95,10 +96,10 @@ def test_joint_nll_is_the_sum_over_the_same_rows(prior):
 def test_the_tasks_of_all_parts_show_the_same_rows(prior, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "metaprior.tables.prior.evaluate", lambda learners, tasks, **_: seen.append(tasks)
+        "metaprior.tables.judging.evaluate", lambda learners, tasks, **_: seen.append(tasks)
     )
     for part in prior.parts:
-        part._evaluate(part._held(None), (1, 3), 7, None)
+        part.evaluate(shots=(1, 3), seed=7)
     for tasks in seen[1:]:
         for K, task in tasks.items():
             for side in ("support", "query"):
@@ -224,9 +225,7 @@ def test_scores_add_up_along_the_chain(mixed, new):
     a, b, c = posterior.parts
     expected = a.suggest(row)["score"][0]
     spread = b.predict(many)["std"].to_numpy()
-    expected += (
-        0.5 * np.log(2 * np.pi * np.e * (spread / b.prior.trained.units.scale) ** 2)
-    ).mean()
+    expected += (0.5 * np.log(2 * np.pi * np.e * (spread / b.trained.units.scale) ** 2)).mean()
     p = c.predict(many).select("p_high", "p_low").to_numpy()
     expected += -(p * np.log(p)).sum(1).mean()
     assert first["score"][0] == pytest.approx(expected, abs=0.05)
@@ -359,20 +358,9 @@ def test_a_name_with_a_comma_is_one_column(tmp_path):
 
 def test_the_logarithm_is_of_numbers_only():
     rows = rows_of().with_columns(pl.col("a").exp(), pl.col("b").exp())
-    checked = metaprior.tables.groups.check_all(
-        rows,
-        "g",
-        ["c", "b"],
-        None,
-        "table",
-        kind="auto",
-        log=True,
-        split_by=None,
-        holdout=0.2,
-        seed=0,
-    )
+    checked = check_all(Rows(rows, "table"), Plan("g", ["c", "b"], log=True, holdout=0.2))
     assert checked[0].units is None and checked[1].units.log
-    assert [c.names for c in checked] == [["x", "a"], ["x", "a", "c"]]
+    assert [c.features for c in checked] == [["x", "a"], ["x", "a", "c"]]
     assert (checked[0].held == checked[1].held).all() and (checked[0].fold == checked[1].fold).all()
 
 
@@ -383,18 +371,7 @@ def test_classes_written_as_numbers_are_drawn_as_the_feature_they_are():
         ([False, True], [0.0, 1.0]),
     ):
         table = rows_of().with_columns(pl.Series("c", [values[v == "low"] for v in rows_of()["c"]]))
-        checked = metaprior.tables.groups.check_all(
-            table,
-            "g",
-            ["c", "a"],
-            None,
-            "table",
-            kind="auto",
-            log=False,
-            split_by=None,
-            holdout=0.0,
-            seed=0,
-        )
+        checked = check_all(Rows(table, "table"), Plan("g", ["c", "a"]))
         assert checked[0].values == kept
 
 
@@ -465,7 +442,7 @@ def test_removable_share_is_exact_where_a_later_target_is_linear():
     u = (jnp.arange(m) + 0.5) / m
     a = jnp.broadcast_to(jnp.asarray(stats.norm.ppf(u), jnp.float32)[:, None], (m, n))
     params = jnp.stack([a.reshape(-1), jnp.full(m * n, 0.5)], -1)[None, :, None]
-    given = chain._Given(
+    given = Given(
         Mixture((Part(Gaussian(1), params, jnp.zeros(1)),)), a[None], jnp.full((1, n), 0.3)
     )
     mean, total, removable = given.moments()

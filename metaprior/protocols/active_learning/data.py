@@ -12,9 +12,10 @@ import polars as pl
 from metaprior.errors import InputError
 from metaprior.protocols import characters
 from metaprior.sources import Table
+from metaprior.tables.checked import Plan, check
 from metaprior.tables.columns import Features
-from metaprior.tables.groups import check, runs
-from metaprior.tables.read import need_columns, read
+from metaprior.tables.groups import runs
+from metaprior.tables.read import rows_of
 from metaprior.task import Task
 
 
@@ -150,21 +151,17 @@ class Rows(NamedTuple):
 def read_rows(folder: Path, subject: Subject) -> Rows:
     """Read and check one table; `InputError` names the file, column and row that cannot be used."""
     path = folder / subject.file
-    frame, where = read(path), str(path)
+    rows = rows_of(path, "table")
     extra = [c for c in (subject.split_by, subject.cost) if c]
-    need_columns(frame, [subject.task, subject.target, *subject.features, *extra], where)
-    checked = check(
-        frame,
-        subject.task,
-        subject.target,
-        list(subject.features),
-        where,
+    rows.need([subject.task, subject.target, *subject.features, *extra])
+    plan = Plan(
+        task=subject.task,
+        targets=[subject.target],
         kind="numbers",
         log=subject.log,
         split_by=subject.split_by,
-        holdout=0.0,
-        seed=0,
     )
+    checked = check(rows, plan, subject.target, list(subject.features))
     units = checked.units
     z = checked.z if units is None else units.center + units.scale * checked.z
     start, count = runs(checked.group)
