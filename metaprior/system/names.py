@@ -33,11 +33,11 @@ MOVED = {
     "metaprior.adapted": "metaprior.tables.posterior",
     "metaprior.baselines.boosting": "metaprior.tables.baselines.boosting",
     "metaprior.baselines.learners": "metaprior.tables.baselines.learners",
-    "metaprior.chain": "metaprior.tables.several",
+    "metaprior.chain": "metaprior.tables.trained",
     "metaprior.evaluate": "metaprior.evaluation.evaluate",
     "metaprior.evaluate:Units": "metaprior.evaluation.units:Units",
     "metaprior.fit": "metaprior.training",
-    "metaprior.prior": "metaprior.tables.prior",
+    "metaprior.prior": "metaprior.tables.trained",
     "metaprior.table": "metaprior.tables.columns",
 }
 
