@@ -21,6 +21,7 @@ from metaprior.system.trees import Reader, encode
 
 MAGIC = b"metaprior 2\n"
 _START = len(MAGIC) + 32 + 8 + 8  # of the header
+_ANEW = "If another version of metaprior wrote it, fit again with this one."
 
 
 def save(path: str | Path, tree: Any) -> None:
@@ -59,7 +60,7 @@ def load(path: str | Path) -> Any:
             raise Refused("arrays that nothing uses")
         return tree
     except Refused as error:
-        raise InputError(f"{path}: refused: it holds {error}.") from None
+        raise InputError(f"{path}: refused: it holds {error}. {_ANEW}") from None
     except Exception as error:  # whatever a crafted header makes Python, NumPy or JAX raise
         raise InputError(f"{path}: refused: it cannot be read ({type(error).__name__}).") from error
 
@@ -100,9 +101,7 @@ def _checked(path: Path) -> tuple[bytes, int]:
         first = file.read(len(MAGIC))
         if not MAGIC.startswith(first):
             if first.startswith(b"metaprior "):
-                raise InputError(
-                    f"{path}: written by another version of metaprior; this one reads format 2."
-                )
+                raise InputError(f"{path}: not in format 2, which this version reads. {_ANEW}")
             raise InputError(f"{path}: not a file that metaprior saved.")
         file.seek(0)
         data = file.read()
