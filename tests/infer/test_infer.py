@@ -22,8 +22,9 @@ from metaprior.nets.mlp import apply, mlp
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
 def test_descent_is_a_map_estimate(x64, steps):
-    """Truncated descent on a linear model = MAP under a normal prior (Santos 1996; Grant et al.
-    2018, section 3).
+    """Truncated descent on a linear model is a MAP estimate under a normal prior.
+
+    Santos 1996; Grant et al. 2018, section 3.
     """
     rng = np.random.default_rng(0)
     x, y, start, rate = rng.normal(size=(7, 3)), rng.normal(size=7), rng.normal(size=3), 0.05
@@ -214,8 +215,9 @@ def test_a_curvature_has_no_rates_beyond_its_steps(walk):
 
 
 def test_curvature_multiplies_along_every_axis(key):
-    """rates ∘ (A G B) for a matrix, rates ∘ A g for a vector, by hand; it starts as one rate for
-    all.
+    """rates ∘ (A G B) for a matrix, rates ∘ A g for a vector, by hand.
+
+    It starts as one rate for all.
     """
     w = {"m": jnp.ones((2, 3)), "v": jnp.ones(2), "s": jnp.ones(()), "long": jnp.ones(LONGEST + 1)}
     gradient = jax.tree.map(lambda a: jax.random.normal(key, a.shape), w)
@@ -301,8 +303,9 @@ def test_diagonal_over_a_network(key):
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_laplace_against_the_dense_hessian(x64, classes):
-    """Mode, precision, evidence and its derivative, from the curvature written out in full; two
-    rows are padding.
+    """Mode, precision, evidence and its derivative, from the curvature written out in full.
+
+    Two rows are padding.
     """
     n, mask = 7, jnp.arange(7) < 5
     x, mean = (
@@ -359,8 +362,9 @@ def _pair(seed, d=4):
 
 @pytest.mark.parametrize("kind", ["full", "low rank"])
 def test_correlated_normals_against_scipy(kind, x64):
-    """Log density and KL as written with dense matrices; moments of draws within 5 standard errors
-    of 40,000.
+    """Log density and KL as written with dense matrices; moments of 40,000 draws.
+
+    The moments lie within 5 standard errors.
     """
     mean, cov = _pair(0)
     tree = {"a": jnp.asarray(mean[:1]), "b": jnp.asarray(mean[1:]), "name": "fixed"}
@@ -403,8 +407,9 @@ def test_correlated_normals_against_scipy(kind, x64):
 
 
 def test_repulsion_is_the_gradient_of_the_kernel(x64):
-    """Finite differences of k(a, b) = exp(-‖a - b‖²/h) in its first argument, summed: nothing else
-    drives particles apart.
+    """Finite differences of k(a, b) = exp(-‖a - b‖²/h) in its first argument, summed.
+
+    Nothing else drives particles apart.
     """
     w = np.random.default_rng(3).normal(size=(6, 3))
     h = float(bandwidth(jnp.asarray(w)))
@@ -429,8 +434,9 @@ def test_bandwidth_is_that_of_the_paper(x64):
 
 
 def test_svgd_recovers_a_correlated_normal(x64):
-    """100 particles, mean and covariance within 10 % of the scales (they are not independent draws:
-    more exact).
+    """100 particles: mean and covariance within 10 % of the scales.
+
+    They are no independent draws: they are more exact.
     """
     mean, cov = jnp.asarray([1.0, -2.0]), jnp.asarray([[1.0, 0.8], [0.8, 1.5]])
     inverse = jnp.linalg.inv(cov)
@@ -466,8 +472,9 @@ def test_svgd_with_one_particle_climbs(x64):
     ],
 )
 def test_fisher_information_against_many_draws(head, y, x64):
-    """Mean outer product of scores over 200,000 draws; exact for normals and classes, three nodes
-    for Student's t.
+    """Mean outer product of scores over 200,000 draws.
+
+    Exact for normals and classes; three nodes for Student's t.
     """
     raw = jax.random.normal(jax.random.key(0), (2, head.raw_dim))
     r = fisher_roots(head, raw)
@@ -487,8 +494,9 @@ def test_fisher_information_against_many_draws(head, y, x64):
 
 @pytest.mark.parametrize("structure", ["full", "diagonal", "kronecker"])
 def test_laplace_structures(structure, x64):
-    """Against the dense Gauss-Newton matrix of a small network: precision, log determinant,
-    covariance of draws.
+    """Against the dense Gauss-Newton matrix of a small network.
+
+    Precision, log determinant, covariance of draws.
     """
     from metaprior import Data
     from metaprior.nets.mlp import apply, mlp
@@ -533,7 +541,7 @@ def test_laplace_structures(structure, x64):
 
 
 def test_laplace_of_a_last_layer_is_conjugate(x64):
-    """Its arrays as `w`, the features inside `apply`: Bayesian linear regression on them, exactly."""
+    """Its arrays as `w`, the features inside `apply`: exactly Bayesian linear regression."""
     from metaprior import Data
     from metaprior.nets.mlp import mlp
 
@@ -569,8 +577,9 @@ def test_laplace_refuses(x64):
 
 
 def test_llama_is_exact_on_a_linear_normal_model(x64):
-    """Descent to the end on likelihood and prior, and Laplace's normal there: the conjugate
-    posterior, to 1e-6.
+    """Descent to the end on likelihood and prior, and Laplace's normal there.
+
+    That is the conjugate posterior, to 1e-6.
     """
     from metaprior import Data, Spec
     from metaprior.methods import LLAMA

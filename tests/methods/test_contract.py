@@ -1,5 +1,6 @@
-"""Every row of THE TABLE holds the contract, with every head it predicts; and the contract notices
-what is broken.
+"""Every row of THE TABLE holds the contract, with every head that it predicts.
+
+And the contract notices what is broken.
 """
 
 import equinox as eqx
@@ -91,8 +92,9 @@ def test_contract(name, head):
     "name", [n for n, row in METHODS.items() if row.trainable and "numbers" in row.kinds]
 )
 def test_the_head_of_tables(name):
-    """Only the density differs from that of a Gaussian, with which all of the contract is checked:
-    here losses, their gradients and the predictive, from 4 rows and from none.
+    """Only the density differs from that of a Gaussian, with which all of the contract is checked.
+
+    Here losses, their gradients and the predictive, from 4 rows and from none.
     """
     method = METHODS[name].init(
         Spec(2, StudentT(1)), key=jax.random.key(0), **SMALL.get(name, dict(width=8))
