@@ -35,6 +35,7 @@ class Spec(eqx.Module):
         'Conv4'
     """
 
+    # The head is no static field: its arrays, where it has any, are meta-parameters.
     x_dim: int = eqx.field(static=True)
     head: AbstractHead
     pooled: int = eqx.field(static=True, default=0)

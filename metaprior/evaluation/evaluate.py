@@ -16,8 +16,8 @@ from metaprior.mixture import Mixture, crps
 from metaprior.system.lowering import jit
 from metaprior.task import Task
 
-SAMPLES = 128
-METHOD = "method"
+SAMPLES = 128  # functions drawn where a learner predicts by sampling
+METHOD = "method"  # what the learner that the others are baselines for is called
 
 
 @jit
@@ -33,6 +33,7 @@ def _points(learner: AbstractLearner, tasks: Task, units: Units | None, key):
             return {"nll": -mixture.log_prob(y), "p": mixture.mean(), "y": y[:, 0]}
         return _numbers(mixture, task, units)
 
+    # Not all at once: the atoms of a hundred functions take much memory.
     return jax.lax.map(one, tasks, batch_size=32)
 
 
@@ -286,6 +287,7 @@ def evaluate(
         mask = mask[real]
         statistics[K], points[K] = {}, {}
         for name, learner in learners.items():
+            # Every learner gets the same key, and double precision for the sums.
             found = _points(learner, some, units, key)
             rows = {k: np.asarray(v, np.float64)[real] for k, v in found.items()}
             statistics[K][name] = count(rows, mask)

@@ -12,6 +12,7 @@ import numpy as np
 
 from metaprior.evaluation import calibration
 
+# Quantile levels of the calibration error, and bins of the top class's probability.
 LEVELS = np.linspace(0.05, 0.95, 19)
 BINS = 15
 

@@ -43,6 +43,7 @@ def outcomes(mixture: Mixture, units: Units, support: Data) -> tuple[Array, Arra
     """
     values, weights = mixture.atoms()
     if units.log:
+        # The range of what the prior was trained on and of what this group has shown.
         seen = jnp.where(support.mask[:, None], support.y, units.low)
         low, high = seen.min(0, initial=units.low), seen.max(0, initial=units.high)
         values = jnp.clip(values, low - 1.0, high + 1.0)

@@ -42,6 +42,7 @@ class AbstractHead(eqx.Module):
     def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         """Log density (log probability for classes), summed over the `p` outcomes, in nats."""
 
+    # It has a key because some losses draw outcomes; those with a density ignore it.
     @abstractmethod
     def loss(
         self, params: Array, y: Float[Array, "*b p"], *, key: PRNGKeyArray

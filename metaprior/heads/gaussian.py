@@ -56,6 +56,7 @@ class Gaussian(AbstractNumberHead):
             mean, scale = jnp.split(raw, 2, axis=-1)
             scale = self.floor + jax.nn.softplus(scale)
         else:
+            # One scale for all points, repeated so that every head's parameters look alike.
             mean, scale = raw, jnp.broadcast_to(self.scale, raw.shape).astype(raw.dtype)
         return jnp.stack([mean, scale], axis=-1)
 

@@ -32,4 +32,5 @@ def at(net: eqx.nn.MLP, *parts: Float[Array, "*b _"]) -> Float[Array, "*b o"]:
     lead = jnp.broadcast_shapes(*(part.shape[:-1] for part in parts))
     wide = [jnp.broadcast_to(part, (*lead, part.shape[-1])) for part in parts]
     row = jnp.concatenate(wide, axis=-1)
+    # `vectorize` and not `vmap`: there may be any number of leading axes, also none.
     return jnp.vectorize(lambda x: net(x), signature="(i)->(o)")(row)

@@ -60,6 +60,7 @@ def array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder.")
     try:
+        # Mapped into memory: the size is known before a byte is read.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(found, np.ndarray) and found.nbytes <= MOST_BYTES:
             return np.array(found)
@@ -80,6 +81,7 @@ def as_images(path: Path, name: str, pixels: np.ndarray, lead: int) -> np.ndarra
         return pixels[..., None]
     if pixels.ndim != lead + 3:
         return pixels
+    # Channels in front, as PyTorch has them, unless the last axis could be the channels as well.
     if pixels.shape[lead] in (1, 3, 4) and pixels.shape[-1] not in (1, 3, 4):
         pixels = np.ascontiguousarray(np.moveaxis(pixels, lead, -1))
     if pixels.shape[-1] == 4:

@@ -62,6 +62,7 @@ def read_attributes(path: str | Path, size: int | None = None) -> Attributes:
         )
     names, rows = _rows(tree, tables[0])
     wanted = _files(tree, tables[0], list(rows))
+    # Faces are in the middle, and stretching would change them: crop.
     pixels, remarks = read_all(tree, wanted, size, crop=True)
     extra = len(tree.images()) - len(rows)
     if extra:
@@ -122,7 +123,9 @@ def _rows(tree: Tree, table: str) -> tuple[tuple[str, ...], dict[str, list[bool]
         )
     rows = {}
     for number, line in enumerate(lines[2:], start=3):
-        name, *values = line.strip().rsplit(maxsplit=len(names))  # a name may hold spaces
+        # From the right, as a file name may hold spaces. With a value too many, the name that is
+        # left has one in it; then count all words, to say how many values there are.
+        name, *values = line.strip().rsplit(maxsplit=len(names))
         if PurePosixPath(name).suffix.lower() not in KINDS:
             name, *values = line.split()
         if len(values) != len(names):

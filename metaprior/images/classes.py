@@ -90,6 +90,7 @@ def read_classes(path: str | Path, size: int | None = None) -> Images:
             "each in a folder of its own."
         )
     pixels, remarks = read_all(tree, names, size)
+    # Classes in the order of their names: labels do not depend on the order of the files.
     index = {name: i for i, name in enumerate(found)}
     label = np.array([index[c] for c in classes], np.int32)
     if tables:
@@ -153,8 +154,9 @@ def _tables(tree: Tree, tables: list[str]) -> tuple[list[str], list[str], dict[s
             raise InputError(
                 f"{tree.where(table)}: has the columns {columns}; it needs filename and label."
             )
-        for row, entry in enumerate(reader, start=2):
+        for row, entry in enumerate(reader, start=2):  # the header is row 1
             file, label = entry["filename"] or "", entry["label"] or ""
+            # Copies of the data set differ in where its images lie.
             options = (folder / "images" / file, folder / file, folder / "images" / label / file)
             place = next((str(option) for option in options if str(option) in known), None)
             if place is None or not label:
@@ -222,6 +224,7 @@ def _labels(
 def _characters(path: Path, held: dict[str, np.ndarray]):
     """Omniglot's arrays: classes by the names that they have in its folders."""
     alphabet, character = held["alphabet"].astype(int), held["character"].astype(int)
+    # Characters are numbered within an alphabet, so that a class needs all three numbers.
     evaluation = held.get("evaluation", np.zeros(len(alphabet), bool)).astype(int)
     called = held.get("alphabet_names", np.arange(alphabet.max(initial=0) + 1).astype(str))
     if len(alphabet) and (alphabet.min() < 0 or alphabet.max() >= len(called)):

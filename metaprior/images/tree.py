@@ -119,7 +119,7 @@ class Tree:
                 return _plain(image)
         except InputError:
             raise
-        except Exception as error:  # Pillow's decoders raise many kinds
+        except Exception as error:  # Pillow's decoders raise many kinds of errors
             raise InputError(
                 f"{self.where(name)}: is no readable image ({type(error).__name__})."
             ) from None

@@ -62,6 +62,7 @@ def read_views(path: str | Path, size: int | None = None) -> Views:
             f"{path}: holds one object only; views need several, each in a folder of its own."
         )
 
+    # Every object must have as many views as most have: they become one array.
     counts = {name: len(files) for name, files in objects.items()}
     usual = max(set(counts.values()), key=list(counts.values()).count)
     other = [name for name, count in counts.items() if count != usual]
@@ -75,6 +76,7 @@ def read_views(path: str | Path, size: int | None = None) -> Views:
     in_order = [file for files in objects.values() for file in sorted(files, key=_natural)]
     pixels, remarks = read_all(tree, in_order, size)
     pixels = pixels.reshape(len(objects), usual, *pixels.shape[1:])
+    # Nobody said from which sides: evenly around is what a turntable gives.
     category = tuple("/".join(PurePosixPath(name).parts[:-1]) for name in objects)
     return Views(pixels, tuple(objects), category, 360.0 * np.arange(usual) / usual, tuple(remarks))
 
@@ -85,6 +87,7 @@ def _natural(name: str) -> list[str | int]:
 
 
 def _from_arrays(path: Path, size: int | None) -> Views:
+    # An array without a name is called arr_0 in an .npz.
     if path.suffix.lower() == ".npy":
         held = {"views": array(path)}
     else:

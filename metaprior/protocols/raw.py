@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.methods.embedded import EmbeddedPosterior
 from metaprior.mixture import Mixture
-from metaprior.posterior import AbstractPosterior, Particles, Sampled, Stacked
+from metaprior.posterior import AbstractPosterior, Particles, Pool, Sampled, Stacked
 from metaprior.task import Data
 
 KEPT = (
@@ -45,9 +45,11 @@ def functions_at(
 
 
 def _finite(posterior: AbstractPosterior) -> bool:
-    """Whether a posterior is particles, or an ensemble of such posteriors."""
+    """Whether a posterior is particles, or a mixture of such posteriors."""
     if isinstance(posterior, Stacked):
         return _finite(posterior.posterior)
+    if isinstance(posterior, Pool):
+        return all(_finite(each) for each in posterior.posteriors)
     if isinstance(posterior, EmbeddedPosterior):
         return _finite(posterior.base)
     return isinstance(posterior, Particles)

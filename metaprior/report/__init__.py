@@ -85,7 +85,7 @@ def write_report(
         seed: decides which rows of the groups are observed.
     """
     info, parts = prior.info, []
-    several = list(getattr(evaluation, "targets", {}))
+    several = list(getattr(evaluation, "targets", {}))  # a `JointEvaluation` has them
     for i, target in enumerate(several):
         name = target + (f", given {', '.join(several[:i])}" if i else "")
         curves = _curves(prior, groups, x, target, units if i == 0 else "", seed, f"t{i}")
@@ -110,6 +110,7 @@ def write_report(
 
 def render(path: Path, template: str, page: dict[str, Any]) -> None:
     """Write a page from a template of this folder, the style sheet inside it."""
+    # Imported here: most commands write no page.
     import jinja2
 
     folder = resources.files("metaprior.report")
@@ -149,6 +150,7 @@ def _part(name: str, evaluation: Any, curves: list, ids: str) -> dict[str, Any]:
     available = tables.metrics_in(result)
     wanted = [metric for metric in ("nll", "rmse", "accuracy") if metric in available][:2]
     shots = sorted(int(k) for k, points in evaluation.points.items() if points)
+    # Three curves can be told apart: before any row, after one, and after a few.
     chosen = [k for k in (0, 1, 5) if k in shots] or shots[:3]
     return {
         "name": name,

@@ -162,6 +162,8 @@ def _table(learners: Learners, metric: str) -> dict[str, Any]:
         for figures in learners.shots.values():
             own = figures[name]
             low, high = own["ci"][metric]
+            # With one group there is no interval. The best are coloured for the NLL alone: only
+            # for it have the learners been compared in pairs.
             half = None if low is None else (high - low) / 2
             best = metric == "nll" and own["rank"] == 1
             cells.append((number(own[metric], metric), number(half, metric), best))
@@ -171,6 +173,7 @@ def _table(learners: Learners, metric: str) -> dict[str, Any]:
 
 
 def _pictures(learners: Learners, found: Any) -> list[Shown]:
+    # One K for the picture: 5 where it was judged, else the one in the middle.
     K = 5 if 5 in found.points else sorted(found.points)[len(found.points) // 2]
     with matplotlib.rc_context(STYLE):
         return [

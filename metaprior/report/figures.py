@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+# Without a screen; a window that is open already keeps its backend.
 matplotlib.use("Agg", force=False)
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
@@ -99,6 +100,7 @@ def curve(axes: Any, panel: dict[str, Any], limits: tuple[float, float] | None =
 
 def y_limits(panels: list[dict[str, Any]]) -> tuple[float, float]:
     """One scale for several panels of a group; very wide bands do not squash the data."""
+    # The bands' ends, but no further than one and a half spans of the data from the data.
     y = panels[0]["y"]
     span = max(float(np.ptp(y)), 1e-9)
     low = min(float(np.min(panel["q05"])) for panel in panels)
@@ -195,6 +197,7 @@ def _leave_out_what_is_far(axes: Any, low: float, high: float) -> None:
 def reliability_points(points: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Stated probability and how often it came true, from `pit` values or class probabilities."""
     if "pit" in points:
+        # Of numbers: how often the outcome lies below each predictive quantile.
         levels = np.linspace(0.0, 1.0, 21)
         pit = np.sort(np.asarray(points["pit"], dtype=float).ravel())
         return levels, np.searchsorted(pit, levels, side="right") / max(len(pit), 1)

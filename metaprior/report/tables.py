@@ -44,6 +44,7 @@ def mark(entry: dict[str, Any], metric: str) -> str:
     if not difference or metric in NO_DIRECTION or difference.get("low") is None:
         return ""
     low, high = difference["low"], difference["high"]
+    # With lower as better, a negative difference says that the method is better.
     if metric in HIGHER_IS_BETTER:
         low, high = -high, -low
     if high < 0:

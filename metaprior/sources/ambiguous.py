@@ -50,6 +50,7 @@ class SineLine(eqx.Module):
 
     def family(self, key) -> Int[Array, ""]:
         """What the task of this key is: 0 for a sine wave, 1 for a line."""
+        # The same split as in `__call__`: nothing needs to be stored with the task.
         return jr.bernoulli(jr.split(key, 5)[0]).astype(int)
 
     def __call__(self, key) -> Task:

@@ -41,6 +41,7 @@ class Exact(AbstractPosterior):
     noise: Array | float
     support: Data
 
+    # Whitened, both the data and what they say of x, so that one factorisation serves everything.
     def _state(self, x):
         """Posterior mean at `x`, and v, the whitened cross-covariance `(k, n)`.
 

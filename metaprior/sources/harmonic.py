@@ -49,5 +49,6 @@ class Harmonic(eqx.Module):
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=self.x[0], maxval=self.x[1])
         f = amplitude * jnp.sin(frequency * x - phase)
         noise = self.noise * amplitude * jr.normal(e_key, f.shape)
+        # Noise is drawn for all rows, so that `clean` changes no other number of a task.
         y = f + (noise.at[self.support :].set(0.0) if self.clean else noise)
         return shots(Data.of(x, y), self.support, self.fewest, key=k_key)

@@ -44,6 +44,8 @@ class Labelled(eqx.Module):
 
     def exact(self, support: Data) -> "Cells":
         """Bayes' rule over a grid of sine waves and lines."""
+        # Half the cells along each side: labels say less than outcomes, and the function of every
+        # cell is evaluated at every row.
         families = []
         for family in self.waves.exact(support).families:
             first, second = family.blocks
@@ -87,6 +89,7 @@ class Cells(AbstractPosterior):
     @staticmethod
     def _mixture(p: Float[Array, "s n"]) -> Mixture:
         """Probabilities of label 1, as logits of both labels."""
+        # A certain label would make a logit infinite.
         p = jnp.clip(p, 1e-6, 1 - 1e-6)
         params = jnp.log(jnp.stack([1 - p, p], -1))
         return Mixture.equal(Categorical(2), params)

@@ -22,5 +22,6 @@ def shots(data: Data, support: int, fewest: int | None, *, key: PRNGKeyArray) ->
     task = split(data, support)
     if fewest is None:
         return task
+    # Rows that are not shown stay in place, outside the mask: the shape is the same for all.
     count = jr.randint(key, (), fewest, support + 1)
     return eqx.tree_at(lambda t: t.support.mask, task, jnp.arange(support) < count)

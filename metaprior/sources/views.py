@@ -56,6 +56,7 @@ class ObjectViews(eqx.Module):
 
     def rows(self, item: Int[Array, ""], views: Int[Array, "n"], turn=False) -> Data:
         """Some views of an object, or of its mirror image."""
+        # In a mirror, pixels run from right to left and the object turns the other way.
         angle, y = self.angle[views], self.pixels[item, views].astype(float) / 255.0
         image = y.reshape(len(views), self.size, -1)
         y = jnp.where(turn, image[:, :, ::-1], image).reshape(y.shape)

@@ -96,6 +96,7 @@ def _check_padding(case: Case) -> None:
     shown, mask = task.support, task.support.mask[:, None]
     plain, _ = case.look(case.learner, shown, task.query, key)
 
+    # Finite junk: padding may hold any finite number. 1.0 is also a class.
     def fill(a, junk):
         return put(np.where(mask, a, junk), a.dtype)
 
@@ -110,6 +111,7 @@ def _check_padding(case: Case) -> None:
 
 def _check_order(case: Case) -> None:
     task, key = case.tasks[0], jr.key(4)
+    # All six rows are shown: with padding among them the mask would be turned as well.
     turned = jax.tree.map(lambda a: put(np.asarray(a)[[3, 0, 5, 1, 4, 2]]), task.support)
     plain, _ = case.look(case.learner, task.support, task.query, key)
     other, _ = case.look(case.learner, turned, task.query, key)
@@ -125,6 +127,7 @@ def _check_eager(case: Case) -> None:
     posterior = case.learner.posterior(task.support, key=key)
     eager = judge(posterior.predict(task.query.x, key=key, samples=case.samples), task.query)
     compiled, _ = case.look(case.learner, task.support, task.query, key)
+    # Eagerly only the densities: each further figure would compile many small programs.
     compiled = {name: compiled[name] for name in eager}
     message = "The compiled posterior differs from the eager one: look for a side effect."
     same(eager, compiled, case.tolerance, message)
@@ -166,6 +169,7 @@ def _check_vmap(case: Case) -> None:
         "vmap over tasks differs from a loop: some operation mixes tasks or reuses one task's "
         "noise."
     )
+    # Batched products add up in another order: more rounding than elsewhere.
     same(batched, stack(alone), 10 * case.tolerance, message)
 
 
