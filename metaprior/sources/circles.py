@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Categorical
 from metaprior.mixture import Mixture
@@ -198,7 +198,7 @@ class CirclePosterior(AbstractPosterior):
         p = self.source.flip + (1 - 2 * self.source.flip) * inside
         return jnp.log(jnp.stack([1 - p, p], -1))
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         table = self._table()
         center, log_cell, nearest = table[:3]
         distance = jnp.sqrt(((center[:, None] - x[None]) ** 2).sum(-1))
@@ -229,12 +229,12 @@ class CirclePosterior(AbstractPosterior):
         ends = jax.lax.fori_loop(0, 25, halve, (smallest, largest))
         return mine[0], 0.5 * (ends[0] + ends[1])
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         center, radius = self.circles(key=key, samples=samples)
         inside = ((x[None] - center[:, None]) ** 2).sum(-1) <= radius[:, None] ** 2
         return Mixture.equal(Categorical(2), self._params(inside.astype(x.dtype)))
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         """Log probability of all labels together.
 
         As the radius grows, the points enter the disc one by one. For each centre this is a sum

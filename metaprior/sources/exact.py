@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Gaussian
 from metaprior.infer.cholesky import factorise
@@ -55,13 +55,13 @@ class Exact(AbstractPosterior):
         v = factor.whiten(cross)
         return self.mean(x) + v.T @ z, v
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         mean, v = self._state(x)
         function = jnp.maximum(diagonal(self.kernels, x) - (v * v).sum(0), 0.0)
         params = jnp.stack([mean, jnp.sqrt(function + self.noise**2)], -1)
         return Mixture.equal(Gaussian(1), params[None, :, None], function[None, :, None])
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         mean, v = self._state(x)
         # Rounding makes a covariance of close points indefinite; this lifts its diagonal enough.
         jitter = 1e-6 if x.dtype == jnp.float32 else 1e-12
@@ -69,7 +69,7 @@ class Exact(AbstractPosterior):
         f = mean + jr.normal(key, (samples, x.shape[0]), x.dtype) @ factorise(cov).lower.T
         return noisy(f, self.noise)
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         mean, v = self._state(data.x)
         cov = gram(self.kernels, data.x, data.x) - v.T @ v
         factor = factorise_rows(
@@ -88,5 +88,5 @@ class Known(AbstractLearner):
 
     source: Any
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> AbstractPosterior:
         return self.source.exact(support)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Gaussian
 from metaprior.infer.cholesky import factorise
@@ -132,7 +132,7 @@ class Grid(AbstractPosterior):
         """Probability of each family given the support."""
         return jax.nn.softmax(self._evidence(self.support))
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         parts = []
         for family, each in zip(self.families, self._log_weights(self.support)):
             # Mean and covariance of w in each block, then of f at each point.
@@ -146,7 +146,7 @@ class Grid(AbstractPosterior):
             parts.append(Part(Gaussian(1), params[:, :, None], log_weight, inside[..., None]))
         return Mixture(tuple(parts))
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         each = self._log_weights(self.support)
         sizes = [w.size for w in each]
         below = jnp.cumsum(jax.nn.softmax(jnp.concatenate([w.ravel() for w in each])))
@@ -162,6 +162,6 @@ class Grid(AbstractPosterior):
             first += size
         return noisy(f, self.noise)
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         both = jax.nn.logsumexp(self._evidence(concat(self.support, data)))
         return both - jax.nn.logsumexp(self._evidence(self.support))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.scipy import stats
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Categorical
 from metaprior.mixture import Mixture
@@ -94,14 +94,14 @@ class Cells(AbstractPosterior):
         params = jnp.log(jnp.stack([1 - p, p], -1))
         return Mixture.equal(Categorical(2), params)
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         weight = jax.nn.softmax(self._log_weights(self.support))
         return self._mixture((weight @ stats.norm.cdf(self._values(x)))[None])
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         cell = jr.categorical(key, self._log_weights(self.support), shape=(samples,))
         return self._mixture(stats.norm.cdf(self._values(x)[cell]))
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         both = jax.nn.logsumexp(self._log_weights(concat(self.support, data)))
         return both - jax.nn.logsumexp(self._log_weights(self.support))

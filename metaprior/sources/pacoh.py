@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Gaussian
 from metaprior.infer.cholesky import factorise
@@ -134,7 +134,7 @@ class SlopedSinePosterior(AbstractPosterior):
         covariance = factor.solve(jnp.eye(2, dtype=dtype))
         return _cells(dtype)[2] + log_p, centre + off, covariance
 
-    def predict(self, x, *, key, samples):
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         log_p, line, cov = self._condition(self.support)
         phi = _line(x)
         mean = line @ phi.T + _waves(x, x.dtype)
@@ -142,7 +142,7 @@ class SlopedSinePosterior(AbstractPosterior):
         params = jnp.stack([mean, jnp.sqrt(inside + self.noise**2)], -1)
         return Mixture((Part(Gaussian(1), params[:, :, None], log_p, inside[..., None]),))
 
-    def sample(self, x, *, key, samples):
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         log_p, line, cov = self._condition(self.support)
         c_key, w_key = jr.split(key)
         cell = jr.categorical(c_key, log_p, shape=(samples,))
@@ -150,7 +150,7 @@ class SlopedSinePosterior(AbstractPosterior):
         f = w @ _line(x).T + _waves(x, x.dtype)[cell]
         return noisy(f, self.noise)
 
-    def joint_log_prob(self, data, *, key, samples):
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         def evidence(d):
             return jax.nn.logsumexp(self._condition(d)[0])
 

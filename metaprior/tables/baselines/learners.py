@@ -4,7 +4,7 @@ support.
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from metaprior.heads import Gaussian
 from metaprior.method import AbstractLearner, Spec
@@ -12,6 +12,7 @@ from metaprior.methods.process import Process
 from metaprior.nets.kernels import Constant, RandomEffects, Stationary
 from metaprior.nets.means import Mean, Scale
 from metaprior.posterior import AbstractHead, Particles
+from metaprior.task import Data
 
 
 class Fixed(AbstractLearner):
@@ -32,7 +33,7 @@ class Fixed(AbstractLearner):
         extra = jnp.pad(extra, ((0, 0), (0, base.shape[0] - self.pooled)))
         return base + extra
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles(self.base[None], self._apply, self.head)
 
 
