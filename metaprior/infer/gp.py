@@ -90,7 +90,7 @@ class Laplace(eqx.Module):
         """Draws of u from unit normals, `k = l + 1` numbers a row and draw."""
         latents = self.mode.shape[1]
         u = jax.vmap(lambda c, z: c.unwhiten(z))(self.block, jnp.moveaxis(white[:, :latents], 1, 0))
-        if self.rest is not None:
+        if self.right is not None and self.rest is not None:
             u = u + self.right @ self.rest.unwhiten(white[:, latents])
         return self.mode[:, :, None] + jnp.moveaxis(u, 0, 1)
 
