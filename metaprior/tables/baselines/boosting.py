@@ -1,17 +1,60 @@
 """Pooled gradient boosting: one model for all rows of all groups, cross-fitted over groups.
 
-scikit-learn grows the trees; what is kept is arrays, so that a saved prior holds no pickle and
-prediction needs no scikit-learn.
+A model is arrays, so that a saved prior holds no pickle and prediction needs NumPy only.
 """
 
-import itertools
+import functools
+from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
 
 from metaprior.errors import InputError
+from metaprior.tables.baselines.grow import Bins, Grower, Node
 
-MOST_ROWS = 50_000  # with more, growing trees of 15 leaves would take minutes
+MOST_ROWS = 50_000  # trees of 15 leaves learn little from more, and take minutes
+PATIENCE = 50  # rounds without a lower loss, after which there are no more
+LEAST_LOG = -8.0  # of a class's probability
+BLOCK = 1 << 16  # rows times trees walked at once: what the processor's cache holds
+
+
+class Walk(NamedTuple):
+    """The nodes of several models in the form that prediction walks through.
+
+    A leaf is its own child, so that rows may go on there while others are still on their way. The
+    trees of an output are sorted, deep ones first.
+
+    Args:
+        feature, threshold, value: one entry a node.
+        missing_right: whether a row goes right for want of a value, one entry a node.
+        child: left and right child of each node, one after the other.
+        root: first nodes, `(c, t)` for `c` raw outputs.
+        deeper: how many trees of an output, at most, are deeper than 0, 1, … levels.
+    """
+
+    feature: np.ndarray
+    threshold: np.ndarray
+    value: np.ndarray
+    missing_right: np.ndarray
+    child: np.ndarray
+    root: np.ndarray
+    deeper: tuple[int, ...]
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """The sum of the trees' leaves for each row, `(n, c)`."""
+        flat, missing = rows.ravel(), np.isnan(rows).any()
+        begin = np.arange(len(rows))[:, None, None] * rows.shape[1]
+        at = np.tile(self.root, (len(rows), 1, 1))
+
+        for trees in self.deeper:
+            here = at[..., :trees]
+            x = flat.take(self.feature.take(here) + begin)
+            right = x > self.threshold.take(here)
+            if missing:
+                right |= np.isnan(x) & self.missing_right.take(here)
+            at[..., :trees] = self.child.take(2 * here + right)
+
+        return self.value.take(at).sum(axis=-1)
 
 
 class Trees(eqx.Module):
@@ -35,40 +78,80 @@ class Trees(eqx.Module):
     base: np.ndarray
 
     @staticmethod
-    def of(model, rounds: int) -> "Trees":
-        """The first `rounds` rounds of a fitted scikit-learn histogram boosting model."""
-        trees = [tree.nodes for round in model._predictors[:rounds] for tree in round]
-        outputs = len(model._predictors[0])
-        size = np.array([0] + [len(nodes) for nodes in trees])
-        root = np.cumsum(size)[:-1]
-        shift = np.repeat(root, size[1:]) if trees else np.zeros(0, int)
-        nodes = np.concatenate(trees) if trees else model._predictors[0][0].nodes[:0]
+    def of(rounds: list[list[list[Node]]], base: np.ndarray) -> "Trees":
+        """A model of grown trees: of each round, one tree for each raw output."""
+        trees = [tree for some in rounds for tree in some]
+        root = np.cumsum([0, *map(len, trees)])[:-1]
+        shift = np.repeat(root, [len(tree) for tree in trees])
+        nodes = Node(*map(np.array, zip(*(node for tree in trees for node in tree), strict=True)))
         return Trees(
-            feature=nodes["feature_idx"].astype(np.int32),
-            threshold=nodes["num_threshold"].astype(np.float64),
-            left=(nodes["left"] + shift).astype(np.int32),
-            right=(nodes["right"] + shift).astype(np.int32),
-            missing_left=nodes["missing_go_to_left"].astype(bool),
-            leaf=nodes["is_leaf"].astype(bool),
-            value=nodes["value"].astype(np.float64),
-            root=root.reshape(-1, outputs).astype(np.int32),
-            base=np.asarray(model._baseline_prediction, np.float64).reshape(-1),
+            feature=nodes.feature.astype(np.int32),
+            threshold=nodes.threshold.astype(np.float64),
+            left=(nodes.left + shift).astype(np.int32),
+            right=(nodes.right + shift).astype(np.int32),
+            missing_left=nodes.missing_left.astype(bool),
+            leaf=nodes.leaf.astype(bool),
+            value=nodes.value.astype(np.float64),
+            root=root.reshape(len(rounds), -1).astype(np.int32),
+            base=base,
         )
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
         """Raw outputs `(n, c)` for raw columns `(n, f)`; missing values are NaN."""
-        total = np.tile(self.base, (len(raw), 1))
-        for block in range(0, len(raw), 4096):
-            rows = raw[block : block + 4096]
-            at = np.broadcast_to(self.root, (len(rows), *self.root.shape)).copy()
-            while not (done := self.leaf[at]).all():
-                x = np.take_along_axis(
-                    rows, self.feature[at].reshape(len(rows), -1), axis=1
-                ).reshape(at.shape)
-                left = np.where(np.isnan(x), self.missing_left[at], x <= self.threshold[at])
-                at = np.where(done, at, np.where(left, self.left[at], self.right[at]))
-            total[block : block + 4096] += self.value[at].sum(axis=1)
-        return total
+        return _predict(self._walk, raw) + self.base
+
+    @functools.cached_property
+    def _walk(self) -> Walk:
+        return _walk_of((self,))
+
+
+def _walk_of(models: tuple[Trees, ...]) -> Walk:
+    """The trees of several models as one model, whose raw outputs are sums over them."""
+    sizes = [len(model.leaf) for model in models]
+    shift = np.cumsum([0, *sizes])[:-1]
+
+    def joined(name):
+        return np.concatenate([getattr(model, name) for model in models])
+
+    leaf, node = joined("leaf"), np.arange(sum(sizes))
+    first = np.repeat(shift, sizes)
+    left = np.where(leaf, node, joined("left") + first)
+    right = np.where(leaf, node, joined("right") + first)
+    pairs = zip(models, shift, strict=True)
+    root = np.concatenate([model.root + start for model, start in pairs]).T
+
+    depth = _depths(root.ravel(), leaf, left, right).reshape(root.shape)
+    root = np.take_along_axis(root, np.argsort(-depth, axis=1, kind="stable"), axis=1)
+    levels = range(depth.max(initial=0))
+    return Walk(
+        feature=joined("feature").astype(np.intp),
+        threshold=np.where(leaf, np.inf, joined("threshold")),
+        value=joined("value"),
+        missing_right=~leaf & ~joined("missing_left"),
+        child=np.stack([left, right], axis=1).ravel(),
+        root=root,
+        deeper=tuple(int((depth > level).sum(axis=1).max()) for level in levels),
+    )
+
+
+def _depths(root: np.ndarray, leaf: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """How many splits lie on the longest way through each tree, `(t,)`."""
+    depth, tree, at = np.zeros(len(root), int), np.arange(len(root)), root
+    while True:
+        inner = ~leaf[at]
+        at, tree = at[inner], tree[inner]
+        if not len(at):
+            return depth
+        depth[tree] += 1
+        at, tree = np.concatenate([left[at], right[at]]), np.concatenate([tree, tree])
+
+
+def _predict(walk: Walk, raw: np.ndarray) -> np.ndarray:
+    step = max(1, BLOCK // max(1, walk.root.size))
+    total = np.empty((len(raw), len(walk.root)))
+    for first in range(0, len(raw), step):
+        total[first : first + step] = walk(np.asarray(raw[first : first + step], np.float64))
+    return total
 
 
 class Boosting(eqx.Module):
@@ -83,19 +166,89 @@ class Boosting(eqx.Module):
     classes: int = eqx.field(static=True)
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
-        """Prediction for rows of groups outside the training set: `(n, 1)`, or log probabilities
-        `(n, C)`.
+        """Predictions for rows of groups that were not learned from.
+
+        Args:
+            raw: columns as they are, NaN where missing, `(n, f)`.
+
+        Returns:
+            numbers `(n, 1)`, or log probabilities `(n, C)`.
         """
-        return _output(np.mean([trees(raw) for trees in self.folds], axis=0), self.classes)
+        base = np.mean([trees.base for trees in self.folds], axis=0)
+        return _output(_predict(self._walk, raw) / len(self.folds) + base, self.classes)
+
+    @functools.cached_property
+    def _walk(self) -> Walk:
+        return _walk_of(self.folds)
 
 
 def _output(raw: np.ndarray, classes: int) -> np.ndarray:
+    """Numbers as they are; raw outputs of classes as log probabilities."""
     if not classes:
         return raw
     if classes == 2:
         raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
     raw = raw - raw.max(axis=1, keepdims=True)
-    return np.maximum(raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)), -8.0)
+    return np.maximum(raw - np.log(np.exp(raw).sum(axis=1, keepdims=True)), LEAST_LOG)
+
+
+def _loss(output: np.ndarray, y: np.ndarray, classes: int) -> float:
+    """Sum of squared errors, or of negative log probabilities."""
+    if not classes:
+        return float(((output[:, 0] - y) ** 2).sum())
+    return float(-output[np.arange(len(y)), y.astype(int)].sum())
+
+
+class Fold:
+    """A model that grows on the rows of the other folds.
+
+    Args:
+        bins: the columns of all rows.
+        y: outcomes of all rows, `(n,)`.
+        inside, outside: rows to train on, and rows of the fold.
+        classes: number of classes, 0 for numbers.
+    """
+
+    def __init__(self, bins: Bins, y: np.ndarray, inside, outside, classes: int):
+        self.y, self.outside, self.classes = y, outside, classes
+        self.grow = Grower(bins, inside, outside)
+        self.base = _base(y[inside], classes)
+        self.raw = np.tile(self.base, (len(y), 1))
+        self.rounds: list[list[list[Node]]] = []
+
+    def round(self) -> float:
+        """Grow a tree for each raw output, and give the loss on the fold's own rows."""
+        trees = []
+        steps = np.empty_like(self.raw)
+        for output, (gradient, curvature) in enumerate(self._derivatives()):
+            tree, steps[:, output] = self.grow(gradient, curvature)
+            trees.append(tree)
+        self.raw += steps
+        self.rounds.append(trees)
+        return _loss(
+            _output(self.raw[self.outside], self.classes), self.y[self.outside], self.classes
+        )
+
+    def _derivatives(self):
+        """Of the loss at every row, first and second, for each raw output."""
+        if not self.classes:
+            yield self.raw[:, 0] - self.y, None
+        elif self.classes == 2:
+            p = 1 / (1 + np.exp(-self.raw[:, 0]))
+            yield p - self.y, p * (1 - p)
+        else:
+            p = np.exp(self.raw - self.raw.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            for c in range(self.classes):
+                yield p[:, c] - (self.y == c), p[:, c] * (1 - p[:, c])
+
+
+def _base(y: np.ndarray, classes: int) -> np.ndarray:
+    """The best raw outputs without any tree."""
+    if not classes:
+        return y.mean(keepdims=True)
+    log_share = np.log(np.bincount(y.astype(int), minlength=classes) / len(y))
+    return log_share[1:] - log_share[:1] if classes == 2 else log_share - log_share.mean()
 
 
 def cross_fit(
@@ -110,9 +263,7 @@ def cross_fit(
     """Boosting per fold and the out-of-fold prediction of every row.
 
     The number of rounds is the one with the lowest mean loss on held-out groups, the same for all
-    folds. Learning rate, leaves and rows a leaf are scikit-learn's defaults, with a lower rate
-    (0.05) and fewer leaves (15) for the few thousand rows that such tables have. The trees of
-    larger tables grow on `MOST_ROWS` rows drawn at random.
+    folds. The trees of larger tables grow on `MOST_ROWS` rows drawn at random.
 
     Args:
         raw: columns as they are, NaN where missing, `(n, f)`.
@@ -120,56 +271,35 @@ def cross_fit(
         fold: the fold of each row's group, `(n,)`, values 0 … folds - 1.
         classes: number of classes, 0 for numbers.
         rounds: most boosting rounds.
-        seed: of scikit-learn's random numbers.
+        seed: of the draw of rows.
 
     Returns:
         the models, and predictions `(n, 1)` or log probabilities `(n, C)` of each row by the model
         that did not see its group.
+
+    Raises:
+        InputError: a class does not occur outside of one of the folds.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-    from threadpoolctl import threadpool_limits
+    use = np.random.default_rng(seed).permutation(len(y))[:MOST_ROWS]
+    use.sort()
+    bins, outcome, part = Bins(raw[use]), y[use], fold[use]
+    folds = []
+    for k in range(fold.max() + 1):
+        inside = np.flatnonzero(part != k)
+        if classes and len(np.unique(outcome[inside])) < classes:
+            raise InputError(
+                "A class occurs in too few groups: "
+                "cross-fitting needs each class in several groups."
+            )
+        folds.append(Fold(bins, outcome, inside, np.flatnonzero(part == k), classes))
 
-    options = dict(
-        learning_rate=0.05,
-        max_iter=rounds,
-        max_leaf_nodes=15,
-        min_samples_leaf=20,
-        l2_regularization=1.0,
-        early_stopping=False,
-        random_state=seed,
-    )
-    kind = HistGradientBoostingClassifier if classes else HistGradientBoostingRegressor
-    use = np.zeros(len(y), bool)
-    use[np.random.default_rng(seed).permutation(len(y))[:MOST_ROWS]] = True
-    models, loss = [], np.zeros(rounds)
-    # One thread: as fast as two on tables of up to tens of thousands of rows, and threads that spin
-    # while they wait bring a busy machine to a halt.
-    with threadpool_limits(1, "openmp"):
-        for k in range(fold.max() + 1):
-            inside, outside = use & (fold != k), use & (fold == k)
-            if classes and len(np.unique(y[inside])) < classes:
-                raise InputError(
-                    "A class occurs in too few groups: cross-fitting needs each class in several groups."
-                )
-            models.append(kind(**options).fit(raw[inside], y[inside]))
-            for i, stage in enumerate(models[-1]._staged_raw_predict(raw[outside])):
-                loss[i] += _loss(_output(stage, classes), y[outside], classes)
-        best = int(np.argmin(loss)) + 1
-        raw_output = np.zeros((len(y), max(1, classes if classes > 2 else 1)))
-        for k, model in enumerate(models):
-            stages = model._staged_raw_predict(raw[fold == k])
-            raw_output[fold == k] = next(itertools.islice(stages, best - 1, None))
-    trees = tuple(Trees.of(model, best) for model in models)
-    probe = np.flatnonzero(fold == 0)[:50]
-    if not np.allclose(trees[0](raw[probe]), raw_output[probe], rtol=1e-6, atol=1e-6):
-        raise RuntimeError(
-            "scikit-learn changed how it stores trees; pin scikit-learn to the tested range."
-        )
-    return Boosting(trees, classes), _output(raw_output, classes)
+    loss: list[float] = []
+    while len(loss) < rounds and len(loss) - np.argmin(loss or [0]) <= PATIENCE:
+        loss.append(sum(one.round() for one in folds))
+    best = int(np.argmin(loss)) + 1
 
-
-def _loss(output: np.ndarray, y: np.ndarray, classes: int) -> float:
-    """Sum of squared errors, or of negative log probabilities."""
-    if not classes:
-        return float(((output[:, 0] - y) ** 2).sum())
-    return float(-output[np.arange(len(y)), y.astype(int)].sum())
+    models = tuple(Trees.of(one.rounds[:best], one.base) for one in folds)
+    output = np.empty((len(y), len(models[0].base)))
+    for k, trees in enumerate(models):
+        output[fold == k] = trees(raw[fold == k])
+    return Boosting(models, classes), _output(output, classes)
