@@ -1,7 +1,7 @@
-"""Learners without meta-learned functions: what a practitioner would use, beside every method.
+"""Baselines: what a practitioner would use, reported beside every method.
 
-Each is one row of `BASELINES`: a name and a function from the tasks' shape to a learner. `offset`,
-`mixed` and `gp` have a few variances, trained by the same `fit` on the same groups as the methods.
+`BASELINES` lists them by name with a line on each. `TRAINED` holds those with a few variances to
+learn (`offset`, `mixed`, `gp`): the same `fit` trains them on the same groups as the methods.
 """
 
 from metaprior.tables.baselines.boosting import Boosting, Trees, cross_fit

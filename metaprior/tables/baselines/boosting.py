@@ -13,8 +13,8 @@ from metaprior.errors import InputError
 from metaprior.tables.baselines.grow import Bins, Grower, Node
 
 MOST_ROWS = 50_000  # trees of 15 leaves learn little from more, and take minutes
-PATIENCE = 50  # rounds without a lower loss, after which there are no more
-LEAST_LOG = -8.0  # of a class's probability
+PATIENCE = 50  # rounds without a lower loss before growing ends
+LEAST_LOG = -8.0  # log probability of a class: one bad row must not outweigh all others
 BLOCK = 1 << 16  # rows times trees walked at once: what the processor's cache holds
 
 
@@ -50,7 +50,7 @@ class Walk(NamedTuple):
             here = at[..., :trees]
             x = flat.take(self.feature.take(here) + begin)
             right = x > self.threshold.take(here)
-            if missing:
+            if missing:  # no comparison with NaN is true: without this they all go left
                 right |= np.isnan(x) & self.missing_right.take(here)
             at[..., :trees] = self.child.take(2 * here + right)
 
@@ -106,13 +106,14 @@ class Trees(eqx.Module):
 
 
 def _walk_of(models: tuple[Trees, ...]) -> Walk:
-    """The trees of several models as one model, whose raw outputs are sums over them."""
+    """The trees of several models as those of one, whose raw outputs are sums over the models."""
     sizes = [len(model.leaf) for model in models]
     shift = np.cumsum([0, *sizes])[:-1]
 
     def joined(name):
         return np.concatenate([getattr(model, name) for model in models])
 
+    # A leaf leads to itself. What files of 0.1.0 have as a leaf's children means nothing.
     leaf, node = joined("leaf"), np.arange(sum(sizes))
     first = np.repeat(shift, sizes)
     left = np.where(leaf, node, joined("left") + first)
@@ -147,6 +148,7 @@ def _depths(root: np.ndarray, leaf: np.ndarray, left: np.ndarray, right: np.ndar
 
 
 def _predict(walk: Walk, raw: np.ndarray) -> np.ndarray:
+    """The sum of the trees' leaves for each row, `(n, c)`, a block of rows at a time."""
     step = max(1, BLOCK // max(1, walk.root.size))
     total = np.empty((len(raw), len(walk.root)))
     for first in range(0, len(raw), step):
@@ -263,7 +265,8 @@ def cross_fit(
     """Boosting per fold and the out-of-fold prediction of every row.
 
     The number of rounds is the one with the lowest mean loss on held-out groups, the same for all
-    folds. The trees of larger tables grow on `MOST_ROWS` rows drawn at random.
+    folds; trees stop growing after `PATIENCE` rounds without a lower loss. Where a table has more
+    than `MOST_ROWS` rows, its trees grow on so many of them, drawn at random.
 
     Args:
         raw: columns as they are, NaN where missing, `(n, f)`.
@@ -294,6 +297,7 @@ def cross_fit(
         folds.append(Fold(bins, outcome, inside, np.flatnonzero(part == k), classes))
 
     loss: list[float] = []
+    # All folds grow together, so that growing can end when their loss does not fall any more.
     while len(loss) < rounds and len(loss) - np.argmin(loss or [0]) <= PATIENCE:
         loss.append(sum(one.round() for one in folds))
     best = int(np.argmin(loss)) + 1

@@ -1,9 +1,9 @@
-"""The distance between drawings that needs no learning."""
+"""A distance between drawings that needs no learning."""
 
 import numpy as np
 from scipy.spatial import KDTree
 
-FAR = 1e9  # from a drawing without ink
+FAR = 1e9  # pixels to a drawing without ink
 
 
 def _points(images: np.ndarray) -> list[np.ndarray]:
@@ -13,16 +13,17 @@ def _points(images: np.ndarray) -> list[np.ndarray]:
 
 
 def _directed(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
-    """Mean distance from the points of each first drawing to the nearest of each second one, `(m,
-    n)`.
-    """
+    """From each first drawing to each second one, `(m, n)`: the mean way to the nearest point."""
     out = np.full((len(first), len(second)), FAR)
     some = [i for i, p in enumerate(first) if len(p)]
     if not some:
         return out
+
+    # All points of the first drawings in one query: a tree is asked once for each second drawing.
     every = np.concatenate([first[i] for i in some])
     counts = np.array([len(first[i]) for i in some])
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+
     for j, points in enumerate(second):
         if len(points):
             nearest = KDTree(points).query(every)[0]
@@ -33,13 +34,17 @@ def _directed(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
 def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Modified Hausdorff distance between every drawing of two sets, `(m, n)`, in pixels.
 
-    Dubuisson & Jain, "A Modified Hausdorff Distance for Object Matching", ICPR 1994: the larger of
-    the two mean distances from a point of one drawing to the nearest of the other; here, as in
+    Dubuisson & Jain, "A Modified Hausdorff Distance for Object Matching", ICPR 1994. Each point of
+    one drawing has a distance to the nearest point of the other; these have a mean, for either
+    drawing, and the larger mean counts. Points are ink pixels, measured from their mean, as in
     Lake, Salakhutdinov & Tenenbaum, "Human-Level Concept Learning through Probabilistic Program
-    Induction", Science 2015, between ink pixels about their mean.
+    Induction", Science 2015.
 
     Args:
         first, second: bool, `(m, h, w)` and `(n, h, w)`, true where there is ink.
+
+    Returns:
+        distances in pixels; `FAR` where only one of the drawings, or neither, has ink.
 
     Example:
         >>> import numpy as np

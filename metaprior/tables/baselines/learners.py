@@ -1,5 +1,7 @@
-"""The baselines as learners: closed-form special cases of the process, and two that ignore the
-support.
+"""The baselines as learners.
+
+Two of them ignore the support. The others are special cases of the Gaussian process method whose
+posterior has a closed form.
 """
 
 import equinox as eqx
@@ -30,8 +32,8 @@ class Fixed(AbstractLearner):
 
     def _apply(self, base, x):
         extra = x[:, x.shape[1] - self.pooled :]
-        extra = jnp.pad(extra, ((0, 0), (0, base.shape[0] - self.pooled)))
-        return base + extra
+        rest = base.shape[0] - self.pooled  # raw outputs without a pooled column
+        return base + jnp.pad(extra, ((0, 0), (0, rest)))
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles(self.base[None], self._apply, self.head)
@@ -40,38 +42,48 @@ class Fixed(AbstractLearner):
 def marginal(spec: Spec, y: Array) -> Fixed:
     """The training tasks' marginal: one normal, or the class frequencies."""
     if spec.head.classes:
+        # One is added to each count: a class that no task has is rare, not impossible.
         counts = jnp.bincount(y.astype(int), length=spec.head.classes) + 1.0
         return Fixed(jnp.log(counts / counts.sum()), spec.head)
     return Fixed(y.mean()[None], Gaussian(1, scale=y.std()))
 
 
 def boosting(spec: Spec, y: Array, pooled: Array) -> Fixed:
-    """Pooled gradient boosting with the spread of its out-of-fold residuals."""
+    """Pooled gradient boosting with the spread of its out-of-fold residuals.
+
+    Args:
+        spec: the tasks' shape; its last columns hold the pooled prediction.
+        y: outcomes, `(n,)`.
+        pooled: out-of-fold predictions, `(n, 1)`, or log probabilities, `(n, C)`.
+    """
     if spec.head.classes:
         return Fixed(jnp.zeros(spec.head.classes), spec.head, spec.pooled)
-    return Fixed(jnp.zeros(1), Gaussian(1, scale=jnp.sqrt(((y - pooled[:, 0]) ** 2).mean())), 1)
+    spread = jnp.sqrt(((y - pooled[:, 0]) ** 2).mean())
+    return Fixed(jnp.zeros(1), Gaussian(1, scale=spread), 1)
 
 
 def _process(spec, mean, kernels):
     head = spec.head if spec.head.classes else Gaussian(1)
+    # Outcomes are standardised: every starting value here is a share of their deviation.
     noise = None if spec.head.classes else Scale(jnp.log(jnp.asarray(0.5)), None)
     return Process(mean, kernels, noise, head, columns=spec.x_dim - spec.pooled)
 
 
 def _pooled_mean(spec):
+    """The boosting prediction, where the tasks have one, times a number that is learned."""
     return Mean(1.0 if spec.pooled else None, None, None, spec.pooled, 0, spec.head.classes or 1)
 
 
 def offset(spec: Spec, *, key) -> Process:
-    """Boosting plus a shrunken offset a group: the practitioner's mixed model."""
+    """Boosting plus one number for each group, shrunk to 0: the practitioner's mixed model."""
     return _process(spec, _pooled_mean(spec), (Constant(jnp.log(jnp.asarray(0.3))),))
 
 
 def mixed(spec: Spec, *, key) -> Process:
     """Linear mixed model with correlated random slopes (logistic for classes).
 
-    Laird & Ware, "Random-Effects Models for Longitudinal Data", Biometrics 1982, as the equivalent
-    process.
+    Laird & Ware, "Random-Effects Models for Longitudinal Data", Biometrics 1982, written as the
+    Gaussian process that is the same model.
     """
     d, out = spec.x_dim - spec.pooled, spec.head.classes or 1
     mean = Mean(None, jnp.zeros((1 + d, out)), None, 0, 1, out)
@@ -79,8 +91,9 @@ def mixed(spec: Spec, *, key) -> Process:
 
 
 def gp(spec: Spec, *, key) -> Process:
-    """A Gaussian process a task around the boosting mean, one length scale a column."""
+    """A Gaussian process for each task around the boosting mean, one length scale a column."""
     d = spec.x_dim - spec.pooled
+    # Distances grow with the square root of the number of columns, and the length scales with them.
     length = jnp.full(d, 0.5 * jnp.log(float(max(d, 1))) + 0.3)
     kernels = (
         Constant(jnp.log(jnp.asarray(0.3))),
