@@ -1,3 +1,1 @@
-"""What metaprior costs, beside peers written in PyTorch: `python -m benchmarks`. See
-docs/performance.md.
-"""
+"""What metaprior costs, beside peers in PyTorch: `python -m benchmarks`; docs/performance.md."""

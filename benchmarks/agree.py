@@ -1,11 +1,10 @@
-"""Every method on the device that JAX prefers and on the CPU beside it: how far apart loss,
-gradient and predictions are.
+"""How far every method on the device that JAX prefers is from the same method on the CPU.
 
     python -m benchmarks.agree [--methods maml,np] [--out FILE.json]
 
-Same weights, tasks and random numbers; the defaults of each method. The distances are relative, by
-norms: rounding makes them about 1e-6 where a gradient is one product after another, more where
-steps of adaptation repeat it.
+Loss, gradient and predictions are compared, with the same weights, tasks and random numbers and the
+defaults of each method. Distances are relative, by norms. Rounding makes them about 1e-6 for a
+gradient that is one product after another, and more where steps of adaptation repeat it.
 """
 
 import argparse
@@ -25,9 +24,7 @@ TASKS, PATIENCE = 8, 300.0
 
 
 def program(name: str) -> tuple[Callable, tuple]:
-    """Of one method with its defaults: a function of arrays that adapts, predicts and gives loss
-    and gradient; the arrays.
-    """
+    """A function of arrays that adapts, predicts and gives loss and gradient; and the arrays."""
     import equinox as eqx
     import jax
 
@@ -106,11 +103,10 @@ def one(name: str) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"error": f"no answer within {PATIENCE:.0f} s"}
-    found = (
-        {"error": (ran.stderr.strip().splitlines() or ["failed"])[-1]}
-        if ran.returncode
-        else json.loads(ran.stdout)
-    )
+    if ran.returncode:
+        found = {"error": (ran.stderr.strip().splitlines() or ["failed"])[-1]}
+    else:
+        found = json.loads(ran.stdout)
     return found | {"seconds": round(time.monotonic() - began, 1)}
 
 

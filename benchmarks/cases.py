@@ -1,5 +1,6 @@
-"""What is timed: the jobs, who does them, and what is asked of the ratios. Imports neither JAX nor
-PyTorch.
+"""What is timed: the jobs, who does them, and what is asked of the ratios.
+
+Imports neither JAX nor PyTorch, so that the process which starts the others stays small.
 """
 
 from dataclasses import dataclass, field
@@ -55,7 +56,10 @@ SHOTS = {"sinusoid": (10, 10), "gp": (25, 50), "images": (5, 5)}  # rows of supp
 
 
 def _maml(steps: int) -> Case:
-    what = f"MAML, sinusoids, MLP 1-40-40-1, 10 + 10 rows, 25 tasks a step, second order, inner steps: {steps}"
+    what = (
+        "MAML, sinusoids, MLP 1-40-40-1, 10 + 10 rows, 25 tasks a step, second order, "
+        f"inner steps: {steps}"
+    )
     return Case(
         f"maml-{steps}",
         what,
@@ -70,11 +74,11 @@ def _maml(steps: int) -> Case:
 
 def _bayes(name: str, row: str, n: int, what: str, options: dict, many: str, **rest: Any) -> Case:
     text = f"{what}, {n} {many}, sinusoids, 25 tasks a step, 1 inner step"
-    defaults = (
-        None
-        if row == "emaml"
-        else {many_of(row): n} | {k: v for k, v in options.items() if k == "objective"}
-    )
+    defaults = None
+    if row != "emaml":  # whose defaults are those of its members
+        defaults = {many_of(row): n}
+        if "objective" in options:
+            defaults["objective"] = options["objective"]
     return Case(
         f"{name}-{n}",
         text,

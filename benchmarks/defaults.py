@@ -1,20 +1,21 @@
-"""Defaults that train: every method on every table and every synthetic source, 2,000 steps, no
-setting changed.
+"""Defaults that train: every method on every table and source, with no setting changed.
 
     python -m benchmarks.defaults [--methods maml,np] [--kinds numbers,classes] [--batch 16]
     [--again] [--docs]
 
-A finite loss at every step, and then, on groups that it has not seen, a lower negative log density
-than its untrained self had: by more than 2 standard errors of the paired difference over tasks.
-Tables go through the package's own encoding. To compile once a method instead of once a table, all
-tables share one shape (constant columns behind, 0 to 5 support and 4 query rows), are held as
-groups of rows, and are trained at once as members of one fit; as in the front door, the best of the
-looks at some validation groups counts. Tasks of one group are not independent, so that where groups
-are few the standard error is too small. The density of a method that draws functions is the mean
-over as many draws as `metaprior.evaluate` takes: few would count against it and not against its
-untrained self, whose draws are alike. What is in the file already is skipped without --again.
+A method passes if its loss is finite at each of 2,000 steps, and if it then has a lower negative
+log density on groups that it has not seen than its untrained self had: by more than 2 standard
+errors of the paired difference over tasks. Tasks of one group are not independent, so this error is
+too small where groups are few.
 
-`ensemble`, `ar_cnp` and `nuts` are trained as `emaml`, `acnp` and `alpaca` are, `bnn` is not
+Tables go through the package's own encoding. All tables share one shape (constant columns behind, 0
+to 5 support and 4 query rows) and are trained at once as members of one fit: each method then
+compiles once, not once for each table. As in `Prior.fit`, the best of the looks at some validation
+groups counts. The density of a method that draws functions is the mean over as many draws as
+`metaprior.evaluate` takes. Fewer would count against it and not against its untrained self, whose
+draws are alike. What is in the file already is skipped without --again.
+
+`ensemble`, `ar_cnp` and `nuts` are trained as `emaml`, `acnp` and `alpaca` are; `bnn` is not
 trained.
 """
 
@@ -60,9 +61,8 @@ TABLES = {
     "hpo": ("hpo_deepar.csv", "task", "crps", ("train_seconds",), True),
     "contraception": ("contraception_districts.csv", "district", "uses_contraception", (), False),
 }
-OWN_UNITS = {
-    "hpo"
-}  # whose groups are standardised one by one: a loss on one data set says nothing of that on another
+# Groups of these are standardised one by one: the loss on one data set says nothing of another's.
+OWN_UNITS = {"hpo"}
 SYNTHETIC = {
     "linear": Linear.of(2),
     "gp": GP("eq", query=10),
@@ -89,8 +89,9 @@ CASES = [
 
 
 class Rows(NamedTuple):
-    """Encoded columns, outcomes, the index of each row's group in order, and what must not be
-    split, if not the group.
+    """The rows of a table: `x`, `y`, the index of their group in order, and their `unit`.
+
+    A unit is what must not be split, where that is not the group.
     """
 
     x: np.ndarray
@@ -131,9 +132,8 @@ def from_file(data, name):
     same = group if name in OWN_UNITS else np.zeros_like(group)
     mean = np.bincount(same, y) / np.bincount(same)
     std = np.sqrt(np.bincount(same, y**2) / np.bincount(same) - mean**2)
-    unit = (
-        frame["day_of_year"].to_numpy() if name == "weather" else None
-    )  # airports share their weather
+    # Airports share their weather.
+    unit = frame["day_of_year"].to_numpy() if name == "weather" else None
     return Rows(x, y if classes else (y - mean[same]) / std[same], group, unit)
 
 
@@ -150,10 +150,18 @@ def from_source(source, classes, groups=2000):
 
 
 def members(kind, data, test, without=(), splits=SPLITS):
-    """What all methods train on: names of tables, the spec, a `Table` whose arrays have a leading
-    axis, one entry a table, `test` tasks to judge by and tasks to validate by. Names in `without`
-    are left out; `splits` says which tables are split into groups to train on and to judge by more
-    than once.
+    """What all methods train on.
+
+    Args:
+        kind: a key of `KINDS`.
+        data: the folder of the tables.
+        test: how many tasks to judge by.
+        without: names of tables that are left out.
+        splits: which tables are split more than once into groups to train on and to judge by.
+
+    Returns:
+        the names of the tables, the spec, a `Table` whose arrays have a leading axis with one entry
+        for each name, `test` tasks to judge by, and tasks to validate by.
     """
     head, names = KINDS[kind]
     made = {}
@@ -167,10 +175,8 @@ def members(kind, data, test, without=(), splits=SPLITS):
         *((n, rows.roles(seed)) for n, rows in made.items() for seed in range(splits.get(n, 1)))
     )
     columns = max(rows.x.shape[1] for rows in made.values())
-    longest, groups = (
-        max(len(rows.y) for rows in made.values()),
-        max(rows.group[-1] + 1 for rows in made.values()),
-    )
+    longest = max(len(rows.y) for rows in made.values())
+    groups = max(rows.group[-1] + 1 for rows in made.values())
 
     def longer(a, *size):
         return np.pad(a, [(0, n - m) for n, m in zip(size, a.shape)])
@@ -222,8 +228,10 @@ def nll(methods, tasks, draws):
 
 
 def measure(name, joined, batch, draws) -> dict:
-    """Train one method on all tables at once. For each table: whether every loss was finite, nats a
-    row before and after, the gain and its standard error.
+    """Train one method on all tables at once.
+
+    For each table it says whether every loss was finite, nats a row before and after, and the gain
+    with its standard error.
     """
     names, spec, source, tasks, validation = joined
     keys = jr.split(jr.key(5), len(names))
@@ -241,10 +249,8 @@ def measure(name, joined, batch, draws) -> dict:
         save=lambda state: failed.append(np.asarray(state.failed)),
     )
     seconds = time.process_time() - began
-    before, after = (
-        np.asarray(nll(start, tasks, draws)),
-        np.asarray(nll(fitted.method, tasks, draws)),
-    )
+    before = np.asarray(nll(start, tasks, draws))
+    after = np.asarray(nll(fitted.method, tasks, draws))
     finite = np.isfinite(fitted.losses) & np.isfinite(fitted.validation) & ~np.array(failed)
     found = {}
     for table in dict.fromkeys(names):
@@ -270,8 +276,8 @@ def violations(results) -> list[str]:
                     found.append(f"{name}, {kind}, {table}: a loss is not finite")
                 elif not entry["gain"] > 2 * entry["error"]:
                     found.append(
-                        f"{name}, {kind}, {table}: {entry['before']} before, {entry['after']} after, "
-                        f"a gain of {entry['gain']} ± {entry['error']}"
+                        f"{name}, {kind}, {table}: {entry['before']} before, "
+                        f"{entry['after']} after, a gain of {entry['gain']} ± {entry['error']}"
                     )
     return found
 

@@ -1,17 +1,17 @@
-"""Every job of the benchmarks and every method, compiled for a GPU that is not there: what XLA
-makes of them, or refuses.
+"""Every job of the benchmarks and every method, compiled for a GPU that is not there.
 
-    pip install 'jax[cuda13]'               # 3 GB: XLA's compiler for GPUs, and the libraries that
-    it asks python -m benchmarks.deviceless [--only maml-1,llama] [--devices 4]
+    pip install 'jax[cuda13]'               # 3 GB: XLA's compiler for GPUs and its libraries
+    python -m benchmarks.deviceless [--only maml-1,llama] [--devices 4]
 
-A line each: seconds to compile; programs that a GPU is asked to start one after another, in a turn
-of its loops (a step of training) and outside of them; calls of NVIDIA's libraries; sums over
-devices. Which of several ways to compute a product is fast can only be tried out on a GPU; here XLA
-takes its first. Where it refuses that one, the line is of cuBLAS in its place.
+A line each: seconds to compile; programs that a GPU is asked to start one after another, in one
+turn of its loops (a step of training) and outside of them; calls of NVIDIA's libraries; sums over
+devices. Only a GPU can try out which way to compute a product is fast, so XLA takes its first here.
+Where it refuses that one, the line is of cuBLAS in its place.
 """
 
 import argparse
 import collections
+import functools
 import importlib
 import os
 import re
@@ -21,14 +21,15 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-# NVIDIA H200: what XLA asks of a device, from its data sheet and the tables of compute capability
-# 9.0.
+# NVIDIA H200: what XLA asks of a device, from its data sheet and from the tables of compute
+# capability 9.0.
 H200 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 } core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98
   threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
   registers_per_block_limit: 65536 registers_per_core_limit: 65536
-  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448 shared_memory_per_core: 233472
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
   device_memory_size: 151000000000 memory_bandwidth: 4800000000000 l2_cache_size: 62914560
 }
@@ -48,9 +49,7 @@ def training(name: str, mesh: Any) -> tuple[Callable, tuple]:
     from benchmarks import ours
     from benchmarks.cases import CASES
 
-    fit: Any = importlib.import_module(
-        "metaprior.training"
-    )  # the package has the function under this name
+    fit: Any = importlib.import_module("metaprior.training")
     case, optimiser = CASES[name], optax.adam(ours.RATE)
     state = fit._start(ours.method_of(case), jax.random.key(1), optimiser, 0)
 
@@ -73,8 +72,7 @@ def compiled(function: Callable, arguments: tuple, sharding: Any, **options: Any
     def call(arrays):
         return eqx.filter(function(*eqx.combine(arrays, static)), eqx.is_array)
 
-    # What is chosen by the device that JAX prefers is chosen as on a GPU, and nothing traced before
-    # is kept.
+    # Choose as on a GPU what depends on the device that JAX prefers; keep nothing traced before.
     with mock.patch.object(jax, "default_backend", return_value="gpu"):
         jax.clear_caches()
         found = jax.jit(call).lower(shapes).compile(compiler_options=options or None).as_text()
@@ -135,9 +133,8 @@ def main() -> int:
     from metaprior.methods import METHODS
     from metaprior.system.devices import mesh_of
 
-    methods = [
-        name for name, row in METHODS.items() if row.group != "combination"
-    ]  # of learners that are trained
+    # A combination is made of learners that are trained.
+    methods = [name for name, row in METHODS.items() if row.group != "combination"]
     known = list(dict.fromkeys([*CASES, *methods]))
     names = known if arguments.only is None else arguments.only.split(",")
     if unknown := sorted({*names} - {*known}):
@@ -153,25 +150,21 @@ def main() -> int:
         )
         return 2
     one, gpus = jax.sharding.SingleDeviceSharding(found.devices[0]), list(found.devices)
-    programs: list[tuple[str, Callable[[], tuple]]] = []
+    # A label, what makes the function and its arguments, and where they lie.
+    programs: list[tuple[str, Callable[[], tuple], Any]] = []
     for name in filter(CASES.__contains__, names):
         with mock.patch.object(jax, "devices", return_value=gpus):
             mesh = mesh_of("all", CASES[name].batch)
-        where = (
-            one if mesh is None else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        )
-        programs.append(
-            (
-                f"job {name}",
-                lambda name=name, mesh=mesh, where=where: (*training(name, mesh), where),
-            )
-        )
+        where = one
+        if mesh is not None:
+            where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        programs.append((f"job {name}", functools.partial(training, name, mesh), where))
     for name in filter(methods.__contains__, names):
-        programs.append((f"method {name}", lambda name=name: (*program(name), one)))
+        programs.append((f"method {name}", functools.partial(program, name), one))
     failed = False
-    for label, parts in programs:
+    for label, parts, where in programs:
         try:
-            print(f"{label}: {line(*parts())}", flush=True)
+            print(f"{label}: {line(*parts(), where)}", flush=True)
         except jax.errors.JaxRuntimeError as error:
             failed = True
             print(f"{label}: REFUSED: {str(error)[:300]}", flush=True)

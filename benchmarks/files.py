@@ -1,5 +1,6 @@
-"""Files of results that people and version control can read: one measured line is one line of text,
-written beside the file and then put in its place.
+"""Files of results that people and version control can read.
+
+One measured line is one line of text. A file is written beside its place and then put there.
 """
 
 import json

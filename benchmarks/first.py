@@ -1,6 +1,4 @@
-"""Times without a peer: from nothing to a trained model, the start of the program, the whole job on
-a table.
-"""
+"""Times without a peer: the start of the program, to a trained model, the whole job on a table."""
 
 import json
 import os
@@ -46,8 +44,7 @@ class Failed(Exception):
 
 def took(command: list[str], cache: Path | None = None, folder: Path = ROOT) -> tuple[float, str]:
     """Seconds of a fresh process from its start to its end, and what it printed."""
-    # In any folder this checkout is timed, as in all other processes here, and not what is
-    # installed.
+    # This checkout is timed in any folder, as in all other processes here, not what is installed.
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if cache is not None:
@@ -78,7 +75,7 @@ def one(values: list[float], target: float | None, unit: str = "s", **more: Any)
 
 
 def first(repeats: int, say: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a user waits for, each time in a fresh process: one time after another, with its name."""
+    """What a user waits for, in a fresh process each time: its name and its time, one by one."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         quick = {
@@ -100,31 +97,18 @@ def first(repeats: int, say: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "MAML from process start to error < 0.40, warm cache", one(warm, 5.0)
         yield "MAML from process start to error < 0.40, cold cache", one(cold, 8.0, details=details)
         took(["-c", SMALL, name])
-        took(
-            ["-c", MAIN, "fit", "table.csv", "--task", "group", "--target", "y", "--out", "prior"],
-            folder / "cache",
-            folder,
-        )
+        fit = "fit table.csv --task group --target y --out prior"
+        took(["-c", MAIN, *fit.split()], folder / "cache", folder)
         say("first: a small prior for metaprior predict")
-        predict = [
-            "-c",
-            MAIN,
-            "predict",
-            "prior",
-            "--support",
-            "support.csv",
-            "--query",
-            "query.csv",
-        ]
+        files = "--support support.csv --query query.csv"
+        predict = ["-c", MAIN, "predict", "prior", *files.split()]
         took(predict, folder / "cache", folder)
         later = [took(predict, folder / "cache", folder)[0] for _ in range(repeats)]
         yield "metaprior predict, from the second time on", one(later, 2.0)
 
 
 def table(repeats: int, say: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The whole job: `Prior().fit` on the packaged weather table, with a cold cache; once, as it
-    takes minutes.
-    """
+    """The whole job: `Prior().fit` on the packaged table with a cold cache; once, as it is long."""
     with tempfile.TemporaryDirectory() as cache:
         say("table: Prior().fit on the packaged table")
         seconds = json.loads(took(["-c", TABLE], Path(cache))[1].splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Floating-point operations and memory traffic of matrix products, counted in the traced program."""
+"""Operations and memory traffic of matrix products, counted in the traced program."""
 
 from collections.abc import Callable
 from math import prod
@@ -18,9 +18,7 @@ def count(call: Callable, *arguments: Any) -> float:
 
 
 def traffic(call: Callable, *arguments: Any) -> float:
-    """Bytes of all matrix products that one call makes, each operand read once and each result
-    written once.
-    """
+    """Bytes of all matrix products of one call, each operand read and each result written once."""
     return _of(_traced(call, arguments), _bytes)
 
 

@@ -1,7 +1,8 @@
-"""What a GPU can do at best, as JSON: its name, and the two bounds of the roofline (Williams et
-al., 2009).
+"""What a GPU can do at best, as JSON: its name, and the two bounds of the roofline.
 
-python -m benchmarks.gpu
+    python -m benchmarks.gpu
+
+The roofline is that of Williams et al., 2009.
 """
 
 import json

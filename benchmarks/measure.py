@@ -1,5 +1,6 @@
-"""Times who does a case: a process each, asked in turn, so that what else the machine does hits all
-alike.
+"""Times who does a case: a process each, asked in turn.
+
+In turn, so that whatever else the machine does hits all of them alike.
 """
 
 import json
@@ -27,12 +28,9 @@ class Worker:
     """One who is timed, in a process of its own."""
 
     def __init__(self, who: str, case: str, cores: int | str) -> None:
-        # All share a GPU's memory; JAX by itself takes three quarters of it.
-        more = (
-            {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-            if cores == GPU
-            else {"OMP_NUM_THREADS": str(cores)}
-        )
+        more = {"OMP_NUM_THREADS": str(cores)}
+        if cores == GPU:  # all share its memory; JAX by itself takes three quarters of it
+            more = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         command = [sys.executable, "-m", "benchmarks.worker", who, case, str(cores)]
         # A session of its own: Ctrl-C reaches the parent alone, which ends its workers.
         self.process = subprocess.Popen(
@@ -54,9 +52,8 @@ class Worker:
         while time.monotonic() < end:
             ready, _, _ = select.select(streams, [], [], 1.0)
             for stream in ready:
-                if (
-                    stream is self.process.stderr
-                ):  # read, so that it never fills and blocks the worker
+                if stream is self.process.stderr:
+                    # Read, so that the pipe never fills and blocks the worker.
                     text = os.read(stream.fileno(), 65536).decode(errors="replace")
                     self.tail = (self.tail + text)[-2000:]
                     streams = streams if text else streams[:1]
@@ -104,9 +101,8 @@ def run(
 
     Returns:
         a line for each of `lines`: tasks a second of training (`train`) and milliseconds of
-            adapting (`adapt`), a
-        number a repeat; `agrees`, the relative distance to our gradient; `error` where it could not
-        be timed.
+        adapting (`adapt`), a number for each repeat; `agrees`, the relative distance to our
+        gradient; `error` where it could not be timed.
     """
     found = [line_of(*line) for line in lines]
     workers: list[Worker | None] = []
@@ -162,9 +158,7 @@ def middle(values: list[float]) -> float | None:
 
 
 def peak(cores: int, size: int = 2048, repeats: int = 5) -> float:
-    """GFLOP/s of a large float32 matrix product on so many cores, the best of some: a bound for
-    everything else.
-    """
+    """GFLOP/s of a large float32 matrix product on so many cores: a bound for everything else."""
     code = (
         "import os, time, numpy as np\n"
         f"a = np.ones(({size}, {size}), np.float32); a @ a\n"

@@ -1,5 +1,4 @@
-"""Train every method on tasks whose exact posterior is known, and measure how far from it each one
-stays.
+"""Train every method on tasks whose exact posterior is known; measure how far from it each stays.
 
     python -m benchmarks.oracle [--methods maml,np] [--sources linear,gp] [--steps 10000] [--again]
     [--docs]
@@ -120,8 +119,9 @@ def measure(name: str, case: Case, judged, exact, arguments) -> dict:
 
 
 def violations(results: dict) -> list[str]:
-    """Methods that are better than the exact posterior by more than 2 standard errors: a leak, or a
-    wrong metric.
+    """Methods better than the exact posterior by more than 2 standard errors.
+
+    Each is a leak or a wrong metric.
     """
     found = []
     for source, methods in results.items():
@@ -131,7 +131,8 @@ def violations(results: dict) -> list[str]:
                     gap, error = entry.get(figure, (0.0, 0.0))
                     if gap < -2 * error - SLACK:
                         found.append(
-                            f"{source}, {name}, K = {k}: {figure} {gap:.4f} ± {error:.4f} below the exact one"
+                            f"{source}, {name}, K = {k}: {figure} {gap:.4f} ± {error:.4f} "
+                            "below the exact one"
                         )
     return found
 
@@ -153,8 +154,9 @@ def unmet(results: dict) -> list[str]:
 
 
 def markdown(results: dict) -> str:
-    """One table a source. A row that was trained for another number of steps, or judged on fewer
-    tasks, says so.
+    """One table for each source.
+
+    A row that was trained for another number of steps, or judged on fewer tasks, says so.
     """
     from metaprior.methods import METHODS
 
@@ -273,9 +275,11 @@ def main(argv=None) -> None:
         spent = time.monotonic() - began
         kind = "marginal" if case.exact else "mse"
         gaps = " ".join(f"{entry[kind][0]:.3f}" for entry in result["shots"].values())
+        left = spent / (i + 1) * (len(wanted) - i - 1) / 60
         print(
-            f"{source}, {name}: {kind} {gaps} ({result['outcome']}, trained {result['seconds']:.0f} s); "
-            f"{i + 1} of {len(wanted)}, about {spent / (i + 1) * (len(wanted) - i - 1) / 60:.0f} minutes left",
+            f"{source}, {name}: {kind} {gaps} "
+            f"({result['outcome']}, trained {result['seconds']:.0f} s); "
+            f"{i + 1} of {len(wanted)}, about {left:.0f} minutes left",
             flush=True,
         )
     results = read(arguments.out)

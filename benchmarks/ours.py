@@ -18,14 +18,13 @@ from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import METHODS
 from metaprior.nets.conv import Conv4
 from metaprior.system.devices import cores, mesh_of
+from metaprior.training import adam
 
 RATE = 1e-3  # of Adam, on all sides
 
 
 def pictures() -> tuple[np.ndarray, np.ndarray]:
-    """Images of noise, 50 classes of 20, and their labels: speed does not depend on what is on
-    them.
-    """
+    """Images of noise, 50 classes of 20, and their labels; speed does not depend on the picture."""
     pixels = np.random.default_rng(0).integers(0, 256, (1000, 28, 28, 1), np.uint8)
     return pixels, np.repeat(np.arange(50), 20)
 
@@ -60,17 +59,17 @@ class Ours:
     """Meta-trains in chunks of about half a second, and adapts to one task."""
 
     def __init__(self, case: Case, plain: bool = True, gpu: bool = False) -> None:
-        cores(
-            case.batch
-        )  # the process sees as many as it may use; each becomes a device for a share of the tasks
+        # Each core that the process may use becomes a device, with a share of the tasks.
+        cores(case.batch)
         self.mesh = mesh_of("all", case.batch)
         self.case, self.source, self.method = case, source_of(case), method_of(case, plain)
         options = case.plain if plain else case.defaults or {}
         self.samples = options.get(cases.many_of(case.row), 1)
         # One task after another suits the caches of a CPU.
         self.at_once = None if gpu else case.at_once
-        # Plain Adam where peers have it; the object is kept, so that there is one compiled program.
-        self.optimiser = optax.adam(RATE) if plain else self.method.learning_rate
+        # Plain Adam where peers have it. The schedule of the default optimiser is part of the
+        # program, so it has one length for all chunks; the object is kept for the same reason.
+        self.optimiser = optax.adam(RATE) if plain else adam(self.method.learning_rate, 10**6)
         self.state, self.done, self.chunk = None, 0, 1
         task = jax.device_get(self.source(jax.random.key(5)))
         self.support, self.x = task.support, np.asarray(task.query.x)
@@ -81,24 +80,14 @@ class Ours:
             self.adapt()
 
     def step(self) -> int:
-        """One chunk of meta-steps; how many tasks that was. Chunks that take less than half a
-        second grow: `fit` takes 100 steps at once, and a call of it, which asks the system for its
-        memory anew, as much as half a step of attention.
+        """One chunk of meta-steps; how many tasks that was.
+
+        A chunk that takes less than half a second grows. A call of `fit` asks the system for its
+        memory anew, which takes as much as half a step of attention, and would count against it.
         """
         begin = time.perf_counter()
         done = self.chunk
         self.done += done
-        rate = (
-            {"learning_rate": self.optimiser}
-            if isinstance(self.optimiser, float)
-            else {"optimiser": self.optimiser}
-        )
-        if (
-            "learning_rate" in rate
-        ):  # the default optimiser's schedule is part of the program: one length for all
-            from metaprior.training import adam
-
-            rate = {"optimiser": adam(self.optimiser, 10**6)}
         fitted = metaprior.fit(
             self.method,
             self.source,
@@ -109,7 +98,7 @@ class Ours:
             state=self.state,
             at_once=self.at_once,
             mesh=self.mesh,
-            **rate,
+            optimiser=self.optimiser,
         )
         self.state = fitted.state
         if time.perf_counter() - begin < 0.5:
@@ -136,12 +125,9 @@ class Ours:
             return jax.lax.map(lambda pair: method.loss(pair[0], key=pair[1]), (tasks, keys)).mean()
 
         loss, gradient = jax.value_and_grad(mean)(moving)
-        # -log p of the fixed scale is the squared error and this.
-        constant = (
-            0.5 * np.log(np.pi)
-            if self.case.kind == "sinusoid" and self.case.plain.get("objective") != "chaser"
-            else 0.0
-        )
+        # -log p of the fixed scale is the squared error and a constant, which peers do not have.
+        squared = self.case.kind == "sinusoid" and self.case.plain.get("objective") != "chaser"
+        constant = 0.5 * np.log(np.pi) if squared else 0.0
         arrays = {f"w{i}": leaf for i, leaf in enumerate(jax.tree.leaves(moving))}
         arrays |= {f"g{i}": leaf for i, leaf in enumerate(jax.tree.leaves(gradient))}
         parts = {
@@ -153,8 +139,9 @@ class Ours:
         np.savez(path, loss=loss - constant, **arrays, **parts)
 
     def work(self) -> dict[str, float]:
-        """Of matrix products, for one task of one meta-step, forwards and backwards: `flops`; and
-        `bytes`, in which weights that tasks share count once a step.
+        """`flops` and `bytes` of matrix products, for one task of a meta-step, with its gradient.
+
+        In `bytes`, weights that tasks share count once a step.
         """
         from benchmarks.flops import count, traffic
 

@@ -4,8 +4,8 @@
     python -m benchmarks.properties DIR     keeps what DIR/results.json says and writes the table
     python -m benchmarks.properties         writes the table from what was kept
 
-Every row of the table of methods has one here; of the many figures of a report those that stand for
-a property.
+Every method has a row. Of the many figures of a report, the table has those that stand for a
+property.
 """
 
 import json
@@ -29,8 +29,9 @@ NAMES = {"exact": "*exact posterior*", "exact_classes": "*exact posterior, class
 
 
 def figures(results: dict) -> dict[str, dict[str, list[float]]]:
-    """Of every method the value and standard error of each column; methods for classes alone are
-    judged on classes.
+    """The value and standard error of each column, for every method.
+
+    Methods for classes alone are judged on classes.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for cell in results["cells"]:

@@ -15,7 +15,8 @@ AXES = {"table memory": "table rows", "memory": "inner steps", "memory, checkpoi
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>metaprior: how cost grows</title>
 <style>body {{ font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
-svg {{ max-width: 100%; height: auto }} td, th {{ padding: 0.1em 0.8em; text-align: right }}</style></head>
+svg {{ max-width: 100%; height: auto }} td, th {{ padding: 0.1em 0.8em; text-align: right }}
+</style></head>
 <body><h1>How cost grows</h1><p>{machine}</p>
 {parts}
 </body></html>

@@ -1,7 +1,6 @@
-"""How cost grows: with the meta-batch, particles, inner steps, rows of a task, width, devices, and
-rows of a table.
+"""How cost grows: with tasks, particles, inner steps, rows, width, devices, and rows of a table.
 
-    python -m benchmarks.scale CURVE    one curve in this process, as JSON
+    python -m benchmarks.scale CURVE SIZE…    points of one curve, in this process, as JSON
 
 Each curve is measured in a process of its own, so that memory is its own and devices can be forced.
 """
@@ -36,9 +35,13 @@ WHAT = {
     "inner steps": "MAML: ms a meta-step against inner steps",
     "support rows": "MAML: ms a meta-step against support rows (and as many query rows)",
     "width": "MAML: ms a meta-step against hidden units",
-    "devices": "MAML, 100 tasks: ms a meta-step against forced host devices, which share the same cores",
+    "devices": (
+        "MAML, 100 tasks: ms a meta-step against forced host devices, which share the same cores"
+    ),
     "table rows": "Prior(steps=20).fit: seconds against rows of a Parquet table",
-    "table memory": "Prior(steps=20).fit: peak memory of the process, MB, against rows of a Parquet table",
+    "table memory": (
+        "Prior(steps=20).fit: peak memory of the process, MB, against rows of a Parquet table"
+    ),
     "memory": "second-order MAML: temporary memory of the meta-gradient, MB, against inner steps",
     "memory, checkpoints": "the same with checkpoints=10",
 }
@@ -133,9 +136,7 @@ def on_devices(n: int) -> float:
 
 
 def table(rows: int) -> tuple[float, float]:
-    """Seconds of `Prior.fit` on a generated Parquet table of groups of 10 rows, and peak memory in
-    MB.
-    """
+    """Seconds of `Prior.fit` on a made table with groups of 10 rows, and peak memory in MB."""
     import resource
 
     import numpy as np

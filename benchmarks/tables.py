@@ -59,9 +59,7 @@ def measure(path: Path, task: str, target: str, options: dict, splits: int) -> d
 
 
 def figures(shots: int, who: str, entry: dict) -> list[dict]:
-    """One learner's figures with K rows: its metrics, their 95 % intervals, and how much lower the
-    method's are.
-    """
+    """A learner's metrics with K rows, their 95 % intervals, and how far below the method is."""
     found = []
     for metric, (low, high) in entry["ci"].items():
         difference = entry.get("difference", {}).get(metric, {})

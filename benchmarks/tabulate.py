@@ -5,7 +5,10 @@ from typing import Any
 from benchmarks.cases import DEFAULTS, GPU, OURS, Case
 from benchmarks.measure import middle
 
-TORCH = "PyTorch is not installed, so there are only metaprior's own lines: pip install 'metaprior[bench]'."
+TORCH = (
+    "PyTorch is not installed, so there are only metaprior's own lines: "
+    "pip install 'metaprior[bench]'."
+)
 CXX = "torch.compile(torch.func): not available, as there is no C++ compiler."
 
 
@@ -21,8 +24,9 @@ def best(lines: list[dict], who: str | None = None) -> float | None:
 
 
 def ratios(lines: list[dict], targets: dict[str, float]) -> list[dict[str, Any]]:
-    """Ours over each peer, each on as many cores as suits it better; with the target and whether it
-    is met.
+    """Ours over each peer, each on as many cores as suits it better.
+
+    The target stands beside the ratio, and whether it is met.
     """
     ours = best(lines, OURS)
     peers = list(
@@ -49,8 +53,10 @@ def number(value: float) -> str:
 
 
 def share(line: dict, machine: dict) -> list[str]:
-    """Of the matrix-product peak of as many cores or of the GPU; and of a GPU's roofline, the least
-    time that operations or traffic of the products take.
+    """The share of the peak of matrix products on as many cores, or on the GPU.
+
+    For a GPU also the share of its roofline: of the least time that operations or traffic of the
+    products take.
     """
     roof = "bandwidth" in machine
     peak = machine["peak_gflops"].get(str(line["cores"]))
@@ -62,9 +68,7 @@ def share(line: dict, machine: dict) -> list[str]:
 
 
 def rows(case: dict, machine: dict) -> list[list[str]]:
-    """Of one case: who, cores, tasks a second, spread, times ours, ms to adapt, times ours, share
-    of the peak and of a GPU's roofline.
-    """
+    """The lines of one case, with the columns of `head`."""
     lines, found = case["lines"], []
     at = {line["cores"]: line for line in lines if line["who"] == OURS}
     for line in lines:
@@ -108,8 +112,9 @@ def about(machine: dict) -> str:
         return f"{text} Matrix products: {peaks} cores, GFLOP/s."
     peak, tf32 = 1e-3 * machine["peak_gflops"][GPU], 1e-3 * machine["tf32_gflops"]
     return (
-        f"{machine['device']}; {text} Matrix products in float32: {peak:.1f} TFLOP/s in the precision that metaprior asks "
-        f"for, {machine['precision']!r}, and {tf32:.1f} in JAX's default; memory: {machine['bandwidth']:,.0f} GB/s."
+        f"{machine['device']}; {text} Matrix products in float32: {peak:.1f} TFLOP/s in the "
+        f"precision that metaprior asks for, {machine['precision']!r}, and {tf32:.1f} in JAX's "
+        f"default; memory: {machine['bandwidth']:,.0f} GB/s."
     )
 
 
@@ -204,14 +209,20 @@ def plain(results: dict) -> str:
     return "\n".join(text).rstrip() + "\n"
 
 
+def place(cores: int | str) -> str:
+    """Where a line ran, in words."""
+    if cores == GPU:
+        return GPU
+    return "1 core" if cores == 1 else f"{cores} cores"
+
+
 def figures(results: dict) -> dict[str, tuple[float, bool]]:
     """Every median of ours, and whether more is better."""
     found = {}
     for name, case in results.get("cases", {}).items():
         for line in case["lines"]:
             if line["who"] in (OURS, DEFAULTS) and line["train"]:
-                where = line["cores"]
-                label = f"{name}, {line['who']}, {where}{'' if where == GPU else ' core' if where == 1 else ' cores'}"
+                label = f"{name}, {line['who']}, {place(line['cores'])}"
                 found[f"{label}: tasks/s"] = (middle(line["train"]), True)
                 found[f"{label}: adapt, ms"] = (middle(line["adapt"]), False)
     for name, one in single(results).items():

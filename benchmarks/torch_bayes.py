@@ -1,5 +1,6 @@
-"""Bayesian MAML and its relatives as public repositories have them: loops over tasks and over
-particles or draws.
+"""Bayesian MAML and its relatives in PyTorch, as public repositories have them.
+
+They loop over tasks, and over particles or draws.
 """
 
 import math
@@ -73,9 +74,7 @@ class Ensemble(Loop):
 
 
 class BMAML(Loop):
-    """One step of SVGD with the median bandwidth, then the mixture's loss or the distance to a
-    leader.
-    """
+    """One step of SVGD with the median bandwidth, then the mixture's loss or that of a leader."""
 
     def svgd(
         self, particles: list[list[Tensor]], x: Tensor, y: Tensor, second: bool = True
@@ -131,7 +130,7 @@ def spreads() -> list[Tensor]:
 
 
 class PLATIPUS(Loop):
-    """Draws from a normal that one step on the query moved, each moved by one step on the support."""
+    """Draws from a normal that a step on the query moved; a step on the support moves each draw."""
 
     def __init__(self, case):
         super().__init__(case, [*spreads(), *spreads(), torch.tensor(0.01), torch.tensor(0.01)])

@@ -1,6 +1,4 @@
-"""MAML in PyTorch: functional with vmap (and compiled), an eager loop over tasks, and with the
-library `higher`.
-"""
+"""MAML in PyTorch: with vmap (also compiled), as an eager loop over tasks, and with `higher`."""
 
 from typing import Any
 
@@ -19,8 +17,9 @@ def mlp(p: list[Tensor], x: Tensor) -> Tensor:
 
 
 def conv4(p: list[Tensor], x: Tensor, pooled: bool = False) -> Tensor:
-    """Four blocks of convolution, group normalisation and ReLU; each halves the image, by a stride
-    or a max-pool.
+    """Four blocks of convolution, group normalisation and ReLU.
+
+    Each halves the image, by a stride or by a max-pool.
     """
     x = x.reshape(-1, 1, 28, 28)
     for i in range(4):
@@ -42,7 +41,7 @@ def error(raw: Tensor, y: Tensor) -> Tensor:
 
 
 class Peer:
-    """What all peers share: Adam, a source of tasks, and the comparison with metaprior's gradient."""
+    """What all peers share: Adam, a source of tasks, the comparison with metaprior's gradient."""
 
     def __init__(self, case: Case, weights: list[Tensor]) -> None:
         self.case, self.source = case, torch_tasks.source_of(case)
@@ -206,9 +205,7 @@ class Conv(nn.Module):
 
 
 class Higher(Peer):
-    """Grefenstette et al.'s `higher`, after the example in its documentation: one inner loop a
-    task.
-    """
+    """Grefenstette et al.'s `higher`, as in its documentation: one inner loop for each task."""
 
     def start(self) -> None:
         wide = nn.Sequential(

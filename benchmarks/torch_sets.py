@@ -30,9 +30,7 @@ class Reader:
 
 
 class CNP(Peer):
-    """A network of each row, averaged with a null row, a linear layer, and a network of each query
-    point.
-    """
+    """A network of each row, their mean with a null row, and a network of each query point."""
 
     def __init__(self, case):
         weights = [
@@ -80,7 +78,11 @@ def attention_weights(depth: int = 2) -> list[Tensor]:
 
 def attend(p: Reader, sx: Tensor, sy: Tensor, qx: Tensor, depth: int = 2) -> Tensor:
     """What null row, support and query points have read, `(b, 1 + m + q, w)`."""
-    m, norm = sx.shape[1], lambda h, a, b: f.layer_norm(h, (WIDTH,), a, b)
+
+    def norm(h, a, b):
+        return f.layer_norm(h, (WIDTH,), a, b)
+
+    m = sx.shape[1]
     known = torch.cat([sx, sy, torch.ones_like(sx)], -1)
     rows = torch.cat([known, torch.cat([qx, torch.zeros_like(qx), torch.zeros_like(qx)], -1)], 1)
     each, null = p.take(4), p.take()[0]
@@ -155,9 +157,7 @@ class ANP(Peer):
 
 
 class ProtoNet(Peer):
-    """All images of all tasks through one network at once; squared distances to the mean of each
-    class.
-    """
+    """All images of all tasks at once; squared distances to the mean of each class."""
 
     def __init__(self, case):
         super().__init__(case, conv4_weights(64, 64))

@@ -34,9 +34,7 @@ def processes(batch: int) -> Tasks:
 
 
 class Images:
-    """As `metaprior.sources.Episodes`: 5 of 50 classes, 2 of 20 images of each; the bytes stay in
-    memory.
-    """
+    """As `metaprior.sources.Episodes`: 5 of 50 classes, 2 of 20 images of each, from memory."""
 
     def __init__(self) -> None:
         self.pixels = torch.randint(0, 256, (50, 20, 28 * 28), dtype=torch.uint8)

@@ -1,7 +1,6 @@
-"""One who is timed, in a process of its own: reads commands from the parent, answers each with a
-line of JSON.
+"""One who is timed, in a process of its own: each command from the parent gets a line of JSON.
 
-python -m benchmarks.worker WHO CASE CORES
+    python -m benchmarks.worker WHO CASE CORES
 
 CORES is a number, or "gpu". Commands: `train SECONDS`, `adapt SECONDS`, `reference FILE`, `check
 FILE`, `work`. The end of the input ends it, so that no worker outlives its parent.
@@ -18,8 +17,9 @@ from typing import Any
 def sliced(
     call: Callable[[], int | None], seconds: float, finish: Callable[[], None]
 ) -> tuple[int, float]:
-    """How much `call` does (once for each call unless it says), and the seconds that took until it
-    is finished: at least once.
+    """How much `call` does in so many seconds, and the seconds until that was finished.
+
+    It is called at least once. A call counts as one unless it says how much it did.
     """
     begin, done = time.perf_counter(), 0
     while True:
@@ -30,7 +30,7 @@ def sliced(
 
 
 def pin(cores: int) -> None:
-    """This process on so many cores, the last ones: the first is where a machine does its own work."""
+    """This process on so many cores, the last ones: a machine does its own work on the first."""
     if hasattr(os, "sched_setaffinity"):
         able = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, able[-cores:])
