@@ -1,4 +1,4 @@
-"""Bad input: one line that names file, column and row; exit status 2; nothing written or changed."""
+"""Bad input: one line that names file, column and row; status 2; nothing written or changed."""
 
 import io
 import os
@@ -511,7 +511,8 @@ def test_full_disk_is_seen_before_the_fit(tmp_path, capsys, monkeypatch):
 def test_a_disk_that_fills_up_leaves_no_half_prior(folder):
     """Files may grow to 100 bytes only: `predict --out` fails and leaves nothing."""
     code = (
-        "import resource, metaprior.cli as c; import metaprior; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "import resource, metaprior.cli as c; import metaprior;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
         f"c.main({(PREDICT + ' --out p.csv').split()!r})"
     )
     environment = {**os.environ, "METAPRIOR_CACHE": ""}

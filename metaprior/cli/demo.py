@@ -1,5 +1,6 @@
-"""The main job on a table that ships with the package: airport-day temperatures, New York City,
-2013.
+"""`metaprior demo`: the main job on a table that ships with the package.
+
+The table holds temperatures of days at the airports of New York City in 2013.
 """
 
 import time
@@ -24,8 +25,9 @@ SHARES = (0.70, 0.90)  # of the time: fitting ends, evaluating ends
 
 
 def airport_days() -> Any:
-    """The packaged table as a polars frame: columns group, origin, day_of_year, hour, wind_speed,
-    pressure, temp.
+    """The packaged table as a polars frame.
+
+    Columns: group, origin, day_of_year, hour, wind_speed, pressure, temp.
     """
     import polars as pl
 
@@ -34,31 +36,29 @@ def airport_days() -> Any:
 
 
 def check_out(out: Path) -> None:
-    """A new or empty folder, or that of an earlier demo."""
+    """A new or empty folder, or the folder of an earlier demo."""
     check_writable(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: --out is a file; give a folder.")
     there = [e for e in out.iterdir() if not e.name.endswith(PART)] if out.exists() else []
-
-    def ours(e):
-        return (
-            e.name in FILES
-            and e.is_file()
-            and (e.suffix != ".html" or b"metaprior" in e.read_bytes())
-        )
-
-    other = sorted(e.name for e in there if not ours(e))
+    other = sorted(entry.name for entry in there if not _ours(entry))
     if other:
         raise InputError(f"{out}: --out holds something else ({other[0]}); choose another folder.")
 
 
+def _ours(path: Path) -> bool:
+    """Whether an earlier demo wrote this file; a report by its text, as its name is a usual one."""
+    if path.name not in FILES or not path.is_file():
+        return False
+    return path.suffix != ".html" or b"metaprior" in path.read_bytes()
+
+
 def run_demo(out: Path, progress: Any) -> str:
-    """Fit, evaluate, predict a new day from three readings, suggest the fourth, and write the
-    report.
+    """Fit, evaluate, predict a new day from three readings, suggest the fourth; write the report.
 
     Args:
         out: folder to write to.
-        progress: `metaprior.cli.Progress`.
+        progress: a `Progress` of `metaprior.system.terminal`.
 
     Returns:
         What to tell the user.
@@ -71,6 +71,7 @@ def run_demo(out: Path, progress: Any) -> str:
     import metaprior
 
     table = airport_days()
+    # The new days' dates are left out at all airports: they share their weather.
     dates = table.filter(pl.col("group").is_in(list(NEW_DAYS.values())))["day_of_year"].unique()
     days = {name: table.filter(pl.col("group") == group) for name, group in NEW_DAYS.items()}
     table = table.filter(~pl.col("day_of_year").is_in(dates.to_list()))
@@ -81,19 +82,8 @@ def run_demo(out: Path, progress: Any) -> str:
 
     progress.part(SHARES[1], 1.0)(0.1, "one new day")
     name, day = next(iter(days.items()))
-    known = day.filter(pl.col("hour").is_in(HOURS))
-    rest = day.filter(~pl.col("hour").is_in(HOURS))
-    posterior = prior.adapt(known)
-    said = posterior.predict(rest.drop("temp"))
-    best = posterior.suggest(rest.drop("temp"), n=1, by="entropy")
-    hour, gain = best["hour"][0], best["gain_nats"][0]
-    inside = ((rest["temp"] >= said["q05"]) & (rest["temp"] <= said["q95"])).mean()
-    error = float(((rest["temp"] - said["mean"]) ** 2).mean() ** 0.5)
-    example = (
-        f"{name}: from the readings at {HOURS[0]}, {HOURS[1]} and {HOURS[2]} h the other {rest.height} hours are "
-        f"predicted with an error of {error:.1f} °C; {inside:.0%} of them lie in their 90 % bands. The reading to take "
-        f"next is the one at {hour} h, expected to tell {gain:.2f} nats."
-    )
+    example = f"{name}: {_one_day(prior, day)}"
+
     progress(0.3, "report")
     out.mkdir(parents=True, exist_ok=True)
     from metaprior.report import figures, panels, write_report
@@ -120,17 +110,37 @@ def run_demo(out: Path, progress: Any) -> str:
     )
     write_atomic(out / "prior", prior.save)
     seconds = time.monotonic() - began
-    return f"{example}\n{evaluation.sentence()}\n{out / 'report.html'}: the report; {seconds:.0f} s in all."
+    report = f"{out / 'report.html'}: the report; {seconds:.0f} s in all."
+    return f"{example}\n{evaluation.sentence()}\n{report}"
+
+
+def _one_day(prior: Any, day: Any) -> str:
+    """What three readings of a day say of its other hours, and which reading to take next."""
+    import polars as pl
+
+    known = day.filter(pl.col("hour").is_in(HOURS))
+    rest = day.filter(~pl.col("hour").is_in(HOURS))
+    posterior = prior.adapt(known)
+    said = posterior.predict(rest.drop("temp"))
+    best = posterior.suggest(rest.drop("temp"), n=1, by="entropy")
+
+    inside = ((rest["temp"] >= said["q05"]) & (rest["temp"] <= said["q95"])).mean()
+    error = float(((rest["temp"] - said["mean"]) ** 2).mean() ** 0.5)
+    return (
+        f"from the readings at {HOURS[0]}, {HOURS[1]} and {HOURS[2]} h the other {rest.height} "
+        f"hours are predicted with an error of {error:.1f} °C; {inside:.0%} of them lie in their "
+        f"90 % bands. The reading to take next is the one at {best['hour'][0]} h, expected to tell "
+        f"{best['gain_nats'][0]:.2f} nats."
+    )
 
 
 def demo(*, out: Path = Path("metaprior-demo")) -> None:
-    """Run the main job on airport-day temperatures: fit, evaluate, predict, suggest, and write
-    report.html.
+    """Run the main job on airport-day temperatures: fit, evaluate, predict, suggest, report.
 
     Parameters
     ----------
     out
-        Folder for report.html and the prior; must be new or empty, or of an earlier demo.
+        Folder for report.html and the prior: new, empty, or made by an earlier demo.
     """
     use_cache()
     with alone(out), Progress() as progress:

@@ -1,4 +1,4 @@
-"""`metaprior evaluate` and `metaprior methods`: how good a prior is, and which methods there are."""
+"""`metaprior evaluate` and `metaprior methods`: judge a prior, and list the methods."""
 
 import json
 from pathlib import Path
@@ -18,18 +18,18 @@ def evaluate(
     splits: int = 1,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Compare the prior with the baselines on held-out groups, paired over groups.
+    """Compare the prior with the baselines on groups that it has not seen.
 
     Parameters
     ----------
     folder
         What `fit` made.
     table
-        Other groups to judge on; by default those that `fit` kept.
+        Other groups to judge on; by default the groups that `fit` kept.
     shots
         Numbers of observed rows, with commas between.
     splits
-        Average over this many splits of the groups; all but the first are fitted anew.
+        Average over this many splits of the groups. Each after the first is fitted anew.
     as_json
         Print one JSON object and nothing else.
     """
@@ -42,6 +42,7 @@ def evaluate(
     prior = run.load()
     if splits > 1:
         run.recorded()
+
     done = []
     with Progress() as progress:
         for split in range(splits):
@@ -53,9 +54,9 @@ def evaluate(
                 middle = low + 0.8 * (high - low)
                 prior = run.refit(prior.info["seed"] + 1, progress.part(low, middle))
                 low = middle
-            done.append(
-                prior.evaluate(table, shots=counts, seed=split, progress=progress.part(low, high))
-            )
+            share = progress.part(low, high)
+            done.append(prior.evaluate(table, shots=counts, seed=split, progress=share))
+
     result = done[0] if splits == 1 else type(done[0]).merge(done)
     if as_json:
         print(json.dumps(result.to_json(), allow_nan=False))
@@ -75,9 +76,8 @@ def methods(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] =
     """
     from metaprior.methods import METHODS
 
-    rows = METHODS.values() if isinstance(METHODS, dict) else METHODS
     names = ("name", "paper", "group", "use", "kinds")
-    listed = [{name: getattr(row, name) for name in names} for row in rows]
+    listed = [{name: getattr(row, name) for name in names} for row in METHODS.values()]
     if as_json:
         print(json.dumps({"methods": listed}, default=list))
         return

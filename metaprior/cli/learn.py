@@ -22,6 +22,26 @@ from metaprior.system.terminal import (
 )
 
 
+def feature_names(text: str | None) -> list[str] | None:
+    """`a,b` as names; `None`: all columns."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(
+            "--features is empty; give column names with commas between, or leave it out."
+        )
+    return names
+
+
+def need_file(table: Path) -> None:
+    """The table is a file."""
+    if table.is_dir():
+        raise InputError(f"{table}: is a folder; give a CSV or Parquet file.")
+    if not table.is_file():
+        raise InputError(f"{table}: no such file.")
+
+
 def fit(
     table: Path,
     *,
@@ -41,7 +61,9 @@ def fit(
     processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Learn a prior from a table of many small groups; keep a fifth of the groups for `evaluate`.
+    """Learn a prior from a table of many small groups; keep a fifth of them for `evaluate`.
+
+    A group is what rows have in common: a patient, a day, a school. The lecture calls it a task.
 
     Parameters
     ----------
@@ -50,8 +72,8 @@ def fit(
     task
         Column that names the group of a row.
     target
-        Column to predict, numbers or two or more classes; or several with commas between, in which
-        case each is predicted from the features and the targets before it.
+        Column to predict: numbers, or two or more classes. Or several columns with commas between;
+        each is then predicted from the features and the targets before it.
     out
         Folder to make.
     features
@@ -69,14 +91,14 @@ def fit(
     resume
         Continue an unfinished run in OUT.
     skip_bad_tasks
-        Leave groups out that nothing can be learned from, and say which; otherwise they end the
+        Leave out groups that nothing can be learned from, and say which. Without it they end the
         fit.
     devices
-        Train on this many devices, or on all, which on a CPU are its cores; the prior differs by
+        Train on this many devices, or on all. On a CPU they are its cores. The prior differs by
         rounding only.
     coordinator
-        HOST:PORT of the first of several processes that run this command together, with --devices
-        all and one --out that all can read. Under Slurm it is found by itself.
+        HOST:PORT of the first of several processes that run this command together. They need
+        --devices all and one --out that all can read. Under Slurm it is found by itself.
     processes
         How many processes there are.
     process_id
@@ -86,17 +108,10 @@ def fit(
 
     at_least(steps, 1, "--steps")
     at_least(seed, 0, "--seed")
-    names = (
-        None if features is None else [name.strip() for name in features.split(",") if name.strip()]
-    )
-    if names is not None and not names:
-        raise InputError(
-            "--features is empty; give column names with commas between, or leave it out."
-        )
     options = {
         "task": task,
         "target": target,
-        "features": names,
+        "features": feature_names(features),
         "method": method,
         "log_target": log_target,
         "split_by": split_by,
@@ -112,9 +127,7 @@ def fit(
     def check() -> None:
         held.enter_context(alone(out))
         run.check_new(resume)
-        if not table.is_file():
-            wrong = "is a folder; give a CSV or Parquet file" if table.is_dir() else "no such file"
-            raise InputError(f"{table}: {wrong}.")
+        need_file(table)
         if run.record.exists():
             run.check_same(options, table)
 
@@ -129,14 +142,15 @@ def fit(
         began = time.monotonic()
         with Progress() as progress:
             prior = run.fit(table, options, progress if speaks else None, count)
+
     if not speaks:
         return
-    groups = prior.info["groups"]
     for note in prior.info["notes"]:
         print(f"note: {note}", file=sys.stderr)
+    groups, seconds = prior.info["groups"], time.monotonic() - began
     print(
         f"{out}: prior from {groups['train']} groups, {groups['test']} kept for evaluation; "
-        f"{time.monotonic() - began:.0f} s."
+        f"{seconds:.0f} s."
     )
 
 
@@ -156,11 +170,10 @@ def compare(
     skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Compare methods and baselines on your own table, paired over held-out groups, and say which
-    to use.
+    """Compare methods and baselines on your own table, and say which to use.
 
-    A comparison that was stopped continues with the same command; further methods and splits join
-    those that are there.
+    All are judged on the same held-out groups. A comparison that was stopped continues with the
+    same command; further methods and splits are added to the finished ones.
 
     Parameters
     ----------
@@ -171,8 +184,8 @@ def compare(
     target
         Column to predict, numbers or two or more classes.
     methods
-        auto and names of `metaprior methods` with commas between, or all; all by default, which
-        takes a while.
+        auto and names of `metaprior methods`, with commas between. All by default, which takes a
+        while.
     features
         Columns to predict from, with commas between; all others by default.
     log_target
@@ -182,13 +195,13 @@ def compare(
     shots
         Numbers of observed rows, with commas between.
     splits
-        Of the groups; each is fitted anew.
+        How many times the groups are split; all methods are fitted anew on each split.
     steps
         Most training steps of each learner; chosen by the method by default.
     out
         Folder for the results; metaprior-compare by default.
     skip_bad_tasks
-        Leave groups out that nothing can be learned from, and say which; otherwise they end the
+        Leave out groups that nothing can be learned from, and say which. Without it they end the
         comparison.
     as_json
         Print what results.json holds and nothing else.
@@ -198,25 +211,10 @@ def compare(
     at_least(splits, 1, "--splits")
     at_least(steps, 1, "--steps")
     counts = whole_numbers(shots, "--shots")
-    names = (
-        None if features is None else [name.strip() for name in features.split(",") if name.strip()]
-    )
-    if names is not None and not names:
-        raise InputError(
-            "--features is empty; give column names with commas between, or leave it out."
-        )
-    if not table.is_file():
-        raise InputError(
-            f"{table}: {'is a folder; give a CSV or Parquet file' if table.is_dir() else 'no such file'}."
-        )
-    use_cache()
-    from metaprior.report.comparison import print_comparison, write_comparison
-    from metaprior.tables.compare import Comparison
-
     settings = {
         "task": task,
         "target": target,
-        "features": names,
+        "features": feature_names(features),
         "log_target": log_target,
         "split_by": split_by,
         "steps": steps,
@@ -224,6 +222,11 @@ def compare(
         "holdout": HOLDOUT,
         "skip_bad_tasks": skip_bad_tasks,
     }
+    need_file(table)
+    use_cache()
+    from metaprior.report.comparison import print_comparison, write_comparison
+    from metaprior.tables.compare import Comparison
+
     folder = out or Path("metaprior-compare")
     comparison = Comparison(folder, table, settings)
     comparison.check()
@@ -239,5 +242,6 @@ def compare(
     if results["failed"]:
         which = ", ".join(f"{f['method']} (split {f['split'] + 1})" for f in results["failed"])
         raise InputError(
-            f"{which} failed; the reasons are in {folder / 'results.json'}. The same command tries again."
+            f"{which} failed; the reasons are in {folder / 'results.json'}. "
+            "The same command tries again."
         )

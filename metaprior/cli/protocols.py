@@ -25,11 +25,11 @@ def reproduce(
     out: Path | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
-    """Run one of the lecture's evaluation protocols: report.html, results.json and raw predictions
-    in a folder.
+    """Run one of the lecture's evaluation protocols.
 
-    A run that was stopped continues with the same command; finished cells (a method and a seed) are
-    not run again, and further methods and seeds join those that are there.
+    The folder gets report.html, results.json and raw predictions. A run that was stopped continues
+    with the same command. Finished cells (a method and a seed) are not run again; further methods
+    and seeds are added to them.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ def reproduce(
     seeds
         Repeat with seeds 0, 1, …; 1 by default for quick, 3 for full.
     data
-        File or folder, for protocols on images and tables; METAPRIOR_DATA or a folder `data` by
-        default.
+        File or folder, for protocols on images and tables; by default METAPRIOR_DATA or a folder
+        `data`.
     set_
-        Change an option of the budget, NAME=VALUE, such as steps=500; the report's settings name
-        them. Repeat it for several.
+        Change an option of the budget, NAME=VALUE, such as steps=500. The report's settings name
+        the options. Repeat --set for several.
     out
         Folder for the results; metaprior-NAME by default.
     as_json
@@ -96,15 +96,17 @@ def reproduce(
     if results["failed"]:
         which = ", ".join(f"{f['method']} (seed {f['seed']})" for f in results["failed"])
         raise InputError(
-            f"{which} failed; the reasons are in {folder / 'results.json'}. The same command tries again."
+            f"{which} failed; the reasons are in {folder / 'results.json'}. "
+            "The same command tries again."
         )
 
 
 def rerun(
     folder: Path, /, *, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False
 ) -> None:
-    """Repeat a recorded run in a temporary folder and say whether it gives the same bits: status 0,
-    or 1 if not.
+    """Repeat a recorded run and say whether it gives the same bits.
+
+    It runs in a temporary folder. The status is 0 if the bits are the same, and 1 if not.
 
     Parameters
     ----------

@@ -46,11 +46,12 @@ def rerun(folder: Path, progress: Tell) -> dict[str, Any]:
             raise InputError(
                 f"{folder}: its records cannot be read ({type(error).__name__}: {error})."
             ) from None
+
     before = record.get("versions", {}) | record.get("machine", {})
     now = run.versions() | run.machine()
-    facts |= {
-        k: [before.get(k), now.get(k)] for k in sorted(before | now) if before.get(k) != now.get(k)
-    }
+    for name in sorted(before | now):
+        if before.get(name) != now.get(name):
+            facts[name] = [before.get(name), now.get(name)]
     return {
         "folder": str(folder),
         "agree": not differing,
@@ -147,12 +148,16 @@ def _lasting(value: Any) -> Any:
 
 def said(result: dict[str, Any]) -> str:
     """What to tell the user."""
-    count = len(result["compared"])
+    folder, compared, differing = result["folder"], result["compared"], result["differing"]
     if result["agree"]:
-        text = f"{result['folder']}: the same bits again ({', '.join(result['compared'][:3])}{', …' if count > 3 else ''})."
+        more = ", …" if len(compared) > 3 else ""
+        text = f"{folder}: the same bits again ({', '.join(compared[:3])}{more})."
     else:
-        some = "; ".join(result["differing"][:5]) + ("; …" if len(result["differing"]) > 5 else "")
-        text = f"{result['folder']}: other bits in {len(result['differing'])} of {count} results: {some}."
+        more = "; …" if len(differing) > 5 else ""
+        text = (
+            f"{folder}: other bits in {len(differing)} of {len(compared)} results: "
+            f"{'; '.join(differing[:5])}{more}."
+        )
     for name, (was, now) in result["facts"].items():
         text += f"\n  {name}: {was} then, {now} now"
     if not result["facts"]:

@@ -45,21 +45,19 @@ class Run:
 
     def load(self) -> Any:
         """The finished prior."""
+        import metaprior
+
         if not self.folder.exists():
             raise InputError(f"{self.folder}: no such folder.")
         if self.folder.is_file():
-            path = self.folder  # a prior file by itself is as good
-        elif not self.finished:
-            if self.record.exists():
-                raise InputError(
-                    f"{self.folder}: this fit has not finished; continue it with `fit --resume`."
-                )
-            raise InputError(f"{self.folder}: holds no prior; was it made by `metaprior fit`?")
-        else:
-            path = self.prior
-        import metaprior
-
-        return metaprior.load(path)
+            return metaprior.load(self.folder)  # a prior file by itself is as good
+        if self.finished:
+            return metaprior.load(self.prior)
+        if self.record.exists():
+            raise InputError(
+                f"{self.folder}: this fit has not finished; continue it with `fit --resume`."
+            )
+        raise InputError(f"{self.folder}: holds no prior; was it made by `metaprior fit`?")
 
     def check_new(self, resume: bool) -> None:
         """`fit` may write here: a new or empty folder, or with `resume` an unfinished run."""
@@ -82,20 +80,22 @@ class Run:
             )
         if not resume:
             raise InputError(
-                f"{self.folder}: --out holds an unfinished run; continue it with --resume or remove it."
+                f"{self.folder}: --out holds an unfinished run; "
+                "continue it with --resume or remove it."
             )
 
     def check_same(self, options: dict[str, Any], table: Path) -> None:
         """A continued run has the options and the table it was started with."""
         record = self.read()
         for name, value in options.items():
+            if name == "skip_bad_tasks" and value:
+                continue  # a fit that met a bad group tells the user to add it
             was = record["options"].get(name, False)
-            if was != value and not (
-                name == "skip_bad_tasks" and value
-            ):  # what a fit that met one is told to add
+            if was != value:
                 flag = "--" + name.replace("_", "-")
                 raise InputError(
-                    f"{self.folder}: was started with {flag} {was}, now {flag} {value}; they must agree."
+                    f"{self.folder}: was started with {flag} {was}, now {flag} {value}; "
+                    "they must agree."
                 )
         if record["table_sha256"] != digest(table):
             raise InputError(f"{table}: has changed since the run in {self.folder} was started.")
@@ -107,28 +107,31 @@ class Run:
         progress: Callable | None,
         devices: int | str = 1,
     ) -> Any:
-        """Start or continue the run and finish it; nothing is written before the table has been
-        found good.
+        """Start or continue the run and finish it.
+
+        Nothing is written before the table has been found good.
+
+        Args:
+            table: CSV or Parquet file.
+            options: of `fit`, plain values.
+            progress: called with the share done and what is being done.
+            devices: of `--devices`.
         """
         import metaprior
+        from metaprior.system.devices import first
+        from metaprior.tables.culprits import BadTask
 
         settings, columns = split_options(options, table)
         try:
             prior = metaprior.Prior(**settings, devices=devices)
         except ValueError as error:
             raise InputError(str(error)) from None
-        from metaprior.system.devices import first
-        from metaprior.tables.culprits import BadTask
 
-        made = not self.folder.exists()
-        fresh = not self.record.exists()
-        writes = first()
+        made, fresh = not self.folder.exists(), not self.record.exists()
+        writes, begun = first(), False
 
-        begun = False
-
-        def tell(
-            done: float, what: str
-        ) -> None:  # called first when the table has been read and checked
+        # Called for the first time when the table has been read and checked.
+        def tell(done: float, what: str) -> None:
             nonlocal begun
             if writes and not begun and (fresh or self.read()["options"] != options):
                 self.start(table, options, devices)
@@ -138,10 +141,8 @@ class Run:
 
         try:
             prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell)
-        except InputError as error:
-            if writes and fresh and not isinstance(error, BadTask):
-                self.remove(made)
-            if not isinstance(error, BadTask) or prior.trained is None:
+        except BadTask as error:
+            if prior.trained is None:
                 raise
             if writes:
                 prior.info.pop("seconds", None)
@@ -149,15 +150,21 @@ class Run:
             raise BadTask(
                 f"{error} {self.last_good} is the prior of before, to predict with."
             ) from None
-        if not writes:
-            return prior
-        seconds = prior.info.pop(
-            "seconds", None
-        )  # the same prior is the same bits, however long it took
+        except InputError:
+            if writes and fresh:
+                self.remove(made)
+            raise
+        if writes:
+            self._finish(prior)
+        return prior
+
+    def _finish(self, prior: Any) -> None:
+        """Write the prior."""
+        # Without the seconds: the same prior is the same bits, however long it took.
+        seconds = prior.info.pop("seconds", None)
         write_atomic(self.prior, prior.save)
         prior.info["seconds"] = seconds
         self.clean()
-        return prior
 
     def start(self, table: Path, options: dict[str, Any], devices: int | str = 1) -> None:
         """Write the record of a run that begins."""
@@ -201,7 +208,8 @@ class Run:
             )
         if digest(table) != record["table_sha256"]:
             raise InputError(
-                f"{table}: has changed since {self.folder} was fitted; --splits needs the same table."
+                f"{table}: has changed since {self.folder} was fitted; "
+                "--splits needs the same table."
             )
         return table, record["options"]
 
@@ -215,23 +223,23 @@ class Run:
         return prior.fit(table, **columns, progress=progress)
 
 
+_SETTINGS = (
+    "method",
+    "log_target",
+    "steps",
+    "seed",
+    "kind",
+    "split_by",
+    "holdout",
+    "skip_bad_tasks",
+)
+
+
 def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's options as arguments of `Prior` and of `Prior.fit`."""
-    names = (
-        "method",
-        "log_target",
-        "steps",
-        "seed",
-        "kind",
-        "split_by",
-        "holdout",
-        "skip_bad_tasks",
-    )
-    columns = {n: options[n] for n in ("task", "target", "features")}
-    return {n: options[n] for n in names if n in options}, {
-        **columns,
-        "target": split_target(options["target"], table),
-    }
+    settings = {name: options[name] for name in _SETTINGS if name in options}
+    columns = {name: options[name] for name in ("task", "features")}
+    return settings, {**columns, "target": split_target(options["target"], table)}
 
 
 def split_target(text: str, table: Path) -> str | list[str]:

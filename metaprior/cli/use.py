@@ -37,7 +37,9 @@ def say_notes(posterior: Any) -> None:
 def predict(
     folder: Path, /, *, query: Path, support: Path | None = None, out: Path | None = None
 ) -> None:
-    """Predict rows of a new group from the few rows it has; CSV with one line a query row.
+    """Predict rows of a new group from the few rows it has; CSV, one line for each row.
+
+    The lecture calls the known rows the support, and the rows to predict the query.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ def suggest(
     by: By = "entropy",
     out: Path | None = None,
 ) -> None:
-    """Which rows of a pool to measure next, and how much each is expected to tell; CSV, best first.
+    """Which rows of a pool to measure next, and what each is expected to tell; CSV, best first.
 
     Parameters
     ----------

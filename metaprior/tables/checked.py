@@ -166,10 +166,10 @@ def feature_columns(
     more = [split_by] if split_by else []
     Rows(frame, where).need([task, target, *(features or []), *more])
     if task == target:
-        raise InputError(f"{where}: task and target are the same column {task!r}.")
+        raise InputError(f"{where}: the groups (task) and the target are one column, {task!r}.")
     for name in features or []:
         if name in (task, target):
-            role = "task" if name == task else "target"
+            role = "column of the groups (task)" if name == task else "target"
             raise InputError(f"{where}: {name!r} is the {role}, not a feature.")
     return list(features) if features else [c for c in frame.columns if c not in (task, target)]
 

@@ -17,15 +17,19 @@ DRAWS = 4  # tasks of each group, as a task may hold only some of its rows
 
 
 class BadTasks(Exception):
-    """Groups, by their index among the training groups or by name, whose tasks have no finite loss
-    or gradient.
+    """Groups whose tasks have no finite loss or gradient.
+
+    Args:
+        groups: by their index among the training groups, or by name.
+        when: after which step of which training.
+        method: the last good parameters.
     """
 
     def __init__(self, groups: list, when: str = "", method: Any = None):
         super().__init__(groups)
-        self.groups, self.when = groups, when  # …, after which step of which training
-        self.method = method  # the last good parameters
-        self.learned: Any = None  # everything learned with them, where there is enough of it
+        self.groups, self.when, self.method = groups, when, method
+        # Everything learned with the last good parameters, where there is enough of it.
+        self.learned: Any = None
 
 
 class BadTask(InputError):
@@ -34,20 +38,28 @@ class BadTask(InputError):
 
 @eqx.filter_jit
 def _finite(methods: Any, source: Table, groups, shots, keys):
-    """Whether loss and gradient of a task of each group are finite, for each of the stacked methods
-    `(m, t)`.
+    """Whether loss and gradient of a task of each group are finite.
+
+    Args:
+        methods: stacked.
+        source: of the tasks.
+        groups, shots, keys: of each task, `(t,)`.
+
+    Returns:
+        for each method and task, `(m, t)`.
     """
 
     def one(method, group, k, key):
         task_key, loss_key = jr.split(key)
         task = source.task(group, k, key=task_key)
         params, rest = eqx.partition(method, eqx.is_inexact_array)
-        loss, grads = jax.value_and_grad(lambda p: eqx.combine(p, rest).loss(task, key=loss_key))(
-            params
-        )
-        return jnp.isfinite(loss) & jnp.all(
-            jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-        )
+
+        def loss_of(params):
+            return eqx.combine(params, rest).loss(task, key=loss_key)
+
+        loss, grads = jax.value_and_grad(loss_of)(params)
+        finite = [jnp.isfinite(g).all() for g in jax.tree.leaves(grads)]
+        return jnp.isfinite(loss) & jnp.all(jnp.stack(finite))
 
     def each(m):
         return jax.lax.map(lambda t: one(m, *t), (groups, shots, keys), batch_size=8)
@@ -56,13 +68,13 @@ def _finite(methods: Any, source: Table, groups, shots, keys):
 
 
 def trouble(fitted: Fitted, source: Table, what: str, members: bool) -> str | None:
-    """What to say of a fit that met a loss that is not finite; `None` of any other.
+    """What to say of a fit that met a loss that is not finite; `None` of any other fit.
 
     Args:
         fitted: what `fit` gave back.
         source: of its tasks.
         what: was trained.
-        members: several were, stacked.
+        members: whether several were trained, stacked.
 
     Raises:
         BadTasks: with the last good parameters some groups, at most half of them, have no finite
@@ -72,30 +84,41 @@ def trouble(fitted: Fitted, source: Table, what: str, members: bool) -> str | No
     lost = failed | (~np.isfinite(best) if fitted.validation else False)
     if not lost.any():
         return None
+
+    bad = _bad(fitted, source, members)
+    # Parameters that suit no group say nothing of any.
+    some = bad & (bad.mean(axis=1, keepdims=True) <= 0.5)
+    blamed = np.flatnonzero(np.any(some, axis=0))
+    if len(blamed):
+        step = _step(fitted, lost)
+        raise BadTasks(blamed.tolist(), f" after step {step} of training {what}", fitted.method)
+    which = f" in {lost.sum()} of {len(lost)} members" if members else ""
+    return (
+        f"{what}: the loss was not finite{which}, and no group is to blame; "
+        "the last good state was kept."
+    )
+
+
+def _bad(fitted: Fitted, source: Table, members: bool) -> np.ndarray:
+    """Whether some task of each group has no finite loss, for each member, `(m, g)`."""
     method = fitted.state.method
     if not members:
         method = jax.tree.map(lambda a: a[None] if eqx.is_array(a) else a, method)
     count = len(source.count)
     groups = np.tile(np.arange(count), DRAWS)
-    most = np.minimum(
-        source.support, np.asarray(source.count) - 1
-    )  # no support, one row, half of them, all
+    most = np.minimum(source.support, np.asarray(source.count) - 1)
+    # With no support, one row, half of the rows, and all of them.
     shots = np.concatenate([most * 0, np.minimum(most, 1), most // 2, most])
-    finite: np.ndarray = np.array(
-        _finite(method, source, groups, shots, jr.split(jr.key(0), len(groups)))
-    )
-    bad = np.any(~finite.reshape(len(finite), DRAWS, count), axis=1)
-    some = bad & (
-        bad.mean(axis=1, keepdims=True) <= 0.5
-    )  # parameters that suit no group say nothing of any
-    blamed = np.flatnonzero(np.any(some, axis=0))
-    if len(blamed):
-        # The optimiser counts the steps that were used: none after the first failure of a member.
-        counts = [
-            np.atleast_1d(count)
-            for _, count in optax.tree.get_all_with_path(fitted.state.optimiser, "count")
-        ]
-        step = min([int(count[lost].min()) for count in counts], default=0)
-        raise BadTasks(blamed.tolist(), f" after step {step} of training {what}", fitted.method)
-    which = f" in {lost.sum()} of {len(lost)} members" if members else ""
-    return f"{what}: the loss was not finite{which}, and no group is to blame; the last good state was kept."
+    keys = jr.split(jr.key(0), len(groups))
+    finite = np.array(_finite(method, source, groups, shots, keys))
+    return np.any(~finite.reshape(len(finite), DRAWS, count), axis=1)
+
+
+def _step(fitted: Fitted, lost: np.ndarray) -> int:
+    """The last step before a loss was not finite.
+
+    The optimiser counts the steps that were used: none after the first failure of a member.
+    """
+    found = optax.tree.get_all_with_path(fitted.state.optimiser, "count")
+    counts = [np.atleast_1d(count) for _, count in found]
+    return min([int(count[lost].min()) for count in counts], default=0)

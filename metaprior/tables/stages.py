@@ -9,8 +9,10 @@ from metaprior.system import devices, faults, files
 
 
 def stop_if_asked() -> None:
-    """Stop where SIGTERM has come; of several processes all stop at the same place, or the others
-    would wait for ever.
+    """Stop where SIGTERM has come.
+
+    Several processes stop at the same place: one that stopped alone would let the others wait for
+    ever.
     """
     if devices.anywhere(faults.asked()):
         raise faults.Stopped
@@ -27,10 +29,8 @@ class Stages:
         def there(place=self.folder):
             return sorted(f.name for f in place.iterdir()) if place.is_dir() else []
 
-        devices.agree(
-            there,
-            f"{self.folder}: the processes see different files; give a folder that all of them share.",
-        )
+        what = "the processes see different files; give a folder that all of them share."
+        devices.agree(there, f"{self.folder}: {what}")
         if devices.first():
             self.folder.mkdir(parents=True, exist_ok=True)
 

@@ -116,7 +116,7 @@ def test_groups_are_named_and_resampled_whole(table, tmp_path):
 
 
 def test_splits_may_differ_in_their_numbers_of_rows():
-    """A split without groups of more than 5 rows, merged with one that has some, in either order."""
+    """A split without groups of more than 5 rows, merged with one that has some; both orders."""
     whole, part = evaluation({"np": 0.0}, tasks=6), evaluation({"np": 0.0}, tasks=4)
     del part.statistics[5], part.points[5]
     for pair in ((whole, part), (part, whole)):

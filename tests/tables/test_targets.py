@@ -44,7 +44,8 @@ def joint(tmp_path_factory):
     """A folder with `table.csv` and what `metaprior fit --target a,b,c` makes of it."""
     folder = tmp_path_factory.mktemp("joint")
     rows_of().write_csv(folder / "table.csv")
-    command = f"fit {folder / 'table.csv'} --task g --target a,b,c --method cnp --steps 4 --out {folder / 'run'}"
+    options = "--task g --target a,b,c --method cnp --steps 4"
+    command = f"fit {folder / 'table.csv'} {options} --out {folder / 'run'}"
     with pytest.raises(SystemExit) as stop:
         main(command.split())
     assert stop.value.code == 0
@@ -323,9 +324,8 @@ def test_the_commands(joint, new, tmp_path, capsys):
     ]
     told = call(f"evaluate RUN {joint / 'table.csv'} --shots 1")
     assert "Target c given a, b" in told and "a, b, c together" in told
-    assert "finished" in call(
-        f"fit {joint / 'table.csv'} --task g --target a,b,c --method cnp --steps 4 --out RUN --resume"
-    )
+    options = "--task g --target a,b,c --method cnp --steps 4 --out RUN --resume"
+    assert "finished" in call(f"fit {joint / 'table.csv'} {options}")
 
 
 def test_the_report_has_a_part_a_target(prior, joint, tmp_path):
