@@ -1,14 +1,17 @@
-"""Shared by all tests: a compilation cache, the data folder, a tiny table and a prior fitted on it."""
+"""Shared by all tests: a compilation cache, the data folder, a tiny table, a prior fitted on it."""
 
+import functools
 import os
+import shutil
 import signal
 import sys
-import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -22,12 +25,12 @@ from metaprior.system.terminal import use_cache  # noqa: E402
 
 use_cache()
 
-# For programs that run once: LLVM does not optimise, and fusions are emitted without the detour
-# through MLIR, where this jaxlib has a choice: XLA ends a process that is given a flag it does not
-# know.
+# For programs that run once: LLVM does not optimise, fusions are emitted without the detour through
+# MLIR, and a program is one piece for LLVM, which saves a fifth of the time where it has one core.
+# The last two depend on the version: XLA ends a process that is given a flag it does not know.
 QUICK = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):
-    QUICK += " --xla_cpu_use_fusion_emitters=false"
+    QUICK += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 # For training: half of what slow tests take is compiling. Steps of dense networks are as fast as
 # with LLVM's highest level.
 TRAINING = "--xla_backend_optimization_level=1"
@@ -139,43 +142,42 @@ def call(capsys):
 
 
 @pytest.fixture(scope="session")
-def fitted(tmp_path_factory) -> Path:
-    """A folder with `table.csv` and `run`, what `metaprior fit` makes of it; made once for all
-    workers.
-    """
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`once(name, make)`: a folder that `make(folder)` fills, once for all workers."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if _WORKER != "main" else base) / "fitted"
-    done = folder / "done"
-    try:
-        folder.mkdir()
-    except FileExistsError:
-        while not done.exists():
-            time.sleep(0.2)
-        if done.read_text() != "0":
-            pytest.fail("the tiny fit failed in the other worker")
+    shared = base if _WORKER == "main" else base.parent
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # another worker may have failed
+                folder.mkdir()
+                make(folder)
+                done.touch()
         return folder
+
+    return made
+
+
+def run_command(*arguments) -> None:
+    """Run a command here, which must succeed."""
     from metaprior.cli.app import main
 
-    status = 1
-    try:
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    assert not stop.value.code
+
+
+@pytest.fixture(scope="session")
+def fitted(once) -> Path:
+    """A folder with `table.csv` and `run`, what `metaprior fit` makes of it."""
+
+    def make(folder: Path) -> None:
         (folder / "table.csv").write_text(tiny_csv())
-        arguments = [
-            "fit",
-            str(folder / "table.csv"),
-            "--task",
-            "g",
-            "--target",
-            "y",
-            "--steps",
-            "4",
-        ]
-        with pytest.raises(SystemExit) as stop:
-            main([*arguments, "--out", str(folder / "run")])
-        status = stop.value.code
-        assert status == 0
-    finally:
-        done.write_text(str(status))
-    return folder
+        run_command("fit", folder / "table.csv", *FIT, "--out", folder / "run")
+
+    return once("fitted", make)
 
 
 @pytest.fixture
@@ -192,3 +194,18 @@ def x64():
 
     with jax.enable_x64(True):
         yield
+
+
+@functools.cache
+def _drawing():
+    import equinox as eqx
+    import jax
+
+    return eqx.filter_jit(lambda source, keys: jax.vmap(source)(keys))
+
+
+def draw(source, key, count: int):
+    """So many tasks of a source, stacked, by one program: operations alone would each be one."""
+    import jax
+
+    return _drawing()(source, jax.random.split(key, count))

@@ -79,12 +79,6 @@ def test_every_room_is_explained():
     assert [name for name in names if name not in text] == []
 
 
-def test_layers_are_shown_as_they_are_checked():
-    layers = project()["tool"]["importlinter"]["contracts"][0]["layers"]
-    shown = [f"    {layer.replace(' | ', ', ')}" for layer in layers if layer != "__main__"]
-    assert "\n".join(shown) in (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-
-
 def test_the_metadata_are_complete():
     found = project()["project"]
     assert found["authors"] == [{"name": "metaprior contributors"}]

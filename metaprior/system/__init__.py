@@ -1,1 +1,1 @@
-"""What touches the machine: devices, signals, files and folders, compiled programs, the terminal."""
+"""What touches the machine: devices, signals, files, folders, programs, the terminal."""

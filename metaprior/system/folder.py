@@ -1,4 +1,4 @@
-"""Folders and files that a command writes: whole or not at all, and recognised when it comes again."""
+"""Folders and files that a command writes: whole or not at all, and known when it comes again."""
 
 import errno
 import hashlib
@@ -15,14 +15,15 @@ from typing import Any
 from metaprior.errors import InputError
 
 ROOM = 16 * 2**20  # bytes that must be free before a fit starts
-
-
-PART = ".part"
+PART = ".part"  # the end of a name whose file is not whole yet
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """`write(part)` to a file beside `path`, which then takes its place: never half a file under
-    the real name.
+    """Write a file so that its name never stands for half of it.
+
+    Args:
+        path: the file's name.
+        write: is called with the path of another file beside it, which then takes its place.
     """
     part = path.with_name(path.name + PART)
     try:
@@ -34,8 +35,9 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_parquet(path: Path, frame: Any) -> None:
-    """A frame as a file, made in memory first: polars itself says a full disk in words that nobody
-    can look for.
+    """Write a frame as Parquet.
+
+    It is made in memory first: polars itself reports a full disk without its error number.
     """
     whole = io.BytesIO()
     frame.write_parquet(whole)
@@ -43,8 +45,10 @@ def write_parquet(path: Path, frame: Any) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """`path` can be made here: a plain name in a folder that exists or can be made, with room on
-    the disk.
+    """Refuse a path that cannot be made here, or on a disk without room.
+
+    Raises:
+        InputError: what is in the way.
     """
     parent = path.absolute().parent
     while not parent.exists():
@@ -59,7 +63,12 @@ def check_writable(path: Path) -> None:
 
 
 def check_output(path: Path, header: str | None = None) -> None:
-    """An output file may be new, or replace an earlier one of the same kind (same first line)."""
+    """Refuse an output file that would replace one of another kind.
+
+    Args:
+        path: the file to be written.
+        header: its first line. An earlier file with the same one may be replaced.
+    """
     check_writable(path)
     if not path.exists():
         return
@@ -79,7 +88,10 @@ def continued(folder: Path, form: str, ours: set[str]) -> dict[str, Any] | None:
     Args:
         folder: the output folder.
         form: what `run.json` must say it is.
-        ours: names that such a run makes; anything else in the folder is an `InputError`.
+        ours: names that such a run makes.
+
+    Raises:
+        InputError: the folder holds anything else.
     """
     check_writable(folder)
     if not folder.exists():
@@ -135,9 +147,7 @@ def processor() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What else the bits of a run may depend on: the platform, the processor, the accelerators,
-    XLA's settings.
-    """
+    """What else the bits of a run may depend on: the hardware and XLA's settings."""
     import jax
 
     found = jax.devices()
@@ -156,5 +166,8 @@ def plain_os_error(error: OSError) -> str:
     """An operating system's error in one line."""
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{where}the disk is full; free some space and run the command again (an unfinished fit with --resume)."
+        return (
+            f"{where}the disk is full; free some space and run the command again "
+            "(an unfinished fit with --resume)."
+        )
     return f"{where}{error.strerror or error}."

@@ -6,6 +6,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import draw
 from scipy import stats
 
 from metaprior.heads import Categorical, Gaussian, StudentT
@@ -294,9 +295,9 @@ def test_diagonal_against_full_covariances(key):
 def test_diagonal_over_a_network(key):
     net = eqx.nn.MLP(2, 1, 4, 1, key=key)
     q = Diagonal.around(net, 0.5)
-    draws = jax.vmap(lambda k: q.sample(key=k)(jnp.ones(2)))(jax.random.split(key, 3))
+    draws = draw(lambda k: q.sample(key=k)(jnp.ones(2)), key, 3)
     assert draws.shape == (3, 1) and float(draws.std()) > 0
-    weights = jax.vmap(lambda k: q.sample(key=k).layers[0].weight)(jax.random.split(key, 4000))
+    weights = draw(lambda k: q.sample(key=k).layers[0].weight, key, 4000)
     np.testing.assert_allclose(weights.std(0), 0.5, atol=0.05)
     np.testing.assert_allclose(weights.mean(0), net.layers[0].weight, atol=0.05)
 
@@ -391,7 +392,7 @@ def test_correlated_normals_against_scipy(kind, x64):
     kl = 0.5 * (np.trace(inverse @ cov) + gap @ inverse @ gap - 4 + log_det)
     same = eqx.tree_at(lambda q: q.mean, q, jnp.asarray(mean))
     assert float(same.kl(other)) == pytest.approx(kl, abs=1e-9)
-    draws = jax.vmap(lambda k: q.sample(key=k)["b"])(jax.random.split(jax.random.key(0), 40_000))
+    draws = draw(lambda k: q.sample(key=k)["b"], jax.random.key(0), 40_000)
     scale = np.sqrt(np.diag(cov)[1:])
     assert (np.abs(np.asarray(draws).mean(0) - mean[1:]) / scale).max() < 5 / 200
     assert (

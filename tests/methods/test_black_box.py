@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import draw
 
 from metaprior import Data, Spec
 from metaprior.heads import Categorical, Gaussian, StudentT
@@ -54,7 +55,7 @@ def test_attention_computes_only_what_is_read(key):
     They take fewer operations.
     """
     encoder = Attention.init(Spec(1, Gaussian(1)), width=16, depth=2, key=key)
-    tasks = jax.vmap(GP("eq", fewest=10, support=10, query=10))(jax.random.split(key, 4))
+    tasks = draw(GP("eq", fewest=10, support=10, query=10), key, 4)
     arrays, static = eqx.partition(encoder, eqx.is_inexact_array)
 
     def squared(read):
@@ -188,9 +189,7 @@ def test_draws_have_the_exact_covariance(key):
     @jax.jit
     def look(key):
         posterior = AutoregressiveMode(Oracle(source)).posterior(support, key=key)
-        outcomes = jax.vmap(lambda k: posterior.outcomes(x, key=k)[:, 0])(
-            jax.random.split(key, 2000)
-        )
+        outcomes = draw(lambda k: posterior.outcomes(x, key=k)[:, 0], key, 2000)
         return outcomes, posterior.sample(x, key=key, samples=2000).parts[0].params[:, :, 0, 0]
 
     outcomes, drawn = look(key)

@@ -3,6 +3,8 @@
 And the contract notices what is broken.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ from metaprior.posterior import AbstractHead, Particles
 from metaprior.testing import check_learner, check_method, example_task
 
 HEADS = {"gaussian": Gaussian(1), "student": StudentT(1), "classes": Categorical(3)}
+# Most have the same width: operations that run by themselves are compiled once a shape.
 SMALL = {
     "snail": dict(width=4, depth=1, length=4),
     "acnp": dict(width=8, depth=1),
@@ -40,11 +43,11 @@ SMALL = {
     "nuts": dict(features="linear", warmup=60, draws=100, chains=2),
     "ensemble": dict(members=2, width=8),
     "emaml": dict(members=2, width=8),
-    "llama": dict(width=6, depth=1),
-    "abml": dict(width=6, depth=1, steps=2),
-    "vampire": dict(width=6, depth=1, steps=2, samples=2),
-    "bmaml": dict(width=6, depth=1, steps=2, particles=3),
-    "platipus": dict(width=6, depth=1, steps=2),
+    "llama": dict(width=8, depth=1),
+    "abml": dict(width=8, depth=1, steps=2),
+    "vampire": dict(width=8, depth=1, steps=2, samples=2),
+    "bmaml": dict(width=8, depth=1, steps=2, particles=3),
+    "platipus": dict(width=8, depth=1, steps=2),
 }
 CLASSES = {
     "nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2)
@@ -52,7 +55,7 @@ CLASSES = {
 # Every row is checked by default with the first head it predicts; these with a second one. The
 # others are slow.
 QUICK = {("maml", "student"), ("process", "student")} | {
-    (n, "classes") for n in ("maml", "cnp", "process", "versa")
+    (n, "classes") for n in ("maml", "cnp", "versa")
 }
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 LONG = {"flow_np"}  # splines take a minute to compile, and the rest is np's code
@@ -163,7 +166,7 @@ def test_contract_of_heads(name, head, key):
 @pytest.mark.parametrize("head", ["gaussian", "classes"])
 def test_contract_of_the_control(head):
     bnn = METHODS["bnn"].init(
-        Spec(2, HEADS[head]), key=jax.random.key(0), width=6, depth=1, steps=20, samples=2
+        Spec(2, HEADS[head]), key=jax.random.key(0), width=8, depth=1, steps=20, samples=2
     )
     check_learner(bnn, head=HEADS[head])
 
@@ -200,28 +203,53 @@ def test_contract_of_a_stack(head):
         (
             METHODS["llama"].method,
             Gaussian(1),
-            dict(width=6, depth=1, structure="kronecker", steps=2),
-        ),
-        (
-            METHODS["llama"].method,
-            Gaussian(1),
-            dict(width=6, depth=1, structure="diagonal", precision=10.0),
+            dict(width=8, depth=1, structure="diagonal", precision=10.0),
         ),
         (
             METHODS["bmaml"].method,
             Gaussian(1),
-            dict(width=6, depth=1, steps=1, particles=2, objective="chaser"),
-        ),
-        (
-            METHODS["bmaml"].method,
-            Gaussian(1),
-            dict(width=6, depth=1, steps=2, particles=3, subset="last_layer"),
+            dict(width=8, depth=1, steps=2, particles=3, subset="last_layer"),
         ),
         (Process, Gaussian(1), dict(kernel="linear", width=8, features=4)),
     ],
 )
 def test_contract_of_options(method, head, options):
     check_method(method, head=head, **options)
+
+
+# Variants of what is checked above, each of which compiles for longer than most methods.
+LONG_OPTIONS = {
+    "kronecker": ("llama", dict(width=8, depth=1, structure="kronecker", steps=2)),
+    "chaser": ("bmaml", dict(width=8, depth=1, steps=1, particles=2, objective="chaser")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG_OPTIONS)
+def test_contract_of_long_options(name):
+    method, options = LONG_OPTIONS[name]
+    check_method(METHODS[method].init, **options)
+
+
+def shapes(init, head):
+    """Shapes of a loss and of a predicted mean; nothing is compiled."""
+
+    def look(key):
+        method = init(Spec(2, head), key=key)
+        task = example_task(key, head, 2, 4)
+        predictive = method.posterior(task.support, key=key).predict(
+            task.query.x, key=key, samples=3
+        )
+        return method.loss(task, key=key), predictive.mean()
+
+    return eqx.filter_eval_shape(look, jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", LONG_OPTIONS)
+def test_long_options_have_a_loss_and_a_posterior(name):
+    method, options = LONG_OPTIONS[name]
+    loss, mean = shapes(partial(METHODS[method].init, **options), Gaussian(1))
+    assert loss.shape == () and mean.shape == (5, 1)
 
 
 class Broken(AbstractMethod):
@@ -286,20 +314,10 @@ def test_contract_accepts_what_is_declared():
 
 @pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.trainable])
 def test_any_row_makes_an_ensemble(name):
-    """Shapes only: nothing is compiled."""
     head = Gaussian(1) if "numbers" in METHODS[name].kinds else Categorical(3)
-    options = SMALL.get(name, dict(width=8))
-    options = {"members": 2} | options
-
-    def look(key):
-        ensemble = METHODS["ensemble"].init(Spec(2, head), key=key, base=name, **options)
-        task = example_task(key, head, 2, 4)
-        predictive = ensemble.posterior(task.support, key=key).predict(
-            task.query.x, key=key, samples=3
-        )
-        return ensemble.loss(task, key=key), predictive.mean()
-
-    loss, mean = eqx.filter_eval_shape(look, jax.random.key(0))
+    options = {"members": 2} | SMALL.get(name, dict(width=8))
+    init = partial(METHODS["ensemble"].init, base=name, **options)
+    loss, mean = shapes(init, head)
     assert loss.shape == () and mean.shape == (5, head.classes or 1)
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import draw
 from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
@@ -50,7 +51,7 @@ def test_the_loss_of_maml_is_the_risk_of_what_it_adapts(steps, x64):
         Spec(2, Gaussian(1)), key=jax.random.key(0), steps=steps, inner_lr=0.1
     )
     support, query, _ = observed(jax.random.key(1))
-    assert takes(maml.net, maml.inner_lr.value, steps)
+    assert takes(maml.net, maml.inner_lr, steps)
     key = jax.random.key(2)
     inner, outer = jax.random.split(key)
     risk = maml.risk(maml.adapt(support, inner), query, outer)
@@ -163,7 +164,7 @@ def test_versa_infers_a_mean(n):
     ).method
     precision = 1.0 + n
     slope = float(fitted.amortise.mean[0]) * precision
-    tasks = jax.vmap(source)(jax.random.split(jax.random.key(1), 2000))
+    tasks = draw(source, jax.random.key(1), 2000)
     sums = tasks.support.y.sum((1, 2))
     exact = jax.vmap(
         lambda s: Diagonal(s[None, None] / precision, jnp.full((1, 1), -0.5 * jnp.log(precision)))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import draw
 from scipy import stats
 from sklearn.gaussian_process import GaussianProcessRegressor, kernels
 
@@ -145,7 +146,7 @@ def test_gp_against_sklearn(name, kernel, x64):
 )
 def test_gp_oracle_has_the_published_values(kernel, joint, marginal):
     source = GP(kernel)
-    tasks = jax.vmap(source)(jax.random.split(jax.random.key(6), 3000))
+    tasks = draw(source, jax.random.key(6), 3000)
 
     def look(task):
         each, together = densities(source.exact(task.support), task.query)

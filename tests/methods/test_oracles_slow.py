@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from conftest import draw
 
 from metaprior import Spec, fit
 from metaprior.heads import Gaussian
@@ -65,7 +66,7 @@ def test_black_boxes_against_the_exact_process(name, steps, bound, key):
         steps=steps,
         every=500,
     )
-    tasks = jax.vmap(EQ)(jax.random.split(jax.random.key(2), 1024))
+    tasks = draw(EQ, jax.random.key(2), 1024)
     ours, exact = jnp.moveaxis(nats_a_point(fitted.method, EQ, tasks, 64), 1, 0)
     gap, error = (ours - exact).mean(0), (ours - exact).std(0) / len(ours) ** 0.5
     joint, marginal = ours.mean(0)
@@ -101,7 +102,7 @@ def test_two_rows_of_a_sine_wave_or_a_line(name, steps, key):
         steps=steps,
         every=1000,
     )
-    tasks = jax.vmap(SineLine(support=2))(jax.random.split(jax.random.key(2), 1000))
+    tasks = draw(SineLine(support=2), jax.random.key(2), 1000)
     ours, exact = jnp.moveaxis(nats_a_point(fitted.method, SineLine(support=2), tasks, 32), 1, 0)[
         :, :, 1
     ]
@@ -127,7 +128,7 @@ def test_alpaca_on_noisy_sine_waves(key):
     )
     for shown, bound in ((5, -0.05), (10, -0.20)):
         source = Sinusoid(noise=0.02**0.5, support=shown, query=20)
-        tasks = jax.vmap(source)(jax.random.split(jax.random.key(2), 1000))
+        tasks = draw(source, jax.random.key(2), 1000)
         ours, exact = jnp.moveaxis(nats_a_point(fitted.method, source, tasks, 1), 1, 0)
         gap, error = (ours - exact).mean(0), (ours - exact).std(0) / len(ours) ** 0.5
         said = f"{-ours[:, 1].mean():.3f} nats a point, exact {-exact[:, 1].mean():.3f}"
@@ -154,7 +155,7 @@ def test_maml_sinusoid(key):
         every=1000,
         optimiser=optax.adam(1e-3),
     )
-    tasks = jax.vmap(Sinusoid(query=100))(jax.random.split(jax.random.key(2), 2000))
+    tasks = draw(Sinusoid(query=100), jax.random.key(2), 2000)
 
     def squared(task):
         posterior = fitted.method.posterior(task.support, key=key)

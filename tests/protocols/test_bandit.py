@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import draw
 
 from metaprior.protocols.bandit import PROTOCOL, judge
 from metaprior.protocols.protocol import Drawn
@@ -67,7 +68,7 @@ def test_exact_posterior_lies_between_what_is_known_inside_and_outside():
     arm = jnp.asarray([1, 4, 2, 0])
     support = Data.of(x[jnp.arange(4), arm], jnp.log(jnp.asarray([1.0, 1.0, 50.0, 1.2])))
     posterior = Wheel().exact(support)
-    draws = jax.vmap(posterior.draw)(jax.random.split(jax.random.key(0), 2000))
+    draws = draw(posterior.draw, jax.random.key(0), 2000)
     low, high = 0.1**0.5, 0.82**0.5
     assert abs(float(draws.min()) - low) < 5e-3 and abs(float(draws.max()) - high) < 5e-3
     assert abs(float(draws.mean()) - (low + high) / 2) < 4 * (high - low) / 12**0.5 / 2000**0.5

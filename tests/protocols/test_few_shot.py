@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from conftest import draw
 from PIL import Image
 from scipy.ndimage import affine_transform
 
@@ -262,7 +263,7 @@ def test_padding_does_not_change_what_is_judged():
     pixels, label = stamped(size=16)
     learner = ProtoNet.init(Spec(256, Categorical(6), net=NET), key=jr.key(0), pseudo_count=0.0)
     source = Episodes.of(pixels, label, way=3, shot=1, query=2, slots=6)
-    tasks = jax.vmap(source)(jr.split(jr.key(0), 5))
+    tasks = draw(source, jr.key(0), 5)
     tight, loose = (judge(learner, tasks, 0, 1, 6, rows) for rows in ((3, 6), (10, 9)))
     np.testing.assert_allclose(tight, loose, atol=1e-5)
     np.testing.assert_allclose(tight.sum(-1), 1.0, atol=1e-5)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from conftest import draw
 from scipy import stats
 
 from metaprior.errors import InputError
@@ -182,7 +183,7 @@ class _Linear(labelling.AbstractLearner):
 
 def _labelled(rule, rows=6, tasks=3):
     source = Linear.of(1, support=rows, query=5)
-    made = jax.vmap(source)(jr.split(jr.key(0), tasks))
+    made = draw(source, jr.key(0), tasks)
     made = eqx.tree_at(lambda t: t.support.mask, made, made.support.mask.at[:, -1].set(False))
     goals = labelling.Goal(jnp.ones(tasks), jnp.ones((tasks, rows)))
     index = jnp.asarray((labelling.RULES + labelling.SEEKING).index(rule))
@@ -207,7 +208,7 @@ def test_each_rule_labels_each_row_of_the_pool_once_and_no_other(rule):
 
 def test_uneven_tasks_show_each_row_of_the_pool_at_most_once():
     source = Linear.of(1, support=12, query=3)
-    tasks = jax.vmap(labelling.Uneven(source, 4))(jr.split(jr.key(0), 300))
+    tasks = draw(labelling.Uneven(source, 4), jr.key(0), 300)
     x, mask = np.asarray(tasks.support.x)[..., 0], np.asarray(tasks.support.mask)
     assert set(mask.sum(1)) == set(range(5))
     assert all(len(np.unique(row[m])) == m.sum() for row, m in zip(x, mask))
@@ -313,7 +314,7 @@ def test_a_split_of_a_table_leaves_judged_groups_out(tmp_path):
 def test_finite_sets_are_nested_fixed_and_in_units_of_their_own_rows():
     family = few_tasks.data.FAMILIES["PACOH sinusoid"](10)
     source = few_tasks.data.finite_sets(family, [1, 3], jr.key(0))
-    tasks = jax.vmap(lambda k: source.deal(k, 3))(jr.split(jr.key(1), 200))
+    tasks = draw(lambda k: source.deal(k, 3), jr.key(1), 200)
     rows = np.asarray(source.x)[:, :5, 0]
     seen = np.asarray(tasks.support.x)[..., 0]
     assert {tuple(np.sort(v[:5])) for v in seen} == {tuple(np.sort(v)) for v in rows[:3]}

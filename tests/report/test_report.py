@@ -19,7 +19,7 @@ def page(fitted, tmp_path_factory):
     write_report(
         path,
         prior=prior,
-        evaluation=prior.evaluate(shots=(0, 1, 3)),
+        evaluation=prior.evaluate(shots=(0, 2)),
         groups=groups,
         x="x",
         title="A <b>",

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import draw
 from scipy.special import logsumexp
 
 from metaprior.sources import GP, Harmonic, SineLine, Sinusoid
@@ -177,9 +178,9 @@ def test_harmonic_is_that_of_the_paper():
 
     Noise is on the support alone, in proportion to A.
     """
-    tasks = jax.vmap(Harmonic(fewest=1))(jax.random.split(jax.random.key(9), 4000))
+    tasks = draw(Harmonic(fewest=1), jax.random.key(9), 4000)
     assert abs(float((tasks.query.y**2).mean()) - 4.255) < 0.25  # standard error 0.06
-    quiet = jax.vmap(Harmonic(noise=0.0, fewest=1))(jax.random.split(jax.random.key(9), 4000))
+    quiet = draw(Harmonic(noise=0.0, fewest=1), jax.random.key(9), 4000)
     assert (tasks.query.y == quiet.query.y).all()
     noise = np.asarray(tasks.support.y - quiet.support.y)
     amplitude = np.abs(np.asarray(quiet.query.y)).max(1)[:, 0]

@@ -39,10 +39,13 @@ from metaprior.system.devices import mesh_of
 from metaprior.heads import Gaussian
 
 name, hyper, batch, out, state, steps = json.loads(sys.argv[1])
-method = getattr(metaprior.methods, name).init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0), **hyper)
-fitted = metaprior.fit(method, metaprior.sources.Sinusoid(), key=jax.random.key(1), steps=steps, every=10, batch=batch,
-                       optimiser=optax.adam(1e-3), mesh=mesh_of("all", batch),
-                       state=files.load(state) if state else None)
+spec = metaprior.Spec(1, Gaussian(1))
+method = getattr(metaprior.methods, name).init(spec, key=jax.random.key(0), **hyper)
+fitted = metaprior.fit(
+    method, metaprior.sources.Sinusoid(), key=jax.random.key(1), steps=steps, every=10,
+    batch=batch, optimiser=optax.adam(1e-3), mesh=mesh_of("all", batch),
+    state=files.load(state) if state else None,
+)
 files.save(out, fitted.state)
 """
 
@@ -77,7 +80,7 @@ def distance(a, b) -> float:
     ],
 )
 def test_four_devices_train_like_one(row, tmp_path):
-    """Float32 sums in another order: 20 steps of Adam at 1e-3 stay within a hundredth of one step."""
+    """Sums in another order: 20 steps of Adam at 1e-3 stay within a hundredth of one step."""
     four = train(row, 4, tmp_path / "four")
     assert distance(four, train(row, 1, tmp_path / "one")) < 1e-5
 
@@ -134,9 +137,10 @@ def test_a_task_of_slurm_takes_the_gpus_that_are_its_own(
         "CUDA_VISIBLE_DEVICES": seen,
     }
     for name, value in told.items():
-        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(
-            name, value
-        )
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
     asked = []
     monkeypatch.setattr(jax.config, "update", lambda *_: None)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *given: asked.append(given))

@@ -75,7 +75,8 @@ STOPS = [
         6.0,
     ),  # one long call, as of a compiled program
     (
-        "with saving():\n  while not asked(): time.sleep(0.01)\n  time.sleep(0.5); print('saved'); raise Stopped",
+        "with saving():\n  while not asked(): time.sleep(0.01)\n"
+        "  time.sleep(0.5); print('saved'); raise Stopped",
         3.0,
     ),
     ("with saving():\n  os.kill(os.getpid(), 15); os.kill(os.getpid(), 15); time.sleep(60)", 3.0),
@@ -91,7 +92,8 @@ STOPS = [
 def test_sigterm_ends_the_process_in_time(number):
     work, most = STOPS[number]
     code = (
-        "import hashlib, os, sys, time\nfrom metaprior.system.faults import *\nprint('on', flush=True)\n"
+        "import hashlib, os, sys, time\nfrom metaprior.system.faults import *\n"
+        "print('on', flush=True)\n"
         "try:\n with stoppable('stopped.\\n', patient=True):\n"
         + "".join(f"  {line}\n" for line in work.split("\n"))
         + "except Stopped: print('stopped.', file=sys.stderr); sys.exit(STOPPED)\n"
@@ -268,7 +270,10 @@ def test_a_fit_stops_with_the_culprits_name_or_goes_on_without_it(tmp_path, monk
 
 # --- a full disk
 
-FULL = "import resource, metaprior.tables.stages, metaprior.cli as c; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}));"
+FULL = (
+    "import resource, metaprior.tables.stages, metaprior.cli as c; "
+    "resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}));"
+)
 
 
 @pytest.mark.parametrize(

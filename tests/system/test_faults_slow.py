@@ -246,7 +246,6 @@ def test_fifty_kills(tmp_path, capsys):
 
         done = [half.result() for half in [pool.submit(left), pool.submit(right)]]
     assert one.kills + two.kills == sum(KILLS.values())
+    took = time.monotonic() - began
     with capsys.disabled():
-        print(
-            f"\n{one.kills + two.kills} kills, finished fits and studies {done}, {time.monotonic() - began:.0f} s"
-        )
+        print(f"\n{one.kills + two.kills} kills, finished fits and studies {done}, {took:.0f} s")

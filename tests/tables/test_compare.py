@@ -61,7 +61,7 @@ def table(tmp_path_factory):
 def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
     """The second call fits one more method only; figures follow from predictions.parquet."""
     out = tmp_path / "out"
-    settings = dict(task="g", target="y", features="x,kind", shots="0,2", steps=5, out=out)
+    settings = dict(task="g", target="y", features="x,kind", shots="0,2", steps=4, out=out)
     compare(table, methods="maml", **settings)
     before = (out / "cells" / "maml-0.json").stat().st_mtime_ns
     capsys.readouterr()
@@ -81,7 +81,7 @@ def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
     page = (out / "report.html").read_text("utf-8")
     assert page.count("<svg") == 3 and "metaprior compare" in page
     for changed, words in (
-        ({"steps": 6}, "was run with --steps 5, now 6"),
+        ({"steps": 6}, "was run with --steps 4, now 6"),
         ({"shots": "0"}, "was run with --shots"),
     ):
         with pytest.raises(InputError, match=words):
@@ -99,7 +99,7 @@ def test_groups_are_named_and_resampled_whole(table, tmp_path):
         target="y",
         features="x,kind",
         shots="0,2",
-        steps=2,
+        steps=4,
         splits=2,
         methods="cnp",
         out=out,

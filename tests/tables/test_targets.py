@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
+from conftest import run_command
 from scipy import stats
 from test_errors import complaint
 
@@ -40,16 +41,15 @@ def rows_of(groups: int = 12, rows: int = 8, seed: int = 0) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def joint(tmp_path_factory):
+def joint(once):
     """A folder with `table.csv` and what `metaprior fit --target a,b,c` makes of it."""
-    folder = tmp_path_factory.mktemp("joint")
-    rows_of().write_csv(folder / "table.csv")
-    options = "--task g --target a,b,c --method cnp --steps 4"
-    command = f"fit {folder / 'table.csv'} {options} --out {folder / 'run'}"
-    with pytest.raises(SystemExit) as stop:
-        main(command.split())
-    assert stop.value.code == 0
-    return folder
+
+    def make(folder):
+        rows_of().write_csv(folder / "table.csv")
+        table = ["fit", folder / "table.csv", "--task", "g", "--target", "a,b,c"]
+        run_command(*table, "--method", "cnp", "--steps", "4", "--out", folder / "run")
+
+    return once("joint", make)
 
 
 @pytest.fixture
@@ -315,8 +315,8 @@ def test_the_commands(joint, new, tmp_path, capsys):
     ]
     assert frame.height == query.height and (frame["b_q05"] < frame["b_q95"]).all()
     assert "gain_nats" in call("suggest RUN --support DIR/s.csv --pool DIR/q.csv --n 2")
-    result = json.loads(call("evaluate RUN --shots 1 --json"))
-    assert list(result["targets"]) == TARGETS and list(result["joint"]["shots"]["1"]["method"]) == [
+    result = json.loads(call("evaluate RUN --shots 0,2 --json"))
+    assert list(result["targets"]) == TARGETS and list(result["joint"]["shots"]["2"]["method"]) == [
         "n_tasks",
         "n_groups",
         "ci",

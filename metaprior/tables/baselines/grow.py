@@ -204,23 +204,20 @@ class Grower:
             counts: `(parts, m, f, size)`.
             sums: `(parts, m)`.
         """
-        columns, codes = counts.shape[2], counts.shape[3] - 1
-        left = np.empty((*counts.shape[:2], columns + len(self.missing), codes))
-        counts[..., :-1].cumsum(axis=-1, out=left[:, :, :columns])
-        # Columns with missing values once more, with these on the left; of equal splits the first
-        # one is taken, and here that is the one on the right end.
-        for again, column in enumerate(self.missing, columns):
-            once = left[:, :, column, ::-1]
-            np.add(once, counts[:, :, column, -1:], out=left[:, :, again])
+        left = counts[..., :-1].cumsum(axis=-1)
+        columns, codes = left.shape[-2:]
+        if len(self.missing):
+            # These columns once more, with missing values on the left; of equal splits the first
+            # one is taken, and here that is the one on the right end.
+            more = left[:, :, self.missing] + counts[:, :, self.missing, -1:]
+            left = np.concatenate([left, more[..., ::-1]], axis=2)
 
-        right = sums[:, :, None, None] - left
-        gain = _score(left)
-        gain += _score(right)
-        gain -= _score(sums)[:, None, None]
-        small = (left[:, -1] < FEWEST) | (right[:, -1] < FEWEST)
-        if counts.shape[1] == 3:
-            small |= (left[:, 1] < FLATTEST) | (right[:, 1] < FLATTEST)
-        np.copyto(gain, -1.0, where=small)
+        sums = sums[:, :, None, None]
+        right = sums - left
+        gain = _score(left) + _score(right) - _score(sums)
+        least = np.minimum(left[:, 1:], right[:, 1:])
+        gain[least[:, -1] < FEWEST] = -1.0
+        gain[least[:, 0] < FLATTEST] = -1.0
 
         splits = []
         gain = gain.reshape(len(gain), -1)
@@ -236,6 +233,4 @@ class Grower:
 
 def _score(sums: np.ndarray) -> np.ndarray:
     """Twice how much a Newton step lowers the loss of rows with these sums, `(parts, m, …)`."""
-    score = sums[:, 0] * sums[:, 0]
-    score /= sums[:, 1] + RIDGE
-    return score
+    return sums[:, 0] ** 2 / (sums[:, 1] + RIDGE)
