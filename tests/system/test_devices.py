@@ -381,38 +381,50 @@ def test_memory_of_checkpointed_descent_does_not_grow_with_steps():
 
 
 CORES = """
-import sys
+import json, os, sys
 import jax
 from metaprior.system.devices import cores, mesh_of
-if sys.argv[2] == "started":
-    jax.devices()
-cores(int(sys.argv[1]))
-mesh = mesh_of("all", int(sys.argv[1]))
-print(len(jax.devices()), mesh and mesh.devices.shape)
+
+for batch, here, started in json.loads(sys.argv[1]):
+    if os.fork():  # a process each, which begins with everything imported
+        assert os.wait()[1] == 0
+        continue
+    os.sched_getaffinity = lambda pid: set(range(here))
+    if started:
+        jax.devices()
+    cores(batch)
+    mesh = mesh_of("all", batch)
+    print(len(jax.devices()), mesh and mesh.devices.shape, flush=True)
+    os._exit(0)
 """
 
 
-def seen(batch: int, cores: int, started: str = "not", **more: str) -> str:
-    """What a process that may use so many cores makes of them."""
-    alone = {
-        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")
-    }
-    code = f"import os\nos.sched_getaffinity = lambda pid: set(range({cores}))" + CORES
+def seen(*cases: tuple[int, int, bool], **more: str) -> list[str]:
+    """What processes make of the cores that they may use.
+
+    A case is a number of tasks, how many cores there are, and whether JAX has started before.
+    """
+    chosen = ("XLA_FLAGS", "PJRT_NPROC")
+    alone = {name: value for name, value in os.environ.items() if name not in chosen}
     run = subprocess.run(
-        [sys.executable, "-c", code, str(batch), started],
+        [sys.executable, "-c", CORES, json.dumps(cases)],
         env=alone | more,
         capture_output=True,
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
+    return run.stdout.splitlines()
 
 
 def test_cores_become_devices_that_share_the_tasks_well():
-    assert seen(16, 2) == "2 (2, 1)"
-    assert seen(16, 1) == "1 None"
-    assert seen(16, 12) == "10 (10, 1)"  # 12 would compute 24 tasks
-    assert seen(2, 6) == "2 (2, 1)"
-    assert seen(16, 2, "started") == "1 None"
-    assert seen(16, 2, JAX_NUM_CPU_DEVICES="1") == "1 None"
-    assert seen(16, 2, XLA_FLAGS="--xla_force_host_platform_device_count=4") == "4 (4, 1)"
+    cases = {
+        (16, 2, False): "2 (2, 1)",
+        (16, 1, False): "1 None",
+        (16, 12, False): "10 (10, 1)",  # 12 would compute 24 tasks
+        (2, 6, False): "2 (2, 1)",
+        (16, 2, True): "1 None",
+    }
+    assert seen(*cases) == list(cases.values())
+    assert seen((16, 2, False), JAX_NUM_CPU_DEVICES="1") == ["1 None"]
+    four = "--xla_force_host_platform_device_count=4"
+    assert seen((16, 2, False), XLA_FLAGS=four) == ["4 (4, 1)"]
