@@ -32,10 +32,9 @@ for verb in (demo, fit, predict, suggest, evaluate, compare, methods, reproduce,
 
 
 def usage(error: CycloptsError) -> str:
-    """What was wrong with the arguments. Cyclopts says of an option left out that it "requires an
-    argument".
-    """
+    """What was wrong with the arguments."""
     said = str(error)
+    # Of an option that is left out, Cyclopts says that it "requires an argument".
     absent = (
         isinstance(error, MissingArgumentError)
         and error.keyword is None

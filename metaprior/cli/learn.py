@@ -131,6 +131,7 @@ def fit(
         if run.record.exists():
             run.check_same(options, table)
 
+    # Of several processes only the first touches the folder; the others learn what it found.
     with ExitStack() as held:
         by_first, speaks = among_processes(count, coordinator, processes, process_id, table, held)
         by_first(check)
@@ -229,6 +230,7 @@ def compare(
 
     folder = out or Path("metaprior-compare")
     comparison = Comparison(folder, table, settings)
+    # Before any work: the folder, the table and the names of the methods.
     comparison.check()
     wanted = comparison.names(methods)
     with alone(folder), Progress() as progress:

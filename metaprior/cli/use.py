@@ -56,6 +56,7 @@ def predict(
     from metaprior.cli.run import Run
     from metaprior.system.folder import check_output
 
+    # A file that is there is checked when its first line is known; the rest before any work.
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
@@ -108,6 +109,8 @@ def suggest(
     say_notes(posterior)
     frame = posterior.suggest(candidates, n=n, by=by)
     write_frame(frame, out)
+
+    # In words too, on standard error: standard output is the CSV.
     if "gain_nats" in frame.columns and frame["gain_nats"][0] is not None:
         row, gain = frame["row"][0], frame["gain_nats"][0]
         print(

@@ -96,6 +96,7 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
             `None`: a bad group is an error.
     """
     targets = list(plan.targets)
+    # Names first: what is wrong with a name is said before anything about values.
     if not targets:
         raise InputError(f"{rows.where}: target is empty; give the name of a column, or several.")
     for i, name in enumerate(targets):
@@ -106,6 +107,7 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
         )
     names = [name for name in names if name not in targets]
 
+    # Groups are left out for all targets at once, so that every target has the same groups.
     frame, notes = _without_bad(rows, plan, skip)
     checked = []
     for name in targets:
@@ -137,6 +139,7 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
         _need_classes(y[train], fold[group][train], labels, where, target)
         z, units = y, None
         levels = series.unique().sort()
+        # As a feature of later targets, classes written as numbers are numbers.
         values = labels if is_text(levels) else numbers(levels).tolist()
     return Checked(
         frame=frame,

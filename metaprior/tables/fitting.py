@@ -92,6 +92,7 @@ def fit_target(
     stage, tell = Stages(checkpoint), Progress(progress)
     tell.start("boosting on all groups", 0.15)
     encoded = _encode(checked, stage, settings.seed)
+    # Processes that train together on different rows would give nonsense without an error.
     agree(lambda: _marks(encoded), "The processes were given different tables.")
 
     held, group = checked.held, checked.group
@@ -107,27 +108,15 @@ def fit_target(
         else:
             result = learn.learn_one(settings.method, groups, training)
     except BadTasks as bad:
+        # Learners know groups by their numbers; the user knows them by their names.
         stopped = BadTasks(_names(checked, bad.groups), bad.when)
         result = bad.learned
         if result is None:
             return None, stopped
 
-    info = {
-        "method": settings.method,
-        "task": checked.task,
-        "target": checked.target,
-        "features": encoded.features.names(),
-        "classes": checked.labels,
-        "groups": {"train": int((~held).sum()), "test": int(held.sum())},
-        "rows": len(checked.z),
-        "notes": [*checked.notes, *encoded.features.notes, *result.notes],
-        "log_target": settings.log_target,
-        "seed": settings.seed,
-        "split_by": settings.split_by,
-        "arrays": arrays,
-        "version": metaprior.__version__,
-        "seconds": round(time.perf_counter() - begin, 1),
-    }
+    info = _info(checked, settings, [*encoded.features.notes, *result.notes])
+    info |= {"features": encoded.features.names(), "arrays": arrays}
+    info["seconds"] = round(time.perf_counter() - begin, 1)
     aside = None
     if held.any():
         aside = HeldOut(*_rows(encoded, group, held), np.flatnonzero(held))
@@ -141,6 +130,24 @@ def fit_target(
         held=aside,
     )
     return trained, stopped
+
+
+def _info(checked: Checked, settings: Settings, notes: list[str]) -> dict:
+    """What is learned from what."""
+    held = checked.held
+    return {
+        "method": settings.method,
+        "task": checked.task,
+        "target": checked.target,
+        "classes": checked.labels,
+        "groups": {"train": int((~held).sum()), "test": int(held.sum())},
+        "rows": len(checked.z),
+        "notes": [*checked.notes, *notes],
+        "log_target": settings.log_target,
+        "seed": settings.seed,
+        "split_by": settings.split_by,
+        "version": metaprior.__version__,
+    }
 
 
 def _encode(checked: Checked, stage: Stages, seed: int) -> Encoded:

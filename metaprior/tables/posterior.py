@@ -45,6 +45,7 @@ def _predict(learner, support, x, units, levels):
         return {"p": mixture.mean(), "epistemic": mixture.information()}
 
     mean, std = summary(mixture, units, support)
+    # From the model's scale to the user's; with a logarithm it differs from row to row.
     slope = std / jnp.sqrt(mixture.variance())
     quantiles = jax.vmap(mixture.quantile)(levels)
     return {
@@ -212,6 +213,7 @@ class Posterior:
             key = jr.fold_in(jr.key(seed), step)
             out = score(self.trained.learner, posterior.support(), pool, by, key)
             value, gain, expected = (np.asarray(a)[: len(x)] for a in out)
+            # A row is chosen once.
             value = np.where(np.isin(np.arange(len(x)), chosen), -np.inf, value)
             pick = int(value.argmax())
             chosen.append(pick)

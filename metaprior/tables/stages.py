@@ -23,7 +23,7 @@ class Stages:
 
     def __init__(self, folder: str | Path | None):
         self.folder = None if folder is None else Path(folder)
-        if self.folder is None:
+        if self.folder is None:  # nothing is kept
             return
 
         def there(place=self.folder):
@@ -50,6 +50,7 @@ class Stages:
         if path.exists():
             return _kept(path)
         if trains:
+            # SIGTERM waits for the next state to be saved.
             state = _kept(partial) if partial.exists() else None
             with faults.saving():
                 result = run(state=state, save=save)

@@ -89,7 +89,7 @@ class Trained(eqx.Module):
 
     def encode(self, rows: Rows) -> np.ndarray:
         """Encoded feature columns with the pooled prediction behind them, `(n, d)`."""
-        if rows.frame.height == 0:
+        if rows.frame.height == 0:  # an empty column has no type to check
             return np.zeros((0, self.width()), np.float32)
         encoded, raw = self.features.encode(rows.frame, rows.where)
         return np.concatenate([encoded, self.boosting(raw)], axis=1).astype(np.float32)

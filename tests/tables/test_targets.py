@@ -197,6 +197,16 @@ def test_one_target_is_sampled_too(prior, new):
     np.testing.assert_allclose(summary["std"], said["std"], rtol=0.08)
 
 
+def test_values_in_other_units_are_noted_for_each_target(mixed, new):
+    known, _ = new
+    assert mixed.adapt(known).notes == () and mixed.adapt(None).notes == ()
+    far = known.with_columns(pl.col("a") + 1000.0, pl.col("b") - 1000.0)
+    notes = mixed.adapt(far).notes
+    assert len(notes) == 2
+    for note, name in zip(notes, "ab"):
+        assert note.startswith(f"support: column {name!r}, row 1: ")
+
+
 def test_query_rows_do_not_influence_each_other(mixed, new):
     known, query = new
     posterior = mixed.adapt(known)
