@@ -1,9 +1,9 @@
 """Cholesky factors of symmetric positive definite matrices, many at once.
 
-A task has tens of rows and a training step hundreds of tasks, so that factors of small matrices are
-wanted by the batch. Up to `SMALL` rows they are computed here, in plain `jax.numpy`: halves of the
-matrix, down to blocks that are eliminated column by column, and matrix products for the rest. `vmap`
-makes of each operation one for the whole batch.
+A task has tens of rows and a training step hundreds of tasks, so small matrices come by the batch.
+Up to `SMALL` rows they are factorised here, in plain `jax.numpy`: halves of the matrix, down to
+blocks that are eliminated column by column, and matrix products for the rest. `vmap` turns each
+operation into one for the whole batch.
 
 Larger matrices go to LAPACK one after another. JAX's client for CPUs shares out a batch of LAPACK
 calls among its threads, and whoever asked for them waits, in one of these threads; where as many
