@@ -83,15 +83,16 @@ class Trees(eqx.Module):
         trees = [tree for some in rounds for tree in some]
         root = np.cumsum([0, *map(len, trees)])[:-1]
         shift = np.repeat(root, [len(tree) for tree in trees])
-        nodes = Node(*map(np.array, zip(*(node for tree in trees for node in tree), strict=True)))
+        columns = map(np.array, zip(*(node for tree in trees for node in tree), strict=True))
+        feature, threshold, left, right, missing_left, leaf, value = columns
         return Trees(
-            feature=nodes.feature.astype(np.int32),
-            threshold=nodes.threshold.astype(np.float64),
-            left=(nodes.left + shift).astype(np.int32),
-            right=(nodes.right + shift).astype(np.int32),
-            missing_left=nodes.missing_left.astype(bool),
-            leaf=nodes.leaf.astype(bool),
-            value=nodes.value.astype(np.float64),
+            feature=feature.astype(np.int32),
+            threshold=threshold.astype(np.float64),
+            left=(left + shift).astype(np.int32),
+            right=(right + shift).astype(np.int32),
+            missing_left=missing_left.astype(bool),
+            leaf=leaf.astype(bool),
+            value=value.astype(np.float64),
             root=root.reshape(len(rounds), -1).astype(np.int32),
             base=base,
         )

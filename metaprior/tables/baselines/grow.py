@@ -149,6 +149,7 @@ class Grower:
     def _halves(self, part: Part, nodes: list) -> list[Part]:
         """Both halves of a part, whose node is noted."""
         split = part.split
+        assert split is not None  # only such parts wait to be split
         code = self.bins.code[split.column].take(part.rows)
         goes = code <= split.code
         if split.missing_left:
@@ -173,6 +174,7 @@ class Grower:
         small = int(halves[1].inside < halves[0].inside)
         if halves[1 - small].inside < 2 * FEWEST:
             return halves
+        assert whole.counts is not None  # it has been split
         # Only the smaller half is counted; what is left of the whole is the other one.
         counts = np.empty((2, *whole.counts.shape))
         counts[small] = self._count(halves[small].rows[: halves[small].inside], weights)
