@@ -43,7 +43,7 @@ SMALL = {
     "nuts": dict(features="linear", warmup=60, draws=100, chains=2),
     "ensemble": dict(members=2, width=8),
     "emaml": dict(members=2, width=8),
-    "llama": dict(width=8, depth=1),
+    "llama": dict(width=6, depth=1),
     "abml": dict(width=8, depth=1, steps=2),
     "vampire": dict(width=8, depth=1, steps=2, samples=2),
     "bmaml": dict(width=8, depth=1, steps=2, particles=3),
@@ -203,7 +203,7 @@ def test_contract_of_a_stack(head):
         (
             METHODS["llama"].method,
             Gaussian(1),
-            dict(width=8, depth=1, structure="diagonal", precision=10.0),
+            dict(width=6, depth=1, structure="diagonal", precision=10.0),
         ),
         (
             METHODS["bmaml"].method,
@@ -219,7 +219,7 @@ def test_contract_of_options(method, head, options):
 
 # Variants of what is checked above, each of which compiles for longer than most methods.
 LONG_OPTIONS = {
-    "kronecker": ("llama", dict(width=8, depth=1, structure="kronecker", steps=2)),
+    "kronecker": ("llama", dict(width=6, depth=1, structure="kronecker", steps=2)),
     "chaser": ("bmaml", dict(width=8, depth=1, steps=1, particles=2, objective="chaser")),
 }
 
