@@ -89,6 +89,7 @@ def _table(record: dict) -> tuple[Path, dict[str, list]]:
 
 def _protocol(folder: Path, record: dict, again: Path, progress: Tell) -> tuple[list, list, dict]:
     from metaprior.protocols import get
+    from metaprior.protocols.cell import item_of
 
     data = None if record["data"] is None else Path(record["data"])
     if data is not None and not data.exists():
@@ -102,21 +103,18 @@ def _protocol(folder: Path, record: dict, again: Path, progress: Tell) -> tuple[
             f"{folder}: no cell of this run has finished; continue it with the same command."
         )
     differing = []
-    for i, cell in enumerate(before):
-        name, seed = cell["method"], cell["seed"]
-        study.one(
-            name,
-            seed,
-            lambda done, what: progress((i + done) / len(before), f"{name}, seed {seed}: {what}"),
-        )
-        new, old = study.cell(name, seed), folder / "cells" / study.cell(name, seed).name
+    for i, entry in enumerate(before):
+        cell = study.cell(entry["method"], entry["seed"])
+        where = f"{cell.method}, seed {cell.seed}"
+        study.one(cell, item_of(progress, i, len(before), where))
+        new, old = cell.path, folder / "cells" / cell.path.name
         rows = [path.with_suffix(".parquet").read_bytes() for path in (old, new)]
         texts = [json.dumps(_lasting(_read(path))) for path in (old, new)]  # as text NaN equals NaN
         if rows[0] != rows[1] or texts[0] != texts[1]:
-            differing.append(f"{name}, seed {seed}")
+            differing.append(where)
     now = runner.fingerprint(data, study.protocol)
     facts = {} if record["data_sha256"] == now else {"data_sha256": [record["data_sha256"], now]}
-    return [f"{cell['method']}, seed {cell['seed']}" for cell in before], differing, facts
+    return [f"{entry['method']}, seed {entry['seed']}" for entry in before], differing, facts
 
 
 def _comparison(folder: Path, record: dict, again: Path, progress: Tell) -> tuple[list, list, dict]:

@@ -7,6 +7,7 @@ import difflib
 from importlib import import_module
 
 from metaprior.errors import InputError
+from metaprior.protocols.cell import trained
 from metaprior.protocols.protocol import (
     Anchor,
     Drawn,
@@ -16,16 +17,26 @@ from metaprior.protocols.protocol import (
     Picture,
     Protocol,
     able,
-    trained,
 )
 
+# Name on the command line to what it shows; its folder has the name with underscores.
 PROTOCOLS: dict[str, str] = {
-    "ambiguous-regression": "a sine wave or a line: do sampled functions hold both, as often as they should",
-    "ambiguous-classification": "a circle from a few points inside it: sampled boundaries beside the exact posterior",
-    "attributes": "faces that share three attributes, of which a pair is meant: accuracy and coverage",
+    "ambiguous-regression": (
+        "a sine wave or a line: do drawn functions hold both, as often as they should"
+    ),
+    "ambiguous-classification": (
+        "a circle from a few points inside it: sampled boundaries beside the exact posterior"
+    ),
+    "attributes": (
+        "faces that share three attributes, of which a pair is meant: accuracy and coverage"
+    ),
     "ambiguous-generation": "one view of an object, draw the others: error, diversity, likelihood",
-    "few-shot-images": "Omniglot 5- and 20-way, Lake's one-shot runs, or your own folder of class folders",
-    "reliability": "whether stated probabilities come true: calibration errors, intervals, unknown classes",
+    "few-shot-images": (
+        "Omniglot 5- and 20-way, Lake's one-shot runs, or your own folder of class folders"
+    ),
+    "reliability": (
+        "whether stated probabilities come true: calibration errors, intervals, unknown classes"
+    ),
     "active-learning": "labels chosen by entropy, BALD or variance against random ones",
     "few-tasks": "how many training tasks it takes, and when a prior overfits them",
     "properties": "expressive power, consistency and awareness of uncertainty, as numbers",
@@ -35,7 +46,11 @@ PROTOCOLS: dict[str, str] = {
 
 
 def get(name: str) -> Protocol:
-    """The protocol of that name; `InputError` with the nearest name where there is none."""
+    """The protocol of that name.
+
+    Raises:
+        InputError: there is none; it says the nearest name.
+    """
     if name not in PROTOCOLS:
         near = difflib.get_close_matches(str(name).lower(), PROTOCOLS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`metaprior reproduce --list` names them."

@@ -18,6 +18,7 @@ from metaprior.posterior import AbstractPosterior
 from metaprior.sources.shots import shots
 from metaprior.task import Data, Task
 
+FILE = "omniglot28.npz"
 FEATURES = 48
 
 
@@ -25,62 +26,78 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Characters as `(classes, drawers, FEATURES)` arrays: `train`, `validation` and `test`.
 
     Images are averaged to 14 x 14 and projected on the principal components of the training
-    characters, each scaled to unit variance (with a floor, so that weak ones stay weak). Lake's
-    split: `test` are the evaluation alphabets; of the background characters every tenth is
-    `validation`.
+    characters. Each component is scaled to unit variance, with a floor, so that weak ones stay
+    weak. The split is Lake's: `test` are the evaluation alphabets; every tenth of the background
+    characters is `validation`.
 
     Args:
         path: an npz with `images` (n, 28, 28) bytes, `alphabet`, `character` and `evaluation`, each
             of n.
+
+    Raises:
+        InputError: names the file and what it lacks.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, alphabet, character, evaluation = (
-                file[k] for k in ("images", "alphabet", "character", "evaluation")
-            )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: is not an npz with images, alphabet, character and evaluation ({error})."
-        ) from None
-    n = len(images)
-    if (
-        images.ndim != 3
-        or images.shape[1:] != (28, 28)
-        or not len(alphabet) == len(character) == len(evaluation) == n
-    ):
-        raise InputError(
-            f"{path}: images must be (n, 28, 28) and the other arrays (n,); images is {images.shape}."
-        )
+    images, alphabet, character, evaluation = _arrays(path)
     name = alphabet.astype(int) * 10_000 + character
     _, first, count = np.unique(name, return_index=True, return_counts=True)
     few = int(count.min())
     if few < 10:
         raise InputError(f"{path}: a class has {few} images; episodes take 10 of each.")
     rows = np.stack([np.flatnonzero(name == name[i])[:few] for i in first])
-    pooled = images.reshape(n, 14, 2, 14, 2).mean((2, 4), dtype=np.float32).reshape(n, 196) / 255
+
     held = evaluation[first].astype(bool)
     background = np.flatnonzero(~held)
     if len(background) < 20 or held.sum() < 10:
         raise InputError(
-            f"{path}: {len(background)} background and {held.sum()} evaluation classes; 20 and 10 are needed."
+            f"{path}: {len(background)} background and {held.sum()} evaluation classes; 20 and 10 "
+            "are needed."
         )
     validation = background[::10]
-    train = np.setdiff1d(background, validation)
-    seen = pooled[rows[train]].reshape(-1, 196)
+    parts = {
+        "train": np.setdiff1d(background, validation),
+        "validation": validation,
+        "test": np.flatnonzero(held),
+    }
+    n = len(images)
+    pooled = images.reshape(n, 14, 2, 14, 2).mean((2, 4), dtype=np.float32).reshape(n, 196) / 255
+    features = _components(pooled, seen=pooled[rows[parts["train"]].ravel()])
+    return {part: features[rows[classes]] for part, classes in parts.items()}
+
+
+def _arrays(path: Path) -> list[np.ndarray]:
+    """Images, alphabet, character and evaluation, checked."""
+    names = ("images", "alphabet", "character", "evaluation")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[name] for name in names]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: is not an npz with images, alphabet, character and evaluation ({error})."
+        ) from None
+    images, *others = arrays
+    right = images.ndim == 3 and images.shape[1:] == (28, 28)
+    if not right or any(len(other) != len(images) for other in others):
+        raise InputError(
+            f"{path}: images must be (n, 28, 28) and the other arrays (n,); images is "
+            f"{images.shape}."
+        )
+    return arrays
+
+
+def _components(pooled: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Principal components of the images `seen`, of all images: `(n, FEATURES)`."""
     centre = seen.mean(0)
     value, vector = np.linalg.eigh(np.cov(seen - centre, rowvar=False))
     value, vector = value[::-1][:FEATURES], vector[:, ::-1][:, :FEATURES]
     basis = vector / np.sqrt(value + 0.1 * value[0])
-    features = ((pooled - centre) @ basis).astype(np.float32)
-    return {
-        k: features[rows[i]]
-        for k, i in (("train", train), ("validation", validation), ("test", np.flatnonzero(held)))
-    }
+    return ((pooled - centre) @ basis).astype(np.float32)
 
 
 class Drawings(eqx.Module):
-    """Classes from arrays `(classes, drawers, d)`: a draw takes different classes, and different
-    drawings of each.
+    """Classes from arrays: a draw takes different classes, and different drawings of each.
+
+    Args:
+        x: `(classes, drawers, d)`.
     """
 
     x: Float[Array, "c k d"]
@@ -105,8 +122,9 @@ class Blobs(eqx.Module):
 
 
 class BlobPosterior(AbstractPosterior):
-    """p(class | x, support) of `Blobs`: each class's centre is normal given its rows, classes are
-    equally likely.
+    """p(class | x, support) of `Blobs`.
+
+    The centre of each class is normal given its rows, and classes are equally likely.
     """
 
     support: Data
@@ -114,13 +132,11 @@ class BlobPosterior(AbstractPosterior):
     spread: float = eqx.field(static=True)
 
     def predict(self, x, *, key, samples):
-        member = (
-            jax.nn.one_hot(self.support.y[:, 0].astype(int), self.way, axis=0) * self.support.mask
-        )
+        shown = self.support
+        label = shown.y[:, 0].astype(int)
+        member = jax.nn.one_hot(label, self.way, axis=0) * shown.mask
         variance = 1 / (self.spread**-2 + member.sum(1))
-        centre = variance[:, None] * (
-            member @ jnp.where(self.support.mask[:, None], self.support.x, 0.0)
-        )
+        centre = variance[:, None] * (member @ jnp.where(shown.mask[:, None], shown.x, 0.0))
         square = ((x[:, None] - centre) ** 2).sum(-1) / (1 + variance)
         logits = -0.5 * square - 0.5 * x.shape[1] * jnp.log1p(variance)
         return Mixture((Part(Categorical(self.way), logits[None], jnp.zeros(1, x.dtype)),))
@@ -143,8 +159,11 @@ class BlobLearner(AbstractLearner):
 
 
 class FewShot(eqx.Module):
-    """`way` classes with `shot` support and `query` query rows each; `outside` gives query rows of
-    other classes.
+    """Episodes of `way` classes with `shot` support and `query` query rows each.
+
+    Args:
+        domain: gives rows of classes: `(key, way, each) -> (way, each, d)`.
+        way, shot, query: classes, and rows of each.
     """
 
     domain: Any
@@ -170,10 +189,15 @@ class FewShot(eqx.Module):
 
 
 class Pooled(eqx.Module):
-    """`way` classes in random order: the first `support` rows shown (`fewest` of them or more),
-    `query` judged.
+    """Rows of `way` classes in random order.
 
     Rows are drawn without regard to class, so that some classes may not be shown at all.
+
+    Args:
+        domain: gives rows of classes: `(key, way, each) -> (way, each, d)`.
+        way: classes of a task.
+        support, query: rows shown and judged.
+        fewest: the number of rows shown is uniform from this to `support`; `None` shows all.
     """
 
     domain: Any

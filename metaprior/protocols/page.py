@@ -3,14 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from metaprior.protocols.protocol import Metric, Picture, Protocol
 
 LEGEND = (
-    "Means over tasks and seeds ± one standard error: over tasks, or between seeds where that is larger. Italics: exact "
-    "answers and controls. Grey: published or computed elsewhere, the number in the list below. Coloured: the best of "
-    "the methods run here, and those within two standard errors of it."
+    "Means over tasks and seeds ± one standard error: over tasks, or between seeds where that is "
+    "larger. Italics: exact answers and controls. Grey: published or computed elsewhere; the small "
+    "number is the source in the list below. Coloured: the best of the methods run here, and those "
+    "within two standard errors of it."
 )
 
 
@@ -21,118 +22,158 @@ def number(value: float | None) -> str:
     size = abs(value)
     if size and size < 1e-3:
         return f"{value:.1e}"
-    return f"{value:.3f}" if size < 100 else f"{value:.1f}" if size < 10_000 else f"{value:.4g}"
+    if size < 100:
+        return f"{value:.3f}"
+    return f"{value:.1f}" if size < 10_000 else f"{value:.4g}"
 
 
 def _best(cells: dict[str, dict[str, Any]], metric: Metric) -> set[str]:
     """Methods that no other is better than by more than two standard errors of the difference."""
-    known = {name: c for name, c in cells.items() if c["value"] is not None}
+    known = {name: cell for name, cell in cells.items() if cell["value"] is not None}
     if metric.better is None or len(known) < 2:
         return set()
-    if isinstance(metric.better, str):
-        sign = 1.0 if metric.better == "low" else -1.0
-        loss = {name: sign * c["value"] for name, c in known.items()}
-    else:
-        loss = {name: abs(c["value"] - metric.better) for name, c in known.items()}
+    loss = {name: _loss(cell["value"], metric.better) for name, cell in known.items()}
     first = min(loss, key=lambda name: loss[name])
 
-    def slack(name):
-        return 2 * ((known[name]["error"] or 0.0) ** 2 + (known[first]["error"] or 0.0) ** 2) ** 0.5
+    def slack(name: str) -> float:
+        own, best = (known[n]["error"] or 0.0 for n in (name, first))
+        return 2 * (own**2 + best**2) ** 0.5
 
     return {name for name in loss if name == first or loss[name] - loss[first] <= slack(name)}
+
+
+def _loss(value: float, better: str | float) -> float:
+    """The smaller, the better."""
+    if isinstance(better, str):
+        return value if better == "low" else -value
+    return abs(value - better)
+
+
+class Column(NamedTuple):
+    """A column of a table: its heading, and the setting and metric whose numbers it shows."""
+
+    heading: str
+    setting: str
+    metric: str
+
+
+class Builder:
+    """Builds the tables of a page.
+
+    Args:
+        protocol: what was run.
+        rows: the `table` of results.json.
+    """
+
+    def __init__(self, protocol: Protocol, rows: Sequence[dict[str, Any]]):
+        self.protocol = protocol
+        self.cells = {(r["method"], r["setting"], r["metric"]): r for r in rows}
+        self.methods = list(dict.fromkeys(r["method"] for r in rows))
+        self.sources: list[str] = []  # of anchors, in the order of their numbers
+
+    def table(self, caption: str, columns: Sequence[Column]) -> dict[str, Any]:
+        """One table: methods and references, then anchors."""
+        rows = [self._method(name, columns) for name in self.methods]
+        anchors = dict.fromkeys(anchor.name for anchor in self.protocol.anchors)
+        rows += [self._anchor(name, columns) for name in anchors]
+        return {
+            "caption": caption,
+            "corner": "method",
+            "columns": [column.heading for column in columns],
+            "rows": [row for row in rows if row is not None],
+        }
+
+    def _method(self, name: str, columns: Sequence[Column]) -> dict[str, Any] | None:
+        """The row of a method or reference; `None` where the table has nothing of it."""
+        found = [self.cells.get((name, c.setting, c.metric)) for c in columns]
+        if not any(found):
+            return None
+        reference = name in self.protocol.references
+        shown = []
+        for column, cell in zip(columns, found):
+            value, error = ("–", "")
+            if cell:
+                value, error = number(cell["value"]), number(cell["error"]) if cell["error"] else ""
+            shown.append((value, error, not reference and name in self._best(column)))
+        return {
+            "name": name,
+            "kind": "reference" if reference else "",
+            "note": "",
+            "cells": shown,
+        }
+
+    def _best(self, column: Column) -> set[str]:
+        """The best methods of a column, references aside."""
+        own = [name for name in self.methods if name not in self.protocol.references]
+        cells = {name: self.cells.get((name, column.setting, column.metric)) for name in own}
+        known = {name: cell for name, cell in cells.items() if cell}
+        return _best(known, self.protocol.metrics[column.metric])
+
+    def _anchor(self, name: str, columns: Sequence[Column]) -> dict[str, Any] | None:
+        """The row of published or exact numbers; `None` where the table has none of them."""
+        own = [anchor for anchor in self.protocol.anchors if anchor.name == name]
+        by_place = {(anchor.setting, anchor.metric): anchor for anchor in own}
+        here = [by_place.get((c.setting, c.metric)) for c in columns]
+        if not any(here):
+            return None
+        notes = dict.fromkeys(self._source(anchor.source) for anchor in here if anchor)
+        shown = [(number(anchor.value) if anchor else "–", "", False) for anchor in here]
+        return {"name": name, "kind": "anchor", "note": ", ".join(notes), "cells": shown}
+
+    def _source(self, source: str) -> str:
+        """The number of a source in the list below the tables."""
+        if source not in self.sources:
+            self.sources.append(source)
+        return str(self.sources.index(source) + 1)
 
 
 def tables(protocol: Protocol, results: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """The tables of a page, and the sources of its anchors in the order of their numbers.
 
-    Several settings: a table a metric, settings as columns; of settings `"part: setting"` a table a
-    part as well. One setting: one table, metrics as columns.
+    One setting makes one table, with metrics as columns. Several make a table a metric, with
+    settings as columns. Settings named `"part: setting"` make a table for each part as well.
     """
-    cells = {(r["method"], r["setting"], r["metric"]): r for r in results["table"]}
-    settings = list(dict.fromkeys(r["setting"] for r in results["table"]))
-    used = [name for name in protocol.metrics if any(r["metric"] == name for r in results["table"])]
-    methods = list(dict.fromkeys(r["method"] for r in results["table"]))
-    sources: list[str] = []
+    rows = results["table"]
+    builder = Builder(protocol, rows)
+    settings = list(dict.fromkeys(r["setting"] for r in rows))
+    measured = {r["metric"] for r in rows}
+    used = [name for name in protocol.metrics if name in measured]
 
-    def build(caption: str, corner: str, columns: list[tuple[str, str, str]]) -> dict[str, Any]:
-        rows = []
-        own = [m for m in methods if m not in protocol.references]
-        best = {
-            (s, k): _best(
-                {m: cells[m, s, k] for m in own if (m, s, k) in cells}, protocol.metrics[k]
-            )
-            for _, s, k in columns
-        }
-        for method in methods:
-            found = [cells.get((method, s, k)) for _, s, k in columns]
-            if not any(found):
-                continue
-            kind = "reference" if method in protocol.references else ""
-            shown = []
-            for (_, s, k), c in zip(columns, found):
-                text = (
-                    (number(c["value"]), number(c["error"]) if c["error"] else "")
-                    if c
-                    else ("–", "")
-                )
-                shown.append((*text, not kind and method in best[s, k]))
-            rows.append({"name": method, "kind": kind, "note": "", "cells": shown})
-        for name in dict.fromkeys(a.name for a in protocol.anchors):
-            mine = {(a.setting, a.metric): a for a in protocol.anchors if a.name == name}
-            here = [mine.get((s, k)) for _, s, k in columns]
-            if not any(here):
-                continue
-            notes = []
-            for anchor in here:
-                if anchor and anchor.source not in sources:
-                    sources.append(anchor.source)
-                if anchor and str(sources.index(anchor.source) + 1) not in notes:
-                    notes.append(str(sources.index(anchor.source) + 1))
-            shown = [(number(a.value) if a else "–", "", False) for a in here]
-            rows.append({"name": name, "kind": "anchor", "note": ", ".join(notes), "cells": shown})
-        return {
-            "caption": caption,
-            "corner": corner,
-            "columns": [c[0] for c in columns],
-            "rows": rows,
-        }
-
-    def label(k):
-        return f"{protocol.metrics[k].label}, {protocol.metrics[k].unit}".strip(", ")
+    def label(name: str) -> str:
+        metric = protocol.metrics[name]
+        return f"{metric.label}, {metric.unit}".strip(", ")
 
     if len(settings) == 1:
-        caption = "; ".join(f"{k}: {label(k)}" for k in used)
-        return [build(caption, "method", [(k, settings[0], k) for k in used])], sources
-    made, known = [], {(r["setting"], r["metric"]) for r in results["table"]}
-    parts = list(dict.fromkeys(s.split(": ")[0] if ": " in s else "" for s in settings))
-    for k in used:
+        caption = "; ".join(f"{name}: {label(name)}" for name in used)
+        columns = [Column(name, settings[0], name) for name in used]
+        return [builder.table(caption, columns)], builder.sources
+
+    made, known = [], {(r["setting"], r["metric"]) for r in rows}
+    parts = list(dict.fromkeys(_part(setting) for setting in settings))
+    for name in used:
         for part in parts:
-            mine = [
-                s
-                for s in settings
-                if (s.split(": ")[0] if ": " in s else "") == part and (s, k) in known
-            ]
+            mine = [s for s in settings if _part(s) == part and (s, name) in known]
             if mine:
-                columns = [(s.split(": ")[-1], s, k) for s in mine]
-                made.append(
-                    build(
-                        f"{part}: {label(k)}".removeprefix(": ") + direction(protocol.metrics[k]),
-                        "method",
-                        columns,
-                    )
-                )
-    return made, sources
+                columns = [Column(setting.split(": ")[-1], setting, name) for setting in mine]
+                caption = f"{part}: {label(name)}".removeprefix(": ")
+                caption += direction(protocol.metrics[name])
+                made.append(builder.table(caption, columns))
+    return made, builder.sources
+
+
+def _part(setting: str) -> str:
+    """What is before the colon of a setting, `""` without one."""
+    part, colon, _ = setting.partition(": ")
+    return part if colon else ""
 
 
 def direction(metric: Metric) -> str:
     """What is good, for a caption."""
     if metric.better is None:
         return ""
-    return (
-        f" ({metric.better} is better)"
-        if isinstance(metric.better, str)
-        else f" (best: {metric.better:g})"
-    )
+    if isinstance(metric.better, str):
+        return f" ({metric.better} is better)"
+    return f" (best: {metric.better:g})"
 
 
 def write_page(
@@ -142,70 +183,76 @@ def write_page(
     from metaprior.report import render
 
     made, sources = tables(protocol, results)
-    cells = results["cells"]
-    seeds = sorted({c["seed"] for c in cells})
-    steps = results["options"].get("steps")
-    facts = [
-        (
-            "methods",
-            ", ".join(
-                dict.fromkeys(c["method"] for c in cells if c["method"] not in protocol.references)
-            ),
-        ),
-        ("seeds", ", ".join(map(str, seeds))),
-        ("budget", results["budget"]),
-        *([("training steps", f"{steps:,}")] if isinstance(steps, int) else []),
-        ("time", minutes(results["seconds"])),
-        *([("data", results["data"])] if results["data"] else []),
-    ]
     settings = ", ".join(f"{k}={json.dumps(v)}" for k, v in results["options"].items())
-    notes = [f"{c['method']}, seed {c['seed']}: {c['note']}" for c in cells if c["note"]]
-    notes += [f"{f['method']}, seed {f['seed']} failed: {f['error']}" for f in results["failed"]]
-    notes += [results["left_out"]] if results["left_out"] else []
-    runs = [("method", "seed", "seconds", "training steps", "parameters")]
-    runs += [
-        (
-            c["method"],
-            c["seed"],
-            f"{c['seconds']:.0f}",
-            fact(c["facts"].get("steps")),
-            fact(c["facts"].get("parameters")),
-        )
-        for c in cells
-    ]
     told = ", ".join(f"{k} {v}" for k, v in results["versions"].items())
     page = {
         "kicker": f"metaprior reproduce {protocol.name}",
         "title": protocol.title,
         "lead": protocol.lead,
         "sentence": results["sentence"],
-        "facts": facts,
+        "facts": _facts(protocol, results),
         "pictures": pictures,
         "tables": made,
         "sources": sources,
         "legend": LEGEND,
-        "notes": notes,
+        "notes": _notes(results),
         "choices": (*protocol.choices, f"Settings: {settings}."),
         "papers": protocol.papers,
-        "runs": runs,
+        "runs": _runs(results["cells"]),
         "footer": f"{told}. Numbers: results.json; raw predictions: predictions.parquet.",
     }
     render(path, "protocol.html.jinja", page)
 
 
+def _facts(protocol: Protocol, results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was run, in a few words."""
+    cells, steps = results["cells"], results["options"].get("steps")
+    methods = dict.fromkeys(
+        cell["method"] for cell in cells if cell["method"] not in protocol.references
+    )
+    facts = [
+        ("methods", ", ".join(methods)),
+        ("seeds", ", ".join(str(seed) for seed in sorted({cell["seed"] for cell in cells}))),
+        ("budget", results["budget"]),
+    ]
+    if isinstance(steps, int):
+        facts.append(("training steps", f"{steps:,}"))
+    facts.append(("time", minutes(results["seconds"])))
+    if results["data"]:
+        facts.append(("data", results["data"]))
+    return facts
+
+
+def _notes(results: dict[str, Any]) -> list[str]:
+    """What a reader must know of single cells."""
+    notes = [f"{c['method']}, seed {c['seed']}: {c['note']}" for c in results["cells"] if c["note"]]
+    notes += [f"{f['method']}, seed {f['seed']} failed: {f['error']}" for f in results["failed"]]
+    return [*notes, results["left_out"]] if results["left_out"] else notes
+
+
+def _runs(cells: Sequence[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Every cell with its costs, below a line of headings."""
+    lines: list[tuple[Any, ...]] = [("method", "seed", "seconds", "training steps", "parameters")]
+    for cell in cells:
+        steps, size = (fact(cell["facts"].get(name)) for name in ("steps", "parameters"))
+        lines.append((cell["method"], cell["seed"], f"{cell['seconds']:.0f}", steps, size))
+    return lines
+
+
 def fact(value: Any) -> str:
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+    """A number with its thousands apart; `""` for none."""
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def minutes(seconds: float) -> str:
     """90 s, 12 min, 3.2 h."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def print_tables(protocol: Protocol, results: dict[str, Any], most: int = 4) -> None:

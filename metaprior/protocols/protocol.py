@@ -1,6 +1,4 @@
-"""What every evaluation protocol says of itself, what a method's run gives, and how a method is
-trained for it.
-"""
+"""What every evaluation protocol says of itself, and what a run of a method gives."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +11,12 @@ Tell = Callable[[float, str], None]  # share done in 0 … 1, and what is being 
 
 
 class Metric(NamedTuple):
-    """A figure's label, unit and direction: `better` is `"low"`, `"high"`, a target value, or
-    `None` for neither.
+    """What a figure is.
+
+    Args:
+        label: in tables.
+        unit: of the values.
+        better: `"low"`, `"high"`, a target value, or `None` where neither is better.
     """
 
     label: str
@@ -42,9 +44,7 @@ class Figure(NamedTuple):
 
     @staticmethod
     def of(setting: str, metric: str, values: Any) -> "Figure":
-        """The mean of one value a task, with its standard error; NaN values are left out and not
-        counted.
-        """
+        """The mean of one value a task, with its standard error; NaN values do not count."""
         values = np.asarray(values, np.float64).ravel()
         values = values[~np.isnan(values)]
         n = len(values)
@@ -113,8 +113,9 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """One evaluation protocol: everything that is particular to it; running, resuming and reporting
-    are shared.
+    """One evaluation protocol: everything that is particular to it.
+
+    Running, resuming and reporting are shared.
 
     Args:
         name: on the command line.
@@ -159,95 +160,45 @@ class Protocol:
 
 
 def inside(path: Path, name: str) -> Path:
-    """Our file where the folder holds it, else what was given."""
+    """The file of that name where a folder holds it, else what was given."""
     return path / name if (path / name).is_file() else path
 
 
 def left_out(protocol: Protocol) -> str:
-    """One line: rows of THE TABLE that the protocol does not run, and why; `""` where it runs all."""
+    """One line on rows of THE TABLE that a protocol leaves out, and why; `""` for none."""
     from metaprior.methods import METHODS
 
     why: dict[str, list[str]] = {}
     for name, row in METHODS.items():
         if name not in protocol.able:
-            alone = f"predicts {row.kinds[0]} alone" if len(row.kinds) == 1 else ""
-            mixed = (
-                ""
-                if hasattr(row.method, "init")
-                else "mixes methods that are trained already, for one table"
-            )
-            why.setdefault(protocol.without.get(name, alone or mixed), []).append(name)
-    said = "; ".join(
-        f"{', '.join(names)} ({reason})" if reason else ", ".join(names)
-        for reason, names in why.items()
-    )
-    return f"Left out of --methods all: {said}." if said else ""
+            reason = protocol.without.get(name, _reason(row))
+            why.setdefault(reason, []).append(name)
+    said = []
+    for reason, names in why.items():
+        listed = ", ".join(names)
+        said.append(f"{listed} ({reason})" if reason else listed)
+    return f"Left out of --methods all: {'; '.join(said)}." if said else ""
+
+
+def _reason(row: Any) -> str:
+    """Why a row cannot run where nothing else is said."""
+    if len(row.kinds) == 1:
+        return f"predicts {row.kinds[0]} alone"
+    if not hasattr(row.method, "init"):
+        return "mixes methods that are trained already, for one table"
+    return ""
 
 
 def able(*kinds: str, but: Sequence[str] = ()) -> tuple[str, ...]:
-    """Rows of THE TABLE that predict all of these kinds (`"numbers"`, `"classes"`) and can be made
-    by `init`.
+    """Rows of THE TABLE that a protocol can run.
+
+    Args:
+        kinds: what they must predict, of `"numbers"` and `"classes"`.
+        but: names that are left out.
     """
     from metaprior.methods import METHODS
 
-    def fits(row):
+    def fits(row: Any) -> bool:
         return set(kinds) <= set(row.kinds) and hasattr(row.method, "init")
 
     return tuple(name for name, row in METHODS.items() if fits(row) and name not in but)
-
-
-def trained(
-    name: str, spec: Any, source: Any, seed: int, steps: int, tell: Tell, **options: Any
-) -> tuple[Any, dict]:
-    """A row of THE TABLE with its default settings, trained by `fit`: the learner, and facts for
-    `Outcome`.
-
-    Args:
-        name: of the row; one that `fit` does not train comes back as it starts.
-        spec, source: as in `fit`.
-        seed: of the initial weights and of the tasks.
-        steps: of training.
-        tell: told 0 … 1 over training.
-        options: of `fit`; `hyper` (a dictionary) those of the method's `init`.
-    """
-    import equinox as eqx
-    import jax
-
-    from metaprior.methods import METHODS
-    from metaprior.training import fit
-
-    row = METHODS[name]
-    keys = jax.random.split(jax.random.key(seed), 2)
-    hyper = options.pop("hyper", {})
-    learner = eqx.filter_jit(lambda key: row.init(spec, key=key, **hyper))(keys[0])
-    arrays = jax.tree.leaves(eqx.filter(learner, eqx.is_inexact_array))
-    facts: dict[str, Any] = {"parameters": int(sum(a.size for a in arrays))}
-    if not row.trainable:
-        return learner, facts | {"steps": 0}
-    every = options.pop("every", max(1, min(100, steps // 20)))
-
-    def progress(done, of, loss):
-        return tell(done / of, f"training, loss {loss:.3f}")
-
-    fitted = fit(
-        learner,
-        source,
-        key=keys[1],
-        steps=steps,
-        every=every,
-        progress=progress,
-        **options,
-    )
-    facts |= {
-        "steps": fitted.steps,
-        "train_seconds": round(fitted.seconds, 1),
-        "training": fitted.outcome,
-    }
-    return fitted.method, facts
-
-
-def cut_short(facts: dict[str, Any]) -> str:
-    """The note of a cell whose training ended early; `""` where it did not."""
-    if facts.get("training", "done") != "non-finite loss":
-        return ""
-    return f"training ended at step {facts['steps']} with a non-finite loss; the last good method is judged"

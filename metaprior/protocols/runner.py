@@ -1,6 +1,4 @@
-"""A folder of finished cells: run what is missing, then write results.json, predictions.parquet and
-report.html.
-"""
+"""A folder of finished cells: run what is missing, then write the results and the report."""
 
 import hashlib
 import json
@@ -10,11 +8,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from metaprior.errors import InputError
 from metaprior.images.tree import Tree
-from metaprior.protocols.protocol import Drawn, Figure, Outcome, Protocol, Tell, left_out
+from metaprior.protocols.cell import item_of
+from metaprior.protocols.files import Cell, read_entry
+from metaprior.protocols.protocol import Protocol, Tell
+from metaprior.protocols.results import FORMAT, plain, results_of
 from metaprior.system.folder import (
     continued,
     digest,
@@ -24,7 +23,6 @@ from metaprior.system.folder import (
     write_parquet,
 )
 
-FORMAT = "metaprior protocol"
 _OURS = {"run.json", "cells", "results.json", "predictions.parquet", "report.html"}
 
 
@@ -42,9 +40,8 @@ def fingerprint(path: Path | None, protocol: Protocol) -> str:
             lines.append(f"{place.name} {digest(place)}")
         else:
             tree = Tree(place)
-            lines += [
-                f"{name} {hashlib.sha256(tree.read(name)).hexdigest()}" for name in tree.of_images()
-            ]
+            for name in tree.of_images():
+                lines.append(f"{name} {hashlib.sha256(tree.read(name)).hexdigest()}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -106,244 +103,156 @@ class Study:
 
     def record(self) -> dict[str, Any]:
         """What must not change between runs in one folder."""
+        record = {
+            "format": FORMAT,
+            "name": self.protocol.name,
+            "budget": self.budget,
+            "options": self.options,
+            "data": None if self.path is None else str(self.path.absolute()),
+            "data_sha256": fingerprint(self.path, self.protocol),
+        }
         # through JSON and back, as it is compared with what a file says
-        return json.loads(
-            json.dumps(
-                {
-                    "format": FORMAT,
-                    "name": self.protocol.name,
-                    "budget": self.budget,
-                    "options": self.options,
-                    "data": None if self.path is None else str(self.path.absolute()),
-                    "data_sha256": fingerprint(self.path, self.protocol),
-                }
-            )
-        )
+        return json.loads(json.dumps(record))
 
     def check(self) -> None:
         """The folder is new, empty, or of the same protocol, budget and data."""
         before = continued(self.folder, FORMAT, _OURS)
         if before is None:
             return
-        now = self.record()
+        now, other = self.record(), "choose another folder."
         if before.get("name") != now["name"]:
-            raise InputError(
-                f"{self.folder}: holds results of {before.get('name')}; choose another folder."
-            )
+            raise InputError(f"{self.folder}: holds results of {before.get('name')}; {other}")
         if before.get("budget") != now["budget"]:
             raise InputError(
-                f"{self.folder}: was run with --budget {before.get('budget')}, now {now['budget']}; "
-                "choose another folder."
+                f"{self.folder}: was run with --budget {before.get('budget')}, now "
+                f"{now['budget']}; {other}"
             )
         if before.get("data_sha256") != now["data_sha256"]:
-            raise InputError(
-                f"{self.path}: is not the data that {self.folder} was run on; choose another folder."
-            )
+            raise InputError(f"{self.path}: is not the data that {self.folder} was run on; {other}")
         if before.get("options") != now["options"]:
-            names = [k for k, v in now["options"].items() if before.get("options", {}).get(k) != v]
-            raise InputError(
-                f"{self.folder}: was run with other settings ({', '.join(names)}); choose another folder."
-            )
+            old = before.get("options", {})
+            names = ", ".join(k for k, v in now["options"].items() if old.get(k) != v)
+            raise InputError(f"{self.folder}: was run with other settings ({names}); {other}")
 
     def run(self, methods: Sequence[str], seeds: int, tell: Tell | None = None) -> dict[str, Any]:
         """Run every cell that is missing, write everything, and give what results.json holds."""
-        say = tell or (lambda done, what: None)
+        say = tell or _silent
         self.check()
         if self.path is not None:
             say(0.0, f"reading {self.path}")
         self.data()  # bad data ends here, before anything is written
         self.cells.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "run.json").exists():
-            record = self.record() | {
-                "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-                "versions": versions(),
-                "machine": machine(),
-            }
-            write_atomic(
-                self.folder / "run.json",
-                lambda p: p.write_text(json.dumps(record, indent=1) + "\n", "utf-8"),
-            )
-        wanted = [
-            (name, seed) for seed in range(seeds) for name in (*self.protocol.references, *methods)
-        ]
-        todo = [cell for cell in wanted if not self.cell(*cell).exists()]
+        self._keep_record()
+
+        names = (*self.protocol.references, *methods)
+        wanted = [self.cell(name, seed) for seed in range(seeds) for name in names]
+        todo = [cell for cell in wanted if not cell.finished]
         failed = []
-        for i, (name, seed) in enumerate(todo):
-
-            def share(done, what):
-                return say((i + done) / len(todo), f"{name}, seed {seed}: {what}")
-
-            share(0.0, "starting")
+        for i, cell in enumerate(todo):
+            told = item_of(say, i, len(todo), f"{cell.method}, seed {cell.seed}")
+            told(0.0, "starting")
             try:
-                self.one(name, seed, share)
+                self.one(cell, told)
             except (InputError, MemoryError, OSError):
                 raise
             except Exception as error:  # one method's failure must not lose the others' hours
-                failed.append(
-                    {
-                        "method": name,
-                        "seed": seed,
-                        "error": f"{type(error).__name__}: {error}"[:500],
-                    }
-                )
-                print(
-                    f"metaprior: {name}, seed {seed} failed: {failed[-1]['error']}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                failed.append(_failure(cell, error))
             if i + 1 < len(todo):
-                self.write(methods, seeds, failed, report=False)
+                self.write(failed, report=False)
         say(1.0, "writing the report")
-        return self.write(methods, seeds, failed, report=True)
+        return self.write(failed, report=True)
 
-    def cell(self, name: str, seed: int) -> Path:
-        """The file that makes a cell finished; it is written last."""
-        return self.cells / f"{name.replace(' ', '_')}-{seed}.json"
+    def _keep_record(self) -> None:
+        """run.json of a new folder."""
+        path = self.folder / "run.json"
+        if path.exists():
+            return
+        record = self.record() | {
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "versions": versions(),
+            "machine": machine(),
+        }
+        text = json.dumps(record, indent=1) + "\n"
+        write_atomic(path, lambda part: part.write_text(text, "utf-8"))
 
-    def one(self, name: str, seed: int, tell: Tell) -> None:
-        """Run one cell and write its three files."""
+    def cell(self, name: str, seed: int) -> Cell:
+        """The files of one method and seed."""
+        return Cell(self.cells, name, seed)
+
+    def one(self, cell: Cell, tell: Tell) -> None:
+        """Run one cell and write its files."""
         import jax
-        import polars as pl
 
         jax.clear_caches()  # programs of many methods would exhaust the memory maps of the process
         began = time.monotonic()
-        outcome: Outcome = self.protocol.run(name, seed, self.options, self.data(), tell)
+        outcome = self.protocol.run(cell.method, cell.seed, self.options, self.data(), tell)
         seconds = round(time.monotonic() - began, 1)
         for figure in outcome.figures:
             if figure.metric not in self.protocol.metrics:
                 raise ValueError(
                     f"{self.protocol.name} gives {figure.metric!r}, which is none of its metrics."
                 )
-        path = self.cell(name, seed)
-        frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
-        lead = [pl.lit(name).alias("method"), pl.lit(seed, pl.Int32).alias("seed")]
-        write_parquet(path.with_suffix(".parquet"), frame.select(*lead, pl.all()))
-        drawing = {k: np.asarray(v) for k, v in outcome.drawing.items()}
-        write_atomic(path.with_suffix(".npz"), lambda part: _savez(part, drawing))
-        entry = {
-            "method": name,
-            "seed": seed,
-            "seconds": seconds,
-            "note": outcome.note,
-            "facts": outcome.facts,
-            "figures": [list(f) for f in outcome.figures],
-        }
-        write_atomic(path, lambda part: part.write_text(json.dumps(entry) + "\n", "utf-8"))
+        cell.write(outcome, seconds)
 
     def done(self) -> list[dict[str, Any]]:
-        """Every finished cell of the folder, the references first, then in the order of THE TABLE."""
+        """Every finished cell of the folder: references first, then as in THE TABLE."""
         order = [*self.protocol.references, *self.protocol.able]
-        found = []
-        for path in self.cells.glob("*.json"):
-            entry = json.loads(path.read_text("utf-8"))
-            entry["figures"] = [Figure(*f) for f in entry["figures"]]
-            if entry["method"] in order:
-                found.append(entry)
+        entries = [read_entry(path) for path in self.cells.glob("*.json")]
+        found = [entry for entry in entries if entry["method"] in order]
         return sorted(found, key=lambda e: (order.index(e["method"]), e["seed"]))
 
-    def write(
-        self, methods: Sequence[str], seeds: int, failed: list[dict], report: bool
-    ) -> dict[str, Any]:
-        """results.json of all finished cells; with `report` also predictions.parquet and
-        report.html.
-        """
-        entries = self.done()
-        drawn = [
-            Drawn(e["method"], e["seed"], e["figures"], _Lazy(self.cell(e["method"], e["seed"])))
-            for e in entries
-        ]
-        protocol = self.protocol
-        results: dict[str, Any] = {
-            "format": FORMAT,
-            "name": protocol.name,
-            "title": protocol.title,
+    def write(self, failed: list[dict[str, Any]], report: bool) -> dict[str, Any]:
+        """results.json of all finished cells; with `report` also predictions and the report."""
+        entries, protocol = self.done(), self.protocol
+        cells = [self.cell(entry["method"], entry["seed"]) for entry in entries]
+        drawn = [cell.drawn(entry["figures"]) for cell, entry in zip(cells, entries)]
+        run = {
             "budget": self.budget,
             "options": self.options,
-            "versions": versions(),
             "data": None if self.path is None else str(self.path),
-            "sentence": protocol.sentence(drawn) if protocol.sentence and entries else "",
-            "metrics": {k: m._asdict() for k, m in protocol.metrics.items()},
-            "table": aggregate(entries),
-            "anchors": [a._asdict() for a in protocol.anchors],
-            "choices": list(protocol.choices),
-            "papers": list(protocol.papers),
-            "cells": [e | {"figures": [f._asdict() for f in e["figures"]]} for e in entries],
             "failed": failed,
-            "left_out": left_out(protocol),
-            "seconds": round(sum(e["seconds"] for e in entries), 1),
-            "predictions": "predictions.parquet",
         }
-        text = json.dumps(_plain(results), indent=1, allow_nan=False) + "\n"
+        results = results_of(protocol, run, entries, drawn)
+        text = json.dumps(plain(results), indent=1, allow_nan=False) + "\n"
         write_atomic(self.folder / "results.json", lambda part: part.write_text(text, "utf-8"))
         if report:
-            import polars as pl
-
             from metaprior.protocols.page import write_page
 
-            files = [self.cell(e["method"], e["seed"]).with_suffix(".parquet") for e in entries]
-            frames = [frame for frame in (pl.read_parquet(f) for f in files) if frame.width > 2]
-            if frames:
-                write_parquet(
-                    self.folder / "predictions.parquet", pl.concat(frames, how="diagonal_relaxed")
-                )
+            self._write_predictions(cells)
             pictures = protocol.draw(drawn, self.options, self.data()) if entries else []
             write_page(self.folder / "report.html", protocol, results, pictures)
         return json.loads(text)
 
+    def _write_predictions(self, cells: Sequence[Cell]) -> None:
+        """Raw predictions of all cells in one file."""
+        import polars as pl
 
-class _Lazy(dict):
-    """Arrays of a cell, read when first asked for."""
-
-    def __init__(self, path: Path):
-        self._path = path.with_suffix(".npz")
-
-    def _read(self) -> None:
-        if not dict.__len__(self) and self._path.exists():
-            with np.load(self._path, allow_pickle=False) as file:
-                self.update({k: file[k] for k in file.files})
-
-    def __getitem__(self, key):
-        self._read()
-        return dict.__getitem__(self, key)
-
-    def __contains__(self, key):
-        self._read()
-        return dict.__contains__(self, key)
-
-    def get(self, key, default=None):
-        return self[key] if key in self else default
+        frames = [pl.read_parquet(cell.predictions) for cell in cells]
+        some = [frame for frame in frames if frame.width > 2]  # more than method and seed
+        if some:
+            whole = pl.concat(some, how="diagonal_relaxed")
+            write_parquet(self.folder / "predictions.parquet", whole)
 
 
-def column(values: Any) -> Any:
-    """A column of numbers or names as it is; arrays and `None` as one of lists."""
-    import polars as pl
-
-    values = np.asarray(values)
-    if values.dtype != object:
-        return values
-    kind = next((v.dtype for v in values if v is not None), np.dtype(np.float32))
-    inner = pl.UInt8 if kind == np.uint8 else pl.Float32
-    return pl.Series([None if v is None else v.tolist() for v in values], dtype=pl.List(inner))
+def _silent(done: float, what: str) -> None:
+    """Tells nobody."""
 
 
-def _savez(part: Path, arrays: dict[str, np.ndarray]) -> None:
-    with part.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # ty: ignore[invalid-argument-type]
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON: numbers that are not finite become null."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    return int(value) if isinstance(value, np.integer) else value
+def _failure(cell: Cell, error: Exception) -> dict[str, Any]:
+    """What results.json says of a cell that failed; told on standard error, too."""
+    text = f"{type(error).__name__}: {error}"[:500]
+    where = f"metaprior: {cell.method}, seed {cell.seed}"
+    print(f"{where} failed: {text}", file=sys.stderr, flush=True)
+    return {"method": cell.method, "seed": cell.seed, "error": text}
 
 
 def changed(options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """The options of a budget with some of them changed; a value must be of the kind that is there."""
+    """The options of a budget with some of them changed.
+
+    Args:
+        options: of the budget.
+        changes: `"name=value"`, the value in JSON and of the kind that is there.
+    """
     options = dict(options)
     for change in changes:
         name, equals, text = change.partition("=")
@@ -354,50 +263,26 @@ def changed(options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         try:
             value = json.loads(text)
         except ValueError:
-            value = text
+            value = text  # a word without quotes
         was = options[name]
-        number = isinstance(was, (int, float)) and isinstance(value, (int, float))
-        if isinstance(was, bool) != isinstance(value, bool) or not (
-            number or isinstance(value, type(was))
-        ):
+        if not _alike(was, value):
             raise InputError(f"--set {name} takes a value such as {json.dumps(was)}; got {text!r}.")
         options[name] = {**was, **value} if isinstance(was, dict) else value
     return options
 
 
-def aggregate(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over seeds: one row a method, setting and metric.
-
-    `error` is the standard error: over the tasks, which are the same at every seed, so that more
-    seeds do not make them more; or between seeds where that is larger.
-    """
-    groups: dict[tuple[str, str, str], list[Figure]] = {}
-    for entry in entries:
-        for f in entry["figures"]:
-            groups.setdefault((entry["method"], f.setting, f.metric), []).append(f)
-    rows = []
-    for (method, setting, metric), figures in groups.items():
-        values = np.array([f.value for f in figures], np.float64)
-        within = [f.error for f in figures if f.error is not None]
-        errors = [float(np.sqrt(np.mean(np.square(within))))] if within else []
-        if len(values) > 1:
-            errors.append(float(values.std(ddof=1) / len(values) ** 0.5))
-        rows.append(
-            {
-                "method": method,
-                "setting": setting,
-                "metric": metric,
-                "value": float(values.mean()),
-                "error": max(errors, default=None),
-                "count": max(f.count for f in figures),
-                "seeds": len(figures),
-            }
-        )
-    return rows
+def _alike(was: Any, value: Any) -> bool:
+    """Whether a value is of the kind of another; bool is no number."""
+    if isinstance(was, bool) or isinstance(value, bool):
+        return isinstance(was, bool) and isinstance(value, bool)
+    numbers = isinstance(was, (int, float)) and isinstance(value, (int, float))
+    return numbers or isinstance(value, type(was))
 
 
 def find_data(path: Path | None, environment: Callable[[str], str | None]) -> Path | None:
-    """`--data`, else METAPRIOR_DATA, else a folder `data` here or in a folder `shared` beside this
+    """Where data is looked for.
+
+    `--data`, else METAPRIOR_DATA, else a folder `data` here or in a folder `shared` beside this
     one.
     """
     if path is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from metaprior.protocols.active_learning import PROTOCOL, figures, judge
 from metaprior.protocols.active_learning.data import SUBJECTS, read_rows
-from metaprior.protocols.runner import column
+from metaprior.protocols.files import column
 
 
 def quiet(done, what):
@@ -64,7 +64,6 @@ def test_judged_rows_give_the_figures_again(monkeypatch, setting):
 
 def test_rows_are_kept_of_the_first_tasks(monkeypatch):
     monkeypatch.setattr(figures, "KEPT", 3)
-    monkeypatch.setattr(judge, "KEPT", 3)
     monkeypatch.setattr(judge, "settings_of", lambda method, data: [judge.LINES])
     options = PROTOCOL.budgets["quick"] | {
         "labels": 2,

@@ -154,7 +154,7 @@ def test_copies_are_left_out_and_no_image_is_in_two_parts():
 
 def test_bad_data_ends_in_a_message(tmp_path):
     with pytest.raises(
-        InputError, match=r"attributes: needs images; give --data a folder that holds avatars"
+        InputError, match=r"attributes needs images: give --data a folder that holds avatars"
     ):
         faces.load(None)
     pixels, values = crowd(30)

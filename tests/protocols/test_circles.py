@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from metaprior.protocols.ambiguous_classification import PROTOCOL, judge
+from metaprior.protocols.files import column
 from metaprior.protocols.protocol import Drawn
-from metaprior.protocols.runner import column
 from metaprior.sources.circles import Circles, quarter
 from metaprior.task import Data
 

@@ -10,8 +10,9 @@ import pytest
 
 from metaprior.protocols import ambiguous_regression, raw
 from metaprior.protocols.ambiguous_regression import judge as ambiguous
+from metaprior.protocols.files import column
 from metaprior.protocols.oracles import judge as oracles
-from metaprior.protocols.runner import Study, column
+from metaprior.protocols.runner import Study
 
 
 def figures(outcome):

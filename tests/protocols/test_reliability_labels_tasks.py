@@ -365,10 +365,10 @@ def _check(protocol, outcome, options, data=None):
 
 
 def test_reliability_runs_and_its_figures_follow_from_its_predictions(monkeypatch):
-    some = reliability.data._sources
+    some = reliability.data.settings_of
     kept = (reliability.data.LINES, reliability.data.BLOBS)
     monkeypatch.setattr(
-        reliability.judge, "_sources", lambda o, d: {k: some(o, d)[k] for k in kept}
+        reliability.judge, "settings_of", lambda o, d: {k: some(o, d)[k] for k in kept}
     )
     options = reliability.PROTOCOL.budgets["quick"] | {
         "steps": {"numbers": 2, "classes": 2},

@@ -28,7 +28,8 @@ from metaprior.protocols.protocol import (
     Protocol,
     left_out,
 )
-from metaprior.protocols.runner import Study, aggregate, find_data, fingerprint
+from metaprior.protocols.results import aggregate
+from metaprior.protocols.runner import Study, find_data, fingerprint
 
 RAN = []
 

@@ -16,8 +16,8 @@ from metaprior.protocols import get
 from metaprior.protocols.ambiguous_generation import data as generation
 from metaprior.protocols.ambiguous_generation import judge
 from metaprior.protocols.ambiguous_generation.controls import CVAE, MeanView, average, ssim, weights
+from metaprior.protocols.files import column
 from metaprior.protocols.protocol import Drawn
-from metaprior.protocols.runner import column
 from metaprior.sources.views import ObjectViews
 from metaprior.task import Data, Task
 
@@ -180,7 +180,7 @@ def test_what_was_changed_stands_in_the_report():
 
 def test_bad_data_ends_in_a_message(tmp_path):
     with pytest.raises(
-        InputError, match=r"ambiguous-generation: needs views of objects; give --data"
+        InputError, match=r"ambiguous-generation needs views of objects: give --data"
     ):
         generation.load(None)
     with pytest.raises(InputError, match=r"here: holds 4 different objects; at least 10"):

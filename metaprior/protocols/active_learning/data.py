@@ -18,38 +18,8 @@ from metaprior.tables.groups import runs
 from metaprior.tables.read import rows_of
 from metaprior.task import Task
 
-
-def load(path: Path | None) -> dict[str, Any]:
-    """What there is in a folder of omniglot28.npz and the tables of `SUBJECTS`; sine waves and
-    lines need nothing.
-    """
-    found: dict[str, Any] = {}
-    if path is None:
-        return found
-    if not path.is_dir():
-        names = ", ".join(["omniglot28.npz", *(s.file for s in SUBJECTS.values())])
-        raise InputError(f"{path}: active-learning reads a folder with any of {names}.")
-    if (path / "omniglot28.npz").exists():
-        found["characters"] = characters.read(path / "omniglot28.npz")
-    return found | {
-        name: read_rows(path, s) for name, s in SUBJECTS.items() if (path / s.file).exists()
-    }
-
-
-def reads(path: Path) -> list[Path]:
-    """What `load` reads."""
-    places = [path / name for name in ("omniglot28.npz", *(s.file for s in SUBJECTS.values()))]
-    return [place for place in places if place.exists()]
-
-
-WIDTH, ROWS, GROUPS, LONGEST = (
-    16,
-    27_000,
-    1_100,
-    400,
-)  # tables are padded to these, so that one program serves all
-
-
+# Tables are padded to these, so that one program serves all: columns, rows, groups, longest group.
+WIDTH, ROWS, GROUPS, LONGEST = 16, 27_000, 1_100, 400
 POOL, QUERY = 40, 24
 
 
@@ -125,6 +95,8 @@ SUBJECTS = {
     ),
 }
 
+FILES = (characters.FILE, *(subject.file for subject in SUBJECTS.values()))
+
 
 class Rows(NamedTuple):
     """A table in the order of its groups.
@@ -150,9 +122,8 @@ class Rows(NamedTuple):
 
 def read_rows(folder: Path, subject: Subject) -> Rows:
     """Read and check one table; `InputError` names the file, column and row that cannot be used."""
-    path = folder / subject.file
-    rows = rows_of(path, "table")
-    extra = [c for c in (subject.split_by, subject.cost) if c]
+    rows = rows_of(folder / subject.file, "table")
+    extra = [column for column in (subject.split_by, subject.cost) if column]
     rows.need([subject.task, subject.target, *subject.features, *extra])
     plan = Plan(
         task=subject.task,
@@ -165,16 +136,13 @@ def read_rows(folder: Path, subject: Subject) -> Rows:
     units = checked.units
     z = checked.z if units is None else units.center + units.scale * checked.z
     start, count = runs(checked.group)
-    shared = (
-        checked.frame[subject.split_by or subject.task]
-        .cast(pl.String)
-        .to_numpy()
-        .astype(str)[start]
-    )
-    split = np.unique(shared, return_inverse=True)[1]
-    cost = (
-        checked.frame[subject.cost].cast(pl.Float64).to_numpy() if subject.cost else np.ones(len(z))
-    )
+
+    # groups that share a date, say, are one piece of evidence
+    shared = checked.frame[subject.split_by or subject.task].cast(pl.String).to_numpy()
+    split = np.unique(shared.astype(str)[start], return_inverse=True)[1]
+    cost = np.ones(len(z))
+    if subject.cost:
+        cost = checked.frame[subject.cost].cast(pl.Float64).to_numpy()
     return Rows(checked.frame, z, checked.group, start, count, checked.fold, split, cost)
 
 
@@ -192,9 +160,8 @@ class Pools(eqx.Module):
     def __call__(self, key) -> Task:
         g_key, key = jr.split(key)
         group = self.table.groups[jr.randint(g_key, (), 0, self.table.groups.shape[-1])]
-        return self.table.task(
-            group, jnp.minimum(self.most, self.table.count[group] * 2 // 3), key=key
-        )
+        pool = jnp.minimum(self.most, self.table.count[group] * 2 // 3)
+        return self.table.task(group, pool, key=key)
 
 
 class Fold(NamedTuple):
@@ -212,29 +179,62 @@ class Fold(NamedTuple):
     expected_cost: np.ndarray
 
 
-def fold_of(rows: Rows, subject: Subject, fold: int) -> Fold:
-    """Columns and outcomes in units of the training rows."""
-    inside = rows.fold[rows.group] != fold
-    features = Features.learn(
-        rows.frame.filter(pl.Series(inside)), list(subject.features), rows.group[inside]
-    )
-    encoded, _ = features.encode(rows.frame, subject.file)
-    centre, scale = float(rows.z[inside].mean()), float(rows.z[inside].std())
+def padded(array: np.ndarray, least: int) -> np.ndarray:
+    """The array with rows of zeros at its end, up to `least` rows."""
+    more = max(0, least - len(array))
+    return np.pad(array, [(0, more)] + [(0, 0)] * (array.ndim - 1))
+
+
+def expected_costs(encoded: np.ndarray, cost: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """What each row is expected to cost, by ridge regression of the log on rows `inside`."""
     design = np.c_[np.ones(len(encoded)), encoded, encoded**2]
     ridge = design[inside].T @ design[inside] + np.eye(design.shape[1])
-    weights = np.linalg.solve(ridge, design[inside].T @ np.log(rows.cost[inside]))
+    weights = np.linalg.solve(ridge, design[inside].T @ np.log(cost[inside]))
+    return np.exp(design @ weights)
 
-    def pad(a, least):
-        return np.pad(a, [(0, max(0, least - len(a)))] + [(0, 0)] * (a.ndim - 1))
 
-    x = pad(
-        np.pad(encoded, ((0, 0), (0, max(0, WIDTH - encoded.shape[1])))).astype(np.float32), ROWS
+def fold_of(rows: Rows, subject: Subject, fold: int) -> Fold:
+    """One split, with columns and outcomes in units of the training rows."""
+    inside = rows.fold[rows.group] != fold
+    training = rows.frame.filter(pl.Series(inside))
+    features = Features.learn(training, list(subject.features), rows.group[inside])
+    encoded, _ = features.encode(rows.frame, subject.file)
+    centre, scale = float(rows.z[inside].mean()), float(rows.z[inside].std())
+
+    wide = np.pad(encoded, ((0, 0), (0, max(0, WIDTH - encoded.shape[1]))))
+    groups = np.flatnonzero(rows.fold != fold).astype(np.int32)
+    table = Table(
+        jnp.asarray(padded(wide.astype(np.float32), ROWS)),
+        jnp.asarray(padded(((rows.z - centre) / scale).astype(np.float32)[:, None], ROWS)),
+        jnp.asarray(padded(rows.start.astype(np.int32), GROUPS)),
+        jnp.asarray(padded(rows.count.astype(np.int32), GROUPS)),
+        jnp.asarray(np.resize(groups, max(GROUPS, len(groups)))),
+        POOL,
+        QUERY,
+        max(LONGEST, int(rows.count.max())),
     )
-    y = pad(((rows.z - centre) / scale).astype(np.float32)[:, None], ROWS)
-    start, count = (pad(a.astype(np.int32), GROUPS) for a in (rows.start, rows.count))
-    inside_groups = np.flatnonzero(rows.fold != fold).astype(np.int32)
-    train = np.resize(inside_groups, max(GROUPS, len(inside_groups)))
-    arrays = [jnp.asarray(a) for a in (x, y, start, count, train)]
-    longest = max(LONGEST, int(rows.count.max()))
-    table = Table(*arrays, POOL, QUERY, longest)
-    return Fold(table, np.flatnonzero(rows.fold == fold), np.exp(design @ weights))
+    held = np.flatnonzero(rows.fold == fold)
+    return Fold(table, held, expected_costs(encoded, rows.cost, inside))
+
+
+def load(path: Path | None) -> dict[str, Any]:
+    """What a folder has of omniglot28.npz and the tables of `SUBJECTS`.
+
+    Sine waves and lines need nothing.
+    """
+    found: dict[str, Any] = {}
+    if path is None:
+        return found
+    if not path.is_dir():
+        raise InputError(f"{path}: active-learning reads a folder with any of {', '.join(FILES)}.")
+    if (path / characters.FILE).exists():
+        found["characters"] = characters.read(path / characters.FILE)
+    for name, subject in SUBJECTS.items():
+        if (path / subject.file).exists():
+            found[name] = read_rows(path, subject)
+    return found
+
+
+def reads(path: Path) -> list[Path]:
+    """What `load` reads."""
+    return [path / name for name in FILES if (path / name).exists()]

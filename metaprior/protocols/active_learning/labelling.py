@@ -1,5 +1,6 @@
 """Labelling a pool one row at a time, every rule on the same tasks, in one compiled program."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -17,17 +18,16 @@ from metaprior.sources import SineLine
 from metaprior.task import Data, Task
 
 RULES = ("random", "entropy", "bald", "variance")
-
-
-SEEKING = (
-    "improvement",
-    "improvement a second",
-)  # where the best row is sought; the second where labels cost seconds
+# Where the best row is sought; the second divides by what a label costs.
+SEEKING = ("improvement", "improvement a second")
 
 
 class Goal(eqx.Module):
-    """What is sought besides knowledge: the sign of y that is good, and what each row of the pool
-    is thought to cost.
+    """What is sought besides knowledge.
+
+    Args:
+        sign: of y that is good, 1 or -1.
+        cost: what each row of the pool is thought to cost.
     """
 
     sign: Array
@@ -35,8 +35,9 @@ class Goal(eqx.Module):
 
 
 def improvement(mixture: Mixture, labelled: Data, goal: Goal) -> Array:
-    """Expected improvement on the best label so far (Jones, Schonlau & Welch 1998); on the pool's
-    mean without one.
+    """Expected improvement on the best label so far, or on the pool's mean before there is one.
+
+    Jones, Schonlau & Welch, "Efficient Global Optimization of Expensive Black-Box Functions", 1998.
     """
     values, weights = mixture.atoms(16)
     none = (goal.sign * mixture.mean()[:, 0]).mean()
@@ -47,19 +48,29 @@ def improvement(mixture: Mixture, labelled: Data, goal: Goal) -> Array:
 
 def _scores(mixture: Mixture, labelled: Data, goal: Goal, key, rule) -> Array:
     """The rule's score of every row of the pool; `rule` indexes `RULES + SEEKING`."""
-    known: list[Any] = [lambda by=by: acquire.score(mixture, by, key=key) for by in RULES]
-    if not mixture.parts[0].head.classes:
-        known.append(lambda: improvement(mixture, labelled, goal))
-        known.append(lambda: improvement(mixture, labelled, goal) / goal.cost)
-    return jax.lax.switch(rule, known)
+
+    def known(by):
+        return acquire.score(mixture, by, key=key)
+
+    def improving():
+        return improvement(mixture, labelled, goal)
+
+    def improving_a_second():
+        return improving() / goal.cost
+
+    scores: list[Any] = [functools.partial(known, by) for by in RULES]
+    if not mixture.parts[0].head.classes:  # classes have no best
+        scores += [improving, improving_a_second]
+    return jax.lax.switch(rule, scores)
 
 
 def _judged(mixture: Mixture, query: Data) -> dict[str, Array]:
-    """NLL, and squared error of the mean or the share of wrong classes, over the query rows; and of
-    each row by itself.
+    """What is judged after each label.
 
-    A row: its log density, the mean `(n, p)` or the probabilities `(n, C)`, and the standard
-    deviation, of classes none.
+    Returns:
+        Over the query rows `nll`, and `error`: squared error of the mean or the share of wrong
+        classes. Of each row `log_p`, `mean` (`(n, p)`, or probabilities `(n, C)`), and of numbers
+        `std`.
     """
     log_p, mean = mixture.log_prob(query.y), mixture.mean()
     rows = {"log_p": log_p, "mean": mean}
@@ -72,8 +83,10 @@ def _judged(mixture: Mixture, query: Data) -> dict[str, Array]:
 
 
 def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple[int, int]):
-    """Label one task's pool (its support) one row at a time: what is judged after 0 … `labels`
-    labels, and the rows chosen.
+    """Label one task's pool (its support) one row at a time.
+
+    Returns:
+        What is judged after 0 … `labels` labels, and the rows chosen.
     """
     pool, query = task.support, task.query
     empty = Data(
@@ -89,7 +102,9 @@ def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple
         errors = _judged(posterior.predict(query.x, key=judge_key, samples=samples[0]), query)
         mixture = posterior.predict(pool.x, key=pool_key, samples=samples[1])
         score = _scores(mixture, labelled, goal, rule_key, rule)
-        pick = jnp.argmax(jnp.where(left, jnp.nan_to_num(score, nan=-1e30, neginf=-1e30), -jnp.inf))
+        # a row without a score comes last, yet before the rows that have been labelled
+        score = jnp.nan_to_num(score, nan=-1e30, neginf=-1e30)
+        pick = jnp.argmax(jnp.where(left, score, -jnp.inf))
 
         def put(a, v):
             return a.at[t].set(v, mode="drop")  # the last look labels nothing
@@ -113,8 +128,7 @@ def label(
     labels: int,
     samples: tuple[int, int],
 ):
-    """One rule on every task: `_judged` with axes `(t, labels + 1, …)`, and rows chosen `(t,
-    labels)`.
+    """One rule on every task.
 
     One compiled program serves every rule and every number of labels up to `labels`.
 
@@ -126,6 +140,9 @@ def label(
         keys: one a task; give every rule the same, so that rules are paired.
         labels: how many rows are labelled.
         samples: functions drawn to judge, and to choose.
+
+    Returns:
+        `_judged` with axes `(t, labels + 1, …)`, and the rows chosen, `(t, labels)`.
     """
 
     def each(a):
@@ -137,9 +154,9 @@ def label(
 class Uneven(eqx.Module):
     """Training tasks whose support rows are chosen from a pool, half of the time unevenly.
 
-    Rules do not choose evenly: a method trained on rows at random alone meets sets of rows that it
-    has never seen, and is sure where it should not be. Uneven sets are those with the highest
-    random linear and quadratic scores of x, softened by noise. The number of rows is uniform in 0 …
+    Rules do not choose evenly. A method trained on random rows alone would meet sets of rows that
+    it has never seen, and be sure where it should not be. Uneven sets have the highest random
+    linear and quadratic scores of x, softened by noise. The number of rows is uniform in 0 …
     `labels`.
 
     Args:
@@ -161,9 +178,8 @@ class Uneven(eqx.Module):
         strength = jnp.where(jr.bernoulli(u_key), jnp.exp(jr.uniform(t_key, maxval=3.0)), 0.0)
         score = strength * (off @ w[0] + off**2 @ w[1]) + jr.gumbel(g_key, pool.mask.shape)
         score, rows = jax.lax.top_k(jnp.where(pool.mask, score, -jnp.inf), self.labels)
-        shown = (jnp.arange(self.labels) < jr.randint(k_key, (), 0, self.labels + 1)) & (
-            score > -jnp.inf
-        )
+        count = jr.randint(k_key, (), 0, self.labels + 1)
+        shown = (jnp.arange(self.labels) < count) & (score > -jnp.inf)
         return Task(Data(pool.x[rows], pool.y[rows], shown), task.query)
 
 
@@ -183,8 +199,9 @@ class Drawn(AbstractPosterior):
 
 
 class OfLines(AbstractLearner):
-    """The exact posterior over sine waves and lines, by drawn functions: its mixture of thousands
-    is too large here.
+    """The exact posterior over sine waves and lines, by drawn functions.
+
+    Its own mixture has thousands of components, too many here.
     """
 
     source: SineLine
@@ -194,8 +211,9 @@ class OfLines(AbstractLearner):
 
 
 class Uninformed(AbstractLearner):
-    """Sees no label: every class alike, or the mean and the standard deviation of training rows, 0
-    and 1 in their units.
+    """Sees no label: every class alike, or the mean and the deviation of the training rows.
+
+    These are 0 and 1 in the units of the training rows.
     """
 
     head: AbstractHead

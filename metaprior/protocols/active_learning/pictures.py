@@ -1,238 +1,187 @@
-"""Pictures of `active-learning`: curves of every rule with bands, areas against random, one task's
-choices.
-"""
+"""Pictures of `active-learning`: gains of every rule, curves with bands, one task's choices."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 
+from metaprior.protocols.active_learning.data import SUBJECTS
+from metaprior.protocols.active_learning.judge import BLOBS, CHARACTERS, EXACT, LINES, UNINFORMED
+from metaprior.protocols.active_learning.labelling import RULES, SEEKING
+from metaprior.protocols.finished import arrays_of, first_seed
+from metaprior.protocols.pictures import (
+    DASHED,
+    MOST,
+    by_setting_and_method,
+    legend_below,
+    of_first_methods,
+    panels,
+    styled,
+)
 from metaprior.protocols.protocol import Drawn, Figure, Picture
-from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, POINT, RULE, STYLE, to_svg
+from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, POINT, RULE, to_svg
 
-EXACT = "exact posterior"
-
-
-UNINFORMED = "no labels"  # a reference of the tables, without pictures
-
-
-SETTINGS = ("sine or line", "Omniglot", "normal classes", "weather", "molecules", "configurations")
-
-
-NAMES = ("random", "entropy", "bald", "variance", "improvement", "improvement a second")
-
-
+SETTINGS = (LINES, CHARACTERS, BLOBS, *SUBJECTS)
+NAMES = RULES + SEEKING
 SHADES = dict(zip(NAMES, (MUTED, METHOD, POINT, OTHERS[0], OTHERS[1], OTHERS[2])))
-
-
-MOST = 6  # methods side by side; the tables have all
-
-
 LABELS = {"nll": "NLL", "error": "error", "regret": "regret"}
 
 
-def _merged(cells: Sequence[Drawn], kind: str) -> dict[tuple[str, str], np.ndarray]:
-    """(setting, method) -> means over seeds and half an interval of them, `(3, rules, labels + 1)`."""
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    for setting in SETTINGS:
-        for cell in cells:
-            if f"{kind} {setting}" in cell.drawing:
-                found.setdefault((setting, cell.method), []).append(
-                    cell.drawing[f"{kind} {setting}"]
-                )
+@styled()
+def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
+    """Gains on random labels, curves against the number of labels, one task's choices."""
+    cells = [cell for cell in cells if cell.method != UNINFORMED]  # it is in the tables alone
+    bands = "Bands: 95 % intervals of the difference from random labels, paired over tasks."
+    curves = {
+        "nll": ("NLL against the number of labels", f"Rows that are not in the pool. {bands}"),
+        "error": (
+            "Error against the number of labels",
+            "Squared error of the mean, in training deviations, or the share of wrong classes. "
+            + bands,
+        ),
+        "regret": (
+            "Best row found",
+            "How far the best row labelled so far is from the pool's best, in training "
+            f"deviations. {bands}",
+        ),
+    }
+    pictures = _forest(cells)
+    for kind, (title, caption) in curves.items():
+        pictures += _curves(cells, kind, title, caption)
+    return pictures + _order(cells)
 
-    def join(v):
-        return np.stack(
-            [
-                np.mean([a[0] for a in v], 0),
-                *(np.sqrt(np.sum([a[i] ** 2 for a in v], 0)) / len(v) for i in (1, 2)),
-            ]
-        )
 
-    return {k: join(v) for k, v in found.items()}
+def _merged(each: Sequence[np.ndarray]) -> np.ndarray:
+    """Means over seeds of `figures.curves`, and half an interval of them, `(3, r, labels + 1)`."""
+    mean = np.mean([a[0] for a in each], 0)
+    halves = [np.sqrt(np.sum([a[i] ** 2 for a in each], 0)) / len(each) for i in (1, 2)]
+    return np.stack([mean, *halves])
 
 
 def _curves(cells: Sequence[Drawn], kind: str, title: str, caption: str) -> list[Picture]:
     """A row a setting, a column a method, a line a rule."""
-    found = _merged(cells, kind)
+    found = of_first_methods(arrays_of(cells, kind, SETTINGS))
     if not found:
         return []
-    settings, methods = (list(dict.fromkeys(k[i] for k in found)) for i in (0, 1))
-    methods = methods[:MOST]
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(3.1 * len(methods), 2.5 * len(settings)), layout="constrained")
-        grid = canvas.subplots(len(settings), len(methods), squeeze=False)
-        handles: dict[str, Any] = {}
-        for line, setting in zip(grid, settings):
-            for axes, method in zip(line, methods):
-                if (setting, method) not in found:
-                    axes.set_axis_off()
-                    continue
-                mean, _, half = found[setting, method]
-                for i, (name, m, h) in enumerate(zip(NAMES, mean, half)):
-                    x = np.arange(len(m))
-                    (handles[name],) = axes.plot(
-                        x, m, color=SHADES[name], lw=2.2 if i == 0 else 1.5, zorder=3 - (i == 0)
-                    )
-                    if i:
-                        axes.fill_between(
-                            x, m - h, m + h, color=SHADES[name], alpha=0.12, linewidth=0
-                        )
-                axes.set_title(f"{setting}: {method}")
-            line[0].set_ylabel(LABELS[kind])
-        for axes in grid[-1]:
+    canvas, place = by_setting_and_method(found, 3.1, 2.5)
+    handles: dict[str, Any] = {}
+    for (setting, method), each in found.items():
+        axes = place[setting, method]
+        mean, _, half = _merged(each)
+        x = np.arange(mean.shape[1])
+        for name, m, h in zip(NAMES, mean, half):
+            random = name == RULES[0]
+            style = {"lw": 2.2, "zorder": 2} if random else {"lw": 1.5, "zorder": 3}
+            (handles[name],) = axes.plot(x, m, color=SHADES[name], **style)
+            if not random:
+                axes.fill_between(x, m - h, m + h, color=SHADES[name], alpha=0.12, linewidth=0)
+        axes.set_title(f"{setting}: {method}")
+        place_in_grid = axes.get_subplotspec()
+        if place_in_grid.is_first_col():
+            axes.set_ylabel(LABELS[kind])
+        if place_in_grid.is_last_row():
             axes.set_xlabel("labels")
-        canvas.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles)
-        )
-        svg = to_svg(canvas, f"active-{kind}", title)
-    return [Picture(title, caption, svg)]
+    canvas.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles)
+    )
+    return [Picture(title, caption, to_svg(canvas, f"active-{kind}", title))]
 
 
 def _gains(cells: Sequence[Drawn]) -> dict[tuple[str, str, str], tuple[float, float]]:
-    """(setting, method, rule) -> random's area less the rule's in NLL, and its standard error."""
+    """(setting, method, rule) to random's area less the rule's in NLL, and its standard error."""
     found: dict[tuple[str, str, str], list[Figure]] = {}
     for cell in cells:
         for f in cell.figures:
             if f.metric.startswith("nll_gain_"):
-                found.setdefault(
-                    (f.setting, cell.method, f.metric.removeprefix("nll_gain_")), []
-                ).append(f)
+                rule = f.metric.removeprefix("nll_gain_")
+                found.setdefault((f.setting, cell.method, rule), []).append(f)
 
-    def error(v):
-        return float(np.sqrt(np.sum([(f.error or np.nan) ** 2 for f in v])) / len(v))
-
-    return {k: (float(np.mean([f.value for f in v])), error(v)) for k, v in found.items()}
+    gains = {}
+    for key, each in found.items():
+        value = float(np.mean([f.value for f in each]))
+        squares = [(f.error or np.nan) ** 2 for f in each]
+        gains[key] = value, float(np.sqrt(np.sum(squares)) / len(each))
+    return gains
 
 
 def _forest(cells: Sequence[Drawn]) -> list[Picture]:
-    """Areas against random with 95 % intervals, a panel a setting."""
+    """Gains on random labels with 95 % intervals, a panel a setting."""
     gains = _gains(cells)
-    settings = [s for s in SETTINGS if any(k[0] == s for k in gains)]
+    settings = [name for name in SETTINGS if any(setting == name for setting, _, _ in gains)]
     if not settings:
         return []
-    methods = list(dict.fromkeys(k[1] for k in gains))[::-1]
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(
-            figsize=(2.6 * len(settings) + 1, 0.55 * len(methods) + 1.3), layout="constrained"
-        )
-        row = canvas.subplots(1, len(settings), sharey=True, squeeze=False)[0]
-        for axes, setting in zip(row, settings):
-            axes.axvline(0, color=INK, lw=0.9, ls=(0, (4, 3)))
-            for j, rule in enumerate(NAMES[1:4]):
-                points = [
-                    (i, *gains[setting, m, rule])
-                    for i, m in enumerate(methods)
-                    if (setting, m, rule) in gains
-                ]
-                if points:
-                    y, value, error = np.array(points).T
-                    axes.errorbar(
-                        value,
-                        y + 0.22 * (1 - j),
-                        xerr=1.96 * error,
-                        fmt="o",
-                        ms=4,
-                        lw=1.4,
-                        color=SHADES[rule],
-                        label=rule,
-                    )
-            axes.set_title(setting)
-            axes.set_xlabel("nats a row below random")
-        row[0].set_yticks(range(len(methods)), methods)
-        canvas.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        svg = to_svg(canvas, "active-gains", "Area under random's curve less each rule's")
+    methods = list(dict.fromkeys(method for _, method, _ in gains))[::-1]
+    size = (2.6 * len(settings) + 1, 0.55 * len(methods) + 1.3)
+    canvas, grid = panels(1, len(settings), size, sharey=True)
+    for axes, setting in zip(grid[0], settings):
+        axes.axvline(0, color=INK, **DASHED)
+        for j, rule in enumerate(RULES[1:]):
+            here = [m for m in methods if (setting, m, rule) in gains]
+            if here:
+                value, error = np.array([gains[setting, m, rule] for m in here]).T
+                # rules of one method stand a little apart
+                y = np.array([methods.index(m) for m in here]) + 0.22 * (1 - j)
+                style = {"fmt": "o", "ms": 4, "lw": 1.4, "color": SHADES[rule], "label": rule}
+                axes.errorbar(value, y, xerr=1.96 * error, **style)
+        axes.set(title=setting, xlabel="nats a row below random")
+    grid[0, 0].set_yticks(range(len(methods)), methods)
+    legend_below(canvas, grid[0, 0])
+
+    svg = to_svg(canvas, "active-gains", "Area under random's curve less each rule's")
     caption = (
-        "Random's mean NLL over 1, 2, … labels less each rule's, paired over tasks, with 95 % intervals. "
-        "Right of the dashed line the rule is better than random labels."
+        "Random's mean NLL over 1, 2, … labels less each rule's, paired over tasks, with 95 % "
+        "intervals. Right of the dashed line the rule is better than random labels."
     )
     return [Picture("What choosing is worth", caption, svg)]
 
 
 def _order(cells: Sequence[Drawn]) -> list[Picture]:
     """One task: which x were labelled, in which order, by each rule and method."""
-    shown = [c for c in cells if "lines x" in c.drawing and c.seed == min(d.seed for d in cells)][
-        :MOST
-    ]
+    shown = [cell for cell in first_seed(cells) if "lines x" in cell.drawing] if cells else []
+    shown = shown[:MOST]
     if not shown:
         return []
-    task = 1
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(3.1 * len(shown), 2.1 * 3), layout="constrained")
-        grid = canvas.subplots(3, len(shown), sharex=True, sharey=True, squeeze=False)
-        for column, cell in zip(grid.T, shown):
-            x, y, picks = (cell.drawing[f"lines {k}"] for k in ("x", "y", "picks"))
-            for axes, rule in zip(column, NAMES[:3]):
-                axes.plot(x[task], y[task], "o", ms=3.5, mfc="white", mec=RULE, mew=1.2)
-                chosen = picks[NAMES.index(rule), task]
-                axes.plot(
-                    x[task][chosen], y[task][chosen], "o", ms=10, color=SHADES[rule], mec="white"
-                )
-                for i, row in enumerate(chosen):
-                    axes.annotate(
-                        str(i + 1),
-                        (x[task][row], y[task][row]),
-                        ha="center",
-                        va="center",
-                        color="white",
-                        fontsize=7,
-                    )
-                axes.set_title(f"{cell.method}: {rule}")
-        svg = to_svg(canvas, "active-order", "Order in which x were labelled")
-    caption = "One task, the same for all: the pool (rings) and the rows that were labelled, in their order."
+    rules, size = RULES[:3], (3.1 * len(shown), 2.1 * 3)
+    canvas, grid = panels(len(rules), len(shown), size, sharex=True, sharey=True)
+    for column, cell in zip(grid.T, shown):
+        for axes, rule in zip(column, rules):
+            _choices(axes, cell, NAMES.index(rule), task=1)
+            axes.set_title(f"{cell.method}: {rule}")
+    svg = to_svg(canvas, "active-order", "Order in which x were labelled")
+    caption = (
+        "One task, the same for all: the pool (rings) and the rows that were labelled, in their "
+        "order."
+    )
     return [Picture("Which x, in which order", caption, svg)]
 
 
-def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
-    """All pictures."""
-    cells = [c for c in cells if c.method != UNINFORMED]
-    bands = "Bands: 95 % intervals of the difference from random labels, paired over tasks."
-    return [
-        *_forest(cells),
-        *_curves(
-            cells,
-            "nll",
-            "NLL against the number of labels",
-            f"Rows that are not in the pool. {bands}",
-        ),
-        *_curves(
-            cells,
-            "error",
-            "Error against the number of labels",
-            f"Squared error of the mean, in training deviations, or the share of wrong classes. {bands}",
-        ),
-        *_curves(
-            cells,
-            "regret",
-            "Best row found",
-            f"How far the best row labelled so far is from the pool's best, in training deviations. {bands}",
-        ),
-        *_order(cells),
-    ]
+def _choices(axes: Any, cell: Drawn, rule: int, task: int) -> None:
+    """The pool of one task, and the rows that a rule labelled, with their numbers."""
+    x, y = cell.drawing["lines x"][task], cell.drawing["lines y"][task]
+    chosen = cell.drawing["lines picks"][rule, task]
+    axes.plot(x, y, "o", ms=3.5, mfc="white", mec=RULE, mew=1.2)
+    axes.plot(x[chosen], y[chosen], "o", ms=10, color=SHADES[NAMES[rule]], mec="white")
+    style = {"ha": "center", "va": "center", "color": "white", "fontsize": 7}
+    for i, row in enumerate(chosen):
+        axes.annotate(str(i + 1), (x[row], y[row]), **style)
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
     """Where choosing beats random labels, with intervals."""
-    parts = []
-    gains = _gains(cells)
+    gains, parts = _gains(cells), []
     for setting in SETTINGS:
-        own = {
-            k: v
-            for k, v in gains.items()
-            if k[0] == setting and k[1] != EXACT and k[2] in ("entropy", "bald")
-        }
-        if own:
-            key = max(own, key=lambda k: own[k][0] - 1.96 * own[k][1])
-            value, error = own[key]
-            parts.append(
-                f"{setting}: {value:.3f} ({value - 1.96 * error:.3f} to {value + 1.96 * error:.3f}; {key[2]}, {key[1]})"
-            )
+        surest: dict[tuple[str, str], float] = {}
+        for (where, method, rule), (value, error) in gains.items():
+            if where == setting and method != EXACT and rule in ("entropy", "bald"):
+                surest[rule, method] = value - 1.96 * error
+        if surest:
+            rule, method = max(surest, key=lambda key: surest[key])
+            value, error = gains[setting, method, rule]
+            low, high = value - 1.96 * error, value + 1.96 * error
+            parts.append(f"{setting}: {value:.3f} ({low:.3f} to {high:.3f}; {rule}, {method})")
     if not parts:
         return ""
     return (
-        "Nats a row that entropy or BALD gains on random labels, 95 % interval, of the method that gains most surely: "
-        + "; ".join(parts)
-        + "."
+        "Nats a row that entropy or BALD gains on random labels, 95 % interval, of the method that "
+        "gains most surely: " + "; ".join(parts) + "."
     )

@@ -1,37 +1,43 @@
-"""Ambiguous classification: circles in the plane from a few points inside, beside the exact
-posterior.
-"""
+"""Which circle? Classification in the plane, where the exact posterior is known."""
 
 from metaprior.protocols.ambiguous_classification.judge import MAML_RATE, MAML_STEPS, SETS, run
 from metaprior.protocols.ambiguous_classification.pictures import draw, sentence
 from metaprior.protocols.protocol import Metric, Protocol, able
 
+LEAD = (
+    "A circle in the plane is hidden. A task shows one to five points inside it, and nothing else. "
+    "Many circles explain these points. Each method draws functions from its posterior. Their "
+    "decision boundaries stand beside those of the exact posterior over centre and radius, and "
+    "their likelihoods are compared with the exact ones."
+)
+CHOICES = (
+    "The paper prints no ranges. Here the centre is uniform in the box [0, 5]² and the radius is "
+    "uniform in [0.1, 2]. Support points are uniform in the part of the disc inside the box, and "
+    "all have label 1. Query points are uniform in the box.",
+    "One query label in a hundred is wrong, in training and in the test. The likelihoods of the "
+    "exact posterior are then finite.",
+    "Training shows 1 to 5 points. Each number of points is judged on its own tasks, which are the "
+    "same for all methods and seeds.",
+    "NLL: minus the log of the mean probability over draws of the function (100 draws in quick, "
+    "256 in full), each label by itself. Joint NLL: of all 20 labels of a task together, divided "
+    "by 20. A finite number of draws overstates the joint NLL a little.",
+    f"MAML and EMAML take {MAML_STEPS} inner steps and learn their rate, starting from "
+    f"{MAML_RATE}. All other settings are the table's defaults.",
+    f"Coverage: the share of tasks in which at least one of {SETS} sampled sets {{p > 1/2}} "
+    "overlaps the true disc with an intersection over union of 0.5 or more, on a 40 x 40 grid. A "
+    "method of one function has one set.",
+    "Spread: the area on which two sampled sets disagree, averaged over pairs and tasks, divided "
+    "by that of the exact posterior. 1 is right; 0 means a single function.",
+)
+
 PROTOCOL = Protocol(
     name="ambiguous-classification",
     title="Which circle? Classification from a few points of one class",
-    lead="Points of the plane are inside or outside of an unknown circle; a task shows one to five points inside it "
-    "and nothing else. Many circles explain them. Each method draws functions from its posterior; their decision "
-    "boundaries stand beside those of the exact posterior over centre and radius, and its likelihoods are the "
-    "yardstick.",
+    lead=LEAD,
     papers=(
         "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 5",
     ),
-    choices=(
-        "The paper prints no ranges. Here: centre uniform in the box [0, 5]², radius uniform in [0.1, 2], support "
-        "points uniform in the part of the disc inside the box, all labelled 1; query points uniform in the box.",
-        "One query label in a hundred is wrong, in training and test, so that the exact posterior's likelihoods are "
-        "finite.",
-        "Training shows 1 to 5 points; each number is judged on tasks of its own, the same for all methods and seeds.",
-        "NLL: minus the log of the mean probability over draws of the function (100 in quick, 256 in full), each "
-        "label by itself; joint: of all 20 labels of a task together, per label. With finitely many draws the joint "
-        "one is overstated a little.",
-        f"MAML (and EMAML) take {MAML_STEPS} inner steps of a learned rate from {MAML_RATE}; all else are the table's "
-        "defaults.",
-        f"Coverage: share of tasks in which at least one of {SETS} sampled sets {{p > 1/2}} overlaps the true disc "
-        "with an intersection over union of 0.5 or more, on a 40 x 40 grid. Methods of one function have one set.",
-        "Spread: area on which two sampled sets disagree, mean over pairs and tasks, over that of the exact "
-        "posterior; 1 is right, 0 is one function.",
-    ),
+    choices=CHOICES,
     metrics={
         "nll": Metric("NLL", "nats a row", "low"),
         "gap": Metric("NLL above exact", "nats a row", "low"),

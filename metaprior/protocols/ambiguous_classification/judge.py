@@ -1,6 +1,4 @@
-"""Ambiguous classification: circles in the plane from a few points inside, beside the exact
-posterior.
-"""
+"""Circles from a few points inside: training, judging, and what the exact posterior says."""
 
 import functools
 
@@ -12,38 +10,36 @@ import numpy as np
 
 from metaprior.heads import Categorical
 from metaprior.method import AbstractLearner, Spec
-from metaprior.posterior import Particles, Sampled
-from metaprior.protocols.protocol import (
-    Figure,
-    Outcome,
-    Tell,
-    cut_short,
-    trained,
+from metaprior.protocols.cell import cut_short, option, part_of, to_numpy, trained
+from metaprior.protocols.protocol import Figure, Outcome, Tell
+from metaprior.protocols.raw import (
+    KEPT,
+    component_means,
+    first_rows,
+    functions_at,
+    joined,
+    joint_terms,
+    known_by_draws,
+    log_p,
+    log_terms,
+    task_rows,
 )
-from metaprior.protocols.raw import KEPT, first_rows, functions_at, joint_terms, log_p, log_terms
 from metaprior.sources.circles import Circles
 from metaprior.sources.exact import Known
 from metaprior.task import Task
 
+EXACT = "exact"
 HELD_OUT = 20261124  # key of the tasks that are judged; training draws its own from the seed
-
-
 SHOTS = (1, 2, 3, 5)
-
-
 SETS = 20  # sampled sets {x: p(inside) > 1/2} for coverage and spread
-
-
 SIDE = 40  # grid of the box on which sets are compared
-
-
-SHOWN, DRAWS, FINE = 3, 14, 72  # of the pictures: tasks, functions, and the grid's side
+# Of the pictures: numbers of points, tasks, functions, and the grid's side.
+PICTURED = (1, 3)
+SHOWN, DRAWS, FINE = 3, 14, 72
 
 
 def lattice(box: float, side: int) -> jax.Array:
-    """Middles of `side` x `side` cells of the box, `(side², 2)`, the first coordinate changing
-    fastest.
-    """
+    """Middles of `side` x `side` cells, `(side², 2)`; the first coordinate changes first."""
     place = (jnp.arange(side) + 0.5) * box / side
     return jnp.stack([jnp.tile(place, side), jnp.repeat(place, side)], axis=1)
 
@@ -59,22 +55,31 @@ def tasks(source: Circles, shots: int, count: int) -> tuple[Task, jax.Array, jax
 def functions(posterior, x, *, key, samples: int) -> jax.Array:
     """p(inside) of sampled functions, `(s, n)`."""
     mixture = functions_at(posterior, x, key=key, samples=samples)
-    return jnp.concatenate([part.head.mean(part.params)[..., 1] for part in mixture.parts])
+    return component_means(mixture)[..., 1]
 
 
 @eqx.filter_jit
 def judge(
     learner: AbstractLearner, some: tuple, box: float, samples: int, key
 ) -> dict[str, jax.Array]:
-    """Figures of every task: rows `nll`, `p`, `y`, and `joint`, `best_iou`, `disagreement` and
-    `covered` a task.
+    """What is measured on every task.
 
-    Beside them what they follow from: log densities by draw, cells of the grid that each set shares
-    with the true one and that either holds, and the share of sets that hold each cell.
+    Likelihoods are of `samples` draws of the function. A method that has nothing but draws uses the
+    same draws for both likelihoods. Sets are compared on a `SIDE` x `SIDE` grid of the box; the
+    true set is the disc's part in the box.
 
-    Likelihoods are of `samples` draws of the function; where they are all a method has, both of the
-    same ones. Sets are compared on a `SIDE` x `SIDE` grid of the box, the true one being the disc's
-    part in the box.
+    Args:
+        learner: what is judged.
+        some: tasks, centres and radii, as `tasks` gives them.
+        box: its side.
+        samples: draws of the function.
+        key: of the draws.
+
+    Returns:
+        By row `nll`, `p` and `y`; by task `joint`, `best_iou`, `disagreement` and `covered`. And
+        what these follow from: log densities by draw (`log_p`, `joint_log_p`); by set, the cells of
+        the grid that it shares with the true set (`overlap`) and that either holds (`union`); and
+        the share of sets that hold each cell.
     """
     x = lattice(box, SIDE)
 
@@ -83,7 +88,7 @@ def judge(
         keys = jr.split(key, 4)
         posterior = learner.posterior(task.support, key=keys[0])
         mixture = posterior.predict(task.query.x, key=keys[1], samples=samples)
-        if isinstance(posterior, Sampled | Particles):
+        if known_by_draws(posterior):
             joint = mixture.joint_log_prob(task.query)
         else:
             joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples)
@@ -92,6 +97,7 @@ def judge(
         overlap, union = (sets & true).sum(1), (sets | true).sum(1)
         iou = overlap / jnp.maximum(union, 1)
         n, share = sets.shape[0], sets.mean(0)
+        # two different sets of the n, not the same one twice: hence n / (n - 1)
         pairs = (2 * share * (1 - share)).mean() * n / max(n - 1, 1)
         return {
             "nll": -mixture.log_prob(task.query.y),
@@ -113,9 +119,7 @@ def judge(
 
 @eqx.filter_jit
 def boundaries(learner: AbstractLearner, some: Task, box: float, key) -> jax.Array:
-    """p(inside) of up to `DRAWS` functions on a grid, for pictures, in 255ths: `(t, s, FINE,
-    FINE)`.
-    """
+    """p(inside) of up to `DRAWS` functions on a grid, in 255ths, `(t, s, FINE, FINE)`."""
     post, draw = jr.split(key)
     x = lattice(box, FINE)
 
@@ -130,81 +134,85 @@ def boundaries(learner: AbstractLearner, some: Task, box: float, key) -> jax.Arr
 def exact(source: Circles, shots: int, count: int) -> dict[str, np.ndarray]:
     """The exact posterior's figures."""
     found = judge(Known(source), tasks(source, shots, count), source.box, 1, jr.key(0))
-    return {name: np.asarray(value) for name, value in found.items()}
+    return to_numpy(found)
+
+
+def learner_of(method: str, source: Circles, seed: int, options: dict, tell: Tell):
+    """The learner that is judged, trained where it can be, and facts of its training."""
+    if method == EXACT:
+        return Known(source), {}
+    steps = option(options, "steps", method)
+    batch, hyper = options["batch"], _hyper(method)
+    return trained(
+        method, Spec(2, Categorical(2)), source, seed, steps, tell, batch=batch, hyper=hyper
+    )
 
 
 def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcome:
     """Train a method on circles of 1 to 5 points and judge it at each number of points."""
     source = Circles(support=max(SHOTS), fewest=min(SHOTS))
-    if method == "exact":
-        learner, facts = Known(source), {}
-    else:
+    learner, facts = learner_of(method, source, seed, options, part_of(tell, 0.0, 0.8))
 
-        def told(share, what):
-            return tell(0.8 * share, what)
-
-        steps = options["steps"].get(method, options["steps"][""])
-        spec = Spec(2, Categorical(2))
-        learner, facts = trained(
-            method, spec, source, seed, steps, told, batch=options["batch"], hyper=_hyper(method)
-        )
     figures, tables = [], []
     for i, shots in enumerate(SHOTS):
         tell(0.8 + 0.2 * i / len(SHOTS), f"judging at K = {shots}")
-        count, setting = options["tasks"], f"K = {shots}"
-        true = exact(source, shots, count)
-        found = true
-        if method != "exact":
-            found = judge(
-                learner, tasks(source, shots, count), source.box, options["samples"], jr.key(seed)
-            )
-        found = {name: np.asarray(value) for name, value in found.items()}
+        true = found = exact(source, shots, options["tasks"])
+        if method != EXACT:
+            some = tasks(source, shots, options["tasks"])
+            key = jr.key(seed)
+            found = to_numpy(judge(learner, some, source.box, options["samples"], key))
+        figures += measure(f"K = {shots}", found, true)
+        tables.append(rows_of(f"K = {shots}", found))
 
-        def add(metric, values):
-            return figures.append(Figure.of(setting, metric, values))
-
-        add("nll", found["nll"].mean(1))
-        add("gap", (found["nll"] - true["nll"]).mean(1))
-        add("joint", found["joint"])
-        add("joint_gap", found["joint"] - true["joint"])
-        add("accuracy", ((found["p"] > 0.5) == (found["y"] > 0.5)).mean(1))
-        add("coverage", found["covered"])
-        add("best_iou", found["best_iou"])
-        spread = float(found["disagreement"].mean() / true["disagreement"].mean())
-        figures.append(Figure(setting, "spread", spread, None, count))
-        t, n = found["y"].shape
-        where = {
-            "setting": np.full(t * n, setting),
-            "task": np.repeat(np.arange(t), n),
-            "row": np.tile(np.arange(n), t),
-        }
-        whole = {name: first_rows(found[name], n) for name in ("joint_log_p", "overlap", "union")}
-        share = first_rows([s if i < KEPT else None for i, s in enumerate(found["share"])], n)
-        rows = {name: found[name].ravel() for name in ("y", "p", "nll")}
-        rows |= {
-            "log_p": log_p(found["log_p"]),
-            "disagreement": np.repeat(found["disagreement"], n),
-        }
-        tables.append(where | rows | whole | {"share": share})
     drawing = {}
-    for shots in (1, 3):
+    for shots in PICTURED:
         some, center, radius = tasks(source, shots, SHOWN)
         p = boundaries(learner, some, source.box, jr.key(seed))
         x = jnp.where(some.support.mask[..., None], some.support.x, jnp.nan)
         named = {"p": p, "x": x, "center": center, "radius": radius}
         drawing |= {f"{name}_{shots}": np.asarray(value) for name, value in named.items()}
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-    return Outcome(figures, columns, drawing, note=cut_short(facts), facts=facts)
+    return Outcome(figures, joined(tables), drawing, note=cut_short(facts), facts=facts)
 
 
-# One step of rate 0.01 is for squared errors of sine waves: on labels it leaves MAML where it
-# started.
+def measure(
+    setting: str, found: dict[str, np.ndarray], true: dict[str, np.ndarray]
+) -> list[Figure]:
+    """The figures at one number of points, beside the exact posterior's (`true`)."""
+    right = (found["p"] > 0.5) == (found["y"] > 0.5)
+    by_task = {
+        "nll": found["nll"].mean(1),
+        "gap": (found["nll"] - true["nll"]).mean(1),
+        "joint": found["joint"],
+        "joint_gap": found["joint"] - true["joint"],
+        "accuracy": right.mean(1),
+        "coverage": found["covered"],
+        "best_iou": found["best_iou"],
+    }
+    figures = [Figure.of(setting, metric, values) for metric, values in by_task.items()]
+    # a ratio of means, not a mean of ratios: in a task the exact spread can be near 0
+    spread = float(found["disagreement"].mean() / true["disagreement"].mean())
+    return [*figures, Figure(setting, "spread", spread, None, len(found["y"]))]
+
+
+def rows_of(setting: str, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The raw predictions at one number of points; what belongs to a task is in its first row."""
+    t, n = found["y"].shape
+    share = [s if i < KEPT else None for i, s in enumerate(found["share"])]
+    rows = {name: found[name].ravel() for name in ("y", "p", "nll")}
+    rows["log_p"] = log_p(found["log_p"])
+    rows["disagreement"] = np.repeat(found["disagreement"], n)
+    for name in ("joint_log_p", "overlap", "union"):
+        rows[name] = first_rows(found[name], n)
+    return task_rows(setting, t, n) | rows | {"share": first_rows(share, n)}
+
+
+# The default of one step of rate 0.01 suits squared errors of sine waves. On labels it leaves MAML
+# where it started.
 MAML_STEPS, MAML_RATE = 5, 0.1
 
 
 def _hyper(method: str) -> dict:
-    return (
-        {"steps": MAML_STEPS, "inner_lr": jnp.asarray(MAML_RATE)}
-        if method in ("maml", "emaml")
-        else {}
-    )
+    """Options that are not a row's defaults."""
+    if method in ("maml", "emaml"):
+        return {"steps": MAML_STEPS, "inner_lr": jnp.asarray(MAML_RATE)}
+    return {}

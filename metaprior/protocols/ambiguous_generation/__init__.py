@@ -1,42 +1,57 @@
-"""One view of an object is shown, the others are to be drawn."""
+"""The side of an object that is not seen: one view is shown, the others are drawn."""
 
-from metaprior.protocols.ambiguous_generation.data import FILE, load
-from metaprior.protocols.ambiguous_generation.judge import DRAWS, NEAR, SIDE, run
-from metaprior.protocols.ambiguous_generation.pictures import CONTROL, MEAN, draw, sentence
-from metaprior.protocols.protocol import Anchor, Metric, Protocol, inside
+from metaprior.protocols.ambiguous_generation.data import load, reads
+from metaprior.protocols.ambiguous_generation.judge import CONTROL, DRAWS, MEAN, NEAR, SIDE, run
+from metaprior.protocols.ambiguous_generation.pictures import draw, sentence
+from metaprior.protocols.protocol import Anchor, Metric, Protocol
 
 _PAPER = "Gordon et al. 2019, table 3, recalled; ShapeNet, 12 classes, 500,000 steps"
 
+LEAD = (
+    "One view of an object that training never met is shown, and the 35 others are to be drawn. "
+    "Views from nearly the same side are all but determined. Views from a quarter turn away are "
+    "not: they show depth and parts that were hidden. Draws from a posterior over objects should "
+    "differ more there than near the view shown, and each draw should be one object from all "
+    "sides. A deterministic method draws the average."
+)
+CHOICES = (
+    "Objects are split 70 : 10 : 20 for training, validation and test. Objects of one name, or "
+    "that look alike from all sides, stay together. For every method the step that is best on "
+    "validation objects is kept.",
+    "x: sines and cosines of the azimuth and of its multiples to 4. y: grey pixels in 0 … 1, 16 x "
+    "16 in quick and 32 x 32 in full, normal with one learned standard deviation a method. "
+    "Networks are fully connected, 256 wide, of the same size for method and control.",
+    "Each test object is shown once (quick) or several times (full), from a random side. There "
+    f"are {DRAWS} draws. MSE and SSIM (11 x 11 Gaussian window) are of their mean. Best: the MSE "
+    "of the draw nearest to the truth.",
+    "Joint NLL: of all views of an object together, a pixel. Neural processes and C-VAE have a "
+    "proposal that sees the answer. For them it is an importance-weighted bound from "
+    f"{DRAWS} draws of the proposal and {DRAWS} of the prior, in expectation never better than the "
+    "truth. For other methods it is the mixture of draws, which is also stated for all. Marginal "
+    "NLL: view by view, under the mixture of draws.",
+    "Diversity: root mean squared difference between two draws of a view. Near: within "
+    f"{NEAR:.0f}° of the shown view. Aside: {SIDE[0]:.0f}° to {SIDE[1]:.0f}° away, where depth and "
+    "hidden parts show; the back of most objects has the outline of the front. A deterministic "
+    "method has 0.",
+    "cnp is the deterministic control: the same encoder and decoder without a latent. “C-VAE” has "
+    "a latent for each view, not for the object. It describes single views well, but its draws "
+    "are incoherent, so its joint NLL is low only with a proposal that has seen every view. “mean "
+    "view” ignores what is shown. ensemble is four cnp, each one draw, with four times the "
+    "parameters. The mean of many draws of one neural process has about the error of cnp.",
+)
 
 PROTOCOL = Protocol(
     name="ambiguous-generation",
     title="The side of an object that is not seen",
-    lead="One view of an object that training never met is shown; the 35 others are to be drawn. Views from nearly the same side "
-    "are all but determined; those from a quarter turn away are not, since they show depth and parts that were hidden. Draws from a "
-    "posterior over objects should differ there more than near the view shown, and each draw should be one object from all sides. A deterministic method draws their average.",
+    lead=LEAD,
     papers=(
-        "Gordon, Bronskill, Bauer, Nowozin & Turner, “Meta-Learning Probabilistic Inference for Prediction”, ICLR 2019, 5.3",
-        "Sohn, Lee & Yan, “Learning Structured Output Representation using Deep Conditional Generative Models”, NIPS 2015",
+        "Gordon, Bronskill, Bauer, Nowozin & Turner, “Meta-Learning Probabilistic Inference for "
+        "Prediction”, ICLR 2019, 5.3",
+        "Sohn, Lee & Yan, “Learning Structured Output Representation using Deep Conditional "
+        "Generative Models”, NIPS 2015",
         "Wang, Bovik, Sheikh & Simoncelli, “Image Quality Assessment”, IEEE TIP 2004",
     ),
-    choices=(
-        "Objects are split 70 : 10 : 20 for training, validation and test; those of one name, or that look alike from all sides, "
-        "stay together. The step that is best on validation objects is kept, for every method.",
-        "x: sines and cosines of the azimuth and its multiples to 4; y: grey pixels in 0 … 1, 16 x 16 in quick and 32 x 32 in full, normal with one learned "
-        "standard deviation a method. Fully connected networks, 256 wide, the same sizes for method and control.",
-        f"Each test object once (quick) or several times (full), its shown side at random. {DRAWS} draws; MSE and SSIM (11 x 11 "
-        "Gaussian window) are of their mean; best: MSE of the draw nearest to the truth.",
-        "Joint NLL: of all views of an object together, per pixel. Where the method has a proposal that sees the answer (neural "
-        f"processes, C-VAE) it is an importance-weighted bound of {DRAWS} draws of each, proposal and prior, never better than the truth in "
-        "expectation; else the mixture of draws, which is stated for all beside it. Marginal NLL: view by view, under the mixture of draws.",
-        f"Diversity: root mean squared difference between two draws of a view within {NEAR:.0f}° of the shown one (near), or "
-        f"{SIDE[0]:.0f}° to {SIDE[1]:.0f}° away (aside), where depth and hidden parts show; the back of most objects has the outline "
-        "of their front. 0 for a deterministic method.",
-        "cnp is the deterministic control: the same encoder and decoder without a latent. “C-VAE” has a latent a view, not an "
-        "object: it describes single views well and its draws are incoherent, so that its joint NLL is low only with a proposal "
-        "that has seen every view. “mean view” ignores what is shown. ensemble is four cnp, each a draw, with four times the "
-        "parameters; the mean of many draws of one neural process has about the error of cnp.",
-    ),
+    choices=CHOICES,
     metrics={
         "mse": Metric("MSE of the mean", "squared grey level", "low"),
         "ssim": Metric("SSIM of the mean", "1 is the same", "high"),
@@ -87,6 +102,6 @@ PROTOCOL = Protocol(
         Anchor("VERSA on ShapeNet", "", "ssim", 0.7893, _PAPER),
     ),
     load=load,
-    reads=lambda path: [inside(path, FILE)],
+    reads=reads,
     sentence=sentence,
 )

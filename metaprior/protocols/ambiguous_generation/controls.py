@@ -1,6 +1,4 @@
-"""Controls for drawing unseen views: a conditional variational autoencoder, the mean view; and how
-images are compared.
-"""
+"""Controls for drawing unseen views, and how images and draws are weighed."""
 
 from typing import Any
 
@@ -30,7 +28,7 @@ def ssim(a: Float[Array, "h w"], b: Float[Array, "h w"]) -> Float[Array, ""]:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from metaprior.protocols.generation_controls import ssim
+        >>> from metaprior.protocols.ambiguous_generation.controls import ssim
         >>> float(ssim(jnp.eye(16), jnp.eye(16)))
         1.0
     """
@@ -77,20 +75,26 @@ class MeanView(AbstractLearner):
         return Particles.single(self.mean, look, self.head)
 
 
+def _with_summary(x, summary):
+    """The summary of the support beside every row."""
+    return jnp.concatenate([x, jnp.broadcast_to(summary, (len(x), *summary.shape))], axis=1)
+
+
 def _decode(method, summary, w, x):
+    """Means of views; `w` are the bits of the key that draws a latent for each."""
     z_key = jr.wrap_key_data(w)
-    inputs = jnp.concatenate([x, jnp.broadcast_to(summary, (len(x), *summary.shape))], axis=1)
+    inputs = _with_summary(x, summary)
     z = method.latent.sample(method.latent.params(apply(method.prior, inputs)), key=z_key)
     return apply(method.decoder, jnp.concatenate([inputs, z], axis=1))
 
 
 class CVAE(AbstractMethod):
-    """Sohn, Lee & Yan, "Learning Structured Output Representation using Deep Conditional Generative
-    Models", NIPS 2015.
+    """The conditional variational autoencoder of Sohn, Lee & Yan, NIPS 2015.
 
+    "Learning Structured Output Representation using Deep Conditional Generative Models":
     p(y | x, support) = ∫ p(y | x, r, z) p(z | x, r) dz with a summary r of the support and a latent
-    z of every *view*: two views of one draw have nothing in common but what was shown. Trained on
-    equation 4, the evidence bound.
+    z of every *view*. Two views of one draw have nothing in common but what was shown. It is
+    trained on equation 4, the evidence bound.
 
     Args:
         encoder: r.
@@ -122,22 +126,22 @@ class CVAE(AbstractMethod):
         )
 
     def weigh(self, task: Task, key, blind: bool = False) -> tuple[Array, Array]:
-        """For a draw of q, or of the prior (`blind`), of every query row: log p(y | x, z), and log
-        q(z) - log p(z).
+        """Of every query row: log p(y | x, z), and log q(z) - log p(z).
+
+        Args:
+            task: whose query is drawn.
+            key: of the draw of z.
+            blind: z is a draw of the prior, not of q.
         """
-        summary, query = self.encoder.summary(task.support), task.query
-        inputs = jnp.concatenate(
-            [query.x, jnp.broadcast_to(summary, (len(query.x), *summary.shape))], axis=1
-        )
+        query = task.query
+        inputs = _with_summary(query.x, self.encoder.summary(task.support))
         prior = self.latent.params(apply(self.prior, inputs))
-        q = self.latent.params(
-            apply(self.posterior_net, jnp.concatenate([inputs, query.y], axis=1))
-        )
+        seen = jnp.concatenate([inputs, query.y], axis=1)
+        q = self.latent.params(apply(self.posterior_net, seen))
         z = self.latent.sample(prior if blind else q, key=key)
         params = self.head.params(apply(self.decoder, jnp.concatenate([inputs, z], axis=1)))
-        return self.head.log_prob(params, query.y), self.latent.log_prob(
-            q, z
-        ) - self.latent.log_prob(prior, z)
+        gap = self.latent.log_prob(q, z) - self.latent.log_prob(prior, z)
+        return self.head.log_prob(params, query.y), gap
 
     def loss(self, task, *, key):
         fit, gap = self.weigh(task, key)
@@ -150,15 +154,18 @@ class CVAE(AbstractMethod):
 
 
 def weights(learner: Any, task: Task, key, samples: int) -> Array | None:
-    """Log importance weights of draws, nats, `(2 samples, 1)`; `(2 samples, views)` where views are
-    independent; `None` without a proposal. The sum of their `average` is a lower bound (in
-    expectation) on log p(query | support).
+    """Log importance weights of draws, nats; `None` for a learner without a proposal.
+
+    The sum of their `average` is a lower bound (in expectation) on log p(query | support).
 
     Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016, equation 8: log of
     the mean of p(query | z) p(z | support) / r(z). Half of the `2 samples` draws come from the
     network q that has seen the query, half from p(z | support), and r is their average: the
     defensive mixture of Hesterberg, "Weighted Average Importance Sampling and Defensive Mixture
     Distributions", Technometrics 1995. A q that is too narrow then does no harm.
+
+    Returns:
+        `(2 samples, 1)`, or `(2 samples, views)` where views are independent.
     """
     keys = jr.split(key, samples)
     if isinstance(learner, CVAE):
@@ -175,7 +182,8 @@ def weights(learner: Any, task: Task, key, samples: int) -> Array | None:
         fit = jnp.where(task.query.mask, learner.head.log_prob(params, task.query.y), 0.0).sum()
         return fit, learner.latent.log_prob(q, z) - learner.latent.log_prob(prior, z)
 
-    return together(*(jax.vmap(lambda k: weigh(k, source))(keys) for source in (q, prior)))[:, None]
+    over_draws = jax.vmap(weigh, in_axes=(0, None))
+    return together(over_draws(keys, q), over_draws(keys, prior))[:, None]
 
 
 def together(from_q: tuple[Array, Array], from_p: tuple[Array, Array]) -> Array:

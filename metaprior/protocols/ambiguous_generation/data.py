@@ -1,4 +1,4 @@
-"""data of ambiguous-generation."""
+"""Views of objects: which objects are for what."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,23 +8,13 @@ import numpy as np
 
 from metaprior.errors import InputError
 from metaprior.images import read_views
-from metaprior.protocols.protocol import (
-    inside,
-)
+from metaprior.protocols.protocol import inside
 
 FILE = "views3d_furniture32.npz"
-
-
 SIZE, MULTIPLES, ASKED = 32, 4, 6
-
-
 SPLIT = 20261126  # seed of the split, and key of the sides that are shown
-
-
 MOST = 5000
-
-
-# mean squared difference of all pixels of all views, below which two models are one object
+# Mean squared difference of all pixels of all views, below which two models are one object.
 ALIKE = 0.0015
 
 
@@ -53,12 +43,17 @@ def load(path: Path | None) -> Objects:
     """The furniture in a folder of data, or views of one's own."""
     if path is None:
         raise InputError(
-            f"ambiguous-generation: needs views of objects; give --data a folder that holds {FILE}, an .npz of views, or a "
-            "folder of objects, each a folder of its views."
+            "ambiguous-generation needs views of objects: give --data a folder that holds "
+            f"{FILE}, an .npz of views, or a folder of objects, each a folder of its views."
         )
     path = Path(path)
     read = read_views(inside(path, FILE), SIZE)
     return split(read.pixels, read.azimuth, read.names, str(path), read.remarks)
+
+
+def reads(path: Path) -> list[Path]:
+    """What `load` reads."""
+    return [inside(path, FILE)]
 
 
 def split(
@@ -68,8 +63,16 @@ def split(
     path: str,
     remarks: Sequence[str] = (),
 ) -> Objects:
-    """70 % of the objects for training, 10 % for validation, 20 % for test; objects of one name or
-    look stay together.
+    """70 % of the objects for training, 10 % for validation, 20 % for the test.
+
+    Objects of one name or look stay together.
+
+    Args:
+        pixels: bytes, `(m, v, h, w, c)`.
+        azimuth: of each view, degrees.
+        names: of the objects.
+        path: where they come from, for messages.
+        remarks: of the reader.
     """
     rng, said = np.random.default_rng(SPLIT), list(remarks)
     if len(pixels) > MOST:
@@ -78,31 +81,34 @@ def split(
         pixels, names = pixels[kept], tuple(names[i] for i in kept)
     if pixels.shape[-1] > 1:
         said.append("colours were averaged to grey")
+
     views = np.round(pixels.mean(-1)).astype(np.uint8)
     groups = together(views, names)
     if len(groups) < 10:
         raise InputError(
-            f"{path}: holds {len(groups)} different objects; at least 10 are needed to hold some out."
+            f"{path}: holds {len(groups)} different objects; at least 10 are needed to hold some "
+            "out."
         )
-    order = [groups[i] for i in rng.permutation(len(groups))]
-    cuts = [int(0.7 * len(order)), int(0.8 * len(order))]
-    parts = (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :])
-    train, validation, test = (
-        np.array(sorted(i for group in part for i in group)) for part in parts
-    )
     said.append(f"{len(views)} models in {len(groups)} groups of one name or look")
-    return Objects(
-        views, np.asarray(azimuth, float), names, train, validation, test, "; ".join(said)
+
+    order = [groups[i] for i in rng.permutation(len(groups))]
+    first, second = int(0.7 * len(order)), int(0.8 * len(order))
+    train, validation, test = (
+        np.sort(np.concatenate(part))
+        for part in (order[:first], order[first:second], order[second:])
     )
+    angles = np.asarray(azimuth, float)
+    return Objects(views, angles, names, train, validation, test, "; ".join(said))
 
 
 def together(views: np.ndarray, names: Sequence[str]) -> list[list[int]]:
     """Groups of objects that share a name, or of which one looks like the other from every side."""
-    small = (
-        views.reshape(*views.shape[:2], 16, 2, 16, 2).mean((3, 5)).reshape(len(views), -1) / 255.0
-    )
+    halved = views.reshape(*views.shape[:2], 16, 2, 16, 2).mean((3, 5))
+    small = halved.reshape(len(views), -1) / 255.0
     square = (small**2).sum(1)
     gap = (square[:, None] + square[None] - 2 * small @ small.T) / small.shape[1]
+
+    # each object points to another of its group, or to itself when it leads the group
     leader = list(range(len(views)))
 
     def find(i: int) -> int:
@@ -115,6 +121,7 @@ def together(views: np.ndarray, names: Sequence[str]) -> list[list[int]]:
         leader[find(i)] = find(first.setdefault(name, i))
     for i, j in zip(*np.nonzero(gap < ALIKE)):
         leader[find(int(i))] = find(int(j))
+
     groups: dict[int, list[int]] = {}
     for i in range(len(views)):
         groups.setdefault(find(i), []).append(i)

@@ -1,137 +1,124 @@
-"""Pictures of drawn views: a grid of samples, and how error and diversity grow with the angle."""
+"""Pictures of drawn views: how error and diversity grow with the angle, and grids of draws."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
+from metaprior.protocols.ambiguous_generation.judge import CONTROL, MEAN
+from metaprior.protocols.finished import first_of_each, lowest, means
+from metaprior.protocols.pictures import panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import METHOD, MUTED, OTHERS, POINT, STYLE, to_svg
-
-
-def sentence(cells: Sequence[Drawn]) -> str:
-    """The best sampler beside the deterministic control."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for cell in cells:
-        for f in cell.figures:
-            found.setdefault(cell.method, {}).setdefault(f.metric, []).append(f.value)
-    mean = {
-        name: {k: float(np.mean(v)) for k, v in values.items()} for name, values in found.items()
-    }
-    samplers = [name for name in mean if name not in (MEAN, CONTROL) and mean[name]["side"] > 0]
-    if not samplers:
-        return ""
-    best = min(samplers, key=lambda name: mean[name]["joint"])
-    said = f"{best}: mean squared error {mean[best]['mse']:.4f}, {mean[best]['joint']:.3f} nats a pixel"
-    beside = [name for name in ("cnp", CONTROL, MEAN) if name in mean and name != best]
-    said += "".join(
-        f"; {name}: {mean[name]['mse']:.4f}, {mean[name]['joint']:.3f}" for name in beside
-    )
-    return (
-        said
-        + f". Its draws differ {mean[best]['side'] / max(mean[best]['near'], 1e-9):.2f} times as much from the side."
-    )
-
-
-MEAN, CONTROL = "mean view", "C-VAE"
-
+from metaprior.report.figures import MUTED, to_svg
 
 SIDES = 9  # views a row
+OBJECTS = 2  # in the picture of a method
+
+
+@styled()
+def draw(cells: Sequence[Drawn], options: dict, data: Any) -> list[Picture]:
+    """Error and diversity by angle, then draws of every method's first seed."""
+    first = first_of_each(cells)
+    caption = (
+        "Left: error of the mean. Right: root mean squared difference between two draws. It should "
+        "be largest about a quarter turn away, where depth and hidden parts show; the back has the "
+        "outline of the front again."
+    )
+    svg = to_svg(against_angle(first), "generation-angle", "Error and diversity against angle")
+    pictures = [Picture("Near and far from the view shown", caption, svg)]
+    for i, (name, cell) in enumerate(first.items()):
+        if name != MEAN:
+            pictures.append(_drawn_by(name, cell, i))
+    return pictures
+
+
+def _drawn_by(name: str, cell: Drawn, number: int) -> Picture:
+    """Views drawn by one method."""
+    rows = "truth, then what the method draws"
+    if cell.drawing["draws"].shape[1] > 1:
+        rows = "truth, mean of the draws, then single draws"
+    caption = f"Two held-out objects. First column: the view shown. Rows: {rows}."
+    svg = to_svg(panel(cell, OBJECTS), f"generation-{number}", f"Views drawn by {name}")
+    return Picture(f"Drawn by {name}", caption, svg)
 
 
 def grid(cell: Drawn, number: int) -> np.ndarray:
-    """Rows: truth, mean of the draws, single draws; the first column is the view shown; `(h, w)`
-    bytes.
+    """One object as bytes `(h, w)`: rows of truth, mean of the draws, single draws.
+
+    The first column is the view shown.
     """
-    d = cell.drawing
-    n, pixels = d["y"].shape[1:]
+    drawing = cell.drawing
+    n, pixels = drawing["y"].shape[1:]
     size = round(pixels**0.5)
     pick = np.linspace(0, n - 1, SIDES).round().astype(int)
-
-    def line(images):
-        return np.concatenate(
-            [np.pad(i.reshape(size, size), 1, constant_values=90) for i in images], axis=1
-        )
-
     blank = np.zeros((1, pixels), np.uint8)
-    draws = d["draws"][number]
-    rows = [np.concatenate([d["shown"][number], d["y"][number][pick]])]
-    rows.append(np.concatenate([blank, d["mean"][number][pick]]))
+    draws = drawing["draws"][number]
+
+    rows = [(drawing["shown"][number], drawing["y"][number])]
+    rows.append((blank, drawing["mean"][number]))
     if len(draws) > 1:
-        rows += [np.concatenate([blank, draw[pick]]) for draw in draws]
-    return np.concatenate([line(row) for row in rows])
+        rows += [(blank, views) for views in draws]
+
+    def line(first: np.ndarray, views: np.ndarray) -> np.ndarray:
+        images = np.concatenate([first, views[pick]]).reshape(-1, size, size)
+        framed = np.pad(images, ((0, 0), (1, 1), (1, 1)), constant_values=90)
+        return np.concatenate(list(framed), axis=1)
+
+    return np.concatenate([line(*row) for row in rows])
 
 
 def panel(cell: Drawn, count: int) -> Canvas:
     """Grids of some objects below one another."""
     grids = [grid(cell, i) for i in range(count)]
-    figure = Canvas(
-        figsize=(7.2, 7.2 * sum(len(g) for g in grids) / grids[0].shape[1]), layout="constrained"
-    )
-    for axes, image in zip(np.ravel(figure.subplots(count, 1)), grids):
+    height = sum(len(g) for g in grids) / grids[0].shape[1]
+    canvas, axes_grid = panels(count, 1, (7.2, 7.2 * height))
+    for axes, image in zip(axes_grid[:, 0], grids):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
-    return figure
+    return canvas
 
 
 def against_angle(first: dict[str, Drawn]) -> Canvas:
     """Error of the mean, and difference between two draws, against the angle to the view shown."""
-    figure = Canvas(figsize=(7.2, 2.9), layout="constrained")
-    panels = figure.subplots(1, 2)
-    shades = [METHOD, POINT, *OTHERS]
-    names = [name for name in first if name != MEAN] + [name for name in first if name == MEAN]
-    for i, name in enumerate(names):
-        d = first[name].drawing
-        away = np.round(d["away"]).astype(int)
+    canvas, axes_grid = panels(1, 2, (7.2, 2.9))
+    error, difference = axes_grid[0]
+    names = sorted(first, key=lambda name: name == MEAN)  # the mean view last
+    shades = shades_of(names) | {MEAN: MUTED}
+    for name in names:
+        drawing = first[name].drawing
+        away = np.round(drawing["away"]).astype(int)
         angles = np.unique(away)
-        colour = MUTED if name == MEAN else shades[i % len(shades)]
-        for axes, key in zip(panels, ("mse", "spread")):
-            if key == "mse" or d["spread"].max() > 1e-6:
-                axes.plot(
-                    angles, [d[key][away == a].mean() for a in angles], color=colour, label=name
-                )
-    panels[0].set(title="squared error of the mean", xlabel="degrees from the view shown")
-    panels[1].set(title="difference between two draws", xlabel="degrees from the view shown")
-    for axes in panels:
+
+        def averaged(values: np.ndarray) -> list[float]:
+            return [values[away == angle].mean() for angle in angles]
+
+        error.plot(angles, averaged(drawing["mse"]), color=shades[name], label=name)
+        if drawing["spread"].max() > 1e-6:  # a deterministic method has no difference to show
+            difference.plot(angles, averaged(drawing["spread"]), color=shades[name], label=name)
+    error.set_title("squared error of the mean")
+    difference.set_title("difference between two draws")
+    for axes in (error, difference):
+        axes.set_xlabel("degrees from the view shown")
         axes.set_xticks([0, 60, 120, 180])
         axes.set_ylim(bottom=0)
-    panels[0].legend()
-    return figure
+    error.legend()
+    return canvas
 
 
-def draw(cells: Sequence[Drawn], options: dict, data: Any) -> list[Picture]:
-    """Samples of every method's first seed, then error and diversity by angle."""
-    first: dict[str, Drawn] = {}
-    for cell in cells:
-        first.setdefault(cell.method, cell)
-    pictures = []
-    with matplotlib.rc_context(STYLE):
-        pictures.append(
-            Picture(
-                "Near and far from the view shown",
-                "Left: error of the mean. Right: root mean squared difference between two draws, which should be largest "
-                "about a quarter turn away, where depth and hidden parts show; the back has the outline of the front again.",
-                to_svg(
-                    against_angle(first), "generation-angle", "Error and diversity against angle"
-                ),
-            )
-        )
-        for i, (name, cell) in enumerate(first.items()):
-            if name == MEAN:
-                continue
-            several = cell.drawing["draws"].shape[1] > 1
-            rows = (
-                "truth, mean of the draws, then single draws"
-                if several
-                else "truth, then what the method draws"
-            )
-            pictures.append(
-                Picture(
-                    f"Drawn by {name}",
-                    f"Two held-out objects. First column: the view shown. Rows: {rows}.",
-                    to_svg(panel(cell, 2), f"generation-{i}", f"Views drawn by {name}"),
-                )
-            )
-    return pictures
+def sentence(cells: Sequence[Drawn]) -> str:
+    """The best sampler beside the deterministic control."""
+    found = means(cells)
+    mse, joint, near, side = (
+        found.get(("", metric), {}) for metric in ("mse", "joint", "near", "side")
+    )
+    samplers = [name for name in mse if name not in (MEAN, CONTROL) and side[name] > 0]
+    if not samplers:
+        return ""
+    best = lowest({name: joint[name] for name in samplers})
+    said = f"{best}: mean squared error {mse[best]:.4f}, {joint[best]:.3f} nats a pixel"
+    for name in ("cnp", CONTROL, MEAN):
+        if name in mse and name != best:
+            said += f"; {name}: {mse[name]:.4f}, {joint[name]:.3f}"
+    times = side[best] / max(near[best], 1e-9)
+    return f"{said}. Its draws differ {times:.2f} times as much from the side."

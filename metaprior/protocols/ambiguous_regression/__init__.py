@@ -1,6 +1,4 @@
-"""A sine wave or a line: whether sampled functions hold both explanations, as often as the exact
-posterior does.
-"""
+"""A sine wave or a line: do drawn functions hold both explanations, as often as they should?"""
 
 from metaprior.methods import METHODS
 from metaprior.protocols.ambiguous_regression.judge import EXACT, POINTWISE, run
@@ -9,29 +7,36 @@ from metaprior.protocols.protocol import Anchor, Metric, Protocol, able
 
 _G8 = "Enumerated over both families on a fine grid, 500 other tasks; NLL of noisy query rows."
 
+LEAD = (
+    "The toss of a coin makes a task a sine wave or a line, seen with noise of standard deviation "
+    "0.3. One or two rows often leave both open. A posterior over functions should then draw both, "
+    "each as often as it is probable, and every draw should be one of them. A mixture density at "
+    "each point has the right marginals but no functions."
+)
+CHOICES = (
+    "Ranges: amplitude 0.1 to 5, phase 0 to π, slope and intercept -3 to 3, x -5 to 5, as in the "
+    "published code.",
+    "Methods are trained on 1 to 5 support rows and 10 query rows, with their default settings. "
+    "With 5 rows, as in the paper, only 2 % of the tasks are ambiguous. So read the coverage at 1, "
+    "2 and 3 rows.",
+    "A task is ambiguous when the exact probability of the sine wave is between 0.1 and 0.9.",
+    "A drawn function belongs to the family that is nearer by least squares on 64 points of "
+    "[-5, 5]. What is left must be at most 0.6 (twice the noise) or 45 % of the function's own "
+    "standard deviation (R² of 0.8). Otherwise the function belongs to neither family.",
+    "Functions are the means of coherent draws. A mixture head at each point has no functions: an "
+    "outcome drawn at every point stands in for them.",
+    "NLL is minus the log of the mean density over draws, in nats a query row. Joint NLL is of all "
+    "20 query rows together, divided by 20.",
+)
 
 PROTOCOL = Protocol(
     name="ambiguous-regression",
     title="A sine wave or a line",
-    lead=(
-        "A task is a sine wave or a line, by the toss of a coin, seen with noise of standard deviation 0.3. One or two "
-        "rows often leave both open. A posterior over functions should then draw both, each as often as it is probable, "
-        "and every draw should be one of them: a mixture density at each point has the right marginals and no functions."
-    ),
+    lead=LEAD,
     papers=(
         'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5',
     ),
-    choices=(
-        "Ranges: amplitude 0.1 to 5, phase 0 to π, slope and intercept -3 to 3, x -5 to 5 (the published code's).",
-        "Trained on 1 to 5 support and 10 query rows; default settings of every method. With 5 rows (the paper) only 2 % of "
-        "tasks are ambiguous, so coverage is read at 1, 2 and 3.",
-        "A task is ambiguous when the exact probability of the sine wave is between 0.1 and 0.9.",
-        "A drawn function belongs to the family that it is nearer to by least squares on 64 points of [-5, 5], if what is left "
-        "is at most 0.6 (twice the noise) or 45 % of the function's own standard deviation (R² of 0.8); else to neither.",
-        "Functions are the means of coherent draws. A mixture head at each point has none: an outcome drawn at every point "
-        "stands in for them.",
-        "NLL is -log of the mean density over draws, nats a query row; joint is that of 20 query rows together, divided by 20.",
-    ),
+    choices=CHOICES,
     metrics={
         "coverage": Metric(
             "mode coverage", "share of ambiguous tasks whose draws hold both families", "high"

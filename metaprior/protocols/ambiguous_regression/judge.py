@@ -1,6 +1,4 @@
-"""A sine wave or a line: whether sampled functions hold both explanations, as often as the exact
-posterior does.
-"""
+"""A sine wave or a line: training, judging, and telling the two families apart."""
 
 from typing import Any
 
@@ -13,46 +11,49 @@ import numpy as np
 from metaprior.heads import Gaussian, MixtureDensity
 from metaprior.method import Spec
 from metaprior.mixture import Mixture, Part
-from metaprior.posterior import Particles, Sampled
-from metaprior.protocols.protocol import (
-    Figure,
-    Outcome,
-    trained,
+from metaprior.protocols.cell import to_numpy, trained
+from metaprior.protocols.protocol import Figure, Outcome, Tell
+from metaprior.protocols.raw import (
+    component_means,
+    first_rows,
+    functions_at,
+    joined,
+    joint_terms,
+    known_by_draws,
+    log_p,
+    log_terms,
+    task_rows,
 )
-from metaprior.protocols.raw import first_rows, functions_at, joint_terms, log_p, log_terms
 from metaprior.sources import SineLine
 from metaprior.sources.exact import Known
+from metaprior.task import Task
 
 EXACT, POINTWISE = "exact", "cnp with a mixture head"
-
-
-NOISE = 0.3
-
-
+SLOW = ("nuts", "bnn", "ar_cnp")
 TEST_KEY = 90210  # tasks that no default was chosen on
-
-
 FAMILIES = ("sine", "line")
-
-
+NEITHER = 2  # number of a function that is of neither family
+GRID = 64  # points at which functions are told apart
 SHOWN = 3  # tasks of the report's pictures
-
-
 STORED = 20  # tasks of a number of rows whose drawn functions are kept
 
 
 def distances(x, f):
-    """How far each function is from each family: `(s, n) -> (2, s)`.
+    """How far each function is from each family: `(s, n) -> (2, s)`, in units of y.
 
-    Least squares on {sin x, cos x} and on {x, 1}; the distance is the root mean square over the
-    grid.
+    Functions are fitted by least squares on {sin x, cos x} and on {x, 1}. The distance is the root
+    mean square of what is left over the grid.
     """
     bases = (
         jnp.concatenate([jnp.sin(x), jnp.cos(x)], 1),
         jnp.concatenate([x, jnp.ones_like(x)], 1),
     )
-    off = [f.T - b @ jnp.linalg.lstsq(b, f.T)[0] for b in bases]
-    return jnp.stack([jnp.sqrt((r**2).mean(0)) for r in off])
+
+    def distance(basis):
+        left = f.T - basis @ jnp.linalg.lstsq(basis, f.T)[0]
+        return jnp.sqrt((left**2).mean(0))
+
+    return jnp.stack([distance(basis) for basis in bases])
 
 
 def families(x, f):
@@ -64,66 +65,60 @@ def families(x, f):
 def at_points(mixture: Mixture, points: slice) -> Mixture:
     """The same components at some of the points."""
 
-    def cut(p):
-        return Part(
-            p.head,
-            p.params[:, points],
-            p.log_weight,
-            None if p.inside is None else p.inside[:, points],
-        )
+    def cut(part):
+        inside = None if part.inside is None else part.inside[:, points]
+        return Part(part.head, part.params[:, points], part.log_weight, inside)
 
     return Mixture(tuple(cut(part) for part in mixture.parts))
 
 
 def functions(mixture: Mixture, key, draws: int):
-    """`draws` functions, `(draws, n)`: means of coherent draws, and outcomes where there is one
-    component.
+    """`draws` functions, `(draws, n)`: the means of coherent draws.
 
-    A method whose posterior is one density a point has no functions to draw: its mean for a normal
-    head, an independent outcome at every point for a mixture head ("version 0").
+    A method whose posterior is one density a point has no functions to draw. For a normal head its
+    mean stands in for them, for a mixture head an independent outcome at every point ("version 0").
     """
-    (first, *_) = mixture.parts
+    first = mixture.parts[0]
     if isinstance(first.head, Gaussian):
-        f = jnp.concatenate([part.head.mean(part.params)[..., 0] for part in mixture.parts])
+        f = component_means(mixture)[..., 0]
     else:
         keys = jr.split(key, draws)
         f = jax.vmap(lambda k: first.head.sample(first.params[0], key=k))(keys)[..., 0]
-    return f[jnp.arange(draws) % f.shape[0]]
+    return f[jnp.arange(draws) % f.shape[0]]  # fewer are repeated
 
 
 def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
-    """Everything that is measured on stacked tasks."""
-    grid = jnp.linspace(*source.x, 64)[:, None]
+    """Everything that is measured on stacked tasks; arrays with a leading axis of tasks."""
+    grid = jnp.linspace(*source.x, GRID)[:, None]
 
     def one(pair):
         task, key = pair
         keys = jr.split(key, 4)
+        query = task.query
         posterior = learner.posterior(task.support, key=keys[0])
-        n = len(grid)
-        drawn = functions_at(
-            posterior, jnp.concatenate([grid, task.query.x]), key=keys[1], samples=samples
-        )
-        mixture = at_points(drawn, slice(n, None))
-        if isinstance(
-            posterior, Sampled | Particles
-        ):  # nothing but draws is known: the same ones serve everything
-            joint = mixture.joint_log_prob(task.query)
+        places = jnp.concatenate([grid, query.x])
+        drawn = functions_at(posterior, places, key=keys[1], samples=samples)
+        mixture = at_points(drawn, slice(GRID, None))
+        if known_by_draws(posterior):
+            # the same draws serve everything
+            joint = mixture.joint_log_prob(query)
         else:
-            mixture = posterior.predict(task.query.x, key=keys[2], samples=samples)
-            joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples)
-        f = functions(at_points(drawn, slice(0, n)), keys[3], draws)
+            mixture = posterior.predict(query.x, key=keys[2], samples=samples)
+            joint = posterior.joint_log_prob(query, key=keys[2], samples=samples)
+
+        f = functions(at_points(drawn, slice(0, GRID)), keys[3], draws)
         rms, spread = distances(grid, f), f.std(1)
         near = rms.min(0) <= jnp.maximum(2 * source.noise, 0.45 * spread)
         return {
-            "nll": -mixture.log_prob(task.query.y),
-            "log_p": log_terms(mixture, task.query.y),
-            "joint_log_p": joint_terms(posterior, mixture, task.query, joint),
+            "nll": -mixture.log_prob(query.y),
+            "log_p": log_terms(mixture, query.y),
+            "joint_log_p": joint_terms(posterior, mixture, query, joint),
             "to_sine": rms[0],
             "to_line": rms[1],
             "spread": spread,
             "mean": mixture.mean()[:, 0],
-            "joint": -joint / task.query.count,
-            "family": jnp.where(near, rms.argmin(0), 2),
+            "joint": -joint / query.count,
+            "family": jnp.where(near, rms.argmin(0), NEITHER),
             "f": f,
             "p": source.exact(task.support).family()[0],
         }
@@ -131,84 +126,91 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
     return jax.lax.map(one, (tasks, keys), batch_size=8)
 
 
-def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Outcome:
-    """Train on 1 to 5 rows, judge at each number of rows."""
-    facts: dict[str, Any] = {}
-    training = SineLine(support=5, query=10, fewest=1)
+def learner_of(method: str, source: SineLine, seed: int, steps: int, tell: Tell):
+    """The learner that is judged, trained where it can be, and facts of its training."""
     if method == EXACT:
-        learner = Known(training)
-    elif method == POINTWISE:
-        learner, facts = trained(
-            "cnp", Spec(1, MixtureDensity(5)), training, seed, options["steps"], tell
-        )
-    else:
-        learner, facts = trained(
-            method, Spec(1, Gaussian(1)), training, seed, options["steps"], tell
-        )
+        return Known(source), {}
+    if method == POINTWISE:
+        return trained("cnp", Spec(1, MixtureDensity(5)), source, seed, steps, tell)
+    return trained(method, Spec(1, Gaussian(1)), source, seed, steps, tell)
+
+
+def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:
+    """Train on 1 to 5 rows, judge at each number of rows."""
+    training = SineLine(support=5, query=10, fewest=1)
+    learner, facts = learner_of(method, training, seed, options["steps"], tell)
     count = options["slow_tasks"] if method in SLOW else options["tasks"]
-    figures, columns, drawing = [], {}, {"grid": np.linspace(*training.x, 64)}
-    run = eqx.filter_jit(look)
+    compiled = eqx.filter_jit(look)
+
+    figures, tables = [], []
+    drawing = {"grid": np.linspace(*training.x, GRID)}
     for k in options["shots"]:
         tell(1.0, f"judging with {k} rows")
         source = SineLine(support=k, query=20)
         tasks = jax.jit(jax.vmap(source))(jr.split(jr.key(TEST_KEY + k), count))
-        found = run(
-            learner,
-            source,
-            tasks,
-            jr.split(jr.key(TEST_KEY), count),
-            options["draws"],
-            options["samples"],
+        keys = jr.split(jr.key(TEST_KEY), count)
+        found = to_numpy(
+            compiled(learner, source, tasks, keys, options["draws"], options["samples"])
         )
-        found = {name: np.asarray(value) for name, value in found.items()}
         figures += measure(f"K = {k}", found, np.asarray(tasks.query.y[..., 0]))
-        rows = found["nll"].shape
-        sine = (found["family"] == 0).mean(1)
-        line = (found["family"] == 1).mean(1)
+        tables.append(rows_of(f"K = {k}", found, tasks))
+        drawing |= shown(k, found, tasks)
 
-        def task(v):
-            return np.broadcast_to(np.asarray(v)[:, None], rows).ravel()
-
-        part = {
-            "setting": np.full(rows, f"K = {k}").ravel(),
-            "task": task(np.arange(count)),
-            "x": np.asarray(tasks.query.x[..., 0]).ravel(),
-            "y": np.asarray(tasks.query.y[..., 0]).ravel(),
-            "mean": found["mean"].ravel(),
-            "nll": found["nll"].ravel(),
-            "joint_nll": task(found["joint"]),
-            "p_sine": task(found["p"]),
-            "sampled_sine": task(sine),
-            "sampled_line": task(line),
-            "row": np.tile(np.arange(rows[1]), count),
-            "log_p": log_p(found["log_p"]),
-            "functions": first_rows(
-                [f.ravel() if t < STORED else None for t, f in enumerate(found["f"])], rows[1]
-            ),
-        }
-        part |= {
-            name: first_rows(found[name], rows[1])
-            for name in ("joint_log_p", "to_sine", "to_line", "spread")
-        }
-        columns = {name: [*columns.get(name, []), value] for name, value in part.items()}
-        if k in (1, 2):
-            open_ = np.flatnonzero((found["p"] > 0.3) & (found["p"] < 0.7))[:SHOWN]
-            drawing |= {
-                f"f{k}": found["f"][open_][:, :30],
-                f"family{k}": found["family"][open_][:, :30],
-                f"x{k}": np.asarray(tasks.support.x)[open_, :, 0],
-                f"y{k}": np.asarray(tasks.support.y)[open_, :, 0],
-                f"p_shown{k}": found["p"][open_],
-            }
-        drawing |= {f"p{k}": found["p"], f"sine{k}": sine, f"line{k}": line}
     note = "" if count == options["tasks"] else f"judged on {count} tasks, as it is slow"
-    return Outcome(
-        figures, {k: np.concatenate(v) for k, v in columns.items()}, drawing, note, facts
-    )
+    return Outcome(figures, joined(tables), drawing, note, facts)
+
+
+def share_of(found: dict[str, np.ndarray], family: str) -> np.ndarray:
+    """The share of a task's draws that belong to a family, `(t,)`."""
+    return (found["family"] == FAMILIES.index(family)).mean(1)
+
+
+def rows_of(setting: str, found: dict[str, np.ndarray], tasks: Task) -> dict[str, np.ndarray]:
+    """The raw predictions at one number of rows; what belongs to a task is in its first row."""
+    t, n = found["nll"].shape
+    kept = [f.ravel() if i < STORED else None for i, f in enumerate(found["f"])]
+    by_task = {
+        "joint_nll": found["joint"],
+        "p_sine": found["p"],
+        "sampled_sine": share_of(found, "sine"),
+        "sampled_line": share_of(found, "line"),
+    }
+    rows = {
+        "x": np.asarray(tasks.query.x[..., 0]).ravel(),
+        "y": np.asarray(tasks.query.y[..., 0]).ravel(),
+        "mean": found["mean"].ravel(),
+        "nll": found["nll"].ravel(),
+        **{name: np.repeat(values, n) for name, values in by_task.items()},
+        "log_p": log_p(found["log_p"]),
+        "functions": first_rows(kept, n),
+    }
+    for name in ("joint_log_p", "to_sine", "to_line", "spread"):
+        rows[name] = first_rows(found[name], n)
+    return task_rows(setting, t, n) | rows
+
+
+def shown(k: int, found: dict[str, np.ndarray], tasks: Task) -> dict[str, np.ndarray]:
+    """What the pictures need at one number of rows."""
+    drawing = {
+        f"p{k}": found["p"],
+        f"sine{k}": share_of(found, "sine"),
+        f"line{k}": share_of(found, "line"),
+    }
+    if k not in (1, 2):
+        return drawing
+    # functions are drawn of tasks that leave both families open
+    both = np.flatnonzero((found["p"] > 0.3) & (found["p"] < 0.7))[:SHOWN]
+    return drawing | {
+        f"f{k}": found["f"][both][:, :30],
+        f"family{k}": found["family"][both][:, :30],
+        f"x{k}": np.asarray(tasks.support.x)[both, :, 0],
+        f"y{k}": np.asarray(tasks.support.y)[both, :, 0],
+        f"p_shown{k}": found["p"][both],
+    }
 
 
 def measure(setting: str, found: dict[str, np.ndarray], y: np.ndarray) -> list[Figure]:
-    """The figures at one number of rows."""
+    """The figures at one number of rows; `y` are the outcomes `(t, q)`."""
     p, family = found["p"], found["family"]
     ambiguous = (p > 0.1) & (p < 0.9)
     both = (family == 0).any(1) & (family == 1).any(1)
@@ -222,6 +224,3 @@ def measure(setting: str, found: dict[str, np.ndarray], y: np.ndarray) -> list[F
         Figure.of(setting, "frequency", np.abs(share - p)[ambiguous]),
         Figure.of(setting, "incoherent", (family == 2).mean(1)),
     ]
-
-
-SLOW = ("nuts", "bnn", "ar_cnp")

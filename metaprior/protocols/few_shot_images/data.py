@@ -1,6 +1,4 @@
-"""What `few-shot-images` reads: Omniglot with Lake's one-shot runs, or a user's own folders of
-classes.
-"""
+"""What `few-shot-images` reads: Omniglot with Lake's one-shot runs, or folders of classes."""
 
 import json
 from dataclasses import dataclass, field, replace
@@ -12,22 +10,19 @@ from metaprior.errors import InputError
 from metaprior.images.classes import Images, read_classes, without_split
 from metaprior.images.tree import Tree, resize
 
+# Lake's small sets of background alphabets.
 MINIMAL = {
     "small1": ("Balinese", "Early_Aramaic", "Greek", "Korean", "Latin"),
     "small2": ("Greek", "Japanese_(katakana)", "Latin", "Sanskrit", "Tagalog"),
 }
-
-
 QUERY = 1  # fewest images of a class that a task asks about
-
-
 SPLIT, RUNS, PACKED = "omniglot_split_vinyals.json", "all_runs.zip", "omniglot28.npz"
-
-
+# Names that Omniglot's two halves go by, as folders or archives.
 FOLDERS = tuple(
     tuple(f"{lead}images_{kind}{end}" for lead in ("", "omniglot_") for end in ("", ".zip"))
     for kind in ("background", "evaluation")
 )
+PARTS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,8 @@ def load(path: Path | None) -> Pictures:
     """Omniglot where the folder (or file) holds it, else class folders."""
     if path is None:
         raise InputError(
-            "few-shot-images reads images: give --data FOLDER, of Omniglot or of class folders of your own."
+            "few-shot-images reads images: give --data FOLDER, of Omniglot or of class folders of "
+            "your own."
         )
     path = Path(path)
     if not path.exists():
@@ -91,19 +87,18 @@ def _places(path: Path) -> tuple[Path, list[Path]]:
     packed = path if path.name == PACKED else path / PACKED
     if packed.is_file():
         return packed.parent, [packed]
-    halves = [next((path / n for n in names if (path / n).exists()), None) for names in FOLDERS]
-    found = [half for half in halves if half is not None]
+    found = []
+    for names in FOLDERS:
+        found += [path / name for name in names if (path / name).exists()][:1]
     return path, found if len(found) == 2 and path.is_dir() else []
 
 
 def reads(path: Path) -> list[Path]:
     """What `load` reads."""
     folder, places = _places(path)
-    return (
-        [*places, *(folder / n for n in (SPLIT, RUNS) if (folder / n).is_file())]
-        if places
-        else [path]
-    )
+    if not places:
+        return [path]
+    return [*places, *(folder / name for name in (SPLIT, RUNS) if (folder / name).is_file())]
 
 
 def _joined(halves: list[Images]) -> Images:
@@ -121,29 +116,33 @@ def _joined(halves: list[Images]) -> Images:
 
 
 def _omniglot(folder: Path, images: Images) -> Pictures:
+    """Omniglot, split as the files beside it say."""
     remarks = []
-    names = {name: i for i, name in enumerate(images.names)}
-    background = np.array([i for i, s in enumerate(images.split) if s == "train"], int)
+    background = np.array([i for i, split in enumerate(images.split) if split == "train"], int)
     if (folder / SPLIT).is_file():
+        names = {name: i for i, name in enumerate(images.names)}
         parts = _split(folder / SPLIT, names)
     else:
-        parts = {"train": background, "test": np.setdiff1d(np.arange(len(names)), background)}
-        parts |= {
-            "val": parts["train"][::10],
-            "train": np.setdiff1d(parts["train"], parts["train"][::10]),
+        held = background[::10]
+        parts = {
+            "train": np.setdiff1d(background, held),
+            "val": held,
+            "test": np.setdiff1d(np.arange(len(images.names)), background),
         }
         remarks.append(
-            f"without {SPLIT}: trained on the background alphabets, judged on the evaluation alphabets"
+            f"without {SPLIT}: trained on the background alphabets, judged on the evaluation "
+            "alphabets"
         )
+
     runs = None
     if (folder / RUNS).is_file():
         runs = read_runs(folder / RUNS)
-        alphabet = [PurePosixPath(g).name for g in images.group]
-        held = {
-            k: np.array([i for i in background if alphabet[i] in v], int)
-            for k, v in MINIMAL.items()
-        }
-        parts |= {"original": background} | {k: v for k, v in held.items() if len(v) >= 20}
+        alphabet = [PurePosixPath(group).name for group in images.group]
+        parts["original"] = background
+        for name, alphabets in MINIMAL.items():
+            some = np.array([i for i in background if alphabet[i] in alphabets], int)
+            if len(some) >= 20:  # a run has 20 classes
+                parts[name] = some
     else:
         remarks.append(f"without {RUNS}: Lake's one-shot runs are left out")
     settings = ((5, 1), (5, 5), (20, 1), (20, 5))
@@ -151,125 +150,153 @@ def _omniglot(folder: Path, images: Images) -> Pictures:
 
 
 def _split(path: Path, names: dict[str, int]) -> dict[str, np.ndarray]:
+    """Vinyals' split: indices of classes by part."""
     try:
         listed = json.loads(path.read_text("utf-8"))
-        parts = {k: [str(name) for name in listed[k]] for k in ("train", "val", "test")}
+        parts = {part: [str(name) for name in listed[part]] for part in PARTS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: should hold lists train, val and test of characters ({type(error).__name__})."
         ) from None
-    for part in parts.values():
-        unknown = [name for name in part if name not in names]
+    for listed in parts.values():
+        unknown = [name for name in listed if name not in names]
         if unknown:
             raise InputError(f"{path}: names {unknown[0]!r}, which is not among the images.")
-    return {k: np.array([names[name] for name in part], int) for k, part in parts.items()}
+    return {part: np.array([names[name] for name in own], int) for part, own in parts.items()}
 
 
 def read_runs(path: Path, size: int = 28) -> Runs:
-    """Lake's `all_runs.zip` (or its folder): runNN/training, runNN/test and runNN/class_labels.txt."""
+    """Lake's `all_runs.zip` or its folder: runNN with training, test and class_labels.txt."""
     tree = Tree(path)
     labels = [name for name in tree.names if PurePosixPath(name).name == "class_labels.txt"]
     if not labels:
         raise InputError(
-            f"{path}: holds no class_labels.txt; Lake's runs are folders with training, test and class_labels.txt."
+            f"{path}: holds no class_labels.txt; Lake's runs are folders with training, test and "
+            "class_labels.txt."
         )
-    sides: dict[str, list[np.ndarray]] = {"support": [], "query": []}
-    answers = []
-    for name in labels:
-        root = PurePosixPath(name).parent.parent
-        pairs = [line.split() for line in tree.text(name).splitlines() if line.strip()]
-        if any(len(pair) != 2 for pair in pairs):
+    runs = [_run(tree, name) for name in labels]
+    support, query, answer = (np.stack(each) for each in zip(*runs))
+
+    def small(drawings: np.ndarray) -> np.ndarray:
+        return np.stack([[resize(image, size) for image in run] for run in drawings])
+
+    return Runs(small(support), small(query), answer, (support > 127, query > 127))
+
+
+def _run(tree: Tree, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One run: support and query `(20, h, w)`, ink white, and the class of each query drawing."""
+    root = PurePosixPath(labels).parent.parent
+    pairs = [line.split() for line in tree.text(labels).splitlines() if line.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise InputError(
+            f"{tree.where(labels)}: a line has the test image and the training image of its class."
+        )
+    classes = sorted({training for _, training in pairs})
+    sides = {"support": classes, "query": [test for test, _ in pairs]}
+    drawings = []
+    for side, files in sides.items():
+        images = [tree.pixels(str(root / file)) for file in files]
+        if any(image.ndim != 2 or image.shape != images[0].shape for image in images):
             raise InputError(
-                f"{tree.where(name)}: a line has the test image and the training image of its class."
+                f"{tree.where(labels)}: the {side} drawings are not grey images of one size."
             )
-        classes = sorted({pair[1] for pair in pairs})
-        for side, files in (("support", classes), ("query", [pair[0] for pair in pairs])):
-            images = [tree.pixels(str(root / file)) for file in files]
-            if any(image.ndim != 2 or image.shape != images[0].shape for image in images):
-                raise InputError(
-                    f"{tree.where(name)}: the {side} drawings are not grey images of one size."
-                )
-            sides[side].append(255 - np.stack(images))
-        answers.append([classes.index(pair[1]) for pair in pairs])
-    full = {k: np.stack(v) for k, v in sides.items()}
-    small = {k: np.stack([[resize(i, size) for i in run] for run in v]) for k, v in full.items()}
-    return Runs(
-        small["support"],
-        small["query"],
-        np.array(answers),
-        (full["support"] > 127, full["query"] > 127),
-    )
+        drawings.append(255 - np.stack(images))
+    answer = np.array([classes.index(training) for _, training in pairs])
+    return (*drawings, answer)
 
 
 def _own(path: Path) -> Pictures:
-    """Class folders: splits as the data say, else 60 % of the classes for training, 20 % each for
-    validation and test.
+    """Class folders.
+
+    They are split as the data say, else 60 % of the classes are for training and 20 % each for
+    validation and the test.
     """
-    images = merged(read_classes(path, _size(path)))
-    h, w = images.pixels.shape[1:3]
-    side = max(16, min(84, h, w))
-    if (h, w) != (side, side):  # arrays come as they are
-        pixels = np.stack([resize(image, side) for image in images.pixels])
-        remark = f"images of {h} x {w} were made {side} x {side}"
-        images = replace(images, pixels=pixels, remarks=(*images.remarks, remark))
+    images = _square(merged(read_classes(path, _size(path))))
     count = np.bincount(images.label, minlength=len(images.names))
     rich = np.flatnonzero(count >= 1 + QUERY)
     remarks = list(images.remarks)
     if len(rich) < len(count):
-        few = len(count) - len(rich)
-        remarks.append(f"{few} class{'es' * (few > 1)} with a single image left out")
+        remarks.append(f"{_classes(len(count) - len(rich))} with a single image left out")
+
     split = np.array(images.split)
-    said = {part: rich[split[rich] == part] for part in ("train", "val", "test")}
+    said = {part: rich[split[rich] == part] for part in PARTS}
     given = bool(len(said["train"]) and len(said["test"]))
     if given:
         parts = said
         outside = len(rich) - sum(map(len, said.values()))
         if outside:
-            remarks.append(
-                f"{outside} class{'es' * (outside > 1)} outside of train, val and test left out"
-            )
+            remarks.append(f"{_classes(outside)} outside of train, val and test left out")
     else:
-        order = np.random.default_rng(0).permutation(rich)
-        tests = max(2, round(0.2 * len(order)))
-        vals = round(0.2 * len(order)) if len(order) >= 25 else 0
-        parts = {
-            "test": order[:tests],
-            "val": order[tests : tests + vals],
-            "train": order[tests + vals :],
-        }
-        parts = {k: np.sort(v) for k, v in parts.items()}
+        parts = _anew(rich)
         remarks.append(
-            f"no split given: {len(parts['train'])} classes train, {vals} choose the step, {tests} are judged on"
+            f"no split given: {len(parts['train'])} classes train, {len(parts['val'])} choose the "
+            f"step, {len(parts['test'])} are judged on"
         )
     if not len(parts["val"]):
         parts["val"] = parts["train"]
         remarks.append("no classes for validation: the training classes choose the step")
-    settings = []
-    for shot in (1, 5):
-        able = [int((count[parts[k]] >= shot + QUERY).sum()) for k in ("train", "val", "test")]
-        for way in (5, 20):
-            if min(able) >= way:
-                settings.append((way, shot))
-        if shot == 1 and not settings and 2 <= min(able):
-            settings.append((min(able), 1))
+
+    settings = _settings({part: count[rows] for part, rows in parts.items()})
     if not settings and given:
-        short = [k for k, v in parts.items() if len(v) < 2]
+        short = [part for part, rows in parts.items() if len(rows) < 2]
         raise InputError(
-            f"{path}: {' and '.join(short)}: fewer than 2 classes with {1 + QUERY} images or more; each of train, val and test needs 2."
+            f"{path}: {' and '.join(short)}: fewer than 2 classes with {1 + QUERY} images or more; "
+            "each of train, val and test needs 2."
         )
     if not settings:
         raise InputError(
-            f"{path}: {len(rich)} of {len(count)} classes have {1 + QUERY} images or more; too few to train on some and judge on others (at least 4 are needed)."
+            f"{path}: {len(rich)} of {len(count)} classes have {1 + QUERY} images or more; too few "
+            "to train on some and judge on others (at least 4 are needed)."
         )
-    return Pictures(path.name, images, parts, tuple(settings), False, None, tuple(remarks))
+    return Pictures(path.name, images, parts, settings, False, None, tuple(remarks))
+
+
+def _classes(count: int) -> str:
+    """The number in words: `1 class`, `2 classes`."""
+    return f"{count} class{'es' * (count > 1)}"
+
+
+def _square(images: Images) -> Images:
+    """Images as squares of 16 to 84 pixels a side; arrays come as they are, of any size."""
+    h, w = images.pixels.shape[1:3]
+    side = max(16, min(84, h, w))
+    if (h, w) == (side, side):
+        return images
+    pixels = np.stack([resize(image, side) for image in images.pixels])
+    remark = f"images of {h} x {w} were made {side} x {side}"
+    return replace(images, pixels=pixels, remarks=(*images.remarks, remark))
+
+
+def _anew(classes: np.ndarray) -> dict[str, np.ndarray]:
+    """A split at random; few classes have none for validation."""
+    order = np.random.default_rng(0).permutation(classes)
+    tests = max(2, round(0.2 * len(order)))
+    vals = round(0.2 * len(order)) if len(order) >= 25 else 0
+    test, val, train = np.split(order, [tests, tests + vals])
+    return {"test": np.sort(test), "val": np.sort(val), "train": np.sort(train)}
+
+
+def _settings(count: dict[str, np.ndarray]) -> tuple[tuple[int, int], ...]:
+    """The `(way, shot)` that every part has enough classes for.
+
+    Args:
+        count: images of each class, by part.
+    """
+    found: list[tuple[int, int]] = []
+    for shot in (1, 5):
+        most = min(int((count[part] >= shot + QUERY).sum()) for part in PARTS)
+        found += [(way, shot) for way in (5, 20) if most >= way]
+        if shot == 1 and not found and most >= 2:  # few classes make one smaller setting
+            found.append((most, 1))
+    return tuple(found)
 
 
 def merged(images: Images) -> Images:
-    """Classes of one name in several of train, val and test are one class, or one concept would be
-    judged as two.
+    """Classes of one name in several of train, val and test are one class.
 
-    Where test shares names, or there is none, the split is not one of classes and is forgotten;
-    else those train.
+    Otherwise one concept would be judged as two. Where test shares names with another part, or
+    there is no test, the split is not one of classes and is forgotten. Else the shared classes
+    train.
     """
     plain = [
         without_split(name) if part else name for name, part in zip(images.names, images.split)
@@ -281,32 +308,37 @@ def merged(images: Images) -> Images:
     if not shared:
         return images
     mixed = "test" not in images.split or any("test" in sides for sides in shared)
+
     found = list(parts)
     first = [plain.index(name) for name in found]
     index = {name: i for i, name in enumerate(found)}
     label = np.array([index[name] for name in plain], images.label.dtype)[images.label]
-    split = tuple(
-        "" if mixed else "train" if len(parts[name]) > 1 else images.split[i]
-        for name, i in zip(found, first)
-    )
+
+    def part_of(name: str, place: int) -> str:
+        if mixed:
+            return ""
+        return "train" if len(parts[name]) > 1 else images.split[place]
+
     count = "1 class is" if len(shared) == 1 else f"{len(shared)} classes are"
     remark = (
         f"{count} in more than one of train, val and test: images of one name were put together"
     )
     remark += ", and classes split anew" if mixed else ", for training"
-    group = tuple(images.group[i] for i in first)
     return replace(
         images,
         label=label,
         names=tuple(found),
-        group=group,
-        split=split,
+        group=tuple(images.group[i] for i in first),
+        split=tuple(part_of(name, i) for name, i in zip(found, first)),
         remarks=(*images.remarks, remark),
     )
 
 
 def _size(path: Path) -> int | None:
-    """28 for grey images, 84 for others, or what they are if that is less; arrays stay as they are."""
+    """Pixels a side: 28 for grey images, 84 for others, or what they have if that is less.
+
+    `None` leaves arrays as they are.
+    """
     if path.suffix.lower() == ".npz":
         return None
     tree = Tree(path)

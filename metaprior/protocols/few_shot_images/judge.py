@@ -1,9 +1,7 @@
-"""Classes from one or a few images: Omniglot's episodes, Lake's one-shot runs, or a user's own
-folders.
-"""
+"""Classes from one or a few images: judging episodes, Lake's runs, and what needs no training."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,40 +10,51 @@ import jax.random as jr
 import numpy as np
 
 from metaprior.evaluation import calibration
+from metaprior.protocols.cell import item_of
 from metaprior.protocols.few_shot_images.data import MINIMAL, Pictures, Runs
-from metaprior.protocols.few_shot_images.pictures import GUESSING
-from metaprior.protocols.few_shot_images.training import (
-    TEST_KEY,
-    draw_tasks,
-    episodes,
-    sized,
-    train,
-)
-from metaprior.protocols.protocol import Figure, Outcome
+from metaprior.protocols.few_shot_images.training import draw_tasks, episodes, sized, train
+from metaprior.protocols.pooled import expected, pooled
+from metaprior.protocols.protocol import Figure, Outcome, Tell
+from metaprior.protocols.raw import joined, task_rows
 from metaprior.tables.baselines.hausdorff import distances
 from metaprior.task import Data, Task
 
-HAUSDORFF = "hausdorff"
-
-
+HAUSDORFF, GUESSING = "hausdorff", "guessing"  # the references
+TEST_KEY = 90210  # of the tasks that are judged
 CHUNK = 20  # tasks in one call
+LAKE_WAY = 20  # classes of one of Lake's runs
+BOTH_MINIMAL = f"mean of {' and '.join(MINIMAL)}"
+
+
+class Part(NamedTuple):
+    """Figures, raw predictions, and arrays that are drawn, of one setting."""
+
+    figures: list[Figure]
+    table: dict[str, np.ndarray]
+    drawing: dict[str, np.ndarray]
 
 
 def title(way: int, shot: int) -> str:
-    """A setting's name."""
+    """How figures name a number of classes and of images shown of each."""
     return f"{way}-way {shot}-shot"
+
+
+def run_of(name: str) -> str:
+    """How figures name Lake's runs after training on a background."""
+    return f"20 runs, {name}"
 
 
 @eqx.filter_jit
 def _judge(learner, tasks: Task, key, samples: int, slots: int):
+    """`judge` of one chunk of tasks."""
+
     def one(pair):
         task, k = pair
         keys = jr.split(k)
         posterior = learner.posterior(task.support, key=keys[0])
         p = posterior.predict(task.query.x, key=keys[1], samples=samples).mean()
-        shown = (
-            jax.nn.one_hot(task.support.y[:, 0].astype(int), slots) * task.support.mask[:, None]
-        ).sum(0) > 0
+        label = jax.nn.one_hot(task.support.y[:, 0].astype(int), slots)
+        shown = (label * task.support.mask[:, None]).sum(0) > 0
         p = jnp.where(shown, p, 0.0)
         return p / jnp.maximum(p.sum(-1, keepdims=True), 1e-30)
 
@@ -53,28 +62,33 @@ def _judge(learner, tasks: Task, key, samples: int, slots: int):
 
 
 def judge(
-    learner, tasks: Task, seed: int, samples: int, slots: int, rows: tuple[int, int]
+    learner: Any, tasks: Task, seed: int, samples: int, slots: int, rows: tuple[int, int]
 ) -> np.ndarray:
     """Probabilities of the classes that the support shows, renormalised, `(t, n, slots)`.
 
-    Support and query are padded to `rows` and tasks to multiples of `CHUNK`: one program for all
-    settings.
+    Args:
+        learner: what is judged.
+        tasks: stacked.
+        seed: of the draws.
+        samples: draws of the function.
+        slots: classes that the method tells apart.
+        rows: of support and query, to which tasks are padded, as they are to multiples of `CHUNK`:
+            one program serves all settings.
     """
     count, n = tasks.query.mask.shape
 
-    def longer(data, size):
-        def more(a):
-            return np.pad(
-                a, [(0, -count % CHUNK), (0, size - a.shape[1])] + [(0, 0)] * (a.ndim - 2)
-            )
+    def longer(data: Data, size: int) -> Data:
+        def padded(a: np.ndarray) -> np.ndarray:
+            more = [(0, -count % CHUNK), (0, size - a.shape[1])]
+            return np.pad(a, more + [(0, 0)] * (a.ndim - 2))
 
-        return jax.tree.map(more, jax.device_get(data))
+        return jax.tree.map(padded, jax.device_get(data))
 
     tasks = Task(longer(tasks.support, rows[0]), longer(tasks.query, rows[1]))
     found = []
     for start in range(0, count, CHUNK):
-        part = jax.tree.map(lambda a: jnp.asarray(a[start : start + CHUNK]), tasks)
-        found.append(np.asarray(_judge(learner, part, jr.key(seed + start), samples, slots)))
+        chunk = jax.tree.map(lambda a: jnp.asarray(a[start : start + CHUNK]), tasks)
+        found.append(np.asarray(_judge(learner, chunk, jr.key(seed + start), samples, slots)))
     return np.concatenate(found)[:count, :n]
 
 
@@ -82,64 +96,54 @@ def run_tasks(runs: Runs) -> Task:
     """Lake's runs as tasks."""
     count, way = runs.answer.shape
 
-    def row(images):
-        return jnp.asarray(images.reshape(count, way, -1), jnp.float32) / 255
+    def data(images: np.ndarray, classes: np.ndarray) -> Data:
+        x = jnp.asarray(images.reshape(count, way, -1), jnp.float32) / 255
+        y = jnp.asarray(classes, jnp.float32)[..., None]
+        return Data(x, y, jnp.ones((count, way), bool))
 
-    def y(classes):
-        return jnp.asarray(classes, jnp.float32)[..., None]
-
-    mask = jnp.ones((count, way), bool)
     names = np.broadcast_to(np.arange(way), (count, way))
-    return Task(
-        Data(row(runs.support), y(names), mask), Data(row(runs.query), y(runs.answer), mask)
-    )
+    return Task(data(runs.support, names), data(runs.query, runs.answer))
 
 
 def measure(
     setting: str, p: np.ndarray, y: np.ndarray
 ) -> tuple[list[Figure], dict[str, np.ndarray]]:
-    """Figures and rows of one setting, from probabilities `(t, n, c)` and classes `(t, n)`."""
-    t, n, c = p.shape
-    true = np.take_along_axis(p, y[..., None], 2)[..., 0]
-    hit = p.argmax(-1) == y
-    nll = -np.log(np.maximum(true, 1e-12))
-    pooled = calibration.ece(p.reshape(-1, c), y.ravel())
-    rng = np.random.default_rng(0)
-    again = [rng.integers(0, t, t) for _ in range(100)]
-    spread = (
-        np.std([calibration.ece(p[i].reshape(-1, c), y[i].ravel()) for i in again], ddof=1)
-        if t > 1
-        else None
-    )
+    """Figures and raw predictions of one setting.
+
+    Args:
+        setting: its name.
+        p: probabilities, `(t, n, c)`.
+        y: classes, `(t, n)`.
+    """
+    t, n, classes = p.shape
+    came = np.take_along_axis(p, y[..., None], 2)[..., 0]
+    nll, best = -np.log(np.maximum(came, 1e-12)), p.argmax(-1)
     figures = [
-        Figure.of(setting, "accuracy", hit.mean(1)),
+        Figure.of(setting, "accuracy", (best == y).mean(1)),
         Figure.of(setting, "nll", nll.mean(1)),
-        Figure(setting, "ece", pooled, None if spread is None else float(spread), t),
-        Figure(
-            setting,
-            "ece_calibrated",
-            *calibration.if_calibrated(calibration.ece, p.reshape(-1, c)),
-            t,
-        ),
+        pooled(setting, "ece", calibration.ece, p, y),
+        expected(setting, "ece", calibration.ece, p),
     ]
-
-    def row(v):
-        return np.broadcast_to(v, (t, n)).ravel()
-
-    columns = {
-        "setting": np.full(t * n, setting),
-        "task": row(np.arange(t)[:, None]),
-        "row": row(np.arange(n)),
+    columns = task_rows(setting, t, n) | {
         "y": y.ravel(),
-        "predicted": p.argmax(-1).ravel(),
+        "predicted": best.ravel(),
         "nll": nll.ravel(),
     }
-    return figures, columns | {f"p_{k}": p[..., k].ravel().astype(np.float32) for k in range(c)}
+    for k in range(classes):
+        columns[f"p_{k}"] = p[..., k].ravel().astype(np.float32)
+    return figures, columns
 
 
-def runs_figures(name: str, wrong: np.ndarray) -> list[Figure]:
-    """Share of wrong answers, with the standard error over runs."""
-    return [Figure.of(f"20 runs, {name}", "error", wrong.mean(1))]
+def error_of(name: str, wrong: np.ndarray) -> Figure:
+    """Share of wrong answers in Lake's runs `(runs, 20)`, with its standard error over runs."""
+    return Figure.of(run_of(name), "error", wrong.mean(1))
+
+
+def backgrounds_of(options: dict[str, Any], data: Pictures) -> list[str]:
+    """What is trained on for Lake's runs, where they are there."""
+    if data.runs is None:
+        return []
+    return [name for name in options["backgrounds"] if name in data.parts]
 
 
 def guess(options: dict[str, Any], data: Pictures) -> Outcome:
@@ -147,20 +151,22 @@ def guess(options: dict[str, Any], data: Pictures) -> Outcome:
     figures = []
     for way, shot in data.settings:
         setting = f"{data.name}, {title(way, shot)}"
-        figures += [
-            Figure(setting, "accuracy", 1 / way),
-            Figure(setting, "nll", float(np.log(way))),
-        ]
-    if data.runs is not None:
-        for name in (b for b in options["backgrounds"] if b in data.parts):
-            figures += [
-                Figure(f"20 runs, {name}", "error", 0.95),
-                Figure(f"20 runs, {name}", "nll", float(np.log(20))),
-            ]
+        figures.append(Figure(setting, "accuracy", 1 / way))
+        figures.append(Figure(setting, "nll", float(np.log(way))))
+    for name in backgrounds_of(options, data):
+        figures.append(Figure(run_of(name), "error", 1 - 1 / LAKE_WAY))
+        figures.append(Figure(run_of(name), "nll", float(np.log(LAKE_WAY))))
     return Outcome(figures, {})
 
 
-def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell) -> Outcome:
+def rows_for(data: Pictures, options: dict[str, Any]) -> tuple[int, int]:
+    """Support and query rows of the largest task, to which all are padded."""
+    support = max(way * shot for way, shot in data.settings)
+    query = options["query"] * max(way for way, _ in data.settings)
+    return support, max(LAKE_WAY, query)
+
+
+def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell: Tell) -> Outcome:
     """Train and judge one method."""
     if method == HAUSDORFF:
         return hausdorff(data, tell)
@@ -168,80 +174,127 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell) -
         return guess(options, data)
     data = sized(data, options["side"])
     data = replace(data, rotations=data.rotations or options.get("rotate_own", False))
-    found: dict[str, dict[str, np.ndarray]] = {}
-    figures, facts, drawing = [], {}, {}
     ways = sorted({way for way, _ in data.settings})
     ways = ways if options["every_way"] else ways[-1:]
-    runs = data.runs
-    backgrounds = [b for b in options["backgrounds"] if b in data.parts] if runs is not None else []
-    share, done = 1 / (len(ways) + len(backgrounds)), 0
-    most = max(w for w, _ in data.settings)
-    rows = (max(w * k for w, k in data.settings), max(20, options["query"] * most))
+    backgrounds = backgrounds_of(options, data)
+    trainings = len(ways) + len(backgrounds)
 
-    def part(x, what):
-        return tell((done + x) * share, what)
-
+    parts: list[Part] = []
+    facts: dict[str, Any] = {}
     remarks = list(data.remarks)
-    for at in ways:
-        parts = (data.parts["train"], data.parts["val"])
-        learner, facts[f"{at}-way"] = train(method, seed, data, parts, at, options, part, False)
-        done += 1
+    for i, slots in enumerate(ways):
+        told = item_of(tell, i, trainings)
+        classes = (data.parts["train"], data.parts["val"])
+        learner, facts[f"{slots}-way"] = train(
+            method, seed, data, classes, slots, options, told, False
+        )
         for way, shot in data.settings:
-            if at != min(w for w in ways if w >= way):
-                continue
-            setting = f"{data.name}, {title(way, shot)}"
-            tell(done * share, f"judging {setting}")
-            source = episodes(data, data.parts["test"], way, shot, options["query"], slots=at)
-            few = len(data.parts["test"]) - len(source.count)
-            if few:
-                remarks.append(
-                    f"{setting}: {few} class{'es' * (few > 1)} with fewer than {shot + source.query} images left out"
-                )
-            tasks = draw_tasks(source, jr.key(TEST_KEY + 10 * way + shot), options["tasks"])
-            p = judge(learner, tasks, TEST_KEY, options["samples"], at, rows)
-            y = np.asarray(tasks.query.y[..., 0]).astype(int)
-            p, y, names = compact(p, y, np.asarray(tasks.support.y[..., 0]).astype(int))
-            new, found[setting] = measure(setting, p, y)
-            figures += new
-            drawing |= reliability(setting, p, y)
-            if not any(k.startswith("example") for k in drawing):
-                drawing |= example(tasks, p, y, names, data)
-    minimal = []
-    for name in backgrounds:
-        classes = data.parts[name]
-        held = classes[
-            np.random.default_rng(seed).permutation(len(classes))[: max(6, len(classes) // 8)]
-        ]
-        parts = (np.setdiff1d(classes, held), held)
-        learner, facts[name] = train(method, seed, data, parts, 20, options, part, True)
-        done += 1
-        tasks = run_tasks(runs)  # ty: ignore[invalid-argument-type]
-        p = judge(learner, tasks, TEST_KEY, options["samples"], 20, rows)
-        y = np.asarray(tasks.query.y[..., 0]).astype(int)
-        new, found[name] = measure(f"20 runs, {name}", p, y)
-        wrong = (p.argmax(-1) != y).astype(float)
-        figures += [*runs_figures(name, wrong), *new[1:]]
-        drawing |= {f"wrong {name}": wrong.mean(1)} | reliability(f"20 runs, {name}", p, y)
-        minimal += [wrong] if name in MINIMAL else []
-    if len(minimal) == len(MINIMAL):
-        figures += runs_figures("mean of small1 and small2", np.mean(minimal, axis=0))
-    columns = {k for rows in found.values() for k in rows}
+            # the smallest network that has as many classes
+            if slots == min(w for w in ways if w >= way):
+                told(1.0, f"judging {data.name}, {title(way, shot)}")
+                part, said = of_episodes(learner, data, slots, (way, shot), options, not parts)
+                parts.append(part)
+                remarks += said
 
-    def filled(rows, k):
-        return rows[k] if k in rows else np.full(len(rows["y"]), np.nan, np.float32)
-
-    predictions = {
-        k: np.concatenate([filled(rows, k) for rows in found.values()]) for k in sorted(columns)
-    }
-    note = "; ".join(remarks)
-    return Outcome(figures, predictions, drawing, note, facts)
+    wrong = {}
+    for i, name in enumerate(backgrounds):
+        told = item_of(tell, len(ways) + i, trainings)
+        classes = _with_validation(data.parts[name], seed)
+        learner, facts[name] = train(method, seed, data, classes, LAKE_WAY, options, told, True)
+        part, wrong[name] = of_runs(name, learner, data, options)
+        parts.append(part)
+    figures = [figure for part in parts for figure in part.figures]
+    if set(MINIMAL) <= set(wrong):
+        figures.append(error_of(BOTH_MINIMAL, np.mean([wrong[name] for name in MINIMAL], axis=0)))
+    drawing = {name: array for part in parts for name, array in part.drawing.items()}
+    tables = [part.table for part in parts]
+    return Outcome(figures, joined(tables), drawing, "; ".join(remarks), facts)
 
 
-def compact(p: np.ndarray, y: np.ndarray, names: np.ndarray):
-    """Classes 0 … way - 1 in the order of the support, where labels were some of more slots."""
-    order = np.stack(
-        [row[np.sort(np.unique(row, return_index=True)[1])] for row in names]
-    )  # (t, way)
+def _with_validation(classes: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """An eighth of the classes of a background choose the step; the others train."""
+    order = np.random.default_rng(seed).permutation(len(classes))
+    held = classes[order[: max(6, len(classes) // 8)]]
+    return np.setdiff1d(classes, held), held
+
+
+def of_episodes(
+    learner: Any,
+    data: Pictures,
+    slots: int,
+    setting: tuple[int, int],
+    options: dict[str, Any],
+    with_example: bool,
+) -> tuple[Part, list[str]]:
+    """One setting of episodes, and remarks.
+
+    Args:
+        learner: what is judged.
+        data: the images.
+        slots: classes that the network tells apart.
+        setting: classes of a task, and images shown of each.
+        options: of the budget.
+        with_example: whether a task is kept for a picture.
+    """
+    way, shot = setting
+    name = f"{data.name}, {title(way, shot)}"
+    source = episodes(data, data.parts["test"], way, shot, options["query"], slots=slots)
+    few = len(data.parts["test"]) - len(source.count)
+    remarks = []
+    if few:
+        images = shot + source.query
+        classes = "class" if few == 1 else "classes"
+        remarks.append(f"{name}: {few} {classes} with fewer than {images} images left out")
+
+    tasks = draw_tasks(source, jr.key(TEST_KEY + 10 * way + shot), options["tasks"])
+    rows, samples = rows_for(data, options), options["samples"]
+    p = judge(learner, tasks, TEST_KEY, samples, slots, rows)
+    p, y, names = compact(p, _classes(tasks.query), _classes(tasks.support))
+    figures, table = measure(name, p, y)
+    drawing = reliability(name, p, y)
+    if with_example:
+        drawing |= example(tasks, p, y, names, data)
+    return Part(figures, table, drawing), remarks
+
+
+def _classes(data: Data) -> np.ndarray:
+    """Classes of the rows, `(t, n)`."""
+    return np.asarray(data.y[..., 0]).astype(int)
+
+
+def of_runs(
+    name: str, learner: Any, data: Pictures, options: dict[str, Any]
+) -> tuple[Part, np.ndarray]:
+    """Lake's runs after training on a background, and which answers were wrong, `(runs, 20)`."""
+    assert data.runs is not None
+    tasks = run_tasks(data.runs)
+    rows, samples = rows_for(data, options), options["samples"]
+    p = judge(learner, tasks, TEST_KEY, samples, LAKE_WAY, rows)
+    y = _classes(tasks.query)
+    wrong = (p.argmax(-1) != y).astype(float)
+    (_, *figures), table = measure(run_of(name), p, y)  # the error says what the accuracy would
+    drawing = {f"wrong {name}": wrong.mean(1), **reliability(run_of(name), p, y)}
+    return Part([error_of(name, wrong), *figures], table, drawing), wrong
+
+
+def compact(
+    p: np.ndarray, y: np.ndarray, names: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes 0 … way - 1 in the order of the support, where labels were some of more slots.
+
+    Args:
+        p: probabilities of the slots, `(t, n, slots)`.
+        y: slots of the query rows, `(t, n)`.
+        names: slots of the support rows, `(t, m)`.
+
+    Returns:
+        Probabilities `(t, n, way)`, classes `(t, n)`, and the slot of each class, `(t, way)`.
+    """
+
+    def in_order(row: np.ndarray) -> np.ndarray:
+        return row[np.sort(np.unique(row, return_index=True)[1])]
+
+    order = np.stack([in_order(row) for row in names])
     p = np.take_along_axis(p, order[:, None, :], axis=2)
     return p, (y[..., None] == order[:, None, :]).argmax(-1), order
 
@@ -252,18 +305,18 @@ def reliability(setting: str, p: np.ndarray, y: np.ndarray) -> dict[str, np.ndar
     return {f"bins {setting}": np.stack(calibration.equal_width(confidence, hit))}
 
 
-def example(tasks: Task, p, y, names, data: Pictures) -> dict[str, np.ndarray]:
-    """One task: an image of each class, and the query images whose prediction is least certain."""
-    t = int(np.argmin(p.max(-1).mean(1)))  # of the tasks the hardest
+def example(
+    tasks: Task, p: np.ndarray, y: np.ndarray, names: np.ndarray, data: Pictures
+) -> dict[str, np.ndarray]:
+    """The hardest task: an image of each class, and the query images that are least certain."""
+    t = int(np.argmin(p.max(-1).mean(1)))
     shape = data.images.pixels.shape[1:]
     support = np.asarray(tasks.support.x[t]).reshape(-1, *shape)
-    first = [
-        int(np.flatnonzero(np.asarray(tasks.support.y[t, :, 0]).astype(int) == name)[0])
-        for name in names[t]
-    ][:5]
+    query = np.asarray(tasks.query.x[t]).reshape(-1, *shape)
+    slot = _classes(tasks.support)[t]
+    first = [int(np.flatnonzero(slot == name)[0]) for name in names[t]][:5]
     shown = np.flatnonzero(y[t] < 5)
     shown = shown[np.argsort(p[t][shown].max(-1))][:6]
-    query = np.asarray(tasks.query.x[t]).reshape(-1, *shape)
     return {
         "example support": support[first],
         "example query": query[shown],
@@ -272,24 +325,19 @@ def example(tasks: Task, p, y, names, data: Pictures) -> dict[str, np.ndarray]:
     }
 
 
-def hausdorff(data: Pictures, tell) -> Outcome:
+def hausdorff(data: Pictures, tell: Tell) -> Outcome:
     """No learning: the class whose drawing is nearest in the modified Hausdorff distance."""
     if data.runs is None:
         return Outcome([], {}, note="needs Lake's runs, which are not among these images")
-    guesses = []
+    answer = data.runs.answer
+    nearest: list[np.ndarray] = []
     for i, (support, query) in enumerate(zip(*data.runs.full)):
-        tell(i / len(data.runs.answer), "comparing drawings")
-        guesses.append(distances(query, support).argmin(1))
-    guess, answer = np.array(guesses), data.runs.answer
-    wrong = (guess != answer).astype(float)
-    rows = np.indices(answer.shape)
-    columns = {
-        "setting": np.full(answer.size, "20 runs, no background"),
-        "task": rows[0].ravel(),
-        "row": rows[1].ravel(),
+        tell(i / len(answer), "comparing drawings")
+        nearest.append(distances(query, support).argmin(1))
+    found = np.array(nearest)
+    name, wrong = "no background", (found != answer).astype(float)
+    columns = task_rows(run_of(name), *answer.shape) | {
         "y": answer.ravel(),
-        "predicted": guess.ravel(),
+        "predicted": found.ravel(),
     }
-    return Outcome(
-        runs_figures("no background", wrong), columns, {"wrong no background": wrong.mean(1)}
-    )
+    return Outcome([error_of(name, wrong)], columns, {f"wrong {name}": wrong.mean(1)})

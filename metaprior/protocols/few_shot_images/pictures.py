@@ -1,183 +1,175 @@
-"""Pictures of `few-shot-images`: a task with its probabilities, reliability, errors of the runs
-beside the published.
-"""
+"""Pictures of `few-shot-images`: a task, reliability, and Lake's runs beside published errors."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 
+from metaprior.protocols.few_shot_images.judge import BOTH_MINIMAL, GUESSING, run_of
+from metaprior.protocols.finished import first_seed, highest, lowest, means, methods_of
+from metaprior.protocols.pictures import diagonal, one_panel, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import METHOD, MUTED, POINT, RULE, STYLE, colours, to_svg
+from metaprior.report.figures import METHOD, MUTED, POINT, RULE, colours, to_svg
 
-# error of Lake's runs by background; Lake et al. 2015
-PUBLISHED = {
-    "original": {"people": 0.045, "program learning": 0.033, "convnet": 0.135},
-    "small1": {"program learning": 0.043, "convnet": 0.240},
-    "small2": {"program learning": 0.040, "convnet": 0.223},
+PROGRAMS, CONVNET = "Bayesian program learning", "convolutional network"
+# Error of Lake's runs by background; Lake et al. 2015.
+PUBLISHED: dict[str, dict[str, float]] = {
+    "original": {
+        "people": 0.045,
+        PROGRAMS: 0.033,
+        CONVNET: 0.135,
+        "hierarchical deep model": 0.348,
+    },
+    "small1": {PROGRAMS: 0.043, CONVNET: 0.240},
+    "small2": {PROGRAMS: 0.040, CONVNET: 0.223},
+    "no background": {"modified Hausdorff distance": 0.388},
+    BOTH_MINIMAL: {PROGRAMS: 0.042, CONVNET: 0.232},
 }
+GROUPS = ("no background", "original", "small1", "small2")
+BESIDE = ("people", PROGRAMS, CONVNET)  # published errors in the picture
 
 
-GUESSING = "guessing"  # a reference without pictures
-
-
+@styled()
 def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
     """An example a method, reliability, Lake's runs."""
-    cells = [c for c in cells if c.method != GUESSING]
-    first = [c for c in cells if c.seed == min(c.seed for c in cells)]
-    ink = data is None or data.rotations  # drawings, ink high
-    pictures = [
-        _example(c, "gray_r" if ink else "gray") for c in first if "example p" in c.drawing
-    ][:3]
-    settings = [f.setting for c in cells for f in c.figures if f.metric == "ece"]
-    for setting in list(dict.fromkeys(settings)):
-        if setting.endswith(("5-way 1-shot", "small1")) or len(set(settings)) < 3:
+    cells = [cell for cell in cells if cell.method != GUESSING]  # it is in the tables alone
+    if not cells:
+        return []
+    ink = data is None or data.rotations  # drawings have the ink high
+    examples = [cell for cell in first_seed(cells) if "example p" in cell.drawing]
+    pictures = [_example(cell, "gray_r" if ink else "gray") for cell in examples[:3]]
+
+    found = means(cells)
+    settings = [setting for setting, metric in found if metric == "ece"]
+    for setting in settings:
+        if len(settings) < 3 or setting.endswith(("5-way 1-shot", "small1")):
             pictures.append(_reliability(cells, setting))
-    if any(f.metric == "error" for c in cells for f in c.figures):
-        pictures.append(_runs(cells))
+    if any(metric == "error" for _, metric in found):
+        pictures.append(_runs(found))
     return pictures
 
 
 def _show(axes: Any, image: np.ndarray, shades: str) -> None:
+    """One image, grey or in colours."""
     if image.shape[-1] == 1:
         axes.imshow(image[..., 0], cmap=shades, vmin=0, vmax=1, interpolation="nearest")
     else:
         axes.imshow(np.clip(image, 0, 1), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.grid(False)
 
 
 def _example(cell: Drawn, shades: str) -> Picture:
+    """A task: images of the classes above, images to classify on the left, probabilities."""
     support, query = cell.drawing["example support"], cell.drawing["example query"]
     p, y = cell.drawing["example p"], cell.drawing["example y"]
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(
-            figsize=(1.0 + 0.95 * len(support), 0.9 * (len(query) + 1)), layout="constrained"
-        )
-        grid = canvas.subplots(len(query) + 1, len(support) + 1, squeeze=False)
-        grid[0, 0].set_axis_off()
-        for j, image in enumerate(support):
-            _show(grid[0, j + 1], image, shades)
-        for i, image in enumerate(query):
-            _show(grid[i + 1, 0], image, shades)
-            for j in range(len(support)):
-                axes = grid[i + 1, j + 1]
-                axes.set_axis_off()
-                right = y[i] == j
-                axes.barh(0, 1, color=RULE, height=0.5)
-                axes.barh(0, p[i, j], color=METHOD if right else POINT, height=0.5)
-                axes.text(0, 0.75, f"{p[i, j]:.2f}", fontsize=8, color=MUTED, va="center")
-                axes.set_xlim(0, 1)
-                axes.set_ylim(-0.6, 1.1)
-        svg = to_svg(
-            canvas,
-            f"example-{cell.method}-{cell.seed}",
-            f"An episode with {cell.method}'s probabilities",
-        )
+    size = (1.0 + 0.95 * len(support), 0.9 * (len(query) + 1))
+    canvas, grid = panels(len(query) + 1, len(support) + 1, size)
+    grid[0, 0].set_axis_off()
+    for axes, image in zip(grid[0, 1:], support):
+        _show(axes, image, shades)
+    for line, image, probabilities, right in zip(grid[1:], query, p, y):
+        _show(line[0], image, shades)
+        for j, axes in enumerate(line[1:]):
+            _bar(axes, probabilities[j], METHOD if right == j else POINT)
+
+    name = cell.method
+    label = f"An episode with {name}'s probabilities"
+    svg = to_svg(canvas, f"example-{name}-{cell.seed}", label)
     caption = (
-        f"Above an image of each class, on the left images to classify, and {cell.method}'s probability of each class: "
-        "green of the right one, red of a wrong one. Of the judged tasks the one it is least certain of."
+        f"Above: an image of each class. On the left: images to classify. Bars: {name}'s "
+        "probability of each class, green for the right one, red for a wrong one. Of the judged "
+        "tasks it is the one whose answers are least certain."
     )
-    return Picture(f"One task, {cell.method}", caption, svg, wide=False)
+    return Picture(f"One task, {name}", caption, svg, wide=False)
+
+
+def _bar(axes: Any, p: float, colour: str) -> None:
+    """A probability as a bar with its number."""
+    axes.set_axis_off()
+    axes.barh(0, 1, color=RULE, height=0.5)
+    axes.barh(0, p, color=colour, height=0.5)
+    axes.text(0, 0.75, f"{p:.2f}", fontsize=8, color=MUTED, va="center")
+    axes.set(xlim=(0, 1), ylim=(-0.6, 1.1))
 
 
 def _reliability(cells: Sequence[Drawn], setting: str) -> Picture:
-    names = list(dict.fromkeys(c.method for c in cells if f"bins {setting}" in c.drawing))
+    """Stated against true, a line a method."""
+    key = f"bins {setting}"
+    drawn = [cell for cell in cells if key in cell.drawing]
+    names = methods_of(drawn)
     shades = colours(["method", *names])
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(4.6, 3.8))
-        axes = canvas.add_subplot()
-        axes.plot([0, 1], [0, 1], color=MUTED, lw=1, ls=(0, (4, 3)))
-        for name in names:
-            mine = [c.drawing for c in cells if c.method == name and f"bins {setting}" in c.drawing]
-            found = [np.nan_to_num(drawing[f"bins {setting}"]) for drawing in mine]
-            count = sum(f[0] for f in found)
-            stated, came = (sum(f[0] * f[i] for f in found) / np.maximum(count, 1) for i in (1, 2))
-            some = count >= 5
-            size = 4 + 10 * np.sqrt(count / max(count.max(), 1))
-            axes.plot(stated[some], came[some], "-", color=shades[name], label=name)
-            axes.scatter(
-                stated[some],
-                came[some],
-                s=size[some] ** 2 / 2,
-                color=shades[name],
-                ec="white",
-                lw=0.6,
-                zorder=3,
-            )
-        axes.set_xlabel("stated probability of the most probable class")
-        axes.set_ylabel("share that was right")
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.02)
-        axes.legend(loc="upper left")
-        slug = "".join(ch if ch.isalnum() else "-" for ch in setting)
-        svg = to_svg(canvas, f"reliability-{slug}", f"Reliability, {setting}")
-    caption = "Rows of all tasks pooled into 15 equal bins, those with 5 rows or more; larger dots hold more rows."
+    canvas, axes = one_panel()
+    diagonal(axes)
+    for name in names:
+        # bins without rows have no mean
+        found = [np.nan_to_num(cell.drawing[key]) for cell in drawn if cell.method == name]
+        count, stated, came = np.sum([(n, n * s, n * c) for n, s, c in found], axis=0)
+        some = count >= 5
+        x, y = stated[some] / count[some], came[some] / count[some]
+        size = 4 + 10 * np.sqrt(count[some] / max(count.max(), 1))
+        axes.plot(x, y, "-", color=shades[name], label=name)
+        axes.scatter(x, y, s=size**2 / 2, color=shades[name], ec="white", lw=0.6, zorder=3)
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), ylabel="share that was right")
+    axes.set_xlabel("stated probability of the most probable class")
+    axes.legend(loc="upper left")
+
+    slug = "".join(ch if ch.isalnum() else "-" for ch in setting)
+    svg = to_svg(canvas, f"reliability-{slug}", f"Reliability, {setting}")
+    caption = (
+        "Rows of all tasks pooled into 15 equal bins, those with 5 rows or more. Larger dots hold "
+        "more rows."
+    )
     return Picture(f"Reliability, {setting}", caption, svg, wide=False)
 
 
-def _runs(cells: Sequence[Drawn]) -> Picture:
-    found: dict[str, dict[str, list[float]]] = {}
-    for cell in cells:
-        for f in cell.figures:
-            if f.metric == "error":
-                found.setdefault(f.setting.removeprefix("20 runs, "), {}).setdefault(
-                    cell.method, []
-                ).append(f.value)
-    groups = [g for g in ("no background", "original", "small1", "small2") if g in found]
+def _runs(found: dict[tuple[str, str], dict[str, float]]) -> Picture:
+    """Errors of Lake's runs as bars, ours and published, best first in each group."""
+    own = {group: found.get((run_of(group), "error"), {}) for group in GROUPS}
+    groups = [group for group in GROUPS if own[group]]
     bars = []
     for group in groups:
-        rows = {name: (float(np.mean(v)), True) for name, v in found[group].items()}
-        rows |= {name: (v, False) for name, v in PUBLISHED.get(group, {}).items()}
-        bars += [
-            (group, name, *value) for name, value in sorted(rows.items(), key=lambda r: r[1][0])
-        ]
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(6.4, 0.6 + 0.27 * (len(bars) + len(groups))), layout="constrained")
-        axes = canvas.add_subplot()
-        at, labels, before = 0.0, [], None
-        for group, name, value, ours in bars:
-            at += 1.0 if group == before or before is None else 1.9
-            before = group
-            axes.barh(-at, 100 * value, color=METHOD if ours else RULE, height=0.78)
-            axes.text(
-                100 * value + 0.5, -at, f"{100 * value:.1f}", va="center", fontsize=8.5, color=MUTED
-            )
-            labels.append((-at, f"{name}  ({group})"))
-        axes.set_yticks([place for place, _ in labels], [text for _, text in labels])
-        axes.grid(False, axis="y")
-        axes.set_xlabel("error in per cent of 400 drawings")
-        svg = to_svg(canvas, "runs", "Errors of Lake's one-shot runs")
+        published = {n: v for n, v in PUBLISHED[group].items() if n in BESIDE}
+        rows = own[group] | published
+        for name in sorted(rows, key=lambda name: rows[name]):
+            bars.append((group, name, 100 * rows[name], name in own[group]))
+
+    size = (6.4, 0.6 + 0.27 * (len(bars) + len(groups)))
+    canvas, grid = panels(1, 1, size)
+    axes, at, places, before = grid[0, 0], 0.0, {}, bars[0][0]
+    for group, name, value, ours in bars:
+        at -= 1.0 if group == before else 1.9  # a gap between groups
+        before = group
+        places[at] = f"{name}  ({group})"
+        axes.barh(at, value, color=METHOD if ours else RULE, height=0.78)
+        axes.text(value + 0.5, at, f"{value:.1f}", va="center", fontsize=8.5, color=MUTED)
+    axes.set_yticks(list(places), list(places.values()))
+    axes.grid(False, axis="y")
+    axes.set_xlabel("error in per cent of 400 drawings")
+
+    svg = to_svg(canvas, "runs", "Errors of Lake's one-shot runs")
     caption = (
-        "20-way one-shot classification within an alphabet, after training on 30 background alphabets (original) or five "
-        "(small1, small2). Green: measured here; grey: Lake et al. 2015. One standard error of 400 drawings is about two points."
+        "20-way one-shot classification within an alphabet, after training on 30 background "
+        "alphabets (original) or five (small1, small2). Green: measured here. Grey: Lake et al. "
+        "2015. One standard error of 400 drawings is about two points."
     )
     return Picture("Lake's twenty runs", caption, svg, wide=False)
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
     """Who classifies best."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for cell in cells:
-        for f in cell.figures:
-            if f.metric in ("accuracy", "error") and cell.method != GUESSING:
-                found.setdefault((f.setting, f.metric), {}).setdefault(cell.method, []).append(
-                    f.value
-                )
-    mean = {k: {n: float(np.mean(v)) for n, v in each.items()} for k, each in found.items()}
+    found = means(cells, but=(GUESSING,))
     parts = []
-    accuracy = [k for k in mean if k[1] == "accuracy"]
-    if accuracy:
-        key = accuracy[0]
-        best = max(mean[key], key=lambda n: mean[key][n])
-        parts.append(f"{key[0]}: {best} classifies {mean[key][best]:.1%} of the images rightly")
-    runs = mean.get(("20 runs, mean of small1 and small2", "error"))
-    if runs:
-        best = min(runs, key=lambda n: runs[n])
+    first = next((setting for setting, metric in found if metric == "accuracy"), None)
+    if first is not None:
+        accuracy = found[first, "accuracy"]
+        best = highest(accuracy)
+        parts.append(f"{first}: {best} classifies {accuracy[best]:.1%} of the images rightly")
+    error = found.get((run_of(BOTH_MINIMAL), "error"))
+    if error:
+        best, before = lowest(error), PUBLISHED[BOTH_MINIMAL][CONVNET]
         parts.append(
-            f"on Lake's runs after five alphabets {best} errs in {runs[best]:.1%} (a convolutional network of 2015: 23.2 %)"
+            f"on Lake's runs after five alphabets {best} errs in {error[best]:.1%} (a "
+            f"convolutional network of 2015: {100 * before:.1f} %)"
         )
     return "; ".join(parts) + "." if parts else ""

@@ -1,8 +1,8 @@
-"""training of few-shot-images."""
+"""Training methods on images: their networks, their tasks, their step."""
 
 import functools
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,33 +16,22 @@ from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.methods.embedded import Embedded
 from metaprior.nets.conv import Conv4
+from metaprior.protocols.cell import loss_of
 from metaprior.protocols.few_shot_images.data import Pictures
+from metaprior.protocols.protocol import Tell
 from metaprior.sources.episodes import Episodes
 from metaprior.task import Task
 from metaprior.training import fit
 
-TEST_KEY, VALIDATION_KEY = 90210, 555  # tasks that are judged on, and those that choose the step
-
-
-BLACK = (
-    "recurrent",
-    "snail",
-    "cnp",
-    "acnp",
-    "np",
-    "anp",
-    "flow_np",
-)  # see images through `Embedded`
-
-
+VALIDATION_KEY = 555  # of the tasks that choose the step
+# See images through `Embedded`.
+BLACK = ("recurrent", "snail", "cnp", "acnp", "np", "anp", "flow_np")
 TUNED: dict[str, dict[str, Any]] = {
     "protonet": {"embedding": 64, "pseudo_count": 0.0},
     "matching": {"embedding": 64, "pseudo_count": 0.0},
     "versa": {"features": 64, "samples": 10},
 }
-
-
-# Steps of a method relative to those of the budget: a step with an inner loop costs more.
+# Steps of a method relative to the budget's: a step with an inner loop costs more.
 SHARE = {
     "maml": 0.4,
     "emaml": 0.1,
@@ -54,21 +43,26 @@ SHARE = {
 }
 
 
+class Network(NamedTuple):
+    """What a network looks at, and its size.
+
+    Args:
+        size, channels: of an image.
+        filters: of each block.
+        pooled: whether blocks halve the image by max-pools, else by strides.
+    """
+
+    size: int
+    channels: int
+    filters: tuple[int, ...]
+    pooled: bool
+
+
 @eqx.filter_jit
-def fresh(
-    key: Any,
-    method: str,
-    size: int,
-    channels: int,
-    way: int,
-    filters: tuple[int, ...],
-    pooled: bool,
-) -> Any:
+def fresh(key: Any, method: str, way: int, network: Network) -> Any:
     """An untrained method with an image network."""
-    net = functools.partial(
-        Conv4.init, size=size, channels=channels, filters=filters, pooled=pooled
-    )
-    spec = Spec(size * size * channels, Categorical(way), net=net)
+    net = functools.partial(Conv4.init, **network._asdict())
+    spec = Spec(network.size**2 * network.channels, Categorical(way), net=net)
     row = METHODS[method]
     if method in BLACK:
         return Embedded.init(spec, key=key, base=row.method, **row.options)  # ty: ignore[invalid-argument-type]
@@ -89,76 +83,82 @@ def sized(data: Pictures, side: int) -> Pictures:
 def episodes(
     data: Pictures, part: np.ndarray, way: int, shot: int, query: int, **more: Any
 ) -> Episodes:
-    """Tasks of some classes; as many query images as every class of them has, at most `query`."""
+    """Tasks of some classes.
+
+    Args:
+        data: the images.
+        part: indices of the classes.
+        way, shot: classes of a task, and images shown of each.
+        query: images asked of each class; fewer where the classes have not as many.
+        more: options of `Episodes.of`.
+    """
     images = data.images
-    label = np.where(np.isin(images.label, part), images.label, -1)
-    groups = np.unique(images.group, return_inverse=True)[1]
     count = np.bincount(images.label, minlength=len(images.names))[part]
-    query = int(min(query, max(1, np.sort(count)[::-1][: max(way, len(part) // 2)].min() - shot)))
-    source = functools.partial(
-        Episodes.of,
+    rich = max(way, len(part) // 2)  # as many classes have enough images
+    least = np.sort(count)[::-1][:rich].min() - shot
+    groups = np.unique(images.group, return_inverse=True)[1]
+    return Episodes.of(
         images.pixels,
-        label,
+        np.where(np.isin(images.label, part), images.label, -1),
         way=way,
         shot=shot,
-        query=query,
+        query=int(min(query, max(1, least))),
         group=groups[images.label],
+        rotations=data.rotations,
+        **more,
     )
-    return source(rotations=data.rotations, **more)
 
 
 def train(
     method: str,
     seed: int,
     data: Pictures,
-    parts,
+    parts: tuple[np.ndarray, np.ndarray],
     way: int,
     options: dict[str, Any],
-    tell,
+    tell: Tell,
     lake: bool,
-):
-    """One network for tasks of `way` classes and one image each, its step chosen on held-out
-    classes.
+) -> tuple[Any, dict[str, Any]]:
+    """One network for tasks of `way` classes and one image each, and facts of its training.
+
+    Args:
+        method, seed, data, options, tell: as in `Protocol.run`.
+        parts: classes to train on, and those that choose the step.
+        way: classes of a task.
+        lake: whether it is trained for Lake's runs.
     """
-    keys = jr.split(jr.key(seed), 2)
-    steps = max(20, round(options["lake_steps" if lake else "steps"] * SHARE.get(method, 1.0)))
+    init_key, fit_key = jr.split(jr.key(seed), 2)
     learn, hold = parts
     more: dict[str, Any] = {"padded": len(data.images.names)}
     if data.runs is not None:  # arrays, so that all trainings are one program
-        more |= {
-            "affine": jnp.asarray(1.0 if lake else options["affine"]),
-            "within": jnp.asarray(0.5 if lake else 0.0),
-        }
+        more["affine"] = jnp.asarray(1.0 if lake else options["affine"])
+        more["within"] = jnp.asarray(0.5 if lake else 0.0)
     source = episodes(data, learn, way, 1, options["train_query"], **more)
-    held = episodes(data, hold, min(way, len(hold) * (4 if data.rotations else 1)), 1, 2, slots=way)
+
+    turned = 4 if data.rotations else 1  # turned classes are further ones
+    held = episodes(data, hold, min(way, len(hold) * turned), 1, 2, slots=way)
     validation = draw_tasks(held, jr.key(VALIDATION_KEY), options["validation"])
-    shape = data.images.pixels.shape
-    learner = fresh(
-        keys[0], method, shape[1], shape[3], way, tuple(options["filters"]), options["pooled"]
-    )
-
-    def progress(done, of, loss):
-        return tell(done / of, f"training, loss {loss:.3f}")
-
-    batch = options["batch"] * (4 if way <= 5 else 1)
+    _, size, _, channels = data.images.pixels.shape
+    network = Network(size, channels, tuple(options["filters"]), options["pooled"])
+    steps = max(20, round(options["lake_steps" if lake else "steps"] * SHARE.get(method, 1.0)))
     fitted = fit(
-        learner,
+        fresh(init_key, method, way, network),
         source,
-        key=keys[1],
+        key=fit_key,
         steps=steps,
-        batch=batch,
+        batch=options["batch"] * (4 if way <= 5 else 1),
         at_once=1,
         every=max(1, steps // 10),
         validation=validation,
         learning_rate=options["learning_rate"],
-        progress=progress,
+        progress=loss_of(tell),
     )
-    facts = {
+    return fitted.method, {
         "steps": fitted.steps,
         "step chosen": int(fitted.state.best_step),
         "seconds": round(fitted.seconds, 1),
+        "training": fitted.outcome,
     }
-    return fitted.method, facts | {"training": fitted.outcome}
 
 
 @eqx.filter_jit

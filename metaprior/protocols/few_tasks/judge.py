@@ -1,5 +1,6 @@
-"""How many training tasks it takes, and when a prior overfits them."""
+"""How many training tasks it takes: training on sets of every size at once, and judging."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,24 +15,26 @@ from metaprior.heads import Gaussian
 from metaprior.infer.gaussian import Diagonal
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods import METHODS
+from metaprior.protocols.cell import item_of, loss_of, part_of, to_numpy
 from metaprior.protocols.few_tasks.data import (
+    EXACT,
     FAMILIES,
     X_DIM,
+    Family,
     Finite,
-    _axes,
-    _dealt,
-    _tasks,
+    axes_of,
+    dealt,
     finite_sets,
     setting_of,
+    stacked,
 )
 from metaprior.protocols.protocol import Figure, Outcome, Tell
+from metaprior.protocols.raw import joined
 from metaprior.task import Data, Task
 from metaprior.training import fit
 
-EXACT = "exact posterior"
-
-
 LOG_2PI_E = 2.8378770664093453
+NLL = {"train": "train_nll", "test": "test_nll"}  # of rows dealt anew; PACOH's meta-test is `new`
 
 
 def train(
@@ -39,32 +42,35 @@ def train(
 ) -> tuple[Any, dict[str, Any]]:
     """One member a size, all from the same weights and on the same draws, in one `fit`."""
     row, sizes = METHODS[method], np.asarray(source.count)
-    key, fit_key = jr.split(jr.fold_in(jr.key(1), seed))
-    start = eqx.filter_jit(lambda k: row.init(Spec(X_DIM, Gaussian(1)), key=k))(key)
-    members = jax.tree.map(
-        lambda a: jnp.repeat(a[None], len(sizes), 0) if eqx.is_array(a) else a, start
-    )
+    init_key, fit_key = jr.split(jr.fold_in(jr.key(1), seed))
+
+    def init(key):
+        return row.init(Spec(X_DIM, Gaussian(1)), key=key)
+
+    def repeated(leaf):
+        return jnp.repeat(leaf[None], len(sizes), 0) if eqx.is_array(leaf) else leaf
+
     steps = options["steps"]
     fitted = fit(
-        members,
+        jax.tree.map(repeated, eqx.filter_jit(init)(init_key)),
         source,
         key=fit_key,
         steps=steps,
         batch=options["batch"],
         every=max(1, steps // 20),
-        axes=_axes(source),
-        progress=lambda done, of, loss: tell(done / of, f"training, loss {loss:.3f}"),
+        axes=axes_of(source),
+        progress=loss_of(tell),
     )
     facts: dict[str, Any] = {"steps": fitted.steps, "train_seconds": round(fitted.seconds, 1)}
     failed = sizes[np.asarray(fitted.state.failed)]
     if len(failed):
-        facts["stopped"] = (
-            f"non-finite loss with {', '.join(map(str, failed))} tasks, last good weights judged"
-        )
+        counts = ", ".join(map(str, failed))
+        facts["stopped"] = f"non-finite loss with {counts} tasks, last good weights judged"
     return fitted.method, facts
 
 
 def _rows(mixture, y) -> dict[str, Array]:
+    """What is said of each row."""
     return {"nll": -mixture.log_prob(y), "mean": mixture.mean()[:, 0], "pit": mixture.cdf(y)[:, 0]}
 
 
@@ -72,15 +78,14 @@ def _rows(mixture, y) -> dict[str, Array]:
 def _judged(
     members: Any, source: Finite, axes: Finite, tasks: Task, key, samples: int
 ) -> dict[str, Array]:
-    """Figures `(n, t, q)` of every member on its tasks `(n, t, …)`, in the family's own units."""
+    """`_rows` `(n, t, q)` of every member on its tasks `(n, t, …)`, in the family's own units."""
 
     def one(learner, some, its):
         def each(task):
             scaled = some.scaled(task)
             posterior = learner.posterior(scaled.support, key=key)
-            found = _rows(
-                posterior.predict(scaled.query.x, key=key, samples=samples), scaled.query.y
-            )
+            predictive = posterior.predict(scaled.query.x, key=key, samples=samples)
+            found = _rows(predictive, scaled.query.y)
             mean = some.y_centre + some.y_scale * found["mean"]
             return found | {"nll": found["nll"] + jnp.log(some.y_scale), "mean": mean}
 
@@ -93,21 +98,21 @@ def _judged(
 def _judged_exactly(source, columns: int, tasks: Task) -> dict[str, Array]:
     """The same of the family's own posterior; tasks `(t, …)`."""
 
-    def narrow(d):
-        return Data(d.x[:, :columns], d.y, d.mask)
+    def narrow(data):
+        return Data(data.x[:, :columns], data.y, data.mask)
 
     def each(task):
         posterior = source.exact(narrow(task.support))
-        return _rows(
-            posterior.predict(narrow(task.query).x, key=jr.key(0), samples=1), task.query.y
-        )
+        predictive = posterior.predict(narrow(task.query).x, key=jr.key(0), samples=1)
+        return _rows(predictive, task.query.y)
 
     return jax.lax.map(each, tasks, batch_size=4)
 
 
 def entropy_of_prior(members: AbstractLearner) -> np.ndarray | None:
-    """H(p(φ | θ)) / number of weights of every member, in nats, where the prior is a diagonal
-    normal; else `None`.
+    """H(p(φ | θ)) / number of weights of every member, in nats.
+
+    `None` where the prior is no diagonal normal.
     """
     prior = getattr(members, "prior", None)
     if not isinstance(prior, Diagonal):
@@ -118,21 +123,21 @@ def entropy_of_prior(members: AbstractLearner) -> np.ndarray | None:
 
 
 def _figures(setting: str, part: str, rows: dict[str, np.ndarray], query: Data) -> list[Figure]:
-    """Of one size on one set of tasks."""
+    """Of one size on one set of tasks; rows are `(t, q)`."""
     mask, y = np.asarray(query.mask), np.asarray(query.y, np.float64)[..., 0]
 
-    def mean(v):
-        return np.where(mask, v, 0.0).sum(1) / mask.sum(1)
+    def mean(values: np.ndarray) -> np.ndarray:
+        """Over the rows of a task that exist."""
+        return np.where(mask, values, 0.0).sum(1) / mask.sum(1)
 
-    if part != "new":
-        return [
-            Figure.of(setting, "train_nll" if part == "train" else "test_nll", mean(rows["nll"]))
-        ]
-    gaps = [calibration.quantile_error(pit[m]) for pit, m in zip(rows["pit"], mask)]
+    if part in NLL:
+        return [Figure.of(setting, NLL[part], mean(rows["nll"]))]
+    gaps = [calibration.quantile_error(pit[some]) for pit, some in zip(rows["pit"], mask)]
     rmse = np.sqrt(mean((rows["mean"] - y) ** 2))
     return [
-        Figure.of(setting, k, v)
-        for k, v in (("nll", mean(rows["nll"])), ("rmse", rmse), ("calibration", gaps))
+        Figure.of(setting, "nll", mean(rows["nll"])),
+        Figure.of(setting, "rmse", rmse),
+        Figure.of(setting, "calibration", gaps),
     ]
 
 
@@ -142,81 +147,95 @@ def _columns(
     """Flat predictions of the rows that exist."""
     mask = np.asarray(query.mask)
     task, row = (index.astype(np.int32) for index in np.nonzero(mask))
-    names = {
+    return {
         "setting": np.full(len(task), setting),
         "part": np.full(len(task), part),
         "task": task,
         "row": row,
+        "y": np.asarray(query.y)[..., 0][mask],
+        **{name: values[mask].astype(np.float32) for name, values in rows.items()},
     }
-    return (
-        names
-        | {"y": np.asarray(query.y)[..., 0][mask]}
-        | {k: v[mask].astype(np.float32) for k, v in rows.items()}
-    )
+
+
+def sets_of(family: Family, source: Finite, options: dict[str, Any], keys) -> dict[str, Task]:
+    """The tasks that are judged, `(sizes, t, …)`: those of training, new ones, PACOH's meta-test.
+
+    Args:
+        family: of the tasks.
+        source: the training tasks.
+        options: of the budget.
+        keys: of new tasks, of dealing rows, and of the meta-test.
+    """
+    new_key, deal_key, test_key = keys
+    sizes, count = options["sizes"], options["tasks"]
+    fresh = finite_sets(family, [count], new_key)
+    episodes = jr.split(deal_key, count)
+    new = stacked(family.source, jr.split(test_key, count))
+    return {
+        "train": dealt(source, source.count, episodes),
+        "test": dealt(fresh, jnp.full(len(sizes), count), episodes),
+        "new": jax.tree.map(lambda a: jnp.repeat(a[None], len(sizes), 0), new),
+    }
+
+
+def _of(found: Any, index: int) -> Any:
+    """One size of arrays with a leading axis of sizes."""
+    return jax.tree.map(lambda a: a[index], found)
+
+
+def exactly(family: Family, sets: dict[str, Task], sizes: Sequence[int]) -> dict[str, Any]:
+    """What the exact posterior says; the same at every size, since it needs no training."""
+    judged = {}
+    for part in ("test", "new"):
+        once = _judged_exactly(family.source, family.columns, _of(sets[part], 0))
+        judged[part] = {k: np.repeat(v[None], len(sizes), 0) for k, v in to_numpy(once).items()}
+    return judged
 
 
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:
     """Every family, every number of tasks."""
     figures: list[Figure] = []
-    columns: list[dict[str, np.ndarray]] = []
+    tables: list[dict[str, np.ndarray]] = []
     facts: dict[str, Any] = {}
     sizes, names = options["sizes"], options["families"]
     for i, name in enumerate(names):
-
-        def share(done, what):
-            return tell((i + done) / len(names), f"{name}: {what}")
-
+        told = item_of(tell, i, len(names), name)
         family = FAMILIES[name](options["query"])
-        # Training tasks come from one key, those that are judged from others.
+        # training tasks come from one key, those that are judged from others
         keys = [jr.fold_in(jr.fold_in(jr.key(7 + k), seed), i) for k in range(4)]
-        source, fresh = (
-            finite_sets(family, sizes, keys[0]),
-            finite_sets(family, [options["tasks"]], keys[1]),
-        )
-        episodes = jr.split(keys[2], options["tasks"])
-        sets = {
-            "train": _dealt(source, source.count, episodes),
-            "test": _dealt(fresh, jnp.full(len(sizes), options["tasks"]), episodes),
-        }
-        new = _tasks(family.source, jr.split(keys[3], options["tasks"]))
-        sets["new"] = jax.tree.map(lambda a: jnp.repeat(a[None], len(sizes), 0), new)
+        source = finite_sets(family, sizes, keys[0])
+        sets = sets_of(family, source, options, keys[1:])
         if method == EXACT:
-            judged = {}
-            for part in ("test", "new"):
-                once = _judged_exactly(
-                    family.source, family.columns, jax.tree.map(lambda a: a[0], sets[part])
-                )
-                judged[part] = {
-                    k: np.repeat(np.asarray(v)[None], len(sizes), 0) for k, v in once.items()
-                }
+            judged = exactly(family, sets, sizes)
         else:
-            members, facts[name] = train(
-                method, source, seed, options, lambda done, what: share(0.8 * done, what)
-            )
-            share(0.8, "predicting")
+            members, facts[name] = train(method, source, seed, options, part_of(told, 0.0, 0.8))
+            told(0.8, "predicting")
+            axes, samples = axes_of(source), options["samples"]
+            judged = {
+                part: _judged(members, source, axes, tasks, jr.key(3), samples)
+                for part, tasks in sets.items()
+            }
+            figures += _entropies(name, sizes, entropy_of_prior(members))
 
-            def look(tasks):
-                return _judged(members, source, _axes(source), tasks, jr.key(3), options["samples"])
-
-            judged = {part: look(tasks) for part, tasks in sets.items()}
-            entropies = entropy_of_prior(members)
-            if entropies is not None:
-                figures += [
-                    Figure(setting_of(name, n), "entropy", float(h))
-                    for n, h in zip(sizes, entropies)
-                ]
         for part, found in judged.items():
-            query = sets[part].query
-            for j, n in enumerate(sizes):
-                rows = {k: np.asarray(v[j], np.float64) for k, v in found.items()}
-                its = jax.tree.map(lambda a: a[j], query)
-                figures += _figures(setting_of(name, n), part, rows, its)
-                if (
-                    method != EXACT or j == 0
-                ):  # the exact posterior's do not depend on the training tasks
-                    columns.append(
-                        _columns(setting_of(name, n) if method != EXACT else name, part, rows, its)
-                    )
-    joined = {k: np.concatenate([c[k] for c in columns]) for k in columns[0]}
+            for j, size in enumerate(sizes):
+                setting = setting_of(name, size)
+                rows = to_numpy(_of(found, j), np.float64)
+                query = _of(sets[part].query, j)
+                figures += _figures(setting, part, rows, query)
+                if method != EXACT:
+                    tables.append(_columns(setting, part, rows, query))
+                elif j == 0:  # what the exact posterior says does not depend on the size
+                    tables.append(_columns(name, part, rows, query))
     note = "; ".join(f"{k}: {v['stopped']}" for k, v in facts.items() if "stopped" in v)
-    return Outcome(figures, joined, note=note, facts=facts)
+    return Outcome(figures, joined(tables), note=note, facts=facts)
+
+
+def _entropies(name: str, sizes: Sequence[int], entropies: np.ndarray | None) -> list[Figure]:
+    """The entropy of the prior at each size, where it has one."""
+    if entropies is None:
+        return []
+    return [
+        Figure(setting_of(name, size), "entropy", float(value))
+        for size, value in zip(sizes, entropies)
+    ]

@@ -1,42 +1,47 @@
-"""Pictures of `few-tasks`: likelihoods and the prior's entropy against the number of training
-tasks.
-"""
+"""Pictures of `few-tasks`: likelihoods and the prior's entropy against the number of tasks."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import NullLocator
 
+from metaprior.protocols.few_tasks.data import EXACT
+from metaprior.protocols.finished import means, methods_of
+from metaprior.protocols.pictures import DASHED, DOTS, one_panel, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, METHOD, OTHERS, STYLE, to_svg
+from metaprior.report.figures import INK, METHOD, OTHERS, to_svg
 
-EXACT = "exact posterior"
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # method to numbers of tasks, and values
 
 
-def _curves(
-    cells: Sequence[Drawn], name: str, metric: str
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Method -> numbers of tasks and the mean over seeds."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for cell in cells:
-        for f in cell.figures:
-            if f.metric == metric and f.setting.startswith(f"{name}, "):
-                count = int(f.setting.removeprefix(f"{name}, ").split()[0])
-                found.setdefault(cell.method, {}).setdefault(count, []).append(f.value)
+@styled()
+def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
+    """All pictures."""
+    return [_likelihoods(cells, options), *_entropies(cells, options)]
+
+
+def _curves(cells: Sequence[Drawn], family: str, metric: str) -> Curves:
+    """The mean over seeds of every method on one family."""
+    found: dict[str, dict[int, float]] = {}
+    for (setting, name), by_method in means(cells).items():
+        if name == metric and setting.startswith(f"{family}, "):
+            count = int(setting.removeprefix(f"{family}, ").split()[0])
+            for method, value in by_method.items():
+                found.setdefault(method, {})[count] = value
     return {
-        m: (np.array(list(v)), np.array([np.mean(a) for a in v.values()])) for m, v in found.items()
+        method: (np.array(list(values)), np.array(list(values.values())))
+        for method, values in found.items()
     }
 
 
 def _shades(cells: Sequence[Drawn]) -> dict[str, str]:
-    names = [n for n in dict.fromkeys(c.method for c in cells) if n != EXACT]
-    return {EXACT: INK} | dict(zip(names, (METHOD, *OTHERS * 4)))
+    """A colour for each method."""
+    return dict(zip(methods_of(cells, but=(EXACT,)), (METHOD, *OTHERS * 4)))
 
 
 def _axis(axes: Any, sizes: Sequence[int]) -> None:
+    """Numbers of training tasks, each with its own tick."""
     axes.set_xscale("log")
     axes.set_xticks(list(sizes), [str(n) for n in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -44,90 +49,78 @@ def _axis(axes: Any, sizes: Sequence[int]) -> None:
 
 
 def _likelihoods(cells: Sequence[Drawn], options: dict[str, Any]) -> Picture:
-    shades, names = _shades(cells), options["families"]
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(4.3 * len(names), 3.6), layout="constrained")
-        for axes, name in zip(canvas.subplots(1, len(names), squeeze=False)[0], names):
-            train, test = _curves(cells, name, "train_nll"), _curves(cells, name, "test_nll")
-            for method, (n, value) in test.items():
-                if method == EXACT:
-                    axes.axhline(value[0], color=INK, lw=1.0, ls=(0, (4, 3)), label=EXACT)
-                    continue
-                axes.plot(
-                    n, value, "o-", ms=4, mec="white", mew=0.6, color=shades[method], label=method
-                )
-                axes.plot(*train[method], "o:", ms=3, lw=1.2, mfc="white", color=shades[method])
-            shown = np.concatenate(
-                [v for m, (n, v) in test.items()] + [v for _, v in train.values()]
-            )
-            high = np.concatenate([v[n >= 5] for m, (n, v) in test.items()])
-            # a few tasks can cost any number of nats: what is beyond the scale is in the table
-            axes.set_ylim(
-                np.min(shown) - 0.3,
-                min(np.max(shown), np.max(high, initial=np.min(shown)) + 2) + 0.3,
-            )
-            _axis(axes, options["sizes"])
-            axes.set_title(name)
-            axes.set_ylabel("NLL, nats a row")
-        axes.legend(loc="best")
-        svg = to_svg(
-            canvas, "few-nll", "NLL of training and new tasks against the number of training tasks"
-        )
+    """NLL of new tasks and of those trained on, a panel a family."""
+    names = options["families"]
+    canvas, grid = panels(1, len(names), (4.3 * len(names), 3.6))
+    for axes, family in zip(grid[0], names):
+        train, test = (_curves(cells, family, f"{part}_nll") for part in ("train", "test"))
+        _panel(axes, train, test, _shades(cells))
+        _axis(axes, options["sizes"])
+        axes.set(title=family, ylabel="NLL, nats a row")
+    axes.legend(loc="best")
+
+    label = "NLL of training and new tasks against the number of training tasks"
+    svg = to_svg(canvas, "few-nll", label)
     caption = (
-        "Solid: new tasks. Dotted: the tasks that were trained on, their rows dealt anew. The gap between the two is "
-        "meta-overfitting; it closes as tasks are added. Dashed: the exact posterior on the new tasks."
+        "Solid: new tasks. Dotted: the tasks that were trained on, with their rows dealt anew. The "
+        "gap between the two is meta-overfitting; it closes as tasks are added. Dashed: the exact "
+        "posterior on the new tasks."
     )
     return Picture("NLL against the number of training tasks", caption, svg)
 
 
+def _panel(axes: Any, train: Curves, test: Curves, shades: dict[str, str]) -> None:
+    """One family."""
+    for method, (n, value) in test.items():
+        if method == EXACT:
+            axes.axhline(value[0], color=INK, label=EXACT, **DASHED)
+            continue
+        axes.plot(n, value, color=shades[method], label=method, **DOTS)
+        axes.plot(*train[method], "o:", ms=3, lw=1.2, mfc="white", color=shades[method])
+
+    # a few tasks can cost any number of nats: what is beyond the scale is in the table
+    shown = np.concatenate([value for _, value in (*test.values(), *train.values())])
+    low = shown.min()
+    of_many = np.concatenate([value[n >= 5] for n, value in test.values()])
+    high = min(shown.max(), of_many.max(initial=low) + 2)
+    axes.set_ylim(low - 0.3, high + 0.3)
+
+
 def _entropies(cells: Sequence[Drawn], options: dict[str, Any]) -> list[Picture]:
-    shades, names = _shades(cells), options["families"]
-    found = {name: _curves(cells, name, "entropy") for name in names}
+    """The entropy of priors that have one, a line a method and family."""
+    names, shades = options["families"], _shades(cells)
+    found = {family: _curves(cells, family, "entropy") for family in names}
     if not any(found.values()):
         return []
-    with matplotlib.rc_context(STYLE):
-        canvas = Canvas(figsize=(4.3, 3.2))
-        axes = canvas.add_subplot()
-        for line, name in zip(("-", ":", "--"), names):
-            for method, (n, value) in found[name].items():
-                axes.plot(
-                    n,
-                    value,
-                    "o",
-                    ls=line,
-                    ms=4,
-                    mec="white",
-                    mew=0.6,
-                    color=shades[method],
-                    label=f"{method}, {name}",
-                )
-        _axis(axes, options["sizes"])
-        axes.set_ylabel("H(p(φ | θ)) / weights, nats")
-        axes.legend(loc="best")
-        svg = to_svg(canvas, "few-entropy", "Entropy of the learned prior")
-    caption = "Entropy of the learned prior over weights, where the method has an explicit one. A prior that narrows claims to know."
+    canvas, axes = one_panel(4.3, 3.2)
+    for line, family in zip(("-", ":", "--"), names):
+        for method, (n, value) in found[family].items():
+            label = f"{method}, {family}"
+            axes.plot(n, value, ls=line, color=shades[method], label=label, **DOTS)
+    _axis(axes, options["sizes"])
+    axes.set_ylabel("H(p(φ | θ)) / weights, nats")
+    axes.legend(loc="best")
+    svg = to_svg(canvas, "few-entropy", "Entropy of the learned prior")
+    caption = (
+        "Entropy of the learned prior over weights, where the method has an explicit one. A prior "
+        "that narrows claims to know."
+    )
     return [Picture("Entropy of the learned prior", caption, svg, wide=False)]
-
-
-def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
-    """All pictures."""
-    return [_likelihoods(cells, options), *_entropies(cells, options)]
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
     """Where the gap between old and new tasks closes, in plain words."""
-    parts = []
-    for method in dict.fromkeys(c.method for c in cells if c.method != EXACT):
-        name = "PACOH sinusoid"
-        test, train = (_curves(cells, name, k).get(method) for k in ("test_nll", "train_nll"))
-        if test is None or train is None:
+    family, parts = "PACOH sinusoid", []
+    test, train = (_curves(cells, family, f"{part}_nll") for part in ("test", "train"))
+    for method in methods_of(cells, but=(EXACT,)):
+        if method not in test or method not in train:
             continue
-        gap = test[1] - train[1]
+        sizes, value = test[method]
+        gap = value - train[method][1]
         parts.append(
-            f"{method} {gap[0]:.1f} with {test[0][0]} training task(s) and {gap[-1]:.2f} with {test[0][-1]}"
+            f"{method} {gap[0]:.1f} with {sizes[0]} training task(s) and {gap[-1]:.2f} with "
+            f"{sizes[-1]}"
         )
-    return (
-        f"Nats a row lost on new tasks against those trained on ({name}): {'; '.join(parts)}."
-        if parts
-        else ""
-    )
+    if not parts:
+        return ""
+    return f"Nats a row lost on new tasks against those trained on ({family}): {'; '.join(parts)}."

@@ -1,4 +1,4 @@
-"""Every method on tasks whose exact posterior is known: how far from it each one stays."""
+"""How far from the exact posterior does each method stay?"""
 
 from metaprior.protocols.oracles.judge import EXACT, run
 from metaprior.protocols.oracles.pictures import draw, sentence
@@ -6,29 +6,37 @@ from metaprior.protocols.protocol import Anchor, Metric, Protocol, able
 
 _TOY = "Closed form, variances 1; NLL of a query row (Gordon et al. 2019, the toy problem)."
 
+_G9 = (
+    "Computed before on other tasks (Harrison et al. 2018's sinusoid); ALPaCA trained for 10,000 "
+    "iterations."
+)
 
-_G9 = "Computed before on other tasks (Harrison et al. 2018's sinusoid); ALPaCA trained for 10,000 iterations."
-
+LEAD = (
+    "On these sources Bayes' rule can be carried out exactly. So a method's distance from the best "
+    "possible prediction is known: a KL divergence in nats a query row, for each row by itself and "
+    "for all query rows together."
+)
+CHOICES = (
+    "Every method has its default settings. Tasks have from none to all support rows, and the "
+    "held-out tasks are the same for all methods.",
+    "`drawn`: as many support rows as in training.",
+    "A posterior that is known only through draws has its joint density estimated from a finite "
+    "number of them, which overstates the gap.",
+    "A gap below zero by more than two standard errors would mean a leak or a wrong metric.",
+)
 
 PROTOCOL = Protocol(
     name="oracles",
     title="How far from the exact posterior",
-    lead=(
-        "On these sources Bayes' rule can be carried out exactly, so that a method's distance from the best possible "
-        "prediction is known: a KL divergence in nats per query row, for marginals and for all query rows jointly."
-    ),
+    lead=LEAD,
     papers=(
-        'Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian Regression", WAFR 2018',
+        'Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian '
+        'Regression", WAFR 2018',
         'Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019',
         'Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023',
         'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018',
     ),
-    choices=(
-        "Every method with its default settings, on tasks with none to all support rows; the same held-out tasks for all.",
-        "`drawn`: as many support rows as in training.",
-        "Joint densities of posteriors that are only known through draws are taken from a finite number of them, which overstates the gap.",
-        "A gap below zero by more than two standard errors would be a leak or a wrong metric.",
-    ),
+    choices=CHOICES,
     metrics={
         "gap": Metric("marginal NLL above the exact posterior's", "nats a row", "low"),
         "joint_gap": Metric("joint NLL above the exact posterior's", "nats a row", "low"),

@@ -1,4 +1,4 @@
-"""Every method on tasks whose exact posterior is known: how far from it each one stays."""
+"""Every method against exact posteriors: training, judging, the distance."""
 
 import time
 from typing import Any
@@ -7,28 +7,50 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from metaprior.method import Spec
-from metaprior.posterior import Particles, Sampled
+from metaprior.method import AbstractLearner, Spec
+from metaprior.protocols.cell import item_of, to_numpy, trained
 from metaprior.protocols.oracles.data import Case, cases, held_out
-from metaprior.protocols.protocol import (
-    Figure,
-    Outcome,
-    trained,
+from metaprior.protocols.protocol import Figure, Outcome, Tell
+from metaprior.protocols.raw import (
+    first_rows,
+    functions_at,
+    joined,
+    joint_terms,
+    known_by_draws,
+    log_p,
+    log_terms,
+    task_rows,
 )
-from metaprior.protocols.raw import first_rows, functions_at, joint_terms, log_p, log_terms
 from metaprior.sources.exact import Known
 
 EXACT = "exact"
-
-
 SLACK = 2e-3  # nats: jitter of the sources and the width of their grids
+AT_ONCE = 10  # tasks of one compiled step
+Found = dict[str, np.ndarray]  # what `judge` gives
 
 
-def judge(learner, case: Case, judged: Any, minutes: float, samples: int = 256, block: int = 10):
-    """Figures `(tasks, shots, …)` of as many tasks as time allows, and seconds.
+def judge(
+    learner: AbstractLearner,
+    case: Case,
+    judged: Any,
+    minutes: float,
+    samples: int = 256,
+    block: int = 10,
+) -> tuple[Found, float]:
+    """As many tasks as time allows, and the seconds it took.
 
-    A row: `y`, `mean` (the second of two classes' probability), `nll` and `log_p`
-    (`raw.log_terms`); a task: `joint`, nll a row, and `joint_log_p`.
+    Args:
+        learner: what is judged.
+        case: the source.
+        judged: tasks and keys, as `held_out` gives them.
+        minutes: after which no further block of tasks is begun.
+        samples: draws of the function.
+        block: tasks in a block.
+
+    Returns:
+        Arrays `(tasks, shots, …)`. Of a row `y`, `mean` (of two classes, the probability of the
+        second), `nll` and `log_p` (`raw.log_terms`). Of a task `joint`, nats a row, and
+        `joint_log_p`.
     """
 
     def one(learner, pair):
@@ -38,7 +60,7 @@ def judge(learner, case: Case, judged: Any, minutes: float, samples: int = 256, 
         predictive = posterior.predict(query.x, key=keys[1], samples=samples)
         joint = posterior.joint_log_prob(query, key=keys[2], samples=samples)
         drawn = predictive
-        if isinstance(posterior, Sampled | Particles):  # the draws of which `joint` is the mean
+        if known_by_draws(posterior):  # the draws of which `joint` is the mean
             drawn = functions_at(posterior, query.x, key=keys[2], samples=samples)
         return {
             "y": query.y[:, 0],
@@ -49,101 +71,101 @@ def judge(learner, case: Case, judged: Any, minutes: float, samples: int = 256, 
             "joint_log_p": joint_terms(posterior, drawn, query, joint),
         }
 
-    block = min(block * len(case.shots), len(judged[1]))
+    @eqx.filter_jit
+    def look(learner, pairs):
+        return jax.lax.map(lambda pair: one(learner, pair), pairs, batch_size=AT_ONCE)
 
-    def part(i):
-        return jax.tree.map(lambda a: a[i : i + block], judged)
+    shots, count = len(case.shots), len(judged[1])
+    rows = min(block * shots, count)
 
-    run = eqx.filter_jit(
-        lambda learner, pairs: jax.lax.map(lambda p: one(learner, p), pairs, batch_size=10)
-    )
-    look = run.lower(learner, part(0)).compile()  # ty: ignore[missing-attribute]
+    def part(start):
+        return jax.tree.map(lambda a: a[start : start + rows], judged)
+
+    # compiled before the clock starts, so that slow compilers do not cost tasks
+    compiled: Any = look.lower(learner, part(0)).compile()  # ty: ignore[missing-attribute]
     found, began = [], time.monotonic()
-    for i in range(0, len(judged[1]) - block + 1, block):
-        found.append({k: np.asarray(v) for k, v in look(learner, part(i)).items()})
+    for start in range(0, count - rows + 1, rows):
+        found.append(to_numpy(compiled(learner, part(start))))
         if time.monotonic() - began > 60 * minutes:
             break
     seconds = time.monotonic() - began
-    together = {k: np.concatenate([f[k] for f in found]) for k in found[0]}
-    return {k: v.reshape(-1, len(case.shots), *v.shape[1:]) for k, v in together.items()}, seconds
+
+    whole = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
+    return {k: v.reshape(-1, shots, *v.shape[1:]) for k, v in whole.items()}, seconds
 
 
-def of_tasks(found: dict[str, np.ndarray]) -> np.ndarray:
+def of_tasks(found: Found) -> np.ndarray:
     """Marginal nll, joint nll and squared error, `(tasks, shots, 3)`."""
-    wide = {k: np.asarray(found[k], np.float64) for k in ("nll", "joint", "mean", "y")}
+    wide = {name: np.asarray(found[name], np.float64) for name in ("nll", "joint", "mean", "y")}
     error = (wide["mean"] - wide["y"]) ** 2
     return np.stack([wide["nll"].mean(-1), wide["joint"], error.mean(-1)], -1)
 
 
-def score(learner, case: Case, judged: Any, minutes: float, samples: int = 256):
+def score(
+    learner: AbstractLearner, case: Case, judged: Any, minutes: float, samples: int = 256
+) -> tuple[np.ndarray, float]:
     """`of_tasks` of a learner, and seconds."""
     found, seconds = judge(learner, case, judged, minutes, samples)
     return of_tasks(found), seconds
 
 
-def run(method: str, seed: int, options: dict[str, Any], data: Any, tell) -> Outcome:
+def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:
     """Train on each source in turn and judge on tasks that are the same for all methods."""
-    figures: list[Figure] = []
-    columns: dict[str, list] = {}
+    figures, tables, short = [], [], []
     facts: dict[str, Any] = {"steps": 0, "train_seconds": 0.0}
-    short = []
-    names = options["sources"]
+    names, samples = options["sources"], options["samples"]
     for i, name in enumerate(names):
+        told = item_of(tell, i, len(names), name)
         case = cases()[name]
-
-        def part(done, what):
-            return tell((i + done) / len(names), f"{name}: {what}")
-
         judged = held_out(case, options["tasks"])
-        best, _ = judge(Known(case.source), case, judged, 60.0, options["samples"])
-        if method == EXACT:
-            found = best
-        else:
+        best, _ = judge(Known(case.source), case, judged, 60.0, samples)
+        found = best
+        if method != EXACT:
             steps = max(1, round(case.steps * options["steps_share"]))
-            learner, told = trained(
-                method, Spec(case.x_dim, case.head), case.source, seed, steps, part
-            )
-            facts = {
-                **told,
-                "steps": facts["steps"] + told["steps"],
-                "train_seconds": round(facts["train_seconds"] + told.get("train_seconds", 0.0), 1),
+            spec = Spec(case.x_dim, case.head)
+            learner, own = trained(method, spec, case.source, seed, steps, told)
+            facts = own | {
+                "steps": facts["steps"] + own["steps"],
+                "train_seconds": round(facts["train_seconds"] + own.get("train_seconds", 0.0), 1),
             }
-            part(1.0, "judging")
-            found, _ = judge(learner, case, judged, options["minutes"], options["samples"])
+            told(1.0, "judging")
+            found, _ = judge(learner, case, judged, options["minutes"], samples)
+
         count = len(found["joint"])
-        own, exact = of_tasks(found), of_tasks(best)[:count]
         if count < options["tasks"]:
             short.append(f"{count} tasks of {name}")
-        for j, k in enumerate(case.shots):
-            setting, values = f"{name}: K = {k}", own[:, j]
-            figures += [
-                Figure.of(setting, "nll", values[:, 0]),
-                Figure.of(setting, "mse", values[:, 2]),
-            ]
-            if method != EXACT:
-                gap = values - exact[:, j]
-                figures += [
-                    Figure.of(setting, "gap", gap[:, 0]),
-                    Figure.of(setting, "joint_gap", gap[:, 1]),
-                ]
-            n = found["y"].shape[-1]
-            each = {
-                c: np.repeat(v, n)
-                for c, v in (
-                    ("task", np.arange(count)),
-                    ("joint_nll", own[:, j, 1]),
-                    ("exact_joint_nll", exact[:, j, 1]),
-                )
-            }
-            rows = {
-                "setting": np.full(count * n, setting),
-                "row": np.tile(np.arange(n), count),
-                **each,
-                **{c: found[c][:, j].ravel() for c in ("y", "mean", "nll")},
-                "exact_nll": best["nll"][:count, j].ravel(),
-                "log_p": log_p(found["log_p"][:, j]),
-                "joint_log_p": first_rows(found["joint_log_p"][:, j], n),
-            }
-            columns = {c: [*columns.get(c, []), v] for c, v in rows.items()}
+        best = {key: values[:count] for key, values in best.items()}
+        for j, shots in enumerate(case.shots):
+            mine, exact = ({k: v[:, j] for k, v in each.items()} for each in (found, best))
+            figures += measure(f"{name}: K = {shots}", mine, exact, method == EXACT)
+            tables.append(rows_of(f"{name}: K = {shots}", mine, exact))
     note = f"slow, so judged on {', '.join(short)}" if short else ""
-    return Outcome(figures, {c: np.concatenate(v) for c, v in columns.items()}, {}, note, facts)
+    return Outcome(figures, joined(tables), {}, note, facts)
+
+
+def measure(setting: str, found: Found, exact: Found, is_exact: bool) -> list[Figure]:
+    """The figures at one number of rows, from arrays `(tasks, …)`."""
+    own, best = of_tasks(found), of_tasks(exact)
+    figures = [
+        Figure.of(setting, "nll", own[:, 0]),
+        Figure.of(setting, "mse", own[:, 2]),
+    ]
+    if not is_exact:
+        gap = own - best
+        figures.append(Figure.of(setting, "gap", gap[:, 0]))
+        figures.append(Figure.of(setting, "joint_gap", gap[:, 1]))
+    return figures
+
+
+def rows_of(setting: str, found: Found, exact: Found) -> dict[str, np.ndarray]:
+    """The raw predictions at one number of rows; what belongs to a task is in its first row."""
+    t, n = found["y"].shape
+    joint = {"joint_nll": found["joint"], "exact_joint_nll": exact["joint"]}
+    return {
+        **task_rows(setting, t, n),
+        **{name: np.repeat(values.astype(np.float64), n) for name, values in joint.items()},
+        **{name: found[name].ravel() for name in ("y", "mean", "nll")},
+        "exact_nll": exact["nll"].ravel(),
+        "log_p": log_p(found["log_p"]),
+        "joint_log_p": first_rows(found["joint_log_p"], n),
+    }

@@ -1,6 +1,4 @@
-"""The lecture's table: expressive power, consistency and awareness of uncertainty, as measured
-numbers.
-"""
+"""Expressive power, consistency and awareness of uncertainty: training, judging, the figures."""
 
 import functools
 from collections.abc import Callable
@@ -16,233 +14,256 @@ from metaprior.heads import Categorical, Gaussian
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods import METHODS
 from metaprior.methods.stack import Stack, fit_weights
+from metaprior.protocols.cell import cut_short, item_of, part_of, to_numpy, trained
 from metaprior.protocols.properties import ranges
-from metaprior.protocols.protocol import (
-    Figure,
-    Outcome,
-    Tell,
-    cut_short,
-    trained,
-)
+from metaprior.protocols.protocol import Figure, Outcome, Tell
+from metaprior.protocols.raw import joined, task_rows
 from metaprior.task import Task
 
+EXACT, EXACT_CLASSES = "exact", "exact_classes"
 MIXED = ("process", "np")  # members of `stack` here
-
-
-STEEPER = (
-    "maml",
-    "emaml",
-    "ensemble",
-)  # one fixed step of 0.01 says little of what gradient descent can do
+# One fixed step of 0.01 says little of what gradient descent can do.
+STEEPER = ("maml", "emaml", "ensemble")
+COLUMNS = ("y", "truth", "mean", "variance", "nll", "pit")  # of each row, in predictions.parquet
+Rows = dict[str, np.ndarray]  # what `judge` gives
 
 
 @eqx.filter_jit
 def judge(
     learner: AbstractLearner, some: tuple[Task, jax.Array], classes: bool, samples: int, key
 ) -> dict[str, Any]:
-    """Of every query row, `(t, n)`: `nll`, `mean` (the predicted number, or probability of label
-    1), its `variance` including noise, `truth` (both without noise), `y`, and `pit` (numbers
-    alone).
+    """What is said of every query row, `(t, q)`.
+
+    Returns:
+        `nll`; `mean`, the predicted number or the probability of label 1; its `variance`, noise
+        included; `truth`, what `mean` would be without noise; `y`; and for numbers `pit`.
     """
 
     def one(item):
         task, truth = item
         post, draw = jr.split(key)
-        mixture = learner.posterior(task.support, key=post).predict(
-            task.query.x, key=draw, samples=samples
-        )
-        mean, variance = mixture.mean()[:, -1], mixture.variance()[:, -1]
-        out = {"nll": -mixture.log_prob(task.query.y), "mean": mean, "variance": variance}
-        out |= {"truth": truth, "y": task.query.y[:, 0]}
-        return out if classes else out | {"pit": mixture.cdf(task.query.y)[:, 0]}
+        posterior = learner.posterior(task.support, key=post)
+        mixture = posterior.predict(task.query.x, key=draw, samples=samples)
+        found = {
+            "nll": -mixture.log_prob(task.query.y),
+            "mean": mixture.mean()[:, -1],
+            "variance": mixture.variance()[:, -1],
+            "truth": truth,
+            "y": task.query.y[:, 0],
+        }
+        if not classes:
+            found["pit"] = mixture.cdf(task.query.y)[:, 0]
+        return found
 
     return jax.lax.map(one, some, batch_size=8)
 
 
 @functools.lru_cache
-def exact(
-    where: str, classes: bool, shots: int, count: int, looks: bool = True
-) -> dict[str, np.ndarray]:
-    """The exact posterior's rows (or the prior's), which knows the range the tasks come from."""
+def exact(where: str, classes: bool, shots: int, count: int, looks: bool = True) -> Rows:
+    """The rows of the exact posterior, or of the prior; it knows the range of the tasks."""
     learner = ranges.Known(ranges.source_of(where, classes, ranges.slots(shots)), looks)
-    found = judge(learner, ranges.tasks(where, classes, shots, count), classes, 1, jr.key(0))
-    return {name: np.asarray(value) for name, value in found.items()}
+    some = ranges.tasks(where, classes, shots, count)
+    return to_numpy(judge(learner, some, classes, 1, jr.key(0)))
 
 
 def stacked(
     spec: Spec, source: Any, seed: int, steps: int, tell: Tell, **options: Any
-) -> tuple[Stack, dict]:
+) -> tuple[Stack, dict[str, Any]]:
     """A mixture of `MIXED`, its weights from 256 tasks that the members did not see."""
-    found = []
+    learners = []
     for i, name in enumerate(MIXED):
-
-        def told(share, what):
-            return tell((i + share) / len(MIXED), f"{name}: {what}")
-
-        found.append(trained(name, spec, source, seed, steps, told, **options))
-    learners = tuple(learner for learner, _ in found)
+        told = item_of(tell, i, len(MIXED), name)
+        learner, _ = trained(name, spec, source, seed, steps, told, **options)
+        learners.append(learner)
 
     @eqx.filter_jit
-    def rows(learner):
-        def one(task):
-            mixture = learner.posterior(task.support, key=jr.key(0)).predict(
-                task.query.x, key=jr.key(1), samples=64
-            )
+    def densities(learner):
+        def one(key):
+            task = source(key)
+            posterior = learner.posterior(task.support, key=jr.key(0))
+            mixture = posterior.predict(task.query.x, key=jr.key(1), samples=64)
             return mixture.log_prob(task.query.y), task.query.mask, task.support.count
 
-        return jax.lax.map(
-            lambda k: one(source(k)), jr.split(jr.fold_in(jr.key(seed), 1), 256), batch_size=16
-        )
+        keys = jr.split(jr.fold_in(jr.key(seed), 1), 256)
+        return jax.lax.map(one, keys, batch_size=16)
 
-    each = [rows(learner) for learner in learners]
-    log_prob = jnp.stack([log_prob for log_prob, _, _ in each], -1)
-    _, mask, count = each[0]
+    each = [densities(learner) for learner in learners]
+    log_prob = jnp.stack([found[0] for found in each], -1)
+    _, mask, count = each[0]  # the tasks are the same for all members
     weights = fit_weights(log_prob, mask, count.astype(log_prob.dtype), jnp.asarray(256.0))
-    return Stack(learners, weights), {"members": list(MIXED), "steps": steps}
+    return Stack(tuple(learners), weights), {"members": list(MIXED), "steps": steps}
 
 
 def resampled(
     setting: str, metric: str, statistic: Callable[[np.ndarray], Any], count: int
 ) -> Figure:
-    """A figure that is no mean over tasks: `statistic` of task indices, its error from 200
-    resamples of the tasks.
+    """A figure that is no mean over tasks, with its error from 200 resamples of the tasks.
+
+    Args:
+        setting, metric: as in `Figure`.
+        statistic: of indices of tasks.
+        count: of tasks.
     """
     rng = np.random.default_rng(0)
     draws = [float(statistic(rng.integers(count, size=count))) for _ in range(200)]
-    return Figure(setting, metric, float(statistic(np.arange(count))), float(np.std(draws)), count)
+    value = float(statistic(np.arange(count)))
+    return Figure(setting, metric, value, float(np.std(draws)), count)
 
 
 def measure(
-    found: dict[int, dict], true: dict[int, dict], prior: dict[int, dict], where: str, label: str
+    found: dict[int, Rows], true: dict[int, Rows], prior: dict[int, Rows], where: str, label: str
 ) -> list[Figure]:
-    """All figures of a range, from rows at every number of support rows."""
+    """All figures of a range.
+
+    Args:
+        found: rows of the method, at every number of support rows.
+        true: rows of the exact posterior.
+        prior: rows of the learner that does not look, where expressive power is judged.
+        where: the range.
+        label: how figures name it.
+    """
     count = len(next(iter(found.values()))["nll"])
-    distance = {K: np.sqrt(((f["mean"] - f["truth"]) ** 2).mean(1)) for K, f in found.items()}
-
-    def error(K, i):
-        return np.median(
-            distance[K][i]
-        )  # one task on which descent diverged would be all of a mean
-
     figures = []
-    for K, f in found.items():
-        at = f"{label}: K = {K}"
-        figures.append(resampled(at, "rmse", lambda i: error(K, i), count))
-        figures.append(Figure.of(at, "nll", f["nll"].mean(1)))
-        figures.append(Figure.of(at, "gap", (f["nll"] - true[K]["nll"]).mean(1)))
+    for shots, rows in found.items():
+        at = f"{label}: K = {shots}"
+        gap = rows["nll"] - true[shots]["nll"]
+        error = functools.partial(_median_error, _distance(rows))
+        figures.append(resampled(at, "rmse", error, count))
+        figures.append(Figure.of(at, "nll", rows["nll"].mean(1)))
+        figures.append(Figure.of(at, "gap", gap.mean(1)))
     if where == "inside":
-        far = sum(
-            ((f["mean"] - true[K]["mean"]) ** 2).mean(1)
-            for K, f in found.items()
-            if K in ranges.LEARNT
-        )
-        base = sum(((prior[K]["mean"] - true[K]["mean"]) ** 2).mean(1) for K in ranges.LEARNT)
-        figures.append(
-            resampled(label, "expressive", lambda i: 1 - far[i].mean() / base[i].mean(), count)
-        )
+        figures.append(_expressive(found, true, prior, label))
+    return [*figures, *_consistency(found, label), *_awareness(found, true, label)]
 
-    def logs(i):
-        return np.log([max(error(K, i), 1e-9) for K in ranges.GROWTH])
 
-    figures.append(
-        resampled(label, "slope", lambda i: np.polyfit(np.log(ranges.GROWTH), logs(i), 1)[0], count)
-    )
-    figures.append(resampled(label, "ratio", lambda i: np.exp(logs(i)[-1] - logs(i)[0]), count))
+def _distance(rows: Rows) -> np.ndarray:
+    """Of each task, from the mean to the function without noise: root mean square, `(t,)`."""
+    return np.sqrt(((rows["mean"] - rows["truth"]) ** 2).mean(1))
 
-    def join(name):
-        return np.stack([f[name] for f in found.values()], 1).reshape(count, -1)
 
-    mean, y, variance = join("mean"), join("y"), join("variance")
-    figures.append(
-        Figure.of(
-            label,
-            "gap",
-            (join("nll") - np.stack([t["nll"] for t in true.values()], 1).reshape(count, -1)).mean(
-                1
-            ),
-        )
-    )
+def _median_error(distance: np.ndarray, tasks: np.ndarray) -> float:
+    """Over tasks; one on which descent diverged would be all of a mean."""
+    return float(np.median(distance[tasks]))
 
-    def spread(i):
-        return np.sqrt(variance[i].mean() / ((mean[i] - y[i]) ** 2).mean())
 
-    figures.append(resampled(label, "spread", spread, count))
+def _expressive(
+    found: dict[int, Rows], true: dict[int, Rows], prior: dict[int, Rows], label: str
+) -> Figure:
+    """How much of the way from the prior's mean to the exact posterior's a method's mean goes."""
+
+    def off(rows: dict[int, Rows]) -> np.ndarray:
+        """Squared distance from the exact posterior's mean, `(t,)`."""
+        shots = [k for k in found if k in ranges.LEARNT]
+        return np.sum([((rows[k]["mean"] - true[k]["mean"]) ** 2).mean(1) for k in shots], axis=0)
+
+    far, base = off(found), off(prior)
+
+    def share(tasks: np.ndarray) -> float:
+        return 1 - far[tasks].mean() / base[tasks].mean()
+
+    return resampled(label, "expressive", share, len(far))
+
+
+def _consistency(found: dict[int, Rows], label: str) -> list[Figure]:
+    """How the error falls as rows are added."""
+    growth = ranges.GROWTH
+    distances = [_distance(found[shots]) for shots in growth]
+
+    def log_errors(tasks: np.ndarray) -> np.ndarray:
+        # an error of 0 has no logarithm
+        return np.log([max(_median_error(distance, tasks), 1e-9) for distance in distances])
+
+    def slope(tasks: np.ndarray) -> float:
+        return np.polyfit(np.log(growth), log_errors(tasks), 1)[0]
+
+    def ratio(tasks: np.ndarray) -> float:
+        first, *_, last = log_errors(tasks)
+        return np.exp(last - first)
+
+    count = len(distances[0])
+    return [resampled(label, "slope", slope, count), resampled(label, "ratio", ratio, count)]
+
+
+def _awareness(found: dict[int, Rows], true: dict[int, Rows], label: str) -> list[Figure]:
+    """Likelihood, stated spread and coverage, pooled over all numbers of support rows."""
+
+    def pooled(rows: dict[int, Rows], name: str) -> np.ndarray:
+        each = np.stack([r[name] for r in rows.values()], 1)
+        return each.reshape(len(each), -1)
+
+    mean, y, variance = (pooled(found, name) for name in ("mean", "y", "variance"))
+    gap = pooled(found, "nll") - pooled(true, "nll")
+
+    def spread(tasks: np.ndarray) -> float:
+        error = ((mean[tasks] - y[tasks]) ** 2).mean()
+        return np.sqrt(variance[tasks].mean() / error)
+
+    figures = [
+        Figure.of(label, "gap", gap.mean(1)),
+        resampled(label, "spread", spread, len(mean)),
+    ]
     if "pit" in next(iter(found.values())):
-        pit = join("pit")
-        figures.append(Figure.of(label, "coverage90", ((pit >= 0.05) & (pit <= 0.95)).mean(1)))
+        pit = pooled(found, "pit")
+        inside = (pit >= 0.05) & (pit <= 0.95)
+        figures.append(Figure.of(label, "coverage90", inside.mean(1)))
     return figures
+
+
+def predicts_classes(method: str) -> bool:
+    """Whether a method or reference is judged on labels, since it cannot predict numbers."""
+    if method in (EXACT, EXACT_CLASSES):
+        return method == EXACT_CLASSES
+    return method != "stack" and "numbers" not in METHODS[method].kinds
+
+
+def train(
+    method: str, classes: bool, seed: int, steps: int, batch: int, tell: Tell
+) -> tuple[AbstractLearner, dict[str, Any]]:
+    """A method trained on 1 to 20 rows, and facts of its training."""
+    spec = Spec(1, Categorical(2) if classes else Gaussian(1))
+    source = ranges.source_of("inside", classes, 20, fewest=1)
+    if method == "stack":
+        return stacked(spec, source, seed, steps, tell, batch=batch)
+    hyper = {"steps": 5, "inner_lr": jnp.asarray(0.01)} if method in STEEPER else {}
+    return trained(method, spec, source, seed, steps, tell, batch=batch, hyper=hyper)
 
 
 def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcome:
     """Train a method on tasks of 1 to 20 rows and judge it in and out of that range."""
-    reference = method.startswith("exact")
-    classes = (
-        method == "exact_classes"
-        if reference
-        else method != "stack" and "numbers" not in METHODS[method].kinds
-    )
+    classes = predicts_classes(method)
 
-    def of(name):
-        return options[name].get(method, options[name]["classes" if classes else ""])
+    def own(name: str) -> Any:
+        values = options[name]
+        return values.get(method, values["classes" if classes else ""])
 
-    count, learner, facts = of("tasks"), None, {}
-    if not reference:
+    learner, facts = None, {}
+    if method not in (EXACT, EXACT_CLASSES):
+        told = part_of(tell, 0.0, 0.7)
+        learner, facts = train(method, classes, seed, own("steps"), options["batch"], told)
 
-        def told(share, what):
-            return tell(0.7 * share, what)
-
-        spec = Spec(1, Categorical(2) if classes else Gaussian(1))
-        train = stacked if method == "stack" else functools.partial(trained, method)
-        source = ranges.source_of("inside", classes, 20, fewest=1)
-        hyper = {"steps": 5, "inner_lr": jnp.asarray(0.01)} if method in STEEPER else {}
-        learner, facts = train(
-            spec, source, seed, of("steps"), told, batch=options["batch"], hyper=hyper
-        )
-    figures, drawing = [], {}
-    columns: dict[str, list] = {
-        k: [] for k in ("setting", "task", "row", "y", "truth", "mean", "variance", "nll", "pit")
-    }
-    for at, where in enumerate(ranges.RANGES):
-        label, found, true, prior = where + ranges.CLASSES * classes, {}, {}, {}
-        for i, K in enumerate(ranges.SHOTS):
-            tell(
-                0.7 + 0.3 * (at + i / len(ranges.SHOTS)) / len(ranges.RANGES),
-                f"judging {label}, K = {K}",
-            )
-            true[K] = exact(where, classes, K, count)
-            prior[K] = (
-                exact(where, classes, K, count, False)
-                if K in ranges.LEARNT and where == "inside"
-                else {}
-            )
-            found[K] = true[K]
+    count = own("tasks")
+    figures, tables, drawing = [], [], {}
+    for i, where in enumerate(ranges.RANGES):
+        label = where + ranges.CLASSES * classes
+        told = item_of(part_of(tell, 0.7, 1.0), i, len(ranges.RANGES))
+        found, true, prior = {}, {}, {}
+        for j, shots in enumerate(ranges.SHOTS):
+            told(j / len(ranges.SHOTS), f"judging {label}, K = {shots}")
+            true[shots] = found[shots] = exact(where, classes, shots, count)
+            if where == "inside" and shots in ranges.LEARNT:
+                prior[shots] = exact(where, classes, shots, count, looks=False)
             if learner is not None:
-                rows = judge(
-                    learner,
-                    ranges.tasks(where, classes, K, count),
-                    classes,
-                    options["samples"],
-                    jr.key(seed),
-                )
-                found[K] = {name: np.asarray(value) for name, value in rows.items()}
-            t, n = found[K]["y"].shape
-            columns["setting"].append(np.full(t * n, f"{label}: K = {K}"))
-            columns["task"].append(np.repeat(np.arange(t), n))
-            columns["row"].append(np.tile(np.arange(n), t))
-            for name in ("y", "truth", "mean", "variance", "nll", "pit"):
-                columns[name].append(found[K].get(name, np.full((t, n), np.nan)).ravel())
+                some, key = ranges.tasks(where, classes, shots, count), jr.key(seed)
+                found[shots] = to_numpy(judge(learner, some, classes, options["samples"], key))
+            tables.append(_columns(f"{label}: K = {shots}", found[shots]))
         figures += measure(found, true, prior, where, label)
-        drawing[where] = np.array(
-            [
-                [f.value, f.error]
-                for f in figures
-                if f.setting.startswith(label + ":") and f.metric == "rmse"
-            ]
-        )
-    return Outcome(
-        figures,
-        {k: np.concatenate(v) for k, v in columns.items()},
-        drawing,
-        note=cut_short(facts),
-        facts=facts,
-    )
+        errors = [f for f in figures if f.setting.startswith(f"{label}:") and f.metric == "rmse"]
+        drawing[where] = np.array([[f.value, f.error] for f in errors])
+    return Outcome(figures, joined(tables), drawing, note=cut_short(facts), facts=facts)
+
+
+def _columns(setting: str, rows: Rows) -> dict[str, np.ndarray]:
+    """Raw predictions; labels have no `pit`, which is NaN for them."""
+    t, n = rows["y"].shape
+    absent = np.full((t, n), np.nan)
+    return task_rows(setting, t, n) | {name: rows.get(name, absent).ravel() for name in COLUMNS}

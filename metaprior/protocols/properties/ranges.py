@@ -1,4 +1,4 @@
-"""ranges of properties."""
+"""The tasks of `properties`: sine waves and lines, in and out of the training range."""
 
 import dataclasses
 from typing import Any
@@ -15,16 +15,11 @@ from metaprior.sources.labelled import Labelled
 from metaprior.task import Task
 
 HELD_OUT = 20261124  # key of the tasks that are judged; training draws its own from the seed
-
-
+NOISE = 0.3
+CLASSES = " (classes)"  # ends the settings of methods that predict classes alone
 SHOTS = (1, 5, 10, 50, 200)
-
-
-LEARNT = (5, 10)  # numbers of rows at which expressive power is judged: within training's 1 to 20
-
-
-GROWTH = (10, 50, 200)  # and those over which the error should fall
-
+LEARNT = (5, 10)  # numbers of rows at which expressive power is judged: training has 1 to 20
+GROWTH = (10, 50, 200)  # numbers of rows over which the error should fall
 
 RANGES: dict[str, dict[str, Any]] = {
     "inside": {},
@@ -38,15 +33,12 @@ RANGES: dict[str, dict[str, Any]] = {
 }
 
 
-NOISE = 0.3
-
-
-CLASSES = " (classes)"
-
-
 class Known(AbstractLearner):
-    """The learner that knows how the tasks are made; without `looks` the one that never looks at
-    their rows.
+    """The learner that knows how the tasks are made.
+
+    Args:
+        source: of the tasks.
+        looks: whether it looks at the support. One that does not predicts from the prior.
     """
 
     source: SineLine | Labelled
@@ -58,28 +50,31 @@ class Known(AbstractLearner):
 
 
 def source_of(where: str, classes: bool, support: int, **options: Any) -> SineLine | Labelled:
-    """Tasks of a range."""
+    """Tasks of a range, with numbers or with labels."""
     waves = SineLine(support=support, query=20, noise=NOISE, **RANGES[where], **options)
     return Labelled(waves) if classes else waves
 
 
 def slots(shots: int) -> int:
-    """Support rows including padding: two shapes for all numbers of rows, hence two programs to
-    compile.
+    """Support rows including padding.
+
+    All numbers of rows share two shapes, so that only two programs are compiled.
     """
-    return min(n for n in (max(LEARNT), max(SHOTS)) if n >= shots)
+    shapes = (max(LEARNT), max(SHOTS))
+    return min(rows for rows in shapes if rows >= shots)
 
 
 def tasks(where: str, classes: bool, shots: int, count: int) -> tuple[Task, jax.Array]:
-    """Held-out tasks, and at each query row the function without noise: its value, or the
-    probability of label 1.
+    """Held-out tasks, and at each query row the function without noise.
+
+    The latter is the function's value, or the probability of label 1; `(t, q)`.
     """
     source = source_of(where, classes, slots(shots))
     keys = jr.split(jr.fold_in(jr.key(HELD_OUT), list(RANGES).index(where)), count)
-    waves = dataclasses.replace(
-        source.waves if isinstance(source, Labelled) else source, noise=0.0
-    )  # the same functions and inputs
-    clean = jax.vmap(waves)(keys).query.y[..., 0]
+    noisy = source.waves if isinstance(source, Labelled) else source
+    # the same keys without noise give the same functions and inputs
+    clean = jax.vmap(dataclasses.replace(noisy, noise=0.0))(keys).query.y[..., 0]
+
     each = jax.vmap(source)(keys)
     mask = jnp.broadcast_to(jnp.arange(slots(shots)) < shots, each.support.mask.shape)
     each = eqx.tree_at(lambda t: t.support.mask, each, mask)

@@ -1,4 +1,4 @@
-"""Whether stated probabilities come true, of numbers and of classes."""
+"""Do stated probabilities come true, of numbers and of classes?"""
 
 import numpy as np
 
@@ -7,43 +7,30 @@ from metaprior.protocols.reliability.data import BLOBS, CHARACTERS, WAY, load, r
 from metaprior.protocols.reliability.judge import EXACT, run
 from metaprior.protocols.reliability.pictures import draw, sentence
 
-_QUICK = {
-    "steps": {"numbers": 1_500, "classes": 600},
-    "tasks": 200,
-    "samples": 64,
-    "temperature": False,
-    "blobs": False,
-}
-
-
-_FULL = {
-    "steps": {"numbers": 20_000, "classes": 20_000},
-    "tasks": 1_000,
-    "samples": 128,
-    "temperature": False,
-    "blobs": True,
+BINNED = {
+    "ece15": ("ECE", "top class, 15 bins of equal width"),
+    "ece10": ("ECE, 10 bins", "top class, equal width"),
+    "mce15": ("MCE", "top class, 15 bins, all that are not empty"),
+    "mce15_10": ("MCE, 10 rows or more", "top class, 15 bins, those of at least 10 rows"),
+    "adaptive15": ("adaptive ECE", "top class, 15 bins of equal mass"),
+    "class_adaptive15": ("adaptive ECE of every class", "15 bins of equal mass a class"),
 }
 
 
 def _binned_metrics() -> dict[str, Metric]:
     """Each figure of bins, and beside it what is expected of right probabilities."""
+    drawn = "expected of as many rows, labels drawn from its own probabilities"
     found = {}
-    for kind, label, unit in (
-        ("ece15", "ECE", "top class, 15 bins of equal width"),
-        ("ece10", "ECE, 10 bins", "top class, equal width"),
-        ("mce15", "MCE", "top class, 15 bins, all that are not empty"),
-        ("mce15_10", "MCE, 10 rows or more", "top class, 15 bins, those of at least 10 rows"),
-        ("adaptive15", "adaptive ECE", "top class, 15 bins of equal mass"),
-        ("class_adaptive15", "adaptive ECE of every class", "15 bins of equal mass a class"),
-    ):
-        found[kind] = Metric(label, unit, "low")
-        drawn = "expected of as many rows, labels drawn from its own probabilities"
-        found[f"{kind}_calibrated"] = Metric(f"{label}, were it calibrated", drawn, None)
+    for name, (label, unit) in BINNED.items():
+        found[name] = Metric(label, unit, "low")
+        found[f"{name}_calibrated"] = Metric(f"{label}, were it calibrated", drawn, None)
     return found
 
 
-_NOTHING = "Exact: a fifth for each of five classes, whatever is seen; its expected calibration error on ever more rows is 0."
-
+_NOTHING = (
+    "Exact: a fifth for each of five classes, whatever is seen; its expected calibration error on "
+    "ever more rows is 0."
+)
 
 _UNIFORM = {
     "nll": float(np.log(WAY)),
@@ -54,39 +41,51 @@ _UNIFORM = {
     "auroc": 0.5,
 }
 
+LEAD = (
+    "Of all rows that are given 80 %, 80 % should come true, and 90 % intervals should hold 90 % "
+    "of the outcomes. The exact posterior is the standard where it is known. It is calibrated by "
+    "construction, so what it shows here is the error that this many rows leave."
+)
+CHOICES = (
+    "Query rows of all tasks are pooled before binning. Confidence is the largest probability. "
+    "There are 15 and 10 bins (a, b] of equal width. MCE is given over all bins that are not "
+    "empty, and over the bins of 10 rows or more.",
+    "Adaptive ECE: 15 bins of equal mass, of the top class, and of every class (Nixon's ACE). The "
+    "Brier score is summed over classes.",
+    "Calibration error of numbers: mean and root mean square |share - level| over 20 quantile "
+    "levels from 0.05 to 0.95.",
+    "Probabilities are as the methods give them, the mean over draws of the weights: no "
+    "temperature. With the option `temperature`, a temperature is fitted to the NLL of validation "
+    "tasks, and its figures stand beside the others under that name.",
+    "Omniglot: 5-way 5-shot. Lake's background alphabets are for training (a tenth of their "
+    "characters for validation), his evaluation alphabets for judging. Images of 14 x 14 become 48 "
+    "principal components, so that every method can read them. There are 5 query rows a class, and "
+    "as many of 5 classes that are not in the episode; predictive entropy tells the two apart.",
+    "Without data (and with --budget full) the classes are normal in 8 dimensions, where the "
+    "posterior is exact.",
+    "Sine or line: 5 rows, noise 0.3; its exact posterior keeps the 256 heaviest components for "
+    "quantiles and CRPS. Gaussian process: 0 to 10 rows, noise 0.05, length 0.25.",
+    "Standard errors of pooled figures: 100 resamples of the tasks.",
+    "Binned errors are above 0 even for right probabilities. So beside each stands what is "
+    "expected were the method calibrated: the mean over 50 sets of labels drawn from its own "
+    "probabilities. What is above that is miscalibration.",
+    "“knows nothing” gives each class the same probability, and its figures follow from that. "
+    "Omniglot has no exact posterior.",
+)
 
 PROTOCOL = Protocol(
     name="reliability",
     title="Do stated probabilities come true?",
-    lead=(
-        "Of all rows that are given 80 %, 80 % should come true, and 90 % intervals should hold 90 % of the outcomes. Where the "
-        "exact posterior is known it is the standard: it is calibrated by construction, and what it shows here is the error "
-        "that this many rows leave."
-    ),
+    lead=LEAD,
     papers=(
         'Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017',
         'Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019',
-        'Kuleshov, Fenner & Ermon, "Accurate Uncertainties for Deep Learning Using Calibrated Regression", ICML 2018',
-        'Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007',
+        'Kuleshov, Fenner & Ermon, "Accurate Uncertainties for Deep Learning Using Calibrated '
+        'Regression", ICML 2018',
+        'Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA '
+        "2007",
     ),
-    choices=(
-        "Query rows of all tasks are pooled before binning. Confidence is the largest probability; 15 and 10 bins (a, b] of "
-        "equal width. MCE is given over all bins that are not empty, and over those of 10 rows or more.",
-        "Adaptive ECE: 15 bins of equal mass, of the top class, and of every class (Nixon's ACE). Brier is summed over classes.",
-        "Calibration error of numbers: mean and root mean square |share - level| over 20 quantile levels 0.05 to 0.95.",
-        "Probabilities are as the methods give them, the mean over draws of the weights: no temperature. With the option "
-        "`temperature` one is fitted to the nll of validation tasks and its figures stand beside, under that name.",
-        "Omniglot: 5-way 5-shot, Lake's background alphabets for training (a tenth of their characters for validation), his "
-        "evaluation alphabets for judging; images of 14 x 14 as 48 principal components, so that every method can read them. "
-        "5 query rows a class; as many of 5 classes that are not in the episode, told apart by predictive entropy.",
-        "Without data (and with --budget full) the classes are normal in 8 dimensions, where the posterior is exact.",
-        "Sine or line: 5 rows, noise 0.3. Gaussian process: 0 to 10 rows, noise 0.05, length 0.25. The exact posterior of "
-        "the former keeps its 256 heaviest components for quantiles and CRPS.",
-        "Standard errors of pooled figures: 100 resamples of the tasks.",
-        "Binned errors are not 0 even of right probabilities: beside each stands what is expected were the method calibrated, the "
-        "mean over 50 sets of labels drawn from its own probabilities. What is above that is miscalibration.",
-        "“knows nothing” gives each class the same probability, and its figures follow from that. Omniglot has no exact posterior.",
-    ),
+    choices=CHOICES,
     metrics={
         "nll": Metric("NLL", "nats a row", "low"),
         "accuracy": Metric("accuracy", "share of rows", "high"),
@@ -106,7 +105,22 @@ PROTOCOL = Protocol(
     },
     methods=("versa", "platipus", "np"),
     able=able("numbers", "classes", but=("ensemble", "stack", "nuts", "bnn")),
-    budgets={"quick": _QUICK, "full": _FULL},
+    budgets={
+        "quick": {
+            "steps": {"numbers": 1_500, "classes": 600},
+            "tasks": 200,
+            "samples": 64,
+            "temperature": False,
+            "blobs": False,
+        },
+        "full": {
+            "steps": {"numbers": 20_000, "classes": 20_000},
+            "tasks": 1_000,
+            "samples": 128,
+            "temperature": False,
+            "blobs": True,
+        },
+    },
     without={
         **dict.fromkeys(("protonet", "matching"), "predict classes alone, and both are judged"),
         "alpaca": "predicts numbers alone, and both are judged",
