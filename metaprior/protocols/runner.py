@@ -264,7 +264,7 @@ def changed(options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
             value = json.loads(text)
         except ValueError:
             value = text  # a word without quotes
-        was = options[name]
+        was: Any = options[name]
         if not _alike(was, value):
             raise InputError(f"--set {name} takes a value such as {json.dumps(was)}; got {text!r}.")
         options[name] = {**was, **value} if isinstance(was, dict) else value

@@ -1,7 +1,7 @@
 """The figures of `active-learning`: areas under curves, and gains on random labels."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,12 +72,11 @@ class Found(NamedTuple):
 
 def joined_splits(parts: Sequence[Found]) -> Found:
     """The tasks of several splits as one set; judged rows are kept of the first split."""
-    first = parts[0]
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for name in (*BY_RULE, "x", "y", "mask", "unit", "cost"):
         each = [getattr(part, name) for part in parts]
         arrays[name] = np.concatenate(each, axis=1 if name in BY_RULE else 0)
-    return first._replace(**arrays)
+    return parts[0]._replace(**arrays)
 
 
 def best_found(found: Found) -> tuple[np.ndarray, np.ndarray]:

@@ -89,15 +89,16 @@ def split(
     pixels, values = pixels[kept], values[kept]
 
     order = rng.permutation(len(kept))
-    parts = np.split(order, [int(0.6 * len(order)), int(0.75 * len(order))])
-    chosen = _triples(values, parts)
+    train, validation, test = np.split(order, [int(0.6 * len(order)), int(0.75 * len(order))])
+    chosen = _triples(values, (train, validation, test))
     if chosen is None:
         raise InputError(
             f"{path}: too few images for their {values.shape[1]} attributes: fewer than 3 triples "
             f"of attributes have, in each of training, validation and test images, {SHOTS} "
             f"positives and {SHOTS} negatives to show and {QUERY} of each to ask."
         )
-    return Faces(pixels, values, names, *parts, chosen, "; ".join([*remarks, *said]))
+    remark = "; ".join([*remarks, *said])
+    return Faces(pixels, values, names, train, validation, test, chosen, remark)
 
 
 def distinct(pixels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:

@@ -202,7 +202,8 @@ def _run(tree: Tree, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             )
         drawings.append(255 - np.stack(images))
     answer = np.array([classes.index(training) for _, training in pairs])
-    return (*drawings, answer)
+    support, query = drawings
+    return support, query, answer
 
 
 def _own(path: Path) -> Pictures:
