@@ -261,7 +261,7 @@ def changed(options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
                 f"--set takes NAME=VALUE with a NAME of {', '.join(options)}; got {change!r}."
             )
         try:
-            value = json.loads(text)
+            value: Any = json.loads(text)
         except ValueError:
             value = text  # a word without quotes
         was: Any = options[name]
