@@ -260,15 +260,19 @@ def changed(options: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
             raise InputError(
                 f"--set takes NAME=VALUE with a NAME of {', '.join(options)}; got {change!r}."
             )
-        try:
-            value: Any = json.loads(text)
-        except ValueError:
-            value = text  # a word without quotes
-        was: Any = options[name]
+        was, value = options[name], _value(text)
         if not _alike(was, value):
             raise InputError(f"--set {name} takes a value such as {json.dumps(was)}; got {text!r}.")
         options[name] = {**was, **value} if isinstance(was, dict) else value
     return options
+
+
+def _value(text: str) -> Any:
+    """A value in JSON; a word may stand without quotes."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _alike(was: Any, value: Any) -> bool:
