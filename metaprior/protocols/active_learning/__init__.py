@@ -63,43 +63,46 @@ CHOICES = (
     "average configurations as there are labels. The seconds are measured, and no rule sees them.",
 )
 
+PAPERS = (
+    'Houlsby, Huszár, Ghahramani & Lengyel, "Bayesian Active Learning for Classification and '
+    'Preference Learning", 2011',
+    'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5',
+    'Jones, Schonlau & Welch, "Efficient Global Optimization of Expensive Black-Box '
+    'Functions", 1998',
+    'Snoek, Larochelle & Adams, "Practical Bayesian Optimization of Machine Learning '
+    'Algorithms", NeurIPS 2012',
+)
+BUDGETS = {
+    "quick": {
+        "labels": 8,
+        "samples": [64, 24],
+        "steps": {"lines": 1_500, "classes": 600, "tables": 600},
+        "tasks": 100,
+        "table_tasks": 90,
+        "slow_tasks": 10,
+        "folds": {"weather": 1, "molecules": 1, "configurations": 1},
+    },
+    "full": {
+        "labels": 8,
+        "samples": [64, 24],
+        "steps": {"lines": 20_000, "classes": 10_000, "tables": 3_000},
+        "tasks": 500,
+        "table_tasks": 300,
+        "slow_tasks": 50,
+        "folds": {"weather": 1, "molecules": 5, "configurations": 5},
+    },
+}
+
 PROTOCOL = Protocol(
     name="active-learning",
     title="Which label next?",
     lead=LEAD,
-    papers=(
-        'Houlsby, Huszár, Ghahramani & Lengyel, "Bayesian Active Learning for Classification and '
-        'Preference Learning", 2011',
-        'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5',
-        'Jones, Schonlau & Welch, "Efficient Global Optimization of Expensive Black-Box '
-        'Functions", 1998',
-        'Snoek, Larochelle & Adams, "Practical Bayesian Optimization of Machine Learning '
-        'Algorithms", NeurIPS 2012',
-    ),
+    papers=PAPERS,
     choices=CHOICES,
     metrics=METRICS,
     methods=("np", "dkt", "process"),
     able=tuple(dict.fromkeys((*able("numbers"), *able("classes")))),
-    budgets={
-        "quick": {
-            "labels": 8,
-            "samples": [64, 24],
-            "steps": {"lines": 1_500, "classes": 600, "tables": 600},
-            "tasks": 100,
-            "table_tasks": 90,
-            "slow_tasks": 10,
-            "folds": {"weather": 1, "molecules": 1, "configurations": 1},
-        },
-        "full": {
-            "labels": 8,
-            "samples": [64, 24],
-            "steps": {"lines": 20_000, "classes": 10_000, "tables": 3_000},
-            "tasks": 500,
-            "table_tasks": 300,
-            "slow_tasks": 50,
-            "folds": {"weather": 1, "molecules": 5, "configurations": 5},
-        },
-    },
+    budgets=BUDGETS,
     run=run,
     draw=draw,
     references=(EXACT, UNINFORMED),

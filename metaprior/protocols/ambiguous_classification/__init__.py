@@ -30,35 +30,39 @@ CHOICES = (
     "by that of the exact posterior. 1 is right; 0 means a single function.",
 )
 
+PAPERS = (
+    "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 5",
+)
+METRICS = {
+    "nll": Metric("NLL", "nats a row", "low"),
+    "gap": Metric("NLL above exact", "nats a row", "low"),
+    "joint": Metric("joint NLL", "nats a row", "low"),
+    "joint_gap": Metric("joint NLL above exact", "nats a row", "low"),
+    "accuracy": Metric("accuracy", "share of rows", "high"),
+    "coverage": Metric("coverage", "share of tasks", "high"),
+    "best_iou": Metric("best overlap", f"IoU, best of {SETS}", "high"),
+    "spread": Metric("spread", "of the exact posterior's", 1.0),
+}
+BUDGETS = {
+    "quick": {
+        "steps": {"": 1500, "maml": 3000, "platipus": 1000},
+        "batch": 16,
+        "tasks": 150,
+        "samples": 100,
+    },
+    "full": {"steps": {"": 30000}, "batch": 25, "tasks": 1000, "samples": 256},
+}
+
 PROTOCOL = Protocol(
     name="ambiguous-classification",
     title="Which circle? Classification from a few points of one class",
     lead=LEAD,
-    papers=(
-        "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section 5",
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "nll": Metric("NLL", "nats a row", "low"),
-        "gap": Metric("NLL above exact", "nats a row", "low"),
-        "joint": Metric("joint NLL", "nats a row", "low"),
-        "joint_gap": Metric("joint NLL above exact", "nats a row", "low"),
-        "accuracy": Metric("accuracy", "share of rows", "high"),
-        "coverage": Metric("coverage", "share of tasks", "high"),
-        "best_iou": Metric("best overlap", f"IoU, best of {SETS}", "high"),
-        "spread": Metric("spread", "of the exact posterior's", 1.0),
-    },
+    metrics=METRICS,
     methods=("maml", "platipus", "np"),
     able=able("classes"),
-    budgets={
-        "quick": {
-            "steps": {"": 1500, "maml": 3000, "platipus": 1000},
-            "batch": 16,
-            "tasks": 150,
-            "samples": 100,
-        },
-        "full": {"steps": {"": 30000}, "batch": 25, "tasks": 1000, "samples": 256},
-    },
+    budgets=BUDGETS,
     run=run,
     draw=draw,
     references=("exact",),

@@ -10,20 +10,9 @@ import numpy as np
 
 from metaprior.heads import Categorical
 from metaprior.method import AbstractLearner, Spec
+from metaprior.protocols import raw
 from metaprior.protocols.cell import cut_short, option, part_of, to_numpy, trained
 from metaprior.protocols.protocol import Figure, Outcome, Tell
-from metaprior.protocols.raw import (
-    KEPT,
-    component_means,
-    first_rows,
-    functions_at,
-    joined,
-    joint_terms,
-    known_by_draws,
-    log_p,
-    log_terms,
-    task_rows,
-)
 from metaprior.sources.circles import Circles
 from metaprior.sources.exact import Known
 from metaprior.task import Task
@@ -54,8 +43,8 @@ def tasks(source: Circles, shots: int, count: int) -> tuple[Task, jax.Array, jax
 
 def functions(posterior, x, *, key, samples: int) -> jax.Array:
     """p(inside) of sampled functions, `(s, n)`."""
-    mixture = functions_at(posterior, x, key=key, samples=samples)
-    return component_means(mixture)[..., 1]
+    mixture = raw.functions_at(posterior, x, key=key, samples=samples)
+    return raw.component_means(mixture)[..., 1]
 
 
 @eqx.filter_jit
@@ -88,7 +77,7 @@ def judge(
         keys = jr.split(key, 4)
         posterior = learner.posterior(task.support, key=keys[0])
         mixture = posterior.predict(task.query.x, key=keys[1], samples=samples)
-        if known_by_draws(posterior):
+        if raw.known_by_draws(posterior):
             joint = mixture.joint_log_prob(task.query)
         else:
             joint = posterior.joint_log_prob(task.query, key=keys[2], samples=samples)
@@ -107,8 +96,8 @@ def judge(
             "best_iou": iou.max(),
             "covered": iou.max() >= 0.5,
             "disagreement": pairs,
-            "log_p": log_terms(mixture, task.query.y),
-            "joint_log_p": joint_terms(posterior, mixture, task.query, joint),
+            "log_p": raw.log_terms(mixture, task.query.y),
+            "joint_log_p": raw.joint_terms(posterior, mixture, task.query, joint),
             "overlap": overlap,
             "union": union,
             "share": share,
@@ -171,7 +160,7 @@ def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcom
         x = jnp.where(some.support.mask[..., None], some.support.x, jnp.nan)
         named = {"p": p, "x": x, "center": center, "radius": radius}
         drawing |= {f"{name}_{shots}": np.asarray(value) for name, value in named.items()}
-    return Outcome(figures, joined(tables), drawing, note=cut_short(facts), facts=facts)
+    return Outcome(figures, raw.joined(tables), drawing, note=cut_short(facts), facts=facts)
 
 
 def measure(
@@ -197,13 +186,13 @@ def measure(
 def rows_of(setting: str, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The raw predictions at one number of points; what belongs to a task is in its first row."""
     t, n = found["y"].shape
-    share = [s if i < KEPT else None for i, s in enumerate(found["share"])]
+    share = [s if i < raw.KEPT else None for i, s in enumerate(found["share"])]
     rows = {name: found[name].ravel() for name in ("y", "p", "nll")}
-    rows["log_p"] = log_p(found["log_p"])
+    rows["log_p"] = raw.log_p(found["log_p"])
     rows["disagreement"] = np.repeat(found["disagreement"], n)
     for name in ("joint_log_p", "overlap", "union"):
-        rows[name] = first_rows(found[name], n)
-    return task_rows(setting, t, n) | rows | {"share": first_rows(share, n)}
+        rows[name] = raw.first_rows(found[name], n)
+    return raw.task_rows(setting, t, n) | rows | {"share": raw.first_rows(share, n)}
 
 
 # The default of one step of rate 0.01 suits squared errors of sine waves. On labels it leaves MAML

@@ -40,48 +40,52 @@ CHOICES = (
     "parameters. The mean of many draws of one neural process has about the error of cnp.",
 )
 
+PAPERS = (
+    "Gordon, Bronskill, Bauer, Nowozin & Turner, “Meta-Learning Probabilistic Inference for "
+    "Prediction”, ICLR 2019, 5.3",
+    "Sohn, Lee & Yan, “Learning Structured Output Representation using Deep Conditional "
+    "Generative Models”, NIPS 2015",
+    "Wang, Bovik, Sheikh & Simoncelli, “Image Quality Assessment”, IEEE TIP 2004",
+)
+METRICS = {
+    "mse": Metric("MSE of the mean", "squared grey level", "low"),
+    "ssim": Metric("SSIM of the mean", "1 is the same", "high"),
+    "joint": Metric("joint NLL", "nats a pixel", "low"),
+    "mixture": Metric("joint NLL, mixture of draws", "nats a pixel", "low"),
+    "marginal": Metric("marginal NLL", "nats a pixel", "low"),
+    "best": Metric("best draw's MSE", "squared grey level", "low"),
+    "near": Metric("diversity near", "grey level", None),
+    "side": Metric("diversity aside", "grey level", None),
+}
+BUDGETS = {
+    "quick": {
+        "steps": {"": 6000, "ensemble": 3500},
+        "batch": 16,
+        "rate": 2e-3,
+        "validation": 64,
+        "shown": 1,
+        "pool": 2,
+    },
+    "full": {
+        "steps": {"": 30000},
+        "batch": 24,
+        "rate": 1e-3,
+        "validation": 256,
+        "shown": 4,
+        "pool": 1,
+    },
+}
+
 PROTOCOL = Protocol(
     name="ambiguous-generation",
     title="The side of an object that is not seen",
     lead=LEAD,
-    papers=(
-        "Gordon, Bronskill, Bauer, Nowozin & Turner, “Meta-Learning Probabilistic Inference for "
-        "Prediction”, ICLR 2019, 5.3",
-        "Sohn, Lee & Yan, “Learning Structured Output Representation using Deep Conditional "
-        "Generative Models”, NIPS 2015",
-        "Wang, Bovik, Sheikh & Simoncelli, “Image Quality Assessment”, IEEE TIP 2004",
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "mse": Metric("MSE of the mean", "squared grey level", "low"),
-        "ssim": Metric("SSIM of the mean", "1 is the same", "high"),
-        "joint": Metric("joint NLL", "nats a pixel", "low"),
-        "mixture": Metric("joint NLL, mixture of draws", "nats a pixel", "low"),
-        "marginal": Metric("marginal NLL", "nats a pixel", "low"),
-        "best": Metric("best draw's MSE", "squared grey level", "low"),
-        "near": Metric("diversity near", "grey level", None),
-        "side": Metric("diversity aside", "grey level", None),
-    },
+    metrics=METRICS,
     methods=("cnp", "np", "ensemble"),
     able=("cnp", "acnp", "np", "anp", "flow_np", "maml", "versa", "alpaca", "ensemble"),
-    budgets={
-        "quick": {
-            "steps": {"": 6000, "ensemble": 3500},
-            "batch": 16,
-            "rate": 2e-3,
-            "validation": 64,
-            "shown": 1,
-            "pool": 2,
-        },
-        "full": {
-            "steps": {"": 30000},
-            "batch": 24,
-            "rate": 1e-3,
-            "validation": 256,
-            "shown": 4,
-            "pool": 1,
-        },
-    },
+    budgets=BUDGETS,
     without={
         **dict.fromkeys(("recurrent", "snail"), "read rows in an order, which one view has not"),
         "ar_cnp": "feeds back whole images, a pass a view",

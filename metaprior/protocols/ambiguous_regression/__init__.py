@@ -29,48 +29,52 @@ CHOICES = (
     "20 query rows together, divided by 20.",
 )
 
+PAPERS = (
+    'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5',
+)
+METRICS = {
+    "coverage": Metric(
+        "mode coverage", "share of ambiguous tasks whose draws hold both families", "high"
+    ),
+    "frequency": Metric(
+        "frequency error",
+        "mean |sampled share of sine waves - exact probability|, ambiguous tasks",
+        "low",
+    ),
+    "nll": Metric("marginal NLL", "nats a row", "low"),
+    "joint": Metric("joint NLL", "nats a row", "low"),
+    "mse": Metric("MSE of the mean", "squared units of y", "low"),
+    "incoherent": Metric("draws near neither family", "share of all draws", "low"),
+}
+BUDGETS = {
+    "quick": {
+        "steps": 3_000,
+        "tasks": 200,
+        "slow_tasks": 20,
+        "shots": [1, 2, 3, 5],
+        "draws": 50,
+        "samples": 64,
+    },
+    "full": {
+        "steps": 20_000,
+        "tasks": 1_000,
+        "slow_tasks": 50,
+        "shots": [1, 2, 3, 5],
+        "draws": 50,
+        "samples": 256,
+    },
+}
+
 PROTOCOL = Protocol(
     name="ambiguous-regression",
     title="A sine wave or a line",
     lead=LEAD,
-    papers=(
-        'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018, section 5',
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "coverage": Metric(
-            "mode coverage", "share of ambiguous tasks whose draws hold both families", "high"
-        ),
-        "frequency": Metric(
-            "frequency error",
-            "mean |sampled share of sine waves - exact probability|, ambiguous tasks",
-            "low",
-        ),
-        "nll": Metric("marginal NLL", "nats a row", "low"),
-        "joint": Metric("joint NLL", "nats a row", "low"),
-        "mse": Metric("MSE of the mean", "squared units of y", "low"),
-        "incoherent": Metric("draws near neither family", "share of all draws", "low"),
-    },
+    metrics=METRICS,
     methods=("maml", "platipus", "np"),
     able=able("numbers", but=("ensemble", "stack")) if METHODS else (),
-    budgets={
-        "quick": {
-            "steps": 3_000,
-            "tasks": 200,
-            "slow_tasks": 20,
-            "shots": [1, 2, 3, 5],
-            "draws": 50,
-            "samples": 64,
-        },
-        "full": {
-            "steps": 20_000,
-            "tasks": 1_000,
-            "slow_tasks": 50,
-            "shots": [1, 2, 3, 5],
-            "draws": 50,
-            "samples": 256,
-        },
-    },
+    budgets=BUDGETS,
     without={"ensemble": "several emaml, which runs by itself"},
     run=run,
     draw=draw,

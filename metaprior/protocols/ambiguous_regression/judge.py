@@ -11,19 +11,9 @@ import numpy as np
 from metaprior.heads import Gaussian, MixtureDensity
 from metaprior.method import Spec
 from metaprior.mixture import Mixture, Part
+from metaprior.protocols import raw
 from metaprior.protocols.cell import to_numpy, trained
 from metaprior.protocols.protocol import Figure, Outcome, Tell
-from metaprior.protocols.raw import (
-    component_means,
-    first_rows,
-    functions_at,
-    joined,
-    joint_terms,
-    known_by_draws,
-    log_p,
-    log_terms,
-    task_rows,
-)
 from metaprior.sources import SineLine
 from metaprior.sources.exact import Known
 from metaprior.task import Task
@@ -80,7 +70,7 @@ def functions(mixture: Mixture, key, draws: int):
     """
     first = mixture.parts[0]
     if isinstance(first.head, Gaussian):
-        f = component_means(mixture)[..., 0]
+        f = raw.component_means(mixture)[..., 0]
     else:
         keys = jr.split(key, draws)
         f = jax.vmap(lambda k: first.head.sample(first.params[0], key=k))(keys)[..., 0]
@@ -97,9 +87,9 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
         query = task.query
         posterior = learner.posterior(task.support, key=keys[0])
         places = jnp.concatenate([grid, query.x])
-        drawn = functions_at(posterior, places, key=keys[1], samples=samples)
+        drawn = raw.functions_at(posterior, places, key=keys[1], samples=samples)
         mixture = at_points(drawn, slice(GRID, None))
-        if known_by_draws(posterior):
+        if raw.known_by_draws(posterior):
             # the same draws serve everything
             joint = mixture.joint_log_prob(query)
         else:
@@ -111,8 +101,8 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
         near = rms.min(0) <= jnp.maximum(2 * source.noise, 0.45 * spread)
         return {
             "nll": -mixture.log_prob(query.y),
-            "log_p": log_terms(mixture, query.y),
-            "joint_log_p": joint_terms(posterior, mixture, query, joint),
+            "log_p": raw.log_terms(mixture, query.y),
+            "joint_log_p": raw.joint_terms(posterior, mixture, query, joint),
             "to_sine": rms[0],
             "to_line": rms[1],
             "spread": spread,
@@ -157,7 +147,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
         drawing |= shown(k, found, tasks)
 
     note = "" if count == options["tasks"] else f"judged on {count} tasks, as it is slow"
-    return Outcome(figures, joined(tables), drawing, note, facts)
+    return Outcome(figures, raw.joined(tables), drawing, note, facts)
 
 
 def share_of(found: dict[str, np.ndarray], family: str) -> np.ndarray:
@@ -181,12 +171,12 @@ def rows_of(setting: str, found: dict[str, np.ndarray], tasks: Task) -> dict[str
         "mean": found["mean"].ravel(),
         "nll": found["nll"].ravel(),
         **{name: np.repeat(values, n) for name, values in by_task.items()},
-        "log_p": log_p(found["log_p"]),
-        "functions": first_rows(kept, n),
+        "log_p": raw.log_p(found["log_p"]),
+        "functions": raw.first_rows(kept, n),
     }
     for name in ("joint_log_p", "to_sine", "to_line", "spread"):
-        rows[name] = first_rows(found[name], n)
-    return task_rows(setting, t, n) | rows
+        rows[name] = raw.first_rows(found[name], n)
+    return raw.task_rows(setting, t, n) | rows
 
 
 def shown(k: int, found: dict[str, np.ndarray], tasks: Task) -> dict[str, np.ndarray]:

@@ -58,32 +58,36 @@ CHOICES = (
     "often.",
 )
 
+PAPERS = (
+    "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section "
+    "6, table 1",
+)
+METRICS = {
+    "accuracy": Metric("accuracy", "% of labels", "high"),
+    "coverage": Metric("coverage", "of 3 concepts", "high"),
+    "nll": Metric("NLL of the covered concepts", "nats a label", "low"),
+    "marginal": Metric("marginal NLL", "nats a label", "low"),
+}
+BUDGETS = {
+    "quick": {
+        "steps": {"": 1000, "platipus": 400, "bmaml": 300},
+        "batch": 16,
+        "tasks": 200,
+        "feature_steps": 400,
+    },
+    "full": {"steps": {"": 20000}, "batch": 25, "tasks": 1000, "feature_steps": 2000},
+}
+
 PROTOCOL = Protocol(
     name="attributes",
     title="Ambiguous faces: which two of three attributes are meant?",
     lead=LEAD,
-    papers=(
-        "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018, section "
-        "6, table 1",
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "accuracy": Metric("accuracy", "% of labels", "high"),
-        "coverage": Metric("coverage", "of 3 concepts", "high"),
-        "nll": Metric("NLL of the covered concepts", "nats a label", "low"),
-        "marginal": Metric("marginal NLL", "nats a label", "low"),
-    },
+    metrics=METRICS,
     methods=("maml", "platipus", "versa"),
     able=able("classes", but=("nuts", "stack")),  # NUTS would take hours an episode
-    budgets={
-        "quick": {
-            "steps": {"": 1000, "platipus": 400, "bmaml": 300},
-            "batch": 16,
-            "tasks": 200,
-            "feature_steps": 400,
-        },
-        "full": {"steps": {"": 20000}, "batch": 25, "tasks": 1000, "feature_steps": 2000},
-    },
+    budgets=BUDGETS,
     without={"nuts": "hours an episode"},
     run=run,
     draw=draw,

@@ -71,45 +71,49 @@ CHOICES = (
     "posterior takes them too long.",
 )
 
+PAPERS = (
+    "Riquelme, Tucker & Snoek, “Deep Bayesian Bandits Showdown”, ICLR 2018",
+    "Garnelo et al., “Neural Processes”, ICML 2018 workshop",
+    "Ravi & Beatson, “Amortized Bayesian Meta-Learning”, ICLR 2019",
+)
+METRICS = {
+    "cumulative": Metric("cumulative regret", "% of uniform", "low"),
+    "simple": Metric("late regret", "% of uniform, last 500 steps", "low"),
+    "regret": Metric("cumulative regret", "reward", "low"),
+}
+BUDGETS = {
+    "quick": {
+        "steps": {"": 1000, "abml": 700, "np": 5000},
+        "batch": 16,
+        "horizon": 2000,
+        "repeats": 10,
+        "refresh": 40,
+        "late": 500,
+        "draws": {"": 4, "np": 40},
+        "memory": {"": 128, "np": 256, "thompson": 2000},
+    },
+    "full": {
+        "steps": {"": 20000},
+        "batch": 64,
+        "horizon": 2000,
+        "repeats": 50,
+        "refresh": 20,
+        "late": 500,
+        "draws": {"": 4, "np": 20},
+        "memory": {"": 512, "thompson": 2000},
+    },
+}
+
 PROTOCOL = Protocol(
     name="bandit",
     title="Wheel bandit: exploring with a learned prior",
     lead=LEAD,
-    papers=(
-        "Riquelme, Tucker & Snoek, “Deep Bayesian Bandits Showdown”, ICLR 2018",
-        "Garnelo et al., “Neural Processes”, ICML 2018 workshop",
-        "Ravi & Beatson, “Amortized Bayesian Meta-Learning”, ICLR 2019",
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "cumulative": Metric("cumulative regret", "% of uniform", "low"),
-        "simple": Metric("late regret", "% of uniform, last 500 steps", "low"),
-        "regret": Metric("cumulative regret", "reward", "low"),
-    },
+    metrics=METRICS,
     methods=("maml", "abml", "np"),
     able=able("numbers", but=("nuts", "bnn", "ensemble", "stack")),
-    budgets={
-        "quick": {
-            "steps": {"": 1000, "abml": 700, "np": 5000},
-            "batch": 16,
-            "horizon": 2000,
-            "repeats": 10,
-            "refresh": 40,
-            "late": 500,
-            "draws": {"": 4, "np": 40},
-            "memory": {"": 128, "np": 256, "thompson": 2000},
-        },
-        "full": {
-            "steps": {"": 20000},
-            "batch": 64,
-            "horizon": 2000,
-            "repeats": 50,
-            "refresh": 20,
-            "late": 500,
-            "draws": {"": 4, "np": 20},
-            "memory": {"": 512, "thompson": 2000},
-        },
-    },
+    budgets=BUDGETS,
     without={
         "ensemble": "several emaml, which runs by itself",
         **dict.fromkeys(("nuts", "bnn"), "fits weights anew at every step of thousands"),

@@ -72,50 +72,54 @@ CHOICES = (
     "PACOH's own numbers were trained for 20 to 40 thousand steps.",
 )
 
+PAPERS = (
+    'Rothfuss, Fortuin, Josifoski & Krause, "PACOH: Bayes-Optimal Meta-Learning with '
+    'PAC-Guarantees", ICML 2021',
+    'Yin, Tucker, Zhou, Levine & Finn, "Meta-Learning without Memorization", ICLR 2020',
+)
+METRICS = {
+    "train_nll": Metric("train NLL", "nats a row, the tasks that were trained on", "low"),
+    "test_nll": Metric("test NLL", "nats a row, new tasks of the same size", "low"),
+    "nll": Metric("NLL", "nats a row, PACOH's meta-test", "low"),
+    "rmse": Metric("RMSE", "units of y, PACOH's meta-test", "low"),
+    "calibration": Metric(
+        "calibration error", "mean gap over 20 quantile levels, PACOH's meta-test", "low"
+    ),
+    "entropy": Metric("entropy of the prior", "nats a weight", None),
+}
+BUDGETS = {
+    "quick": {
+        "sizes": [1, 2, 5, 10, 20, 50, 100, 1000],
+        "families": ["PACOH sinusoid", "PACOH Cauchy"],
+        "steps": 1_500,
+        "batch": 4,
+        "tasks": 80,
+        "query": 50,
+        "samples": 24,
+    },
+    "full": {
+        "sizes": [1, 2, 5, 10, 20, 50, 100, 1000],
+        "families": list(FAMILIES),
+        "steps": 20_000,
+        "batch": 4,
+        "tasks": 200,
+        "query": 60,
+        "samples": 100,
+    },
+}
+
 PROTOCOL = Protocol(
     name="few-tasks",
     title="How many tasks make a prior",
     lead=LEAD,
-    papers=(
-        'Rothfuss, Fortuin, Josifoski & Krause, "PACOH: Bayes-Optimal Meta-Learning with '
-        'PAC-Guarantees", ICML 2021',
-        'Yin, Tucker, Zhou, Levine & Finn, "Meta-Learning without Memorization", ICLR 2020',
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "train_nll": Metric("train NLL", "nats a row, the tasks that were trained on", "low"),
-        "test_nll": Metric("test NLL", "nats a row, new tasks of the same size", "low"),
-        "nll": Metric("NLL", "nats a row, PACOH's meta-test", "low"),
-        "rmse": Metric("RMSE", "units of y, PACOH's meta-test", "low"),
-        "calibration": Metric(
-            "calibration error", "mean gap over 20 quantile levels, PACOH's meta-test", "low"
-        ),
-        "entropy": Metric("entropy of the prior", "nats a weight", None),
-    },
+    metrics=METRICS,
     methods=("maml", "platipus", "process"),
     able=tuple(
         n for n in able("numbers", but=("ensemble", "stack", "nuts", "bnn")) if METHODS[n].trainable
     ),
-    budgets={
-        "quick": {
-            "sizes": [1, 2, 5, 10, 20, 50, 100, 1000],
-            "families": ["PACOH sinusoid", "PACOH Cauchy"],
-            "steps": 1_500,
-            "batch": 4,
-            "tasks": 80,
-            "query": 50,
-            "samples": 24,
-        },
-        "full": {
-            "sizes": [1, 2, 5, 10, 20, 50, 100, 1000],
-            "families": list(FAMILIES),
-            "steps": 20_000,
-            "batch": 4,
-            "tasks": 200,
-            "query": 60,
-            "samples": 100,
-        },
-    },
+    budgets=BUDGETS,
     without={
         "ensemble": "several emaml, which runs by itself",
         "nuts": "samples for minutes a task, at every number of tasks",

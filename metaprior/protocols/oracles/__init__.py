@@ -25,42 +25,46 @@ CHOICES = (
     "A gap below zero by more than two standard errors would mean a leak or a wrong metric.",
 )
 
+PAPERS = (
+    'Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian '
+    'Regression", WAFR 2018',
+    'Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019',
+    'Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023',
+    'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018',
+)
+METRICS = {
+    "gap": Metric("marginal NLL above the exact posterior's", "nats a row", "low"),
+    "joint_gap": Metric("joint NLL above the exact posterior's", "nats a row", "low"),
+    "nll": Metric("marginal NLL", "nats a row", "low"),
+    "mse": Metric("MSE of the mean", "squared units of y", "low"),
+}
+BUDGETS = {
+    "quick": {
+        "sources": ["linear", "gp", "mean", "sinusoid"],
+        "steps_share": 0.4,
+        "tasks": 100,
+        "samples": 64,
+        "minutes": 0.2,
+    },
+    "full": {
+        "sources": ["linear", "gp", "mean", "sinusoid", "sineline"],
+        "steps_share": 4.0,
+        "tasks": 300,
+        "samples": 256,
+        "minutes": 2.0,
+    },
+}
+
 PROTOCOL = Protocol(
     name="oracles",
     title="How far from the exact posterior",
     lead=LEAD,
-    papers=(
-        'Harrison, Sharma & Pavone, "Meta-Learning Priors for Efficient Online Bayesian '
-        'Regression", WAFR 2018',
-        'Gordon et al., "Meta-Learning Probabilistic Inference for Prediction", ICLR 2019',
-        'Bruinsma et al., "Autoregressive Conditional Neural Processes", ICLR 2023',
-        'Finn, Xu & Levine, "Probabilistic Model-Agnostic Meta-Learning", NeurIPS 2018',
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "gap": Metric("marginal NLL above the exact posterior's", "nats a row", "low"),
-        "joint_gap": Metric("joint NLL above the exact posterior's", "nats a row", "low"),
-        "nll": Metric("marginal NLL", "nats a row", "low"),
-        "mse": Metric("MSE of the mean", "squared units of y", "low"),
-    },
+    metrics=METRICS,
     methods=("np", "dkt", "platipus"),
     able=able("numbers", but=("ensemble", "stack")),
-    budgets={
-        "quick": {
-            "sources": ["linear", "gp", "mean", "sinusoid"],
-            "steps_share": 0.4,
-            "tasks": 100,
-            "samples": 64,
-            "minutes": 0.2,
-        },
-        "full": {
-            "sources": ["linear", "gp", "mean", "sinusoid", "sineline"],
-            "steps_share": 4.0,
-            "tasks": 300,
-            "samples": 256,
-            "minutes": 2.0,
-        },
-    },
+    budgets=BUDGETS,
     without={"ensemble": "several emaml, which runs by itself"},
     run=run,
     draw=draw,

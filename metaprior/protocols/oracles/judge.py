@@ -8,19 +8,10 @@ import jax
 import numpy as np
 
 from metaprior.method import AbstractLearner, Spec
+from metaprior.protocols import raw
 from metaprior.protocols.cell import item_of, to_numpy, trained
 from metaprior.protocols.oracles.data import Case, cases, held_out
 from metaprior.protocols.protocol import Figure, Outcome, Tell
-from metaprior.protocols.raw import (
-    first_rows,
-    functions_at,
-    joined,
-    joint_terms,
-    known_by_draws,
-    log_p,
-    log_terms,
-    task_rows,
-)
 from metaprior.sources.exact import Known
 
 EXACT = "exact"
@@ -60,15 +51,15 @@ def judge(
         predictive = posterior.predict(query.x, key=keys[1], samples=samples)
         joint = posterior.joint_log_prob(query, key=keys[2], samples=samples)
         drawn = predictive
-        if known_by_draws(posterior):  # the draws of which `joint` is the mean
-            drawn = functions_at(posterior, query.x, key=keys[2], samples=samples)
+        if raw.known_by_draws(posterior):  # the draws of which `joint` is the mean
+            drawn = raw.functions_at(posterior, query.x, key=keys[2], samples=samples)
         return {
             "y": query.y[:, 0],
             "mean": predictive.mean()[:, -1],
             "nll": -predictive.log_prob(query.y),
             "joint": -joint / query.count,
-            "log_p": log_terms(predictive, query.y),
-            "joint_log_p": joint_terms(posterior, drawn, query, joint),
+            "log_p": raw.log_terms(predictive, query.y),
+            "joint_log_p": raw.joint_terms(posterior, drawn, query, joint),
         }
 
     @eqx.filter_jit
@@ -140,7 +131,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             figures += measure(f"{name}: K = {shots}", mine, exact, method == EXACT)
             tables.append(rows_of(f"{name}: K = {shots}", mine, exact))
     note = f"slow, so judged on {', '.join(short)}" if short else ""
-    return Outcome(figures, joined(tables), {}, note, facts)
+    return Outcome(figures, raw.joined(tables), {}, note, facts)
 
 
 def measure(setting: str, found: Found, exact: Found, is_exact: bool) -> list[Figure]:
@@ -162,10 +153,10 @@ def rows_of(setting: str, found: Found, exact: Found) -> dict[str, np.ndarray]:
     t, n = found["y"].shape
     joint = {"joint_nll": found["joint"], "exact_joint_nll": exact["joint"]}
     return {
-        **task_rows(setting, t, n),
+        **raw.task_rows(setting, t, n),
         **{name: np.repeat(values.astype(np.float64), n) for name, values in joint.items()},
         **{name: found[name].ravel() for name in ("y", "mean", "nll")},
         "exact_nll": exact["nll"].ravel(),
-        "log_p": log_p(found["log_p"]),
-        "joint_log_p": first_rows(found["joint_log_p"], n),
+        "log_p": raw.log_p(found["log_p"]),
+        "joint_log_p": raw.first_rows(found["joint_log_p"], n),
     }

@@ -38,50 +38,54 @@ CHOICES = (
     "and spreads come from 200 resamples of the tasks.",
 )
 
+PAPERS = (
+    "Finn, “Learning to Learn with Gradients”, 2018, and Stanford CS330: the three properties",
+    "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018: the tasks",
+)
+METRICS = {
+    "expressive": Metric("expressive power", "share of the optimal learner's mean", "high"),
+    "slope": Metric("consistency: slope", "of log error in log rows", "low"),
+    "ratio": Metric("consistency: ratio", "error at 200 rows over that at 10", "low"),
+    "gap": Metric("NLL above exact", "nats a row", "low"),
+    "spread": Metric("spread", "stated over actual error", 1.0),
+    "coverage90": Metric("coverage of 90 %", "share of rows", 0.9),
+    "rmse": Metric("error to the function", "units of y (probability for classes)", "low"),
+    "nll": Metric("NLL", "nats a row", "low"),
+}
+BUDGETS = {
+    "quick": {
+        "steps": {"": 1500, "classes": 1500},
+        "batch": 16,
+        "samples": 64,
+        "tasks": {
+            "": 64,
+            "classes": 32,
+            "nuts": 4,
+            "bnn": 16,
+            "llama": 32,
+            "platipus": 32,
+            "bmaml": 32,
+            "ar_cnp": 32,
+        },
+    },
+    "full": {
+        "steps": {"": 20000, "classes": 20000},
+        "batch": 25,
+        "samples": 256,
+        "tasks": {"": 400, "classes": 200, "nuts": 40, "bnn": 100, "ar_cnp": 200},
+    },
+}
+
 PROTOCOL = Protocol(
     name="properties",
     title="Expressive power, consistency, awareness of uncertainty",
     lead=LEAD,
-    papers=(
-        "Finn, “Learning to Learn with Gradients”, 2018, and Stanford CS330: the three properties",
-        "Finn, Xu & Levine, “Probabilistic Model-Agnostic Meta-Learning”, NeurIPS 2018: the tasks",
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "expressive": Metric("expressive power", "share of the optimal learner's mean", "high"),
-        "slope": Metric("consistency: slope", "of log error in log rows", "low"),
-        "ratio": Metric("consistency: ratio", "error at 200 rows over that at 10", "low"),
-        "gap": Metric("NLL above exact", "nats a row", "low"),
-        "spread": Metric("spread", "stated over actual error", 1.0),
-        "coverage90": Metric("coverage of 90 %", "share of rows", 0.9),
-        "rmse": Metric("error to the function", "units of y (probability for classes)", "low"),
-        "nll": Metric("NLL", "nats a row", "low"),
-    },
+    metrics=METRICS,
     methods=("maml", "np", "process"),
     able=tuple(dict.fromkeys((*able("numbers"), "stack", *able("classes")))),
-    budgets={
-        "quick": {
-            "steps": {"": 1500, "classes": 1500},
-            "batch": 16,
-            "samples": 64,
-            "tasks": {
-                "": 64,
-                "classes": 32,
-                "nuts": 4,
-                "bnn": 16,
-                "llama": 32,
-                "platipus": 32,
-                "bmaml": 32,
-                "ar_cnp": 32,
-            },
-        },
-        "full": {
-            "steps": {"": 20000, "classes": 20000},
-            "batch": 25,
-            "samples": 256,
-            "tasks": {"": 400, "classes": 200, "nuts": 40, "bnn": 100, "ar_cnp": 200},
-        },
-    },
+    budgets=BUDGETS,
     run=run,
     draw=draw,
     references=("exact", "exact_classes"),

@@ -73,54 +73,57 @@ CHOICES = (
     "Omniglot has no exact posterior.",
 )
 
+PAPERS = (
+    'Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017',
+    'Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019',
+    'Kuleshov, Fenner & Ermon, "Accurate Uncertainties for Deep Learning Using Calibrated '
+    'Regression", ICML 2018',
+    'Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA 2007',
+)
+METRICS = {
+    "nll": Metric("NLL", "nats a row", "low"),
+    "accuracy": Metric("accuracy", "share of rows", "high"),
+    **_binned_metrics(),
+    "brier": Metric("Brier score", "squared, summed over classes", "low"),
+    "entropy_in": Metric("entropy in the episode", "nats", None),
+    "entropy_out": Metric("entropy of other classes", "nats", None),
+    "auroc": Metric("AUROC of other classes", "by predictive entropy", "high"),
+    "calibration": Metric("calibration error", "mean gap over 20 quantile levels", "low"),
+    "calibration_rms": Metric(
+        "calibration error, rms", "root mean square gap over 20 quantile levels", "low"
+    ),
+    "coverage90": Metric("coverage of 90 % intervals", "share of rows", 0.9),
+    "width90": Metric("width of 90 % intervals", "units of y", None),
+    "interval90": Metric("interval score, 90 %", "units of y", "low"),
+    "crps": Metric("CRPS", "units of y", "low"),
+}
+BUDGETS = {
+    "quick": {
+        "steps": {"numbers": 1_500, "classes": 600},
+        "tasks": 200,
+        "samples": 64,
+        "temperature": False,
+        "blobs": False,
+    },
+    "full": {
+        "steps": {"numbers": 20_000, "classes": 20_000},
+        "tasks": 1_000,
+        "samples": 128,
+        "temperature": False,
+        "blobs": True,
+    },
+}
+
 PROTOCOL = Protocol(
     name="reliability",
     title="Do stated probabilities come true?",
     lead=LEAD,
-    papers=(
-        'Guo, Pleiss, Sun & Weinberger, "On Calibration of Modern Neural Networks", ICML 2017',
-        'Nixon et al., "Measuring Calibration in Deep Learning", CVPR workshops 2019',
-        'Kuleshov, Fenner & Ermon, "Accurate Uncertainties for Deep Learning Using Calibrated '
-        'Regression", ICML 2018',
-        'Gneiting & Raftery, "Strictly Proper Scoring Rules, Prediction, and Estimation", JASA '
-        "2007",
-    ),
+    papers=PAPERS,
     choices=CHOICES,
-    metrics={
-        "nll": Metric("NLL", "nats a row", "low"),
-        "accuracy": Metric("accuracy", "share of rows", "high"),
-        **_binned_metrics(),
-        "brier": Metric("Brier score", "squared, summed over classes", "low"),
-        "entropy_in": Metric("entropy in the episode", "nats", None),
-        "entropy_out": Metric("entropy of other classes", "nats", None),
-        "auroc": Metric("AUROC of other classes", "by predictive entropy", "high"),
-        "calibration": Metric("calibration error", "mean gap over 20 quantile levels", "low"),
-        "calibration_rms": Metric(
-            "calibration error, rms", "root mean square gap over 20 quantile levels", "low"
-        ),
-        "coverage90": Metric("coverage of 90 % intervals", "share of rows", 0.9),
-        "width90": Metric("width of 90 % intervals", "units of y", None),
-        "interval90": Metric("interval score, 90 %", "units of y", "low"),
-        "crps": Metric("CRPS", "units of y", "low"),
-    },
+    metrics=METRICS,
     methods=("versa", "platipus", "np"),
     able=able("numbers", "classes", but=("ensemble", "stack", "nuts", "bnn")),
-    budgets={
-        "quick": {
-            "steps": {"numbers": 1_500, "classes": 600},
-            "tasks": 200,
-            "samples": 64,
-            "temperature": False,
-            "blobs": False,
-        },
-        "full": {
-            "steps": {"numbers": 20_000, "classes": 20_000},
-            "tasks": 1_000,
-            "samples": 128,
-            "temperature": False,
-            "blobs": True,
-        },
-    },
+    budgets=BUDGETS,
     without={
         **dict.fromkeys(("protonet", "matching"), "predict classes alone, and both are judged"),
         "alpaca": "predicts numbers alone, and both are judged",
