@@ -3,18 +3,11 @@
 import numpy as np
 import polars as pl
 import pytest
+from outcomes import by, quiet
 
 from metaprior.protocols.active_learning import PROTOCOL, figures, judge
 from metaprior.protocols.active_learning.data import SUBJECTS, read_rows
 from metaprior.protocols.files import column
-
-
-def quiet(done, what):
-    pass
-
-
-def by(outcome, setting, metric):
-    return next(f.value for f in outcome.figures if (f.setting, f.metric) == (setting, metric))
 
 
 def again(outcome, setting, tasks):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import draw
+from outcomes import quiet
 
 from metaprior.protocols.bandit import PROTOCOL, judge
 from metaprior.protocols.protocol import Drawn
@@ -21,10 +22,6 @@ OPTIONS = {
     "draws": {"": 4},
     "memory": {"": 32},
 }
-
-
-def quiet(share, what):
-    pass
 
 
 def test_uniform_regret_in_closed_form():
@@ -129,7 +126,7 @@ def test_protocol_runs_and_draws():
 
 @pytest.mark.slow
 def test_best_method_loses_at_most_a_tenth_of_uniform():
-    """MAML; rounding alone moves a training by as much as another seed does: of four, 5.6 to 8.2."""
+    """MAML. Rounding alone moves a training by as much as another seed: of four, 5.6 to 8.2."""
     found = []
     for seed in (0, 1):
         out = judge.run("maml", seed, PROTOCOL.budgets["quick"], None, quiet)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
+from outcomes import quiet
 
 from metaprior.protocols.ambiguous_classification import PROTOCOL, judge
 from metaprior.protocols.files import column
@@ -14,10 +15,6 @@ from metaprior.sources.circles import Circles, quarter
 from metaprior.task import Data
 
 SOURCE = Circles(support=5, query=12)
-
-
-def quiet(share, what):
-    pass
 
 
 def shown(key, shots: int):

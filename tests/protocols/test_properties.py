@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from outcomes import quiet
 from scipy import stats
 
 from metaprior.protocols.properties import PROTOCOL, judge, ranges
@@ -14,10 +15,6 @@ from metaprior.sources import SineLine
 from metaprior.sources.labelled import Labelled
 
 OPTIONS = {"steps": {"": 2, "classes": 2}, "batch": 2, "samples": 4, "tasks": {"": 3, "classes": 2}}
-
-
-def quiet(share, what):
-    pass
 
 
 @pytest.fixture

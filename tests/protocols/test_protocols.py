@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
+from outcomes import quiet
 
 from metaprior.protocols import ambiguous_regression, raw
 from metaprior.protocols.ambiguous_regression import judge as ambiguous
@@ -17,10 +18,6 @@ from metaprior.protocols.runner import Study
 
 def figures(outcome):
     return {(f.setting, f.metric): f for f in outcome.figures}
-
-
-def silent(done, what):
-    pass
 
 
 def test_functions_are_told_apart():
@@ -44,7 +41,7 @@ def test_exact_functions_come_as_often_as_they_should(small):
     probable, and the share of sine waves is off by what 40 draws are: a standard deviation of at
     most sqrt(1/4 / 40) = 0.08.
     """
-    outcome = ambiguous.run(ambiguous.EXACT, 0, small, None, silent)
+    outcome = ambiguous.run(ambiguous.EXACT, 0, small, None, quiet)
     found = figures(outcome)
     for k in (1, 2):
         assert found[f"K = {k}", "coverage"].value == 1.0
@@ -145,12 +142,11 @@ def test_a_sampling_method_covers_both_explanations():
     function, hence none.
     """
     options = ambiguous_regression.PROTOCOL.budgets["quick"] | {"shots": [1, 2]}
-    found = figures(ambiguous.run("np", 0, options, None, silent))
+    found = figures(ambiguous.run("np", 0, options, None, quiet))
     for k in (1, 2):
         coverage = found[f"K = {k}", "coverage"]
-        print(
-            f"\nnp, K = {k}: coverage {coverage.value:.2f}, frequency {found[f'K = {k}', 'frequency'].value:.3f}"
-        )
+        frequency = found[f"K = {k}", "frequency"]
+        print(f"\nnp, K = {k}: coverage {coverage.value:.2f}, frequency {frequency.value:.3f}")
         assert coverage.value >= 0.7
 
 
@@ -159,7 +155,7 @@ def test_the_closed_form_of_a_mean(monkeypatch):
     form).
     """
     options = {"sources": ["mean"], "steps_share": 0.01, "tasks": 300, "samples": 8, "minutes": 1.0}
-    outcome = oracles.run(oracles.EXACT, 0, options, None, silent)
+    outcome = oracles.run(oracles.EXACT, 0, options, None, quiet)
     found = figures(outcome)
     for k, value in ((5, 1.49601), (10, 1.46244)):
         figure = found[f"mean: K = {k}", "nll"]
@@ -167,14 +163,14 @@ def test_the_closed_form_of_a_mean(monkeypatch):
     rows = {k: np.asarray(v) for k, v in outcome.predictions.items()}
     assert len({len(v) for v in rows.values()}) == 1
     assert np.array_equal(rows["nll"], rows["exact_nll"])
-    trained = figures(oracles.run("alpaca", 0, options, None, silent))
+    trained = figures(oracles.run("alpaca", 0, options, None, quiet))
     assert trained["mean: K = 5", "gap"].value > 0
 
 
 def test_single_draws_give_the_figures_of_oracles_again():
-    """NLL, joint NLL and squared error from rows and draws; distances less the exact posterior's."""
+    """NLL, joint NLL and squared error from rows and draws; distances from the exact ones."""
     options = {"sources": ["mean"], "steps_share": 0.002, "tasks": 20, "samples": 5, "minutes": 1.0}
-    outcome = oracles.run("platipus", 0, options, None, silent)
+    outcome = oracles.run("platipus", 0, options, None, quiet)
     frame = pl.DataFrame({k: column(v) for k, v in outcome.predictions.items()})
 
     def log_mean(v):

@@ -286,8 +286,8 @@ def test_what_is_left_out_is_said_on_the_terminal_and_in_the_report(tmp_path, ca
     results = Study(toy, tmp_path / "out").run(["maml"], 1)
     print_tables(toy, results)
     line = (
-        "Left out of --methods all: protonet (predicts classes alone); nuts (takes hours); stack (mixes methods that are "
-        "trained already, for one table)."
+        "Left out of --methods all: protonet (predicts classes alone); nuts (takes hours); stack "
+        "(mixes methods that are trained already, for one table)."
     )
     assert results["left_out"] == line and line in capsys.readouterr().out
     assert line in (tmp_path / "out" / "report.html").read_text("utf-8")
@@ -295,7 +295,12 @@ def test_what_is_left_out_is_said_on_the_terminal_and_in_the_report(tmp_path, ca
 
 
 def test_list_and_help_need_no_jax():
-    code = "import sys; from metaprior.cli.app import main\ntry: main(['reproduce', '--list'])\nexcept SystemExit: pass\nprint('jax' in sys.modules)"
+    code = (
+        "import sys; from metaprior.cli.app import main\n"
+        "try: main(['reproduce', '--list'])\n"
+        "except SystemExit: pass\n"
+        "print('jax' in sys.modules)"
+    )
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
