@@ -1,6 +1,14 @@
 """Evaluation protocols of Bayesian meta-learning; `metaprior reproduce NAME` runs one.
 
-A new protocol is one folder whose `__init__.py` holds a constant `PROTOCOL`, and one row here.
+A new protocol is one folder whose `__init__.py` holds a constant `PROTOCOL`, and one row here. In
+the folder `judge.py` trains and judges, `pictures.py` draws, and `data.py`, where there is one,
+says where tasks come from.
+
+All protocols share `protocol` (what a protocol is), `runner` (a folder of finished cells), `files`
+and `results` (what is written there) and `page` (the report). Several share `cell` (options,
+progress and training), `raw` (columns of raw predictions), `pooled` (figures of pooled rows),
+`finished` and `pictures` (reading and drawing finished cells) and `characters` (episodes of drawn
+characters).
 """
 
 import difflib

@@ -101,5 +101,8 @@ def class_columns(
 
 
 def _task_columns(setting: str, tasks: int, rows: int, inside: bool) -> dict[str, np.ndarray]:
-    """Which row is which."""
-    return task_rows(setting, tasks, rows) | {"inside": np.full(tasks * rows, inside)}
+    """Which row is which; rows are many here, so that small integers count."""
+    columns = task_rows(setting, tasks, rows)
+    for name in ("task", "row"):
+        columns[name] = columns[name].astype(np.int32)
+    return columns | {"inside": np.full(tasks * rows, inside)}
