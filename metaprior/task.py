@@ -4,8 +4,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-import metaprior.system.lowering  # noqa: F401
-
 
 class Data(eqx.Module):
     """The rows of one task.

@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jax.extend.core import Literal, jaxpr_as_fun
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metaprior.method import AbstractMethod
 from metaprior.system import devices
-from metaprior.system.lowering import apart
+from metaprior.system.compiled import apart
 from metaprior.task import Task
 
 Source = Callable[[PRNGKeyArray], Task]
@@ -86,23 +85,6 @@ def _mean_loss(method, tasks, keys, at_once, mesh):
     return devices.spread(weighted, mesh)(arrays, *leaves, keys)
 
 
-def _draw(source, keys):
-    """Tasks, drawn apart, or everything that reads them would draw them again; what is the same for
-    every key, such as a mask of ones, stays known to the compiler.
-    """
-    traced, shapes = jax.make_jaxpr(jax.vmap(source), return_shape=True)(keys)
-    from_keys = set(traced.jaxpr.invars)
-    for line in traced.eqns:
-        if not from_keys.isdisjoint(v for v in line.invars if not isinstance(v, Literal)):
-            from_keys.update(line.outvars)
-    varies = [not isinstance(v, Literal) and v in from_keys for v in traced.jaxpr.outvars]
-    draw = jaxpr_as_fun(traced)
-    leaves = [
-        new if v else old for v, new, old in zip(varies, apart(draw)(keys), draw(keys), strict=True)
-    ]
-    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-
-
 def _gradient(params, rest, source, keys, at_once, mesh):
     """Mean loss over new tasks and its gradient; `at_once` tasks after another, so that only theirs
     are in memory.
@@ -112,7 +94,7 @@ def _gradient(params, rest, source, keys, at_once, mesh):
     def weighted(whole, task_keys, loss_keys, weights):
         params, arrays = whole
         rest, source = eqx.combine(arrays, static)
-        tasks, count = _draw(source, task_keys), weights.shape[0]
+        tasks, count = apart(jax.vmap(source))(task_keys), weights.shape[0]
 
         def part(tasks, keys, weights):
             def loss(params):

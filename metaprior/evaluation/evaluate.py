@@ -13,7 +13,7 @@ from metaprior.evaluation import metrics
 from metaprior.evaluation.units import Units, outcomes, summary
 from metaprior.method import AbstractLearner
 from metaprior.mixture import Mixture, crps
-from metaprior.system.lowering import jit
+from metaprior.system.compiled import jit
 from metaprior.task import Task
 
 SAMPLES = 128  # functions drawn where a learner predicts by sampling

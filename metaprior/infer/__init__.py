@@ -2,4 +2,3 @@
 NUTS.
 """
 
-import metaprior.system.lowering  # noqa: F401

@@ -5,16 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 # The longest axis that `Curvature` learns a matrix for.
 LONGEST = 256
-# Most steps that are written out where that is quicker: each takes a tenth of a second or more to
-# compile.
-FEW = 5
+# A loop of so many steps on so many numbers is written out: see `written_out`.
+FEW, SMALL = 5, 20_000
 
 
 def shorten(gradient: Any, length: float) -> Any:
@@ -177,29 +175,6 @@ def as_step(rate: Any) -> AbstractStep:
     return Rate(leaves[0])
 
 
-def few_steps(net: Any) -> int:
-    """Most steps of a descent on `net` to be written out.
-
-    A step through convolutions takes seconds to compile, so it is one.
-    """
-    return FEW if isinstance(net, eqx.nn.MLP) else 1
-
-
-def repeat(
-    step: Callable[[Any, Int[Array, ""]], tuple[Any, None]], w: Any, steps: int, *, unroll: int = 1
-) -> Any:
-    """`step` so many times, in a loop; up to `unroll` of them stand for themselves in the program.
-    Under a `vmap` over tasks a loop begins with a copy of the weights for each of them, where a
-    large product with the weights that all share is quicker than many small ones; and what the
-    gradient passes back through is copied into and out of one array.
-    """
-    if steps > unroll:
-        return jax.lax.scan(step, w, jnp.arange(steps))[0]
-    for i in range(steps):
-        w = step(w, jnp.asarray(i))[0]
-    return w
-
-
 def descend(
     loss: Callable[[Any], Float[Array, ""]],
     w: Any,
@@ -209,7 +184,6 @@ def descend(
     first_order: bool = False,
     clip: float | None = None,
     checkpoints: int | None = None,
-    unroll: int = 1,
 ) -> Any:
     """`steps` steps of gradient descent, w <- w - rate * grad loss(w).
 
@@ -225,12 +199,9 @@ def descend(
         steps: number of steps, at least 0.
         first_order: take the inner gradient as a constant (first-order MAML, section 5.2).
         clip: greatest norm of a step's gradient; `None` (default) for any.
-        checkpoints: keep the weights of so many steps only, and compute the others again where the
-            gradient passes back (Wang, Moin & Iaccarino, "Minimal Repetition Dynamic
-            Checkpointing", 2009). The result is the same; memory does not grow with `steps`, and
-            time does. `None` (default) keeps all.
-        unroll: most steps that are written out rather than in a loop: quicker for a small network,
-            longer to compile.
+        checkpoints: keep the weights of about so many steps, evenly spaced, and compute those
+            between them again where the gradient passes back. The result is the same; it takes
+            a forward pass more. `None` (default) keeps all.
 
     Returns:
         the adapted `w`.
@@ -253,9 +224,32 @@ def descend(
         gradient = jax.lax.stop_gradient(gradient) if first_order else gradient
         return jax.tree.map(jnp.subtract, moving, move(gradient, i)), None
 
-    if checkpoints is not None:
-        moving = eqxi.scan(
-            step, moving, jnp.arange(steps), kind="checkpointed", checkpoints=checkpoints
-        )[0]
-        return eqx.combine(moving, fixed)
-    return eqx.combine(repeat(step, moving, steps, unroll=unroll), fixed)
+    return eqx.combine(_loop(step, moving, steps, checkpoints), fixed)
+
+
+def written_out(w: Any, steps: int) -> bool:
+    """Whether a loop of `steps` on the weights `w` is to stand in the program step by step.
+
+    A loop copies what the gradient passes back through into and out of one array. For a few steps of
+    a small network that takes as long as the steps themselves; more steps, or convolutions, take
+    seconds to compile.
+    """
+    size = sum(leaf.size for leaf in jax.tree.leaves(w))
+    return steps <= FEW and size <= SMALL
+
+
+def _loop(step: Callable, start: Any, steps: int, checkpoints: int | None) -> Any:
+    """What `steps` of `step(state, i)` make of `start`, with the states of some kept, or of all."""
+
+    def run(state, indices):
+        return jax.lax.scan(step, state, indices, unroll=written_out(start, steps))[0]
+
+    if checkpoints is None or steps == 0:
+        return run(start, jnp.arange(steps))
+    # Whole runs of equal length, each of which keeps its first state only, then the steps left.
+    length = -(-steps // checkpoints)
+    runs = steps // length
+    indices = jnp.arange(runs * length).reshape(runs, length)
+    again = jax.checkpoint(run)
+    state = jax.lax.scan(lambda state, some: (again(state, some), None), start, indices)[0]
+    return again(state, jnp.arange(runs * length, steps))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaprior.infer.descend import AbstractStep, as_step, repeat, shorten
+from metaprior.infer.descend import AbstractStep, as_step, shorten, written_out
 from metaprior.system.devices import over_particles
 
 
@@ -77,7 +77,6 @@ def svgd(
     h: Array | float | None = None,
     clip: float | None = None,
     repulsion: Array | float = 1.0,
-    unroll: int = 1,
 ) -> Any:
     """`steps` steps of Stein variational gradient descent.
 
@@ -95,7 +94,6 @@ def svgd(
         repulsion: factor of the kernel's gradient: 1 (default) where `log_prob` is a log density,
             and 1 / n where it is a log density over n, a mean over rows. Particles then go where
             those of the density itself go, at an n-th of the rate.
-        unroll: most steps that are written out, as `metaprior.infer.descend.descend` takes it.
 
     Returns:
         the moved particles.
@@ -124,4 +122,4 @@ def svgd(
         along = direction(w, jax.vmap(score)(w), wide, repulsion)
         return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along)), None
 
-    return eqx.combine(repeat(step, moving, steps, unroll=unroll), fixed)
+    return eqx.combine(jax.lax.scan(step, moving, jnp.arange(steps), unroll=written_out(moving, steps))[0], fixed)

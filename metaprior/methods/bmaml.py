@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import AbstractHead
-from metaprior.infer.descend import AbstractStep, Curvature, as_step, few_steps
+from metaprior.infer.descend import AbstractStep, Curvature, as_step
 from metaprior.infer.svgd import svgd
 from metaprior.method import AbstractMethod, Spec
 from metaprior.mixture import log_sum
@@ -176,7 +176,7 @@ class BMAML(AbstractMethod):
         return apply(eqx.combine(particle, self.shared), x)
 
     def svgd(
-        self, particles: Any, data: Data, steps: int, key: PRNGKeyArray, unroll: int = 1
+        self, particles: Any, data: Data, steps: int, key: PRNGKeyArray
     ) -> Any:
         """Particles after some steps on the rows of `data`; without rows they stay."""
         n = jnp.maximum(data.count, 1)
@@ -192,7 +192,6 @@ class BMAML(AbstractMethod):
             steps,
             clip=self.clip,
             repulsion=1.0 / n,
-            unroll=unroll,
         )
         # Without rows the prior's term alone would move them.
         return jax.tree.map(lambda a, b: jnp.where(data.count > 0, a, b), moved, particles)
@@ -200,7 +199,7 @@ class BMAML(AbstractMethod):
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         inner, outer = jr.split(key)
         # Written out here only: a posterior is computed once, and would wait for the compiler.
-        chaser = self.svgd(self.particles, task.support, self.steps, inner, few_steps(self.shared))
+        chaser = self.svgd(self.particles, task.support, self.steps, inner)
         if self.objective == "chaser":
             leader = self.svgd(chaser, task.union, self.leader_steps, outer)
             return _square(chaser, jax.lax.stop_gradient(leader))

@@ -5,8 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.random as jr
 
-from metaprior.infer.descend import descend, few_steps
-from metaprior.infer.rows import outputs_after_steps, takes
+from metaprior.infer.descend import descend
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Particles
@@ -89,27 +88,11 @@ class MAML(AbstractMethod):
             self.steps,
             first_order=self.first_order,
             checkpoints=self.checkpoints,
-            unroll=few_steps(self.net),
         )
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)
-        if self.checkpoints is not None or not takes(self.net, self.inner_lr, self.steps):
-            return self.risk(self.adapt(task.support, inner), task.query, outer)
-
-        def risk(raw):
-            return self.head.risk(raw, task.support, key=inner)
-
-        raw = outputs_after_steps(
-            risk,
-            self.net,
-            task.support.x,
-            task.query.x,
-            self.inner_lr,
-            self.steps,
-            first_order=self.first_order,
-        )
-        return self.head.risk(raw, task.query, key=outer)
+        return self.risk(self.adapt(task.support, inner), task.query, outer)
 
     def posterior(self, support, *, key):
         return Particles.single(self.adapt(support, key), apply, self.head)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from metaprior.method import Spec
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import columns, sequence
-from metaprior.system.lowering import apart
+from metaprior.system.compiled import apart
 from metaprior.task import Data
 
 NEAREST, FARTHEST = 0.1, 2.0  # lengths of the heads at the start, for columns of unit scale

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.system.lowering import apart
+from metaprior.system.compiled import apart
 
 GROUPS = 8  # at most; fewer where the channels do not divide by it
 

@@ -22,7 +22,7 @@ from jax import export
 
 from metaprior.errors import InputError
 from metaprior.system import files
-from metaprior.system.lowering import effort, jit
+from metaprior.system.compiled import effort, jit
 
 _OURS = ("metaprior", "equinox", "optax")  # packages whose sources the name covers
 

@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-import metaprior.system.lowering
+import metaprior.system.compiled
 from metaprior.training import _draw
 
 SYMMETRIC = np.random.default_rng(0).normal(size=(2, 3, 4, 4))
@@ -58,7 +58,7 @@ def test_products_are_full_float32_unless_chosen(chosen, precision):
 
 
 def test_every_primitive_is_asked():
-    assert set(ASKED) == set(metaprior.system.lowering.PRIMITIVES)
+    assert set(ASKED) == set(metaprior.system.compiled.PRIMITIVES)
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -149,8 +149,8 @@ print(bool(jnp.isfinite(out).all()))
 def test_another_jax_gets_one_thread(monkeypatch):
     """Where JAX keeps its rules elsewhere, there is nobody to wait for."""
     monkeypatch.delenv("PJRT_NPROC", raising=False)
-    monkeypatch.setattr(metaprior.system.lowering.mlir, "_platform_specific_lowerings", {})
-    metaprior.system.lowering._one_matrix_after_another()
+    monkeypatch.setattr(metaprior.system.compiled.mlir, "_platform_specific_lowerings", {})
+    metaprior.system.compiled._one_matrix_after_another()
     assert os.environ.pop("PJRT_NPROC") == "1"
 
 
@@ -167,7 +167,7 @@ def test_another_jax_gets_one_thread(monkeypatch):
 def test_effort_of_compiling(monkeypatch, flags, platform, chosen):
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    options = metaprior.system.lowering.effort()
+    options = metaprior.system.compiled.effort()
     assert bool(options) == chosen
     monkeypatch.undo()
     assert (
@@ -177,13 +177,13 @@ def test_effort_of_compiling(monkeypatch, flags, platform, chosen):
 
 def test_jit_compiles_once_with_the_effort_of_the_first_call(monkeypatch):
     asked, traced = [], []
-    monkeypatch.setattr(metaprior.system.lowering, "effort", lambda: asked.append(1) or {})
+    monkeypatch.setattr(metaprior.system.compiled, "effort", lambda: asked.append(1) or {})
 
     def double(x, name):
         traced.append(name)
         return 2 * x
 
-    call = metaprior.system.lowering.jit(double)
+    call = metaprior.system.compiled.jit(double)
     assert not asked and call.__name__ == "double"
     assert [float(call(jnp.float32(x), "a")) for x in (1, 2)] == [2, 4] and traced == ["a"]
     assert float(call(jnp.float32(1), "b")) == 2 and traced == ["a", "b"] and len(asked) == 1
@@ -215,7 +215,7 @@ def lowered(equation, *shapes) -> str:
     ],
 )
 def test_sums_of_outer_products_are_products_of_rows(equation, a, b, turned):
-    """One array is turned; it and the result have a factor (`metaprior.system.lowering._untiled`)."""
+    """One array is turned; it and the result have a factor (`metaprior.system.compiled._untiled`)."""
     assert lowered(equation, a, b).count("optimization_barrier") == 3 * turned
 
 
@@ -276,8 +276,8 @@ def test_gradients_of_every_tasks_weights_are_products_of_rows(x64):
 
 
 def test_another_jax_keeps_its_products(monkeypatch):
-    monkeypatch.delattr(metaprior.system.lowering.mlir, "_platform_specific_lowerings")
-    metaprior.system.lowering._products()
+    monkeypatch.delattr(metaprior.system.compiled.mlir, "_platform_specific_lowerings")
+    metaprior.system.compiled._products()
 
 
 def test_tasks_are_drawn_apart_but_for_what_no_key_changes():
@@ -325,8 +325,8 @@ def test_bits_are_threefry(size):
 
 
 def test_another_jax_keeps_its_loop(monkeypatch):
-    monkeypatch.setattr(metaprior.system.lowering.mlir, "_lowerings", {})
-    metaprior.system.lowering._random_bits_apart()
+    monkeypatch.setattr(metaprior.system.compiled.mlir, "_lowerings", {})
+    metaprior.system.compiled._random_bits_apart()
 
 
 def _residual(net, x):
@@ -340,7 +340,7 @@ def _norm(x):
     return (x - x.mean()) * jax.lax.rsqrt(x.var() + 1e-3)
 
 
-NORM = metaprior.system.lowering.apart(_norm)
+NORM = metaprior.system.compiled.apart(_norm)
 DERIVATIVES = {
     "value": lambda f: f,
     "backwards": jax.grad,
@@ -385,7 +385,7 @@ def test_only_what_is_asked_is_apart():
     """What it calls, compiled on its own too, belongs to it."""
     inside = jax.jit(lambda x: jnp.sin(x) * 2)
     text = (
-        jax.jit(metaprior.system.lowering.apart(lambda x: inside(x) + 1))
+        jax.jit(metaprior.system.compiled.apart(lambda x: inside(x) + 1))
         .lower(jnp.ones(3))
         .compile()
         .as_text()

@@ -67,7 +67,7 @@ def test_batches_and_derivatives(product, axes, x64):
 
 @each
 def test_nothing_is_transposed_after_a_product(product):
-    """But what is turned before it, behind a barrier (`metaprior.system.lowering`); JAX's own
+    """But what is turned before it, behind a barrier (`metaprior.system.compiled`); JAX's own
     derivatives are transposed.
     """
 
