@@ -4,8 +4,6 @@ The public names load on first use. So `import metaprior` and the command line's
 JAX is imported only by those who compute.
 """
 
-import os
-import re
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -23,19 +21,6 @@ if TYPE_CHECKING:
     from metaprior.tables.prior import Prior, load
     from metaprior.task import Data, Task, concat, pad, split
     from metaprior.training import Fitted, fit
-
-# Where the host is told to be several devices, each needs threads of its own: one that waits for
-# the others' sums in the only thread would wait for ever. Set before JAX starts; a user's own
-# setting wins.
-_forced = re.search(r"host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
-_devices = int(_forced[1] if _forced else os.environ.get("JAX_NUM_CPU_DEVICES") or 1)
-if _devices > 1:
-    os.environ.setdefault("PJRT_NPROC", str(2 * _devices + 2))
-
-# LAPACK, which JAX calls for factorisations, wakes threads for matrices of 32 rows or more and lets
-# them spin: on two busy cores the gradient of sixteen factors of that size took 43 ms of their
-# time, and takes 0.3 ms with one thread.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __all__ = [
     "AbstractHead",

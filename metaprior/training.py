@@ -17,7 +17,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metaprior.method import AbstractMethod
 from metaprior.system import devices
-from metaprior.system.compiled import apart
+from metaprior.system.compiled import apart, full_precision
+from metaprior.system.draws import quick_key
 from metaprior.task import Task
 
 Source = Callable[[PRNGKeyArray], Task]
@@ -179,7 +180,7 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
         )
 
     zero = jnp.zeros((), state.best_loss.dtype)
-    carry = (params, state.optimiser, jr.wrap_key_data(state.key), state.failed, zero, zero)
+    carry = (params, state.optimiser, quick_key(state.key), state.failed, zero, zero)
     params, opt_state, key, failed, total, count = jax.lax.fori_loop(0, steps, step, carry)
     method = eqx.combine(params, rest)
     done = state.step + steps
@@ -219,6 +220,7 @@ def adam(learning_rate: float, steps: int, clip: float = 10.0) -> optax.Gradient
     return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
 
 
+@full_precision
 def fit(
     method: Method,
     source: Source,

@@ -1,4 +1,3 @@
 """Building blocks of inference: gradient descent, Gaussians, SVGD, Laplace, Gaussian processes,
 NUTS.
 """
-

@@ -122,4 +122,6 @@ def svgd(
         along = direction(w, jax.vmap(score)(w), wide, repulsion)
         return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along)), None
 
-    return eqx.combine(jax.lax.scan(step, moving, jnp.arange(steps), unroll=written_out(moving, steps))[0], fixed)
+    return eqx.combine(
+        jax.lax.scan(step, moving, jnp.arange(steps), unroll=written_out(moving, steps))[0], fixed
+    )

@@ -175,9 +175,7 @@ class BMAML(AbstractMethod):
         """Raw outputs of one particle."""
         return apply(eqx.combine(particle, self.shared), x)
 
-    def svgd(
-        self, particles: Any, data: Data, steps: int, key: PRNGKeyArray
-    ) -> Any:
+    def svgd(self, particles: Any, data: Data, steps: int, key: PRNGKeyArray) -> Any:
         """Particles after some steps on the rows of `data`; without rows they stay."""
         n = jnp.maximum(data.count, 1)
 

@@ -1,11 +1,11 @@
 """Model-agnostic meta-learning."""
 
-from typing import Any
-
 import equinox as eqx
 import jax.random as jr
+from jaxtyping import Array
 
-from metaprior.infer.descend import descend
+from metaprior.infer.descend import AbstractStep, as_step, descend
+from metaprior.infer.rows import outputs_after_step, takes
 from metaprior.method import AbstractMethod
 from metaprior.nets.mlp import apply, network
 from metaprior.posterior import AbstractHead, Particles
@@ -31,7 +31,7 @@ class MAML(AbstractMethod):
 
     net: eqx.nn.MLP  # θ
     head: AbstractHead
-    inner_lr: Any  # α
+    inner_lr: AbstractStep = eqx.field(converter=as_step)  # α
     steps: int = eqx.field(static=True)
     first_order: bool = eqx.field(static=True)
     checkpoints: int | None = eqx.field(static=True)
@@ -44,7 +44,7 @@ class MAML(AbstractMethod):
         key,
         width=40,
         depth=2,
-        inner_lr: Any = 0.01,
+        inner_lr: AbstractStep | Array | float = 0.01,
         steps=1,
         first_order=False,
         checkpoints: int | None = None,
@@ -64,10 +64,6 @@ class MAML(AbstractMethod):
         """
         if steps < 0:
             raise ValueError(f"MAML takes steps of 0 or more; got {steps}.")
-        if isinstance(inner_lr, str):
-            raise TypeError(
-                f"MAML takes a number, an array or a pytree of them as inner_lr; got {inner_lr!r}."
-            )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         return cls(net, spec.head, inner_lr, steps, first_order, checkpoints)
 
@@ -92,7 +88,17 @@ class MAML(AbstractMethod):
 
     def loss(self, task, *, key):
         inner, outer = jr.split(key)
-        return self.risk(self.adapt(task.support, inner), task.query, outer)
+        if not takes(self.net, self.inner_lr, self.steps):
+            return self.risk(self.adapt(task.support, inner), task.query, outer)
+        raw = outputs_after_step(
+            lambda raw: self.head.risk(raw, task.support, key=inner),
+            self.net,
+            task.support.x,
+            task.query.x,
+            self.inner_lr,
+            first_order=self.first_order,
+        )
+        return self.head.risk(raw, task.query, key=outer)
 
     def posterior(self, support, *, key):
         return Particles.single(self.adapt(support, key), apply, self.head)

@@ -32,6 +32,7 @@ def jit(function: Callable) -> Callable:
         lambda: eqx.filter_jit(function, **effort())
     )  # at the first call: `effort` starts JAX
 
+    @full_precision
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
         return compiled()(*arguments)
@@ -69,11 +70,16 @@ def apart(function: Callable) -> Callable:
     return call
 
 
-def full_precision() -> Any:
-    """A context in which matrix products are in full float32, unless the user chose otherwise.
+def full_precision(function: Callable) -> Callable:
+    """`function` with matrix products in full float32, unless the user chose otherwise.
 
     GPUs and TPUs round the factors of a product to 10 or 7 bits by default. Covariance matrices do
     not survive that.
     """
-    chosen = jax.config.jax_default_matmul_precision
-    return jax.default_matmul_precision(chosen or "highest")
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or "highest"):
+            return function(*arguments, **options)
+
+    return call

@@ -25,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from metaprior.errors import InputError
+from metaprior.system.terminal import give_devices_threads
 
 TASKS, PARTICLES = "tasks", "particles"
 
@@ -240,6 +241,7 @@ def mesh_of(devices: int | str | None, batch: int) -> Mesh | None:
     """
     if devices is None or (devices == 1 and jax.process_count() == 1):
         return None
+    give_devices_threads()
     found = jax.devices()
     count = len(found) if devices == "all" else devices
     if not isinstance(count, int) or not 1 <= count <= len(found):

@@ -22,7 +22,7 @@ from jax import export
 
 from metaprior.errors import InputError
 from metaprior.system import files
-from metaprior.system.compiled import effort, jit
+from metaprior.system.compiled import effort, full_precision, jit
 
 _OURS = ("metaprior", "equinox", "optax")  # packages whose sources the name covers
 
@@ -107,6 +107,7 @@ def kept(function: FunctionType) -> Callable:
     plain = jit(function)
     ready: dict[str, Callable | None] = {}  # none: it cannot be exported
 
+    @full_precision
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
         folder = jax.config.values["jax_compilation_cache_dir"]

@@ -16,7 +16,6 @@ from metaprior.methods.ensemble import Ensemble
 from metaprior.methods.process import Process
 from metaprior.methods.stack import Stack, fit_weights
 from metaprior.sources.table import Table
-from metaprior.system.compiled import jit
 from metaprior.system.devices import mesh_of
 from metaprior.tables import baselines, culprits
 from metaprior.tables.members import (

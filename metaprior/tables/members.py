@@ -11,7 +11,7 @@ import numpy as np
 
 from metaprior.method import Spec
 from metaprior.sources.table import Table
-from metaprior.system.lowering import jit
+from metaprior.system.compiled import jit
 from metaprior.tables import culprits
 from metaprior.training import fit
 

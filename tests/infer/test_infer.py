@@ -15,9 +15,8 @@ from metaprior.infer.descend import LONGEST, Curvature, Rate, Rates, as_step, de
 from metaprior.infer.gaussian import Diagonal, Full, LowRank
 from metaprior.infer.gp import contrast, factorise_rows
 from metaprior.infer.laplace import fisher_roots, laplace, log_det
-from metaprior.infer.rows import by_rows, outputs_after_steps, takes
+from metaprior.infer.rows import outputs_after_step, takes
 from metaprior.infer.svgd import bandwidth, direction, svgd
-from metaprior.nets.conv import Conv4
 from metaprior.nets.mlp import apply, mlp
 
 
@@ -70,52 +69,34 @@ def test_first_order_stops_the_inner_gradient_only(x64):
     np.testing.assert_allclose(both, [2 * adapted * (1 - 0.1 * 12.0), 2 * adapted])
 
 
-BY_ROWS = {  # which layers are, rows of the support, options
-    "one step": ([False, True, False], 4, {}),
-    "two steps": ([False, True, True, False], 4, {"steps": 2}),
-    "five steps": ([False, True, False], 2, {"steps": 5}),
-    "one row": ([True, True, True], 1, {"steps": 2}),
-    "one row, five steps": ([False, True, True], 1, {"steps": 5}),
-    "none": ([False, False, False], 4, {"steps": 5}),
-    "none, learned activation": (
-        [False, False, False],
-        4,
-        {"steps": 3, "activation": eqx.nn.PReLU()},
-    ),
-    "more rows than units": ([False, True, False], 30, {}),
-    "no row": ([True, True, True], 0, {"steps": 2}),
-    "first order": ([False, True, True, False], 4, {"steps": 2, "first_order": True}),
-    "none, first order": ([False, False, False], 4, {"steps": 3, "first_order": True}),
+BY_ROWS = {  # rows of the support, options
+    "a few rows": (4, {}),
+    "one row": (1, {}),
+    "no row": (0, {}),
+    "more rows than units": (30, {}),
+    "first order": (4, {"first_order": True}),
+    "learned activation": (4, {"activation": eqx.nn.PReLU()}),
 }
 
 
-@pytest.mark.parametrize("chosen, rows, options", BY_ROWS.values(), ids=BY_ROWS)
-def test_steps_by_rows_are_steps(chosen, rows, options, x64, key):
-    """The same outputs and derivatives, in everything: nothing but the order of the sums differs."""
+@pytest.mark.parametrize("rows, options", BY_ROWS.values(), ids=BY_ROWS)
+def test_a_step_by_rows_is_a_step(rows, options, x64, key):
+    """The same outputs and derivatives: nothing but the order of the sums differs."""
     keys = jax.random.split(key, 5)
     options = {"activation": jnp.tanh} | options
-    net = mlp(2, 3, 12, len(chosen) - 1, key=keys[0], activation=options.pop("activation"))
+    net = mlp(2, 3, 12, 2, key=keys[0], activation=options.pop("activation"))
+    shapes = ((rows, 2), (rows, 3), (5, 2), (5, 3))
+    x, y, query, along = (jax.random.normal(k, s) for k, s in zip(keys[1:], shapes))
 
-    def draw(k, *shape):
-        return jax.random.normal(k, shape)
-
-    x, y, query, along = (
-        draw(keys[1], rows, 2),
-        draw(keys[2], rows, 3),
-        draw(keys[3], 5, 2),
-        draw(keys[4], 5, 3),
-    )
-    assert by_rows(net, rows, len(query), options.get("steps", 1)) == chosen
+    def risk(raw, y):
+        return ((raw - y) ** 2).sum() / 7
 
     def without_weights(net, x, y, query, rate):
-        return outputs_after_steps(
-            lambda raw: ((raw - y) ** 2).sum() / 7, net, x, query, rate, **options
-        )
+        return outputs_after_step(lambda raw: risk(raw, y), net, x, query, Rate(rate), **options)
 
     def with_weights(net, x, y, query, rate):
-        return apply(
-            descend(lambda w: ((apply(w, x) - y) ** 2).sum() / 7, net, rate, **options), query
-        )
+        adapted = descend(lambda w: risk(apply(w, x), y), net, rate, **options)
+        return apply(adapted, query)
 
     arguments = eqx.filter((net, x, y, query, jnp.asarray(0.3)), eqx.is_inexact_array)
     rest = eqx.filter(net, eqx.is_inexact_array, inverse=True)
@@ -136,27 +117,16 @@ def test_layers_have_their_own_activations(key):
     np.testing.assert_allclose(apply(net, x), jax.vmap(net)(x), rtol=1e-5, atol=1e-6)
 
 
-def test_when_layers_go_by_rows(key):
+def test_what_a_step_by_rows_takes(key):
     net = mlp(1, 1, 40, 2, key=key)
-    assert by_rows(net, 10, 20, 1)[1] and not by_rows(net, 10, 21, 1)[1]  # 21 (40 + 40) > 40 · 40
-    assert (
-        by_rows(net, 10, 16, 2)[1] and not by_rows(net, 10, 17, 2)[1]
-    )  # 10 · 27 (40 + 40) > (10 + 3) 40 · 40
+    assert takes(net, Rate(0.01), 1) and takes(net, Rate(jnp.asarray(0.01)), 1)
+    assert not takes(net, Rate(0.01), 2) and not takes(net, Rate(0.01), 0)
+    assert not takes(net, Rates.init(net, 0.01), 1)
+    assert not takes(eqx.nn.MLP(1, 1, 4, 1, use_bias=False, key=key), Rate(0.01), 1)
+    assert not takes(eqx.nn.Linear(1, 1, key=key), Rate(0.01), 1)
 
 
-def test_what_steps_by_rows_take(key):
-    net = mlp(1, 1, 40, 2, key=key)
-    assert takes(net, 0.01, 1) and takes(net, jnp.asarray(0.01), 5)
-    assert not takes(net, 0.01, 6) and not takes(net, 0.01, 0)
-    assert not takes(net, Curvature.init(net, 0.01, 1), 1) and not takes(
-        net, eqx.filter(net, eqx.is_inexact_array), 1
-    )
-    assert not takes(eqx.nn.MLP(1, 1, 40, 2, use_bias=False, key=key), 0.01, 1)
-    assert not takes(Conv4.init(5, key=key), 0.01, 1)
-
-
-@pytest.mark.parametrize("most", [3, 2], ids=["written out", "in a loop"])
-def test_steps_may_be_written_out(most, x64, key):
+def test_few_steps_are_written_out(x64, key, monkeypatch):
     """The numbers of the loop, with a rate for each step, forwards and backwards; no loop is left
     in the program.
     """
@@ -164,14 +134,18 @@ def test_steps_may_be_written_out(most, x64, key):
     rate = Curvature.init(w[0], 0.1, 3)
     rate = eqx.tree_at(lambda r: r.rates, rate, jnp.arange(6.0).reshape(3, 2) / 10)
 
-    def both(w, unroll):
-        along = descend(lambda v: ((v**2 - 1) ** 2).sum(), w[0], rate, 3, unroll=unroll)
-        return (along + svgd(lambda v: -((v**2 - 1) ** 2).sum(), w, rate, 3, unroll=unroll)).sum()
+    def both(w):
+        along = descend(lambda v: ((v**2 - 1) ** 2).sum(), w[0], rate, 3)
+        return (along + svgd(lambda v: -((v**2 - 1) ** 2).sum(), w, rate, 3)).sum()
 
-    program = jax.make_jaxpr(jax.value_and_grad(both), static_argnums=1)
-    assert ("scan" in str(program(w, most))) == (most == 2)
-    value, gradient = jax.value_and_grad(both)(w, most)
-    expected, along = jax.value_and_grad(both)(w, 1)
+    def look():
+        program = str(jax.make_jaxpr(jax.value_and_grad(both))(w))
+        return "scan" in program or "while" in program, *jax.value_and_grad(both)(w)
+
+    looped, value, gradient = look()
+    monkeypatch.setattr("metaprior.infer.descend.FEW", 0)
+    looped_too, expected, along = look()
+    assert not looped and looped_too
     np.testing.assert_allclose(value, expected, rtol=1e-12)
     np.testing.assert_allclose(gradient, along, rtol=1e-10)
 

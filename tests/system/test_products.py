@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from metaprior.system.products import column_sums, nn, nt, plus_row, tn
 
 EQUATIONS = {nn: "...ij,...jk->...ik", nt: "...ij,...kj->...ik", tn: "...ji,...jk->...ik"}
