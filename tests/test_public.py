@@ -69,18 +69,3 @@ def test_the_module_is_the_command():
 def test_a_quoted_header_names_its_column(tmp_path):
     (tmp_path / "t.csv").write_text('"Group name, ""id""",y\na,1\nb,2\n')
     assert metaprior.tables.read.read(tmp_path / "t.csv").columns == ['Group name, "id"', "y"]
-
-
-HANG = """
-import metaprior, jax, jax.numpy as jnp
-x = jax.random.normal(jax.random.key(0), (3000, 50, 50))
-def two(a):
-    k = a @ a.T + jnp.eye(50)
-    return jnp.linalg.cholesky(k).sum(), jnp.linalg.cholesky(k + jnp.eye(50)).sum()
-jax.block_until_ready(jax.jit(lambda x: jax.lax.map(two, x, batch_size=100))(x))
-"""
-
-
-def test_independent_cholesky_factors_do_not_wait_for_each_other():
-    """Takes a second. It never ended on two cores before the package set the size of XLA's pool."""
-    assert subprocess.run([sys.executable, "-c", HANG], timeout=120, check=False).returncode == 0

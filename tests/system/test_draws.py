@@ -37,3 +37,10 @@ def test_double_precision(x64):
     data = jr.key_data(jr.key(5))
     quick, plain = (jr.normal(jr.wrap_key_data(data, impl=i), (5,)) for i in (QUICK, None))
     np.testing.assert_array_equal(quick, plain)
+
+
+def test_draws_take_no_loop():
+    data = jr.key_data(jr.key(0))
+    text = jax.jit(lambda d: jr.bits(jr.wrap_key_data(d, impl=QUICK), (100,))).lower(data).compile()
+    text = text.as_text()
+    assert " while(" not in text and text.count(" call(") == 1
