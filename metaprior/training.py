@@ -26,7 +26,10 @@ Method = TypeVar("Method", bound=AbstractMethod)
 
 
 class State(eqx.Module):
-    """Everything a run needs to continue bit for bit. With members, every leaf has a leading axis."""
+    """Everything a run needs to continue bit for bit.
+
+    With members, every leaf has a leading axis.
+    """
 
     method: AbstractMethod
     optimiser: Any
@@ -87,8 +90,9 @@ def _mean_loss(method, tasks, keys, at_once, mesh):
 
 
 def _gradient(params, rest, source, keys, at_once, mesh):
-    """Mean loss over new tasks and its gradient; `at_once` tasks after another, so that only theirs
-    are in memory.
+    """Mean loss over new tasks and its gradient.
+
+    `at_once` tasks are computed side by side, so that only theirs are in memory.
     """
     arrays, static = eqx.partition((rest, source), eqx.is_array)
 
@@ -274,7 +278,8 @@ def fit(
         >>> from metaprior.heads import Gaussian
         >>> spec = metaprior.Spec(1, Gaussian(1))
         >>> maml = metaprior.methods.MAML.init(spec, key=jax.random.key(0))
-        >>> fitted = metaprior.fit(maml, metaprior.sources.Sinusoid(), key=jax.random.key(1), steps=20, every=10)
+        >>> source = metaprior.sources.Sinusoid()
+        >>> fitted = metaprior.fit(maml, source, key=jax.random.key(1), steps=20, every=10)
         >>> fitted.outcome
         'done'
     """

@@ -10,7 +10,7 @@ import metaprior
 from metaprior.evaluation.evaluate import Evaluation, JointEvaluation
 from metaprior.heads import Gaussian
 from metaprior.infer.descend import AbstractStep
-from metaprior.methods import PLATIPUS, Process
+from metaprior.methods import MAML, Process
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.several import JointPosterior
 
@@ -33,17 +33,17 @@ def a_table(path: Path) -> None:
 
 def a_method(key: jax.Array) -> None:
     spec = metaprior.Spec(1, Gaussian(1))
-    platipus = metaprior.methods.PLATIPUS.init(spec, key=key, inner_lr=0.01, steps=5)
-    assert_type(platipus, PLATIPUS)
+    maml = metaprior.methods.MAML.init(spec, key=key, inner_lr=0.01, steps=5)
+    assert_type(maml, MAML)
     source = metaprior.sources.Sinusoid()
-    fitted = metaprior.fit(platipus, source, key=key, learning_rate=1e-3)
-    assert_type(fitted, metaprior.Fitted[PLATIPUS])
+    fitted = metaprior.fit(maml, source, key=key, learning_rate=1e-3)
+    assert_type(fitted, metaprior.Fitted[MAML])
     assert_type(fitted.outcome, str)
-    assert_type(fitted.method, PLATIPUS)
+    assert_type(fitted.method, MAML)
     assert_type(fitted.method.inner_lr, AbstractStep)
     support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
     posterior = fitted.method.posterior(support, key=key)
-    assert_type(posterior, metaprior.Sampled)
+    assert_type(posterior, metaprior.Particles)
     predictive = posterior.predict(support.x, key=key, samples=10)
     assert_type(predictive, metaprior.Mixture)
     assert_type(predictive.mean(), jax.Array)
@@ -51,7 +51,7 @@ def a_method(key: jax.Array) -> None:
     assert_type(posterior.joint_log_prob(support, key=key, samples=10), jax.Array)
     task = metaprior.split(support, 1)
     assert_type(task, metaprior.Task)
-    assert_type(platipus.loss(task, key=key), jax.Array)
+    assert_type(maml.loss(task, key=key), jax.Array)
     assert_type(Process.init(spec, key=key).learning_rate, float)
 
 
@@ -60,5 +60,5 @@ def mistakes() -> None:
     metaprior.Prior(step=100)
     metaprior.Priors()
     metaprior.Prior().adapt().predict()
-    metaprior.methods.PLATIPUS.init(metaprior.Spec(1, Gaussian(1)))
+    metaprior.methods.MAML.init(metaprior.Spec(1, Gaussian(1)))
     print(metaprior.Data.of([0.0]).rows)

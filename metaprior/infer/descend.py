@@ -230,9 +230,9 @@ def descend(
 def written_out(w: Any, steps: int) -> bool:
     """Whether a loop of `steps` on the weights `w` is to stand in the program step by step.
 
-    A loop copies what the gradient passes back through into and out of one array. For a few steps of
-    a small network that takes as long as the steps themselves; more steps, or convolutions, take
-    seconds to compile.
+    A loop copies what the gradient passes back through into and out of one array. For a few steps
+    of a small network the copies take as long as the steps. More steps, or larger networks, would
+    take seconds to compile.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(w))
     return steps <= FEW and size <= SMALL

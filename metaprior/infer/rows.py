@@ -17,8 +17,9 @@ from metaprior.nets.mlp import affine, layers
 
 
 def takes(net: Any, rate: AbstractStep, steps: int) -> bool:
-    """Whether `outputs_after_step` gives what `steps` of descent give: for one step, with one rate,
-    of a dense network that has biases.
+    """Whether `outputs_after_step` gives what `steps` of descent give.
+
+    It does for one step, with one rate, of a dense network that has biases.
     """
     dense = isinstance(net, eqx.nn.MLP) and all(layer.bias is not None for layer in net.layers)
     return dense and isinstance(rate, Rate) and steps == 1
@@ -29,7 +30,7 @@ def outputs_after_step(
     net: eqx.nn.MLP,
     support: Float[Array, "n d"],
     query: Float[Array, "m d"],
-    rate: Rate,
+    rate: AbstractStep,
     *,
     first_order: bool = False,
 ) -> Float[Array, "m r"]:
@@ -44,7 +45,7 @@ def outputs_after_step(
         risk: of the raw outputs at the rows of `support`, in nats.
         net: before the step, with biases.
         support, query: rows of x.
-        rate: α.
+        rate: α, a `Rate`.
         first_order: take the inner gradient as a constant.
 
     Example:

@@ -1,31 +1,39 @@
 """Model-agnostic meta-learning."""
 
+from typing import Any, Self
+
 import equinox as eqx
 import jax.random as jr
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.infer.descend import AbstractStep, as_step, descend
 from metaprior.infer.rows import outputs_after_step, takes
-from metaprior.method import AbstractMethod
+from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
-from metaprior.posterior import AbstractHead, Particles
+from metaprior.posterior import Particles
+from metaprior.task import Data, Task
 
 
 class MAML(AbstractMethod):
-    """Finn, Abbeel & Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
-    ICML 2017.
+    """Finn, Abbeel & Levine, ICML 2017: a network that a gradient step fits to a task.
 
-    Algorithm 2: φ = θ - α ∇ mean loss(θ; support), once or more (equation 1), and the
-    meta-objective is the mean loss(φ; query) after the last step, differentiated through the inner
-    gradient. An empty support makes no step. The loss is the head's: -log p, the squared error for
-    `Gaussian(scale=0.5**0.5)`. Fields are the network θ, the head, and the settings of `init`.
+    "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", algorithm 2. φ = θ - α ∇
+    mean loss(θ; support), once or more (equation 1). The meta-objective is the mean loss(φ; query)
+    after the last step, differentiated through the inner gradient. An empty support makes no step.
+    The loss is the head's: -log p, the squared error for `Gaussian(scale=0.5**0.5)`.
+
+    Fields are the network θ, the head, and the settings of `init`.
 
     Example:
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
-        >>> maml = metaprior.methods.MAML.init(metaprior.Spec(1, Gaussian(1)), key=jax.random.key(0))
-        >>> posterior = maml.posterior(metaprior.Data.of([0.0, 1.0], [2.0, 3.0]), key=jax.random.key(1))
-        >>> posterior.predict(jax.numpy.zeros((4, 1)), key=jax.random.key(2), samples=1).mean().shape
+        >>> spec = metaprior.Spec(1, Gaussian(1))
+        >>> maml = metaprior.methods.MAML.init(spec, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([0.0, 1.0], [2.0, 3.0])
+        >>> posterior = maml.posterior(support, key=jax.random.key(1))
+        >>> x = jax.numpy.zeros((4, 1))
+        >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
 
@@ -39,24 +47,24 @@ class MAML(AbstractMethod):
     @classmethod
     def init(
         cls,
-        spec,
+        spec: Spec,
         *,
-        key,
-        width=40,
-        depth=2,
+        key: PRNGKeyArray,
+        width: int = 40,
+        depth: int = 2,
         inner_lr: AbstractStep | Array | float = 0.01,
-        steps=1,
-        first_order=False,
+        steps: int = 1,
+        first_order: bool = False,
         checkpoints: int | None = None,
-    ):
+    ) -> Self:
         """A network with the paper's sinusoid settings.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
             width, depth: hidden units and layers (40 and 2, section 5.1).
-            inner_lr: α (0.01, section 5.1); a Python float is fixed, an array is learned, a pytree
-                like the network is a rate a weight (Meta-SGD).
+            inner_lr: α (0.01, section 5.1). A Python float is fixed, an array is learned. A step of
+                `metaprior.infer.descend` is taken as it is: `Rates` are a rate a weight (Meta-SGD).
             steps: inner steps, in training and after it.
             first_order: leave out second derivatives (section 5.2).
             checkpoints: as `metaprior.infer.descend.descend` takes it: memory that does not grow
@@ -64,14 +72,18 @@ class MAML(AbstractMethod):
         """
         if steps < 0:
             raise ValueError(f"MAML takes steps of 0 or more; got {steps}.")
+        if isinstance(inner_lr, str):
+            raise TypeError(
+                f"MAML takes a number, an array or a step as inner_lr; got {inner_lr!r}."
+            )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         return cls(net, spec.head, inner_lr, steps, first_order, checkpoints)
 
-    def risk(self, net, data, key):
+    def risk(self, net: Any, data: Data, key: PRNGKeyArray) -> Float[Array, ""]:
         """The head's mean loss over the rows, in nats."""
         return self.head.risk(apply(net, data.x), data, key=key)
 
-    def adapt(self, support, key):
+    def adapt(self, support: Data, key: PRNGKeyArray) -> Any:
         """The network after the inner steps, φ."""
 
         def loss(net):
@@ -86,7 +98,7 @@ class MAML(AbstractMethod):
             checkpoints=self.checkpoints,
         )
 
-    def loss(self, task, *, key):
+    def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         inner, outer = jr.split(key)
         if not takes(self.net, self.inner_lr, self.steps):
             return self.risk(self.adapt(task.support, inner), task.query, outer)
@@ -100,5 +112,5 @@ class MAML(AbstractMethod):
         )
         return self.head.risk(raw, task.query, key=outer)
 
-    def posterior(self, support, *, key):
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         return Particles.single(self.adapt(support, key), apply, self.head)

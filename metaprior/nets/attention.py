@@ -1,5 +1,6 @@
-"""A small transformer that reads a set of observations: each row, and each query point, attends to
-the rows.
+"""A small transformer that reads a set of observations.
+
+Each row, and each query point, attends to the rows.
 """
 
 import equinox as eqx
@@ -20,9 +21,9 @@ norm = apart(apply)  # of rows of a residual stream: its gradient is read by eve
 
 
 class Layer(eqx.Module):
-    """Multi-head attention to the rows of a set and to a null row, then a network of each row, both
-    residual.
+    """Multi-head attention to the rows of a set, then a network of each row, both residual.
 
+    There is a null row beside those of the set.
     Head h weighs row j for row i by softmax_j of q_i·k_j / sqrt(c) - ½ ‖(x_i - x_j) / length_h‖²,
     and the null row by q_i·k_0 / sqrt(c) + null_h: a kernel smoother to start with, whose lengths,
     one a head and column, are learned. The heads start with lengths from 0.1 to 2 times sqrt(d), so
@@ -85,9 +86,9 @@ class Layer(eqx.Module):
 
 
 class Attention(eqx.Module):
-    """Rows of the support, a null row and query points go through layers in which all attend to
-    null row and support.
+    """Layers in which the support's rows and the query points attend to the support.
 
+    All of them also attend to a null row.
     What Nguyen & Grover, "Transformer Neural Processes", ICML 2022, call TNP-D: self-attention
     among the support rows and attention of each query point to them, in every layer. Attention sees
     distances between inputs, as in Ashman et al., "Translation Equivariant Transformer Neural
@@ -106,7 +107,8 @@ class Attention(eqx.Module):
         >>> import jax, metaprior
         >>> from metaprior.heads import Gaussian
         >>> from metaprior.nets.attention import Attention
-        >>> encoder = Attention.init(metaprior.Spec(2, Gaussian(1)), width=8, depth=1, key=jax.random.key(0))
+        >>> spec = metaprior.Spec(2, Gaussian(1))
+        >>> encoder = Attention.init(spec, width=8, depth=1, key=jax.random.key(0))
         >>> encoder(metaprior.Data.of([[0.0, 1.0]], [2.0]), jax.numpy.zeros((5, 2))).shape
         (5, 8)
     """

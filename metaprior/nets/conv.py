@@ -1,6 +1,6 @@
-"""Image networks: a convolutional encoder, a residual one, and a decoder; each maps one row to one
-row.
+"""Image networks: a convolutional encoder, a residual one, and a decoder.
 
+Each maps one row to one row.
 An image is a flattened row `(size * size * channels,)`, height before width before channels, so
 that `nets.mlp.apply` maps a network over images as over any other rows, and no method knows that it
 sees images. A convolution is nine shifted copies of the image beside each other and one matrix
@@ -24,8 +24,9 @@ GROUPS = 8  # at most; fewer where the channels do not divide by it
 
 
 def patches(image: Float[Array, "h w c"], stride: int = 1) -> Float[Array, "h/stride w/stride 9*c"]:
-    """The 3 x 3 neighbourhood of every pixel, zeros outside; ordered as a kernel `(3, 3, c)`
-    flattened.
+    """The 3 x 3 neighbourhood of every pixel, zeros outside.
+
+    It is ordered as a kernel `(3, 3, c)` flattened.
     """
     h, w, _ = image.shape
     wide = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
@@ -79,8 +80,9 @@ class Conv(eqx.Module):
 
 
 class GroupNorm(eqx.Module):
-    """Wu & He 2018, equation 7: zero mean and unit variance over the pixels and channels of each
-    group of one image.
+    """Zero mean and unit variance over the pixels and channels of each group of one image.
+
+    Wu & He 2018, equation 7.
 
     Args:
         scale, shift: of every channel, `(c,)`; one and zero at first.
@@ -118,15 +120,14 @@ class GroupNorm(eqx.Module):
 def _image(row: Float[Array, "d"], size: int, channels: int) -> Float[Array, "h w c"]:
     if row.shape != (size * size * channels,):
         raise ValueError(
-            f"An image network for {size} x {size} x {channels} reads rows of {size * size * channels} numbers; "
-            f"got shape {row.shape}."
+            f"An image network for {size} x {size} x {channels} reads rows of "
+            f"{size * size * channels} numbers; got shape {row.shape}."
         )
     return row.reshape(size, size, channels)
 
 
 class Conv4(eqx.Module):
-    """Four blocks of 3 x 3 convolution, normalisation, ReLU and 2 x 2 max-pool, then a linear
-    layer.
+    """Four blocks of 3 x 3 convolution, normalisation, ReLU and 2 x 2 max-pool; a linear layer.
 
     The network of Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016, section
     4.1, which nearly all few-shot papers share, with a group normalisation in the place of the
@@ -182,7 +183,8 @@ class Conv4(eqx.Module):
         blocks = len(each)
         if size < 2**blocks:
             raise ValueError(
-                f"{blocks} blocks halve an image {blocks} times: size is at least {2**blocks}; got {size}."
+                f"{blocks} blocks halve an image {blocks} times: size is at least {2**blocks}; "
+                f"got {size}."
             )
         keys = jr.split(key, blocks + 1)
         widths = (channels, *each)
@@ -254,7 +256,9 @@ class ResNet12(eqx.Module):
     Example:
         >>> import jax
         >>> from metaprior.nets.conv import ResNet12
-        >>> ResNet12.init(5, size=32, channels=3, widths=(8, 8, 8, 8), key=jax.random.key(0))(jax.numpy.zeros(3072)).shape
+        >>> options = dict(size=32, channels=3, widths=(8, 8, 8, 8))
+        >>> net = ResNet12.init(5, **options, key=jax.random.key(0))
+        >>> net(jax.numpy.zeros(3072)).shape
         (5,)
     """
 
@@ -301,8 +305,9 @@ class ResNet12(eqx.Module):
 
 
 class Decoder(eqx.Module):
-    """From a code to an image: a linear layer, then blocks of upsampling, 3 x 3 convolution,
-    normalisation, ReLU.
+    """From a code to an image.
+
+    A linear layer, then blocks of upsampling, 3 x 3 convolution, normalisation and ReLU.
 
     Upsampling repeats each pixel twice each way before an ordinary convolution, which leaves no
     chequered pattern (Odena, Dumoulin & Olah, "Deconvolution and Checkerboard Artifacts", Distill

@@ -19,7 +19,10 @@ def mlp(
     key: PRNGKeyArray,
     activation: Callable = jax.nn.relu,
 ) -> eqx.nn.MLP:
-    """`depth` hidden layers of `width` units; weights and biases start uniform in ±1/sqrt(fan-in)."""
+    """`depth` hidden layers of `width` units.
+
+    Weights and biases start uniform in ±1/sqrt(fan-in).
+    """
     return eqx.nn.MLP(inputs, outputs, width, depth, activation, key=key)
 
 

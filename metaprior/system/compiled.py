@@ -1,5 +1,7 @@
-"""How our own programs are compiled: with less effort where they run briefly, in parts where that is
-quicker, with products in full float32. Importing this module changes nothing for other programs.
+"""How our own programs are compiled.
+
+With less effort where they run briefly, in parts where that is quicker, with products in full
+float32. Importing this module changes nothing for other programs.
 """
 
 import functools
@@ -13,9 +15,9 @@ from jax.experimental.xla_metadata import set_xla_metadata
 
 
 def effort() -> dict[str, Any]:
-    """Options of `jax.jit` for what runs briefly: on CPUs LLVM's first level of optimisation,
-    unless XLA_FLAGS says which.
+    """Options of `jax.jit` for what runs briefly.
 
+    On CPUs that is LLVM's first level of optimisation, unless XLA_FLAGS says which.
     Such programs compile in half to two thirds of the time. Those of dense networks are as fast as
     with all of LLVM's work, but convolutions are not (ProtoNet with Conv4 trains a fifth more
     slowly), so that `fit` keeps to XLA's default.
@@ -28,9 +30,8 @@ def effort() -> dict[str, Any]:
 
 def jit(function: Callable) -> Callable:
     """`eqx.filter_jit` with so much `effort`."""
-    compiled = functools.cache(
-        lambda: eqx.filter_jit(function, **effort())
-    )  # at the first call: `effort` starts JAX
+    # At the first call: `effort` starts JAX.
+    compiled = functools.cache(lambda: eqx.filter_jit(function, **effort()))
 
     @full_precision
     @functools.wraps(function)
@@ -41,15 +42,14 @@ def jit(function: Callable) -> Callable:
 
 
 def apart(function: Callable) -> Callable:
-    """`function` of arrays and modules, on CPUs compiled as a program of its own inside the one
-    that calls it.
+    """`function`, on CPUs compiled as a program of its own inside the one that calls it.
 
-    XLA computes what is elementwise anew in everything that reads it, and for the gradient of
-    weights in transposed order: in a backward pass the chain of a normalisation, a pool and what a
-    residual row adds up was computed several times. What goes into such a call and comes out of it
-    lies in memory. With convolutions and normalisations apart, on one core, ProtoNet with Conv4
-    trains 1.6 times as fast, attention 1.2 and MAML with Conv4 1.1 times. Small arrays gain
-    nothing: with their layers apart MAML on sinusoids is a tenth slower.
+    It takes arrays and modules. XLA computes what is elementwise anew in everything that reads it,
+    and for the gradient of weights in transposed order: in a backward pass the chain of a
+    normalisation, a pool and what a residual row adds up was computed several times. What goes into
+    such a call and comes out of it lies in memory. With convolutions and normalisations apart, on
+    one core, ProtoNet with Conv4 trains 1.6 times as fast, attention 1.2 and MAML with Conv4 1.1
+    times. Small arrays gain nothing: with their layers apart MAML on sinusoids is a tenth slower.
     """
 
     def inner(*arguments: Any) -> Any:
@@ -79,7 +79,8 @@ def full_precision(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or "highest"):
+        chosen = jax.config.values["jax_default_matmul_precision"]
+        with jax.default_matmul_precision(chosen or "highest"):
             return function(*arguments, **options)
 
     return call

@@ -17,10 +17,9 @@ PARITY = 0x1BD11BDA
 def quick_key(data: UInt32[Array, "2"]) -> PRNGKeyArray:
     """The key with this data (`jax.random.key_data`), for all functions of `jax.random`.
 
-    They give the same bits as with JAX's default key. On CPUs JAX compiles its generator, for a short
-    compile, to a loop that reads and writes the whole array five times. Written out, and as a
-    program of its own so that nothing repeats it, it takes one pass: ABML trains 1.2 to 1.4 times
-    as fast.
+    They give the same bits as with JAX's default key. On CPUs JAX compiles its generator, for a
+    short compile, to a loop that reads and writes the whole array five times. Written out, and as
+    a program of its own so that nothing repeats it, it takes one pass.
     """
     if jax.default_backend() != "cpu":
         return jr.wrap_key_data(data, impl="threefry2x32")
@@ -28,8 +27,9 @@ def quick_key(data: UInt32[Array, "2"]) -> PRNGKeyArray:
 
 
 def threefry(key: UInt32[Array, "2"], high: Array, low: Array) -> tuple[Array, Array]:
-    """Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011: Threefry-2x32 with 20
-    rounds, of 64-bit counters in two halves.
+    """Threefry-2x32 with 20 rounds, of 64-bit counters in two halves.
+
+    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
     """
     keys = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(PARITY))
     x, y = high + keys[0], low + keys[1]

@@ -18,7 +18,7 @@ from metaprior.heads import (
     MixtureDensity,
     StudentT,
 )
-from metaprior.infer.descend import AbstractStep, Curvature, Rates, as_step
+from metaprior.infer.descend import AbstractStep, Curvature, Rate, Rates, as_step
 from metaprior.methods import METHODS
 from metaprior.sources import Linear, Sinusoid
 from metaprior.system import files
@@ -211,9 +211,9 @@ def test_meta_sgd_learns_its_rates(key):
     spec = Spec(1, Gaussian(1, scale=0.5**0.5))
     learned = METHODS["maml"].init(spec, key=key, inner_lr=jnp.asarray(0.01), width=16)
     fitted = fit(learned, Sinusoid(), key=key, steps=50)
-    assert float(fitted.method.inner_lr) != pytest.approx(0.01, abs=1e-4)
+    assert float(fitted.method.inner_lr.value) != pytest.approx(0.01, abs=1e-4)
     fixed = METHODS["maml"].init(spec, key=key, inner_lr=0.01, width=16)
-    assert fit(fixed, Sinusoid(), key=key, steps=50).method.inner_lr == 0.01
+    assert fit(fixed, Sinusoid(), key=key, steps=50).method.inner_lr == Rate(0.01)
 
 
 RATES = {"llama": 3e-3, "abml": 3e-3, "vampire": 3e-3, "platipus": 3e-3, "bmaml": 1e-2}
