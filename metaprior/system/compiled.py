@@ -7,11 +7,14 @@ float32. Importing this module changes nothing for other programs.
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import equinox as eqx
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def effort() -> dict[str, Any]:
@@ -70,7 +73,7 @@ def apart(function: Callable) -> Callable:
     return call
 
 
-def full_precision(function: Callable) -> Callable:
+def full_precision(function: Function) -> Function:
     """`function` with matrix products in full float32, unless the user chose otherwise.
 
     GPUs and TPUs round the factors of a product to 10 or 7 bits by default. Covariance matrices do
@@ -83,4 +86,4 @@ def full_precision(function: Callable) -> Callable:
         with jax.default_matmul_precision(chosen or "highest"):
             return function(*arguments, **options)
 
-    return call
+    return cast(Function, call)
