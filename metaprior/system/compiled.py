@@ -13,7 +13,6 @@ import equinox as eqx
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
