@@ -1,5 +1,6 @@
 """The inner loop of gradient-based meta-learning."""
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -199,9 +200,10 @@ def descend(
         steps: number of steps, at least 0.
         first_order: take the inner gradient as a constant (first-order MAML, section 5.2).
         clip: greatest norm of a step's gradient; `None` (default) for any.
-        checkpoints: keep the weights of about so many steps, evenly spaced, and compute those
-            between them again where the gradient passes back. The result is the same; it takes
-            a forward pass more. `None` (default) keeps all.
+        checkpoints: at least 2: keep the weights of so many steps, evenly spaced, and compute the
+            others again where the gradient passes back, in the same way within each run of steps.
+            The result is the same; memory grows with the logarithm of `steps`, and so does the
+            time of a step. `None` (default) keeps all.
 
     Returns:
         the adapted `w`.
@@ -214,6 +216,8 @@ def descend(
     """
     if steps < 0:
         raise ValueError(f"descend takes 0 steps or more; got {steps}.")
+    if checkpoints is not None and checkpoints < 2:
+        raise ValueError(f"descend takes 2 checkpoints or more; got {checkpoints}.")
     moving, fixed = eqx.partition(w, eqx.is_inexact_array)
     move = as_step(rate)
     move.check(moving, steps)
@@ -239,17 +243,23 @@ def written_out(w: Any, steps: int) -> bool:
 
 
 def _loop(step: Callable, start: Any, steps: int, checkpoints: int | None) -> Any:
-    """What `steps` of `step(state, i)` make of `start`, with the states of some kept, or of all."""
+    """What `steps` of `step(state, i)` make of `start`."""
 
-    def run(state, indices):
-        return jax.lax.scan(step, state, indices, unroll=written_out(start, steps))[0]
+    def run(state, first, steps):
+        unroll = written_out(start, steps)
+        return jax.lax.scan(step, state, first + jnp.arange(steps), unroll=unroll)[0]
 
-    if checkpoints is None or steps == 0:
-        return run(start, jnp.arange(steps))
-    # Whole runs of equal length, each of which keeps its first state only, then the steps left.
-    length = -(-steps // checkpoints)
-    runs = steps // length
-    indices = jnp.arange(runs * length).reshape(runs, length)
-    again = jax.checkpoint(run)
-    state = jax.lax.scan(lambda state, some: (again(state, some), None), start, indices)[0]
-    return again(state, jnp.arange(runs * length, steps))
+    def in_runs(state, first, steps):
+        """Runs of equal length, of which the gradient keeps the first state only, and so on within
+        each of them; then the steps that are left.
+        """
+        if steps <= checkpoints:
+            return run(state, first, steps)
+        length = -(-steps // checkpoints)
+        runs, left = divmod(steps, length)
+        again = jax.checkpoint(functools.partial(in_runs, steps=length))
+        starts = first + length * jnp.arange(runs)
+        state = jax.lax.scan(lambda state, i: (again(state, i), None), state, starts)[0]
+        return in_runs(state, first + runs * length, left) if left else state
+
+    return run(start, 0, steps) if checkpoints is None else in_runs(start, 0, steps)
