@@ -132,7 +132,7 @@ def installed(*names: str) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """What a run depended on."""
-    names = ("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "polars", "scikit-learn")
+    names = ("metaprior", "jax", "jaxlib", "equinox", "optax", "numpy", "polars")
     return {"python": platform.python_version()} | installed(*names)
 
 
