@@ -35,8 +35,8 @@ def jit(function: Callable) -> Callable:
     # At the first call: `effort` starts JAX.
     compiled = functools.cache(lambda: eqx.filter_jit(function, **effort()))
 
-    @full_precision
     @functools.wraps(function)
+    @full_precision
     def call(*arguments: Any) -> Any:
         return compiled()(*arguments)
 

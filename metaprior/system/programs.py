@@ -107,8 +107,8 @@ def kept(function: FunctionType) -> Callable:
     plain = jit(function)
     ready: dict[str, Callable | None] = {}  # none: it cannot be exported
 
-    @full_precision
     @functools.wraps(function)
+    @full_precision
     def call(*arguments: Any) -> Any:
         folder = jax.config.values["jax_compilation_cache_dir"]
         name = _name(function, arguments) if folder else None
