@@ -12,7 +12,6 @@ Where it refuses that one, the line is of cuBLAS in its place.
 import argparse
 import collections
 import functools
-import importlib
 import os
 import re
 import sys
@@ -48,13 +47,13 @@ def training(name: str, mesh: Any) -> tuple[Callable, tuple]:
 
     from benchmarks import ours
     from benchmarks.cases import CASES
+    from metaprior import training as training_steps
 
-    fit: Any = importlib.import_module("metaprior.training")
     case, optimiser = CASES[name], optax.adam(ours.RATE)
-    state = fit._start(ours.method_of(case), jax.random.key(1), optimiser, 0)
+    state = training_steps._start(ours.method_of(case), jax.random.key(1), optimiser, 0)
 
     def steps(state: Any, source: Any, count: Any) -> Any:
-        return fit._chunk(state, source, None, optimiser, count, case.batch, None, mesh)
+        return training_steps._chunk(state, source, None, optimiser, count, case.batch, None, mesh)
 
     return steps, (state, ours.source_of(case), jax.numpy.array(10))
 

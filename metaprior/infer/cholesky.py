@@ -10,8 +10,6 @@ calls among its threads, and whoever asked for them waits, in one of these threa
 wait as there are threads, a program never ends (jaxlib 0.10, a dozen calls on two cores).
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -180,16 +178,12 @@ def _substitute(lower) -> Array:
     return jax.lax.fori_loop(0, n, one, jnp.zeros_like(lower))
 
 
-def _one_after_another(function) -> Any:
-    return jax.custom_batching.sequential_vmap(function)
-
-
-@_one_after_another
+@jax.custom_batching.sequential_vmap  # one after another
 def _lapack(a):
     lower = jnp.linalg.cholesky(a)
     return lower, solve_triangular(lower, jnp.eye(len(a), dtype=a.dtype), lower=True)
 
 
-@_one_after_another
+@jax.custom_batching.sequential_vmap  # one after another
 def _lapack_inverse(lower):
     return solve_triangular(lower, jnp.eye(len(lower), dtype=lower.dtype), lower=True)
