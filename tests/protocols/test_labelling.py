@@ -176,7 +176,7 @@ def test_active_learning_runs_and_its_figures_follow_from_its_predictions(monkey
 @pytest.mark.slow
 def test_entropy_and_bald_beat_random_labels_on_lines_and_weather(data, monkeypatch):
     monkeypatch.setattr(
-        active_learning,
+        active_learning.judge,
         "settings_of",
         lambda method, data: [active_learning.judge.LINES, "weather"],
     )
