@@ -104,8 +104,10 @@ def _folders(tree: Tree) -> tuple[list[str], list[str], dict[str, str]]:
     """Image files and their classes by folder; splits are told from the folders' names later."""
     names = tree.images()
     if not names:
+        unread = tree.unread()
         raise InputError(
             f"{tree.path}: holds no images; it should hold folders of them, one folder a class."
+            + (f" {unread}: save them as PNG." if unread else "")
         )
     classes = [str(PurePosixPath(name).parent) for name in names]
     loose = [name for name, c in zip(names, classes) if c == "."]

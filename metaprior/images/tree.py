@@ -1,6 +1,5 @@
 """Files of a folder or a zip archive by name, read within limits; nothing is ever unpacked."""
 
-import io
 import os
 import zipfile
 from collections.abc import Iterator
@@ -10,8 +9,14 @@ import numpy as np
 from PIL import Image
 
 from metaprior.errors import InputError
+from metaprior.images.looks import Picture, Spans, picture_of
 
-KINDS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+KINDS = set(
+    ".png .apng .jpg .jpeg .jpe .jfif .jp2 .bmp .gif .tif .tiff .webp .avif .ppm .pgm .pbm .pnm"
+    "".split()
+)
+# Images too, which are not read.
+OTHERS = set(".heic .heif .svg .psd .dng .raw .cr2 .cr3 .nef .arw .exr .hdr .dcm .nii .pdf".split())
 TABLES = ("train.csv", "val.csv", "test.csv", "list_attr_celeba.txt")
 MOST_FILES = 2_000_000
 MOST_FILE = 64 * 2**20  # bytes of one file
@@ -72,6 +77,15 @@ class Tree:
         """Names of image files, sorted."""
         return [name for name in self.names if PurePosixPath(name).suffix.lower() in KINDS]
 
+    def unread(self) -> str:
+        """What to say of images of kinds that are not read; `""` where there are none."""
+        ends = [PurePosixPath(name).suffix.lower() for name in self.names]
+        left = [end for end in ends if end in OTHERS]
+        if not left:
+            return ""
+        files = "1 file is" if len(left) == 1 else f"{len(left)} files are"
+        return f"{files} of kinds that are not read ({', '.join(sorted(set(left)))})"
+
     def of_images(self) -> list[str]:
         """Names of image files and of the tables that say what they are, sorted."""
         tables = {name for name in self.names if PurePosixPath(name).name in TABLES}
@@ -106,36 +120,20 @@ class Tree:
         except UnicodeDecodeError:
             raise InputError(f"{self.where(name)}: is not text in UTF-8.") from None
 
+    def picture(self, name: str) -> Picture:
+        """One image as its file has it."""
+        return picture_of(self.read(name), self.where(name), MOST_PIXELS)
+
     def pixels(self, name: str) -> np.ndarray:
-        """One image, `(h, w)` grey or `(h, w, 3)`, bytes; a transparent one lies on white."""
-        data = self.read(name)
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                if image.size[0] * image.size[1] > MOST_PIXELS:
-                    raise InputError(
-                        f"{self.where(name)}: is {image.size[0]} x {image.size[1]}; "
-                        f"at most {MOST_PIXELS} pixels are read."
-                    )
-                return _plain(image)
-        except InputError:
-            raise
-        except Exception as error:  # Pillow's decoders raise many kinds of errors
-            raise InputError(
-                f"{self.where(name)}: is no readable image ({type(error).__name__})."
-            ) from None
+        """One image as a viewer shows it, `(h, w)` grey or `(h, w, 3)`, bytes.
 
-
-def _plain(image: Image.Image) -> np.ndarray:
-    """Grey or three channels of bytes, whatever the file has."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # 16 bits: 65535 is white, and 65535 / 257 is 255.
-        return (np.asarray(image, np.float64) / 257).clip(0, 255).astype(np.uint8)
-    if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
-        whole = image.convert("RGBA")
-        back = Image.new("RGBA", whole.size, "white")
-        merged = Image.alpha_composite(back, whole)
-        return np.asarray(merged.convert("L" if image.mode in ("LA", "La") else "RGB"))
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        It is upright, and lies on white where it is transparent. Numbers of more than 8 bits are
+        drawn by what the image holds; `read_all` goes by what all of them hold.
+        """
+        picture, spans = self.picture(name), Spans()
+        spans.add(picture, self.where(name))
+        spans.check()
+        return spans.draw(picture)
 
 
 def resize(pixels: np.ndarray, size: int, crop: bool = False) -> np.ndarray:
@@ -166,6 +164,15 @@ def stack(images: list[np.ndarray]) -> np.ndarray:
     return np.stack([np.repeat(i[..., None], 3, axis=2) if i.ndim == 2 else i for i in images])
 
 
+def _check_bytes(tree: Tree, used: int) -> None:
+    """Not too many images are kept."""
+    if used > MOST_BYTES:
+        raise InputError(
+            f"{tree.path}: its images take more than {MOST_BYTES // 2**30} GiB; "
+            "choose a smaller size or fewer images."
+        )
+
+
 def read_all(
     tree: Tree, names: list[str], size: int | None, crop: bool = False
 ) -> tuple[np.ndarray, list[str]]:
@@ -181,17 +188,34 @@ def read_all(
     if size is not None and not 1 <= size <= 1024:
         raise InputError(f"--size is 1 to 1024 pixels; got {size}.")
     found, shapes, used = [], {}, 0  # shapes as keys, which keep their order
+    spans, later, frames = Spans(), [], 0
+    blank = np.zeros((0, 0), np.uint8)
     for name in names:
-        image = tree.pixels(name)
-        shapes[image.shape[:2]] = None
-        found.append(image if size is None else resize(image, size, crop))
+        picture = tree.picture(name)
+        spans.add(picture, tree.where(name))
+        shapes[picture.values.shape[:2]] = None
+        frames += picture.frames
+        if not picture.ready:
+            # What is white in it is known when all have been seen. Then it is read again: kept as
+            # numbers, it would take up to four times the memory.
+            later.append(len(found))
+        image = picture.values if picture.ready else blank
+        found.append(image if size is None or not picture.ready else resize(image, size, crop))
         used += found[-1].nbytes
-        if used > MOST_BYTES:
-            raise InputError(
-                f"{tree.path}: its images take more than {MOST_BYTES // 2**30} GiB; "
-                "choose a smaller size or fewer images."
-            )
-    remarks = []
+        _check_bytes(tree, used)
+    spans.check()
+    for i in later:
+        image = spans.draw(tree.picture(names[i]))
+        found[i] = image if size is None else resize(image, size, crop)
+        used += found[i].nbytes
+        _check_bytes(tree, used)
+
+    remarks = spans.remarks()
+    if tree.unread():
+        remarks.append(f"{tree.unread()} and left out")
+    if frames:
+        files = "1 file holds" if frames == 1 else f"{frames} files hold"
+        remarks.append(f"{files} several images; the first of each is used")
     if size is None and len(shapes) > 1:
         size = min(84, *(min(shape) for shape in shapes))
         found = [resize(image, size, crop) for image in found]

@@ -346,5 +346,5 @@ def _size(path: Path) -> int | None:
     names = tree.images()
     if not names:
         return None
-    first = tree.pixels(names[0])
+    first = tree.picture(names[0]).values
     return max(16, min(28 if first.ndim == 2 else 84, *first.shape[:2]))
