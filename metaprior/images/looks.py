@@ -181,7 +181,7 @@ def _picture(image: Image.Image, where: str) -> Picture:
 
 def _raw(image: Image.Image) -> str:
     """How the file lays out its numbers, in Pillow's words."""
-    return " ".join(str(tile[3]) for tile in image.tile)
+    return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _inverted(tags) -> bool:
