@@ -37,8 +37,8 @@ def predictive(learner, support, x, key):
     return learner.posterior(support, key=post_key).predict(x, key=key, samples=SAMPLES)
 
 
-@kept
-def _predict(learner, support, x, units, levels):
+def predicted(learner, support, x, units, levels):
+    """What `Posterior.table` reads of the rows `x` of a group; the rows lead in every array."""
     # The key is made in here: outside, making it is a program of its own to compile.
     mixture = predictive(learner, support, x, jr.key(0))
     if units is None:
@@ -51,9 +51,12 @@ def _predict(learner, support, x, units, levels):
     return {
         "mean": mean[:, 0],
         "std": std[:, 0],
-        "quantiles": units.to_y(quantiles)[..., 0],
+        "quantiles": units.to_y(quantiles)[..., 0].T,
         "epistemic": (slope * jnp.sqrt(mixture.epistemic()))[:, 0],
     }
+
+
+_predict = kept(predicted)
 
 
 @kept
@@ -164,7 +167,7 @@ class Posterior:
         else:
             columns = {"mean": out["mean"][:n], "std": out["std"][:n]}
             for i, level in enumerate(levels):
-                columns[f"q{round(100 * level):02d}"] = out["quantiles"][i, :n]
+                columns[f"q{round(100 * level):02d}"] = out["quantiles"][:n, i]
         return pl.DataFrame(columns | {"epistemic": out["epistemic"][:n]})
 
     def sample(self, rows: Any, n: int = 100, seed: int = 0) -> pl.DataFrame:

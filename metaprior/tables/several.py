@@ -82,7 +82,7 @@ def _predict(link, units, levels, key):
     return {
         "mean": mean[:, 0],
         "std": std[:, 0],
-        "quantiles": units.to_y(given.quantiles(levels)),
+        "quantiles": units.to_y(given.quantiles(levels)).T,
         "epistemic": (std * jnp.sqrt(part / total))[:, 0],
     }
 
