@@ -34,14 +34,6 @@ def feature_names(text: str | None) -> list[str] | None:
     return names
 
 
-def need_file(table: Path) -> None:
-    """The table is a file."""
-    if table.is_dir():
-        raise InputError(f"{table}: is a folder; give a CSV or Parquet file.")
-    if not table.is_file():
-        raise InputError(f"{table}: no such file.")
-
-
 def fit(
     table: Path,
     *,
@@ -127,6 +119,8 @@ def fit(
     def check() -> None:
         held.enter_context(alone(out))
         run.check_new(resume)
+        from metaprior.tables.files import need_file
+
         need_file(table)
         if run.record.exists():
             run.check_same(options, table)
@@ -223,11 +217,12 @@ def compare(
         "holdout": HOLDOUT,
         "skip_bad_tasks": skip_bad_tasks,
     }
-    need_file(table)
     use_cache()
     from metaprior.report.comparison import print_comparison, write_comparison
     from metaprior.tables.compare import Comparison
+    from metaprior.tables.files import need_file
 
+    need_file(table)
     folder = out or Path("metaprior-compare")
     comparison = Comparison(folder, table, settings)
     # Before any work: the folder, the table and the names of the methods.

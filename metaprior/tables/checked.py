@@ -63,7 +63,7 @@ class Checked:
         z: the target in the model's units, or class indices, `(n,)`.
         labels: of the classes; `None` for numbers.
         values: the classes as a feature column holds them.
-        notes: groups that were left out.
+        notes: what was made of the file, and groups that were left out.
     """
 
     frame: pl.DataFrame
@@ -102,17 +102,17 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
     for i, name in enumerate(targets):
         if name in targets[:i]:
             raise InputError(f"{rows.where}: the target {name!r} is given twice.")
-        names = feature_columns(
-            rows.frame, plan.task, name, plan.features, plan.split_by, rows.where
-        )
+        names = feature_columns(rows, plan.task, name, plan.features, plan.split_by)
     names = [name for name in names if name not in targets]
+    if not rows.frame.height:
+        raise InputError(f"{rows.where}: has columns but no rows.")
 
     # Groups are left out for all targets at once, so that every target has the same groups.
     frame, notes = _without_bad(rows, plan, skip)
     checked = []
     for name in targets:
         one = check(Rows(frame, rows.where), plan, name, names)
-        checked.append(dataclasses.replace(one, notes=notes))
+        checked.append(dataclasses.replace(one, notes=(*rows.notes, *notes)))
         if is_text(frame[name]) and one.labels is None:
             # Numbers written as text: as a feature of the next target they are numbers.
             as_numbers = pl.Series(name, numeric_text(frame[name], rows.where))
@@ -158,23 +158,24 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
 
 
 def feature_columns(
-    frame: pl.DataFrame,
+    rows: Rows,
     task: str,
     target: str,
     features: Sequence[str] | None,
     split_by: str | None,
-    where: str,
 ) -> list[str]:
-    """Names of the feature columns: the chosen ones, or all but task and target."""
-    more = [split_by] if split_by else []
-    Rows(frame, where).need([task, target, *(features or []), *more])
+    """Names of the feature columns: the chosen ones, or all others but those put aside."""
+    more, where = [split_by] if split_by else [], rows.where
+    rows.need([task, target, *(features or []), *more])
     if task == target:
         raise InputError(f"{where}: the groups (task) and the target are one column, {task!r}.")
     for name in features or []:
         if name in (task, target):
             role = "column of the groups (task)" if name == task else "target"
             raise InputError(f"{where}: {name!r} is the {role}, not a feature.")
-    return list(features) if features else [c for c in frame.columns if c not in (task, target)]
+    if features:
+        return list(features)
+    return [name for name in rows.frame.columns if name not in (task, target, *rows.aside)]
 
 
 def _without_bad(
