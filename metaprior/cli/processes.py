@@ -34,6 +34,8 @@ def among_processes(
     slurm = devices == "all" and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
     if not told and not slurm:
         return _alone, True
+    if str(table) == "-":
+        raise InputError("Several processes cannot share standard input; give a file.")
     if told:
         _check(devices, coordinator, processes, process_id)
     use_cache()

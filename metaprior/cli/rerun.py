@@ -11,6 +11,7 @@ from metaprior.errors import InputError
 from metaprior.protocols import runner
 from metaprior.system.devices import cores
 from metaprior.tables import compare
+from metaprior.tables.files import again, fingerprint
 from metaprior.tables.members import BATCH
 
 Tell = Callable[[float, str], None]
@@ -80,10 +81,8 @@ def _fit(folder: Path, record: dict, again: Path, progress: Tell) -> tuple[list,
 
 def _table(record: dict) -> tuple[Path, dict[str, list]]:
     """The recorded table, and its fingerprints if it is another one now."""
-    table = Path(record["table"])
-    if not table.is_file():
-        raise InputError(f"{table}: no such file; the run read it. Put it back.")
-    was, now = record["table_sha256"], run.digest(table)
+    table = again(record["table"], "the run read it")
+    was, now = record["table_sha256"], fingerprint(table)
     return table, {} if was == now else {"table_sha256": [was, now]}
 
 

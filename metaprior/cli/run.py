@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metaprior.errors import InputError
-from metaprior.system.folder import PART, check_writable, digest, machine, versions, write_atomic
+from metaprior.system.folder import PART, check_writable, machine, versions, write_atomic
 
 FORMAT = "metaprior run"
 HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
@@ -97,7 +97,9 @@ class Run:
                     f"{self.folder}: was started with {flag} {was}, now {flag} {value}; "
                     "they must agree."
                 )
-        if record["table_sha256"] != digest(table):
+        from metaprior.tables.files import fingerprint
+
+        if record["table_sha256"] != fingerprint(table):
             raise InputError(f"{table}: has changed since the run in {self.folder} was started.")
 
     def fit(
@@ -168,11 +170,13 @@ class Run:
 
     def start(self, table: Path, options: dict[str, Any], devices: int | str = 1) -> None:
         """Write the record of a run that begins."""
+        from metaprior.tables.files import fingerprint, place
+
         record = {
             "format": FORMAT,
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "table": str(table.absolute()),
-            "table_sha256": digest(table),
+            "table": place(table),
+            "table_sha256": fingerprint(table),
             "versions": versions(),
             "machine": machine(),
             "devices": devices,
@@ -200,13 +204,11 @@ class Run:
 
     def recorded(self) -> tuple[Path, dict[str, Any]]:
         """The table and options of the fit, if the table is still there and the same."""
+        from metaprior.tables.files import again, fingerprint
+
         record = self.read()
-        table = Path(record["table"])
-        if not table.exists():
-            raise InputError(
-                f"{table}: no such file; --splits fits again from the table of `fit`. Put it back."
-            )
-        if digest(table) != record["table_sha256"]:
+        table = again(record["table"], "--splits fits again from the table of `fit`")
+        if fingerprint(table) != record["table_sha256"]:
             raise InputError(
                 f"{table}: has changed since {self.folder} was fitted; "
                 "--splits needs the same table."

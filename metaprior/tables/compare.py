@@ -19,7 +19,6 @@ from metaprior.evaluation.ranks import rank, sentence
 from metaprior.methods import METHODS, get
 from metaprior.system.folder import (
     continued,
-    digest,
     machine,
     versions,
     write_atomic,
@@ -27,6 +26,7 @@ from metaprior.system.folder import (
 )
 from metaprior.tables.checked import Checked, Plan, check_all
 from metaprior.tables.culprits import BadTask
+from metaprior.tables.files import fingerprint, place
 from metaprior.tables.prior import Prior
 from metaprior.tables.read import rows_of
 
@@ -64,7 +64,7 @@ class Comparison:
         before = continued(self.folder, FORMAT, _OURS)
         if before is None:
             return
-        if before["table_sha256"] != digest(self.table):
+        if before["table_sha256"] != fingerprint(self.table):
             raise InputError(
                 f"{self.table}: is not the table that {self.folder} compares on; "
                 "choose another folder."
@@ -155,8 +155,8 @@ class Comparison:
     def _record(self) -> None:
         record = {
             "format": FORMAT,
-            "table": str(self.table.absolute()),
-            "table_sha256": digest(self.table),
+            "table": place(self.table),
+            "table_sha256": fingerprint(self.table),
             "settings": self.settings,
             "versions": versions(),
             "machine": machine(),

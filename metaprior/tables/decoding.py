@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from functools import partial
 
 from metaprior.errors import InputError
 
@@ -14,23 +15,16 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _GUESSED = [
-    "cp1252",
-    "cp1250",
-    "cp1251",
-    "cp1253",
-    "cp1254",
-    "koi8_r",
-    "mac_roman",
-    "cp437",
-    "cp850",
-    "shift_jis",
-    "euc_jp",
-    "gb18030",
-    "big5",
-    "euc_kr",
+    *("cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp874", "koi8_r"),
+    *("mac_roman", "cp850", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr"),
 ]
-_MANY = 200  # lines that are not ASCII, by which an encoding is guessed
+_CYRILLIC = ("cp1251", "koi8_r")  # one has capitals where the other has small letters
 _CALLED = {"cp1252": "Windows-1252 (Latin-1)", "latin_1": "Latin-1"}
+_SEARCHED = 10_000_000  # bytes, in which words are looked for by which an encoding is guessed
+_WORDS = 2000
+_ENOUGH = 4000  # bytes; fewer are repeated for the guess, which needs some
+# A sign between letters, as no Western language has it: letters of another encoding.
+_SIGN_INSIDE = re.compile(r"[^\W\d_][^\w\x00-\x7f’‘´–—·\xad][^\W\d_]")
 
 
 def decoded(data: bytes, where: str) -> tuple[str, tuple[str, ...]]:
@@ -40,14 +34,13 @@ def decoded(data: bytes, where: str) -> tuple[str, tuple[str, ...]]:
         InputError: where the bytes are no text.
     """
     name, text = _decode(data, where)
+    text = text.rstrip("\x1a")  # with which DOS ended files
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(
-            f"{where}: line {line} holds a zero byte; this is no text file of a table."
-        )
+        raise InputError(f"{where}: line {line} holds a zero byte, so this is no text file.")
     if name == "utf-8":
         return text, ()
-    return text, (f"read as {_CALLED.get(name, name.upper())} text",)
+    return text, (f"read as {_CALLED.get(name, name.upper().replace('_', '-'))} text",)
 
 
 def _decode(data: bytes, where: str) -> tuple[str, str]:
@@ -61,7 +54,7 @@ def _decode(data: bytes, where: str) -> tuple[str, str]:
         return "utf-8", data.decode("utf-8")
     except UnicodeDecodeError:
         name = _guessed(data)
-        return name, data.decode(name, errors="replace")
+        return name, data.decode(name)
 
 
 def _strictly(data: bytes, name: str, where: str) -> str:
@@ -79,28 +72,36 @@ def _unmarked(data: bytes) -> str | None:
     start = data[:2000]
     if len(start) < 4 or b"\0" not in start:
         return None
-    for name, zeros, others in (
-        ("utf-16-le", start[1::2], start[::2]),
-        ("utf-16-be", start[::2], start[1::2]),
-    ):
+    even, odd = start[::2], start[1::2]
+    for name, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
         if zeros.count(0) > 0.7 * len(zeros) and not others.count(0):
             return name
     return None
 
 
 def _guessed(data: bytes) -> str:
-    """The encoding of text that is not Unicode; Windows-1252 where too little text tells."""
-    lines = re.findall(rb"[^\n]*[\x80-\xff][^\n]*", data[:10_000_000])[:_MANY]
-    sample = b"\n".join(lines)
+    """The encoding of text that is not Unicode: Windows-1252 unless it would be no language."""
+    words = re.findall(rb"[^\s,;\"]*[\x80-\xff][^\s,;\"]*", data[:_SEARCHED])[:_WORDS]
+    sample = b"\n".join(words)
+    western = _all_decodes(data, "cp1252")
+    # Western languages have letters that are not ASCII one or two at a time.
+    if western and not re.search(rb"[\x80-\xff]{3}", sample):
+        if not _SIGN_INSIDE.search(sample.decode("cp1252")):
+            return "cp1252"
     from charset_normalizer import from_bytes
 
-    western = _all_decodes(data, "cp1252")
-    if western and not re.search(rb"[\x80-\xff]{3}", sample):
-        return "cp1252"  # Western languages have such letters one at a time
-    best = from_bytes(sample, cp_isolation=_GUESSED).best()
-    if best is not None and _all_decodes(data, best.encoding):
-        return best.encoding
+    repeated = b"\n".join([sample] * (1 + _ENOUGH // max(1, len(sample))))
+    best = from_bytes(repeated, cp_isolation=_GUESSED).best()
+    name = "cp1252" if best is None else best.encoding
+    if name in _CYRILLIC:
+        name = min(_CYRILLIC, key=partial(_capitals, sample))
+    if _all_decodes(data, name):
+        return name
     return "cp1252" if western else "latin_1"
+
+
+def _capitals(sample: bytes, name: str) -> int:
+    return sum(map(str.isupper, sample.decode(name, errors="replace")))
 
 
 def _all_decodes(data: bytes, name: str) -> bool:

@@ -13,7 +13,10 @@ from metaprior.errors import InputError
 
 SEPARATORS = {",": "','", "\t": "tabs", ";": "';'", "|": "'|'", " ": "spaces"}
 NOTHING = "\x1f"  # separates the columns of a file that has one
-SAMPLE = 65_536  # characters, by which the separator is found
+_LONG = f"a field has more than {csv.field_size_limit():,} characters; is a quote missing?"
+_END = "\x1eend"  # a line put below a text
+SAMPLE = 65_536  # characters, by which the separator is found, or more where lines are long
+_LINES = 10
 LARGE = 1_000_000  # characters; longer text is read by polars where it is plain
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -62,16 +65,17 @@ def fields(text: str, where: str) -> Fields:
     if not text:
         raise InputError(f"{where}: the file is empty.")
     sample = _sample(text)
-    separator = head.separator or _separator(sample, where, head.lines)
-    names, notes = _names(sample, separator, head, where)
-    named = bool(head.comments) and names == _commented(head.comments[-1], separator)
+    try:
+        separator = head.separator or _separator(sample, where, head.lines)
+        names, notes, end = _names(sample, separator, head)
+    except csv.Error:
+        raise InputError(f"{where}: from line {head.lines + 1} on: {_LONG}") from None
 
-    reading = _Reading(separator, where, head.lines, len(names))
-    body = text if named else text[_end_of_record(text, separator) :]
-    skipped = text[: len(text) - len(body)].count("\n")
+    reading = _Reading(separator, where, head.lines + text.count("\n", 0, end), len(names))
+    body = text[end:]
     frame = _plain(body, reading) if len(body) > LARGE else None
     if frame is None:
-        frame = reading.rows(body, skipped)
+        frame = reading.rows(body)
     if reading.names_rows:
         names = ["", *names]
         notes.append("the first column has no name in the first line, as R writes row names")
@@ -98,18 +102,25 @@ def _head(text: str) -> _Head:
 
 
 def _sample(text: str) -> str:
-    """Whole lines from the beginning."""
-    if len(text) <= SAMPLE:
-        return text
-    end = text.rfind("\n", 0, SAMPLE)
-    return text[:SAMPLE] if end < 0 else text[: end + 1]
+    """Whole lines from the beginning, of which the first may be very long."""
+    end = 0
+    for _ in range(_LINES):
+        end = text.find("\n", end) + 1
+        if not end:
+            return text
+    further = text.rfind("\n", 0, SAMPLE) + 1
+    return text[: max(end, further)]
 
 
 def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Rows of text by the rules of CSV, each with the number of its first line, from 1."""
+    """Rows of text by the rules of CSV, each with the number of its first line, from 1.
+
+    The last row is `[_END]` alone, unless a quote before it was never closed.
+    """
     if separator == " ":
         text = re.sub(r"[ \t]+", " ", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
     spaced = separator == " " or f'{separator} "' in text
+    text += _END if text.endswith("\n") or not text else "\n" + _END
     reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=spaced)
     line = 1
     for row in reader:
@@ -118,13 +129,12 @@ def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _first_records(text: str, separator: str) -> list[list[str]]:
-    """The rows of a sample that hold something."""
+    """The rows of a sample that hold something; not the last one where that is cut off."""
     try:
-        found = [row for _, row in _records(text, separator) if any(map(str.strip, row))]
+        rows = [row for _, row in _records(text, separator)]
     except csv.Error:
         return []
-    # The last row may be cut off.
-    return found[:-1] if len(found) > 2 and len(text) >= SAMPLE // 2 else found
+    return [row for row in rows[:-1] if any(map(str.strip, row))]
 
 
 def _separator(sample: str, where: str, lines: int) -> str:
@@ -132,11 +142,13 @@ def _separator(sample: str, where: str, lines: int) -> str:
     best, found = (0.0, 0), None
     for mark in SEPARATORS:
         rows = _first_records(sample, mark)
-        if not rows or len(rows[0]) < 2 or (mark == " " and (found or not _space(rows))):
+        if not rows or len(rows[0]) < 2 or (mark == " " and not _space(rows)):
             continue
         widths = [len(row) for row in rows[1:]]
         same = max(widths.count(len(rows[0])), widths.count(len(rows[0]) + 1))
         share = same / len(widths) if widths else 1.0
+        if mark == " " and best[0] > 0.9:
+            continue  # blanks are in many texts
         if (round(share, 2), len(rows[0])) > best:
             best, found = (round(share, 2), len(rows[0])), mark
     if found is None:
@@ -181,38 +193,30 @@ def _stripped(names: list[str]) -> list[str]:
     return [name.strip().removeprefix("\ufeff") for name in names]
 
 
-def _names(sample: str, separator: str, head: _Head, where: str) -> tuple[list[str], list[str]]:
-    """The names of the columns, and notes."""
-    rows = _first_records(sample, separator) or [[""]]
-    names, notes = _stripped(rows[0]), []
+def _names(sample: str, separator: str, head: _Head) -> tuple[list[str], list[str], int]:
+    """The names of the columns, notes, and where the rows begin."""
+    rows = _records(sample, separator)
+    names, notes = _stripped(next(rows)[1]), []
+    end = 0
+    for _ in range(next(rows)[0] - 1):  # the lines of the first row
+        end = sample.find("\n", end) + 1 or len(sample)
+
     numbers = [name for name in names if _NUMBER.fullmatch(name)]
     if head.comments and numbers:
         commented = _commented(head.comments[-1], separator)
         if len(commented) == len(names) and not any(map(_NUMBER.fullmatch, commented)):
-            return commented, [
-                "the names of the columns are those of the line that begins with '#'"
-            ]
+            said = "the names of the columns are those of the line that begins with '#'"
+            return commented, [said], 0
     if head.comments:
         many = len(head.comments)
         lines = "1 line" if many == 1 else f"{many} lines"
         notes.append(f"{lines} that begin with '#' were left out")
-    if any(not name.lstrip("+-").isdecimal() for name in numbers):
+    if len(numbers) == len(names) or any(not name.lstrip("+-").isdecimal() for name in numbers):
         notes.append(
             f"the first line was taken as names of columns, and holds numbers "
             f"({numbers[0]}): does the table lack a line of names?"
         )
-    return names, notes
-
-
-def _end_of_record(text: str, separator: str) -> int:
-    """Where the first row ends."""
-    ends = 0
-    while True:
-        ends = text.find("\n", ends) + 1
-        if not ends:
-            return len(text)
-        if text.count('"', 0, ends) % 2 == 0 or separator == NOTHING:
-            return ends
+    return names, notes, end
 
 
 def _decimal(sample: str, separator: str) -> str | None:
@@ -251,11 +255,10 @@ class _Reading:
         self.short: list[int] = []
         self.comments: list[int] = []
 
-    def rows(self, body: str, skipped: int) -> pl.DataFrame:
+    def rows(self, body: str) -> pl.DataFrame:
         """All rows, by the rules of CSV."""
-        before = self.lines + skipped
-        records = self._numbered(body, before)
-        if records and all(len(row) == self.width + 1 for _, row in records) and self.width > 1:
+        records = self._numbered(body, self.lines)
+        if self._has_row_names([row for _, row in records]):
             self.names_rows = True
             self.width += 1
         kept = [self._fitted(line, row) for line, row in records]
@@ -265,10 +268,18 @@ class _Reading:
             schema={str(i): pl.String for i in range(self.width)},
         )
 
+    def _has_row_names(self, rows: list[list[str]]) -> bool:
+        """Whether each row has a name before its fields, as R writes: a number or a text."""
+        if not rows or not all(len(row) == self.width + 1 for row in rows):
+            return False
+        first = [row[0].strip() for row in rows]
+        counted = first == [str(i + 1) for i in range(len(first))]
+        return counted or (len(set(first)) == len(first) and not any(map(_NUMBER.fullmatch, first)))
+
     def _numbered(self, body: str, before: int) -> list[tuple[int, list[str]]]:
         """Rows that hold something, each with the number of its first line."""
         records: list[tuple[int, list[str]]] = []
-        line = 0
+        line, row = 0, []
         try:
             for line, row in _records(body, self.separator):
                 if not any(map(str.strip, row)):
@@ -277,9 +288,13 @@ class _Reading:
                     self.comments.append(before + line)
                 else:
                     records.append((before + line, row))
-        except csv.Error as error:
-            raise InputError(f"{self.where}: after line {before + line}: {error}.") from None
-        return records
+        except csv.Error:
+            raise InputError(f"{self.where}: from line {before + line + 1} on: {_LONG}") from None
+        if row != [_END]:
+            raise InputError(
+                f"{self.where}: line {before + line} opens a quote that nothing closes."
+            )
+        return records[:-1]
 
     def _fitted(self, line: int, row: list[str]) -> list[str]:
         if len(row) == self.width:
@@ -299,13 +314,11 @@ class _Reading:
         """What was left out or filled."""
         said = []
         if self.blank:
-            said.append(f"{_lines(self.blank)} without values left out")
+            said.append(f"left out without values: {_lines(self.blank)}")
         if self.comments:
-            said.append(f"{_lines(self.comments)} left out, as a comment begins with '#'")
+            said.append(f"left out as comments, which begin with '#': {_lines(self.comments)}")
         if self.short:
-            said.append(
-                f"{_lines(self.short)} shorter than the first; what is not there is missing"
-            )
+            said.append(f"fewer fields than names, the rest is missing: {_lines(self.short)}")
         return said
 
 
@@ -328,7 +341,7 @@ def _plain(body: str, reading: _Reading) -> pl.DataFrame | None:
     separator, width = reading.separator, reading.width
     if separator == " " or "\n#" in body or body.startswith("#") or f'{separator} "' in body:
         return None
-    body = body.rstrip("\n")
+    whole, body = body, body.rstrip("\n")
     outside = "".join(body.split('"')[::2]) if '"' in body else body
     try:
         frame = pl.read_csv(
@@ -346,4 +359,6 @@ def _plain(body: str, reading: _Reading) -> pl.DataFrame | None:
         return None
     if frame.select(pl.all_horizontal(pl.all().str.strip_chars() == "").any()).item():
         return None
+    last = reading.lines + body.count("\n") + 1
+    reading.blank += range(last + 1, last + whole[len(body) :].count("\n"))
     return frame

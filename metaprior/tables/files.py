@@ -1,6 +1,7 @@
 """Files of every format as tables, told apart by what they hold and not by their names."""
 
 import functools
+import hashlib
 import io
 import re
 import sys
@@ -13,6 +14,7 @@ from typing import BinaryIO
 import polars as pl
 
 from metaprior.errors import InputError
+from metaprior.system.folder import digest
 from metaprior.tables.decoding import decoded
 from metaprior.tables.delimited import fields
 from metaprior.tables.names import Table, tabled
@@ -94,25 +96,53 @@ def need_file(path: str | Path) -> None:
         return
     path, where = Path(path), str(path)
     try:
-        if path.is_file():
-            return
-        if path.is_dir():
-            raise InputError(f"{where}: is a folder; give a file. {READ}.")
-        if path.exists():
-            return  # a pipe
+        there, folder = path.exists(), path.is_dir()
     except (OSError, ValueError):  # too long a name, or a zero byte in it
-        raise InputError(f"{where[:100]!r}: no such file.") from None
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", where):
+        there = folder = False
+    if folder:
+        raise InputError(f"{where}: is a folder; give a file. {READ}.")
+    if not there and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", where):
         raise InputError(
             f"{where}: is an address, and nothing is fetched; download the file first."
         )
-    raise InputError(f"{where}: no such file.")
+    if not there:
+        raise InputError(f"{where}: no such file.")
 
 
 @functools.cache
 def standard_input() -> bytes:
     """All of standard input, which can be read once only."""
+    if sys.stdin is None:
+        raise InputError("standard input: there is none.")
     return sys.stdin.buffer.read()
+
+
+def place(path: Path) -> str:
+    """Where a record says that a table lay."""
+    return STDIN if str(path) == STDIN else str(path.absolute())
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a table's bytes."""
+    if str(path) == STDIN:
+        return hashlib.sha256(standard_input()).hexdigest()
+    return digest(path)
+
+
+def again(place: str, why: str) -> Path:
+    """The file of a recorded table; or an error, where that is gone.
+
+    Args:
+        place: what the record says.
+        why: it is needed, the rest of a sentence.
+    """
+    if place == STDIN:
+        raise InputError(
+            f"standard input cannot be read again; {why}. Fit from a file to be able to."
+        )
+    if not Path(place).is_file():
+        raise InputError(f"{place}: no such file; {why}. Put it back.")
+    return Path(place)
 
 
 @contextmanager

@@ -26,9 +26,11 @@ def sheet(data: bytes, where: str) -> Table:
         if not book.sheet_names:
             raise InputError(f"{where}: the workbook has no sheet.")
         frame = book.load_sheet(0, header_row=None, schema_sample_rows=None, n_rows=1).to_polars()
-        names = [_name(value) for value in frame.row(0)] if frame.height else []
+        if not frame.height:
+            raise InputError(f"{where}: the sheet {book.sheet_names[0]!r} is empty.")
+        names = [_name(value) for value in frame.row(0)]
         body = book.load_sheet(0, header_row=None, skip_rows=1, schema_sample_rows=None)
-        frame = body.to_polars() if names else pl.DataFrame()
+        frame = body.to_polars()
     except fastexcel.FastExcelError as error:
         said = str(error).splitlines()[0]
         raise InputError(
@@ -36,9 +38,6 @@ def sheet(data: bytes, where: str) -> Table:
         ) from None
     finally:
         log.removeFilter(_silent)
-    if not names:
-        raise InputError(f"{where}: the sheet {book.sheet_names[0]!r} is empty.")
-
     notes = []
     if len(book.sheet_names) > 1:
         others = ", ".join(map(repr, book.sheet_names[1:4]))

@@ -35,11 +35,19 @@ def _typed(series: pl.Series, decimal: str | None) -> pl.Series:
             return found
     if seen.is_in(["true", "false"]).all():
         return series == "true"
-    for read in (series.str.to_date, series.str.to_datetime, series.str.to_time):
-        try:
-            found = read(strict=False)
-        except pl.exceptions.PolarsError:
-            continue
-        if found.null_count() == series.null_count():
-            return found
+    for read in ("to_date", "to_datetime", "to_time"):
+        # Reading dates is slow where there are none.
+        if _read(seen.head(100), read) is not None:
+            found = _read(series, read)
+            if found is not None:
+                return found
     return series
+
+
+def _read(series: pl.Series, how: str) -> pl.Series | None:
+    """Text as dates or times, if all of it is such."""
+    try:
+        found = getattr(series.str, how)(strict=False)
+    except pl.exceptions.PolarsError:
+        return None
+    return found if found.null_count() == series.null_count() else None
