@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from metaprior.infer.descend import AbstractStep, Rate
 from metaprior.nets.mlp import affine, layers
+from metaprior.system.products import nn, nt, tn
 
 
 def takes(net: Any, rate: AbstractStep, steps: int) -> bool:
@@ -90,9 +91,9 @@ def outputs_after_step(
         layer, s, step = net.layers[i], inputs[i], steps[i]
         outputs, width = layer.weight.shape
         if len(query) * (outputs + width) <= outputs * width:
-            return y - (x @ s.T + 1) @ step
+            return y - nn(nt(x, s) + 1, step)
         # Where one side of the layer is narrow, its own weights take less.
-        weight, bias = layer.weight - step.T @ s, layer.bias - step.sum(0)
-        return x @ weight.T + bias
+        weight, bias = layer.weight - tn(step, s), layer.bias - step.sum(0)
+        return nt(x, weight) + bias
 
     return forward(moving, query, after)[0]

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from metaprior.infer.descend import AbstractStep, as_step, shorten, written_out
 from metaprior.system.devices import over_particles
+from metaprior.system.products import nn, nt
 
 
 def squares(particles: Any) -> Float[Array, "m m"]:
@@ -22,7 +23,7 @@ def squares(particles: Any) -> Float[Array, "m m"]:
         # Around zero, squared distances lose nothing to rounding.
         flat = (leaf - leaf.mean(0)).reshape(len(leaf), -1)
         square = (flat * flat).sum(1)
-        total = total + square[:, None] + square[None] - 2 * flat @ flat.T
+        total = total + square[:, None] + square[None] - 2 * nt(flat, flat)
     return jnp.maximum(total, 0.0)
 
 
@@ -62,7 +63,7 @@ def direction(
     def each(w, score):
         w = 2 * repulsion / h * (w - w.mean(0)).reshape(m, -1)
         # One product with k for both terms.
-        along = k @ (score.reshape(m, -1) - w) + total[:, None] * w
+        along = nn(k, score.reshape(m, -1) - w) + total[:, None] * w
         return (along / m).reshape(score.shape)
 
     return jax.tree.map(each, particles, scores)
