@@ -1,10 +1,10 @@
 """Defaults that train, on the tables of `benchmarks.defaults`.
 
 One method of most kinds is trained here; those with particles or second derivatives take minutes.
-The command `python -m benchmarks.defaults` trains all, and the page of methods shows what it found. There are
-fewer tasks a step than `fit` has by default. Their gradients are noisier: a fragile method goes
-astray sooner, in a fraction of the time. test_methods.py and test_oracles_slow.py train on the
-synthetic sources.
+The command `python -m benchmarks.defaults` trains all, and the page of methods shows what it found.
+There are fewer tasks a step than `fit` has by default. Their gradients are noisier: a fragile
+method goes astray sooner, in a fraction of the time. test_methods.py and test_oracles_slow.py train
+on the synthetic sources.
 
 Every loss has to be finite. No method may end worse than its untrained self by 2 standard errors on
 any table. It has to be better by 2 on all tables but one: of seven, two have gains of a tenth of a
