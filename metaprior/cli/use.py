@@ -34,8 +34,35 @@ def say_notes(posterior: Any) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
+def asked_levels(levels: str | None, interval: float | None) -> dict[str, Any]:
+    """Arguments of `Posterior.predict` from `--levels` and `--interval`."""
+    from metaprior.tables.asked import interval_levels, named_levels
+
+    if levels is not None and interval is not None:
+        raise InputError("--levels and --interval say the same in two ways; give one of them.")
+    if interval is not None:
+        low, high = interval_levels(interval)
+        return {"levels": (low, 0.5, high)}
+    if levels is None:
+        return {}
+    try:
+        found = [float(part) for part in levels.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--levels takes numbers with commas between, such as 0.1,0.5,0.9; got {levels!r}."
+        ) from None
+    return {"levels": list(named_levels(found).values())}
+
+
 def predict(
-    folder: Path, /, *, query: Path, support: Path | None = None, out: Path | None = None
+    folder: Path,
+    /,
+    *,
+    query: Path,
+    support: Path | None = None,
+    levels: str | None = None,
+    interval: float | None = None,
+    out: Path | None = None,
 ) -> None:
     """Predict rows of a new group from the few rows it has; CSV, one line for each row.
 
@@ -49,6 +76,10 @@ def predict(
         CSV or Parquet file of the rows to predict.
     support
         The new group's rows so far, target included; none is allowed.
+    levels
+        Quantiles of numbers to give, inside (0, 1) with commas between: 0.05,0.5,0.95 by default.
+    interval
+        A share such as 0.95: gives the quantiles between which so much lies, and the median.
     out
         CSV file to write; standard output by default.
     """
@@ -56,14 +87,15 @@ def predict(
     from metaprior.cli.run import Run
     from metaprior.system.folder import check_output
 
+    asked = asked_levels(levels, interval)
     # A file that is there is checked when its first line is known; the rest before any work.
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
-    known, asked = observed(prior, support), prior.rows(query, "query")
+    known, rows = observed(prior, support), prior.rows(query, "query")
     posterior = prior.adapt(known)
     say_notes(posterior)
-    write_frame(posterior.predict(asked), out)
+    write_frame(posterior.predict(rows, **asked), out)
 
 
 def suggest(

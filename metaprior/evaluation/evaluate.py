@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array
 
 from metaprior.evaluation import metrics
-from metaprior.evaluation.units import Units, outcomes, summary
+from metaprior.evaluation.units import LogScale, Units, moments, scores
 from metaprior.method import AbstractLearner
-from metaprior.mixture import Mixture, crps
 from metaprior.system.compiled import jit
 from metaprior.task import Task
 
@@ -21,41 +19,48 @@ METHOD = "method"  # what the learner that the others are baselines for is calle
 
 
 @jit
-def _points(learner: AbstractLearner, tasks: Task, units: Units | None, key):
-    """Per-row figures of every task, `(t, n, …)`."""
+def _points(learner: AbstractLearner, tasks: Task, log: LogScale | None, key):
+    """Per-row figures of every task, `(t, n, …)`, in the model's units."""
 
     def one(task):
         post_key, draw_key = jr.split(key)
         posterior = learner.posterior(task.support, key=post_key)
         mixture = posterior.predict(task.query.x, key=draw_key, samples=SAMPLES)
-        if units is None:
-            y = task.query.y
-            return {"nll": -mixture.log_prob(y), "p": mixture.mean(), "y": y[:, 0]}
-        return _numbers(mixture, task, units)
+        y = task.query.y
+        found = {"y": y[:, 0], "log_prob": mixture.log_prob(y)}
+        if mixture.parts[0].head.classes:
+            return found | {"p": mixture.mean()}
+        return found | {
+            "moments": moments(mixture, log, task.support),
+            "scores": scores(mixture, log, task.support, y),
+            "middle": mixture.mean()[:, 0],
+            "pit": mixture.cdf(y)[:, 0],
+        }
 
     # Not all at once: the atoms of a hundred functions take much memory.
     return jax.lax.map(one, tasks, batch_size=32)
 
 
-def _numbers(mixture: Mixture, task: Task, units: Units) -> dict[str, Array]:
-    """Figures of each query row of a task with numbers, in the user's units."""
-    y = task.query.y
-    target, mean = units.to_y(y), summary(mixture, units, task.support)[0]
+def _figures(found: dict[str, Any], units: Units | None) -> dict[str, np.ndarray]:
+    """The same in the user's units, `(t, n, …)`."""
+    y, nll = found["y"], -found["log_prob"]
+    if units is None:
+        return {"y": y, "nll": nll, "p": found["p"]}
+    target, mean = units.to_y(y), units.moments(found["moments"])[0][..., 0]
+    # Without the logarithm both may be large numbers that differ by little.
+    gap = mean - target if units.log else units.scale * (found["middle"] - y)
     rows = {
-        "y": target[:, 0],
-        "mean": mean[:, 0],
-        "error": (mean - target)[:, 0],
-        "crps": crps(*outcomes(mixture, units, task.support), target),
-        "pit": mixture.cdf(y)[:, 0],
+        "y": target,
+        "mean": mean,
+        "error": gap,
+        "crps": units.crps(found["scores"]),
+        "pit": found["pit"],
+        # A density changes with the unit: by its scale, and by the slope of the logarithm.
+        "nll": nll + units.log_slope(y),
     }
-
-    # A density changes with the unit: by its scale, and by the slope of the logarithm.
-    nll = jnp.log(units.scale) - mixture.log_prob(y)
-    if not units.log:
-        return rows | {"nll": nll}
-    rows["nll"] = nll + jnp.log(target)[:, 0]
-    rows["nll_log"] = nll
-    rows["error_log"] = units.scale * (mixture.mean() - y)[:, 0]
+    if units.log:
+        rows["nll_log"] = nll + np.log(units.scale)
+        rows["error_log"] = units.scale * (found["middle"] - y)
     return rows
 
 
@@ -288,8 +293,9 @@ def evaluate(
         statistics[K], points[K] = {}, {}
         for name, learner in learners.items():
             # Every learner gets the same key, and double precision for the sums.
-            found = _points(learner, some, units, key)
-            rows = {k: np.asarray(v, np.float64)[real] for k, v in found.items()}
+            found = _points(learner, some, None if units is None else units.log_scale(), key)
+            found = jax.tree.map(lambda a: np.asarray(a, np.float64)[real], found)
+            rows = _figures(found, units)
             statistics[K][name] = count(rows, mask)
             points[K][name] = {"task": np.nonzero(mask)[0]} | {k: rows[k][mask] for k in kept}
             done += 1

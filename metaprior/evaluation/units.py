@@ -1,12 +1,44 @@
-"""A target's own units: from the user's numbers to the model's, and predictions back again."""
+"""A target's own units: from the user's numbers to the model's, and predictions back again.
+
+Compiled programs count in single precision, which holds seven digits. They see the model's scale
+alone. What goes in and what comes out is converted here, in double precision.
+"""
+
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from metaprior.mixture import Mixture
+from metaprior.mixture import Mixture, crps
 from metaprior.task import Data
+
+STEEPEST = 40.0  # an outcome is at most exp(40) times the mean, so that its square is a number
+
+
+class LogScale(eqx.Module):
+    """What compiled programs read of the units of a target that is modelled by its logarithm.
+
+    Args:
+        scale: of the logarithm.
+        low, high: smallest and largest training outcome, in the model's units.
+    """
+
+    scale: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def bounds(self, support: Data) -> tuple[Array, Array]:
+        """The least and the largest outcome that counts, in the model's units, `(p,)` each.
+
+        The exponential of a Student-t has no mean: a component of small weight could stand for any
+        number. So outcomes end one deviation (of the log target) beyond those seen in training and
+        in the support. Likelihoods and quantiles are not cut.
+        """
+        seen = jnp.where(support.mask[:, None], support.y, self.low)
+        return seen.min(0, initial=self.low) - 1.0, seen.max(0, initial=self.high) + 1.0
 
 
 class Units(eqx.Module):
@@ -24,39 +56,74 @@ class Units(eqx.Module):
     high: float
     log: bool = eqx.field(static=True, default=False)
 
-    def to_z(self, y):
+    def log_scale(self) -> LogScale | None:
+        """What compiled programs read; nothing where they can do without."""
+        if not self.log:
+            return None
+        return LogScale(*(np.asarray(v, np.float32) for v in (self.scale, self.low, self.high)))
+
+    def to_z(self, y: Any) -> np.ndarray:
         """From the user's units to the model's."""
+        y = np.asarray(y, np.float64)
         return ((np.log(y) if self.log else y) - self.center) / self.scale
 
-    def to_y(self, z):
+    def to_y(self, z: Any) -> np.ndarray:
         """From the model's units to the user's."""
-        y = self.center + self.scale * z
-        return jnp.exp(y) if self.log else y
+        y = self.center + self.scale * np.asarray(z, np.float64)
+        return np.exp(y) if self.log else y
+
+    def log_slope(self, z: Any) -> np.ndarray:
+        """log dy/dz at outcomes: what a log density in y has less than one in z, nats."""
+        z = np.asarray(z, np.float64)
+        return np.log(self.scale) + (self.center + self.scale * z if self.log else 0.0 * z)
+
+    def moments(self, found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation in the user's units of what `moments` gives."""
+        mean, std = (np.asarray(found[name], np.float64) for name in ("mean", "std"))
+        if not self.log:
+            return self.to_y(mean), self.scale * std
+        size = np.exp(self.center + np.asarray(found["at"], np.float64))
+        return size * (1 + mean), size * std
+
+    def crps(self, found: dict[str, Any]) -> np.ndarray:
+        """In the user's units, of what `scores` gives."""
+        size = self.scale
+        if self.log:
+            size = np.exp(self.center + np.asarray(found["at"], np.float64)[..., 0])
+        return size * np.asarray(found["crps"], np.float64)
 
 
-def outcomes(mixture: Mixture, units: Units, support: Data) -> tuple[Array, Array]:
-    """Atoms `(a, n, p)` of the predictive in the user's units, and their weights.
+def _relative(mixture: Mixture, log: LogScale, support: Data):
+    """Atoms of the predictive less its mean, over it; the logarithm of the mean, less the center.
 
-    The exponential of a Student-t has no mean: a component of small weight could stand for any
-    number. With `log` the atoms therefore end one deviation (of the log target) beyond the outcomes
-    seen in training and in the support. Likelihoods and quantiles are not cut.
+    Returns:
+        atoms `(a, n, p)`, their weights `(a,)`, and logarithms `(n, p)`. Sums of exponentials stay
+        within single precision that way, whatever the unit of the target.
     """
     values, weights = mixture.atoms()
-    if units.log:
-        # The range of what the prior was trained on and of what this group has shown.
-        seen = jnp.where(support.mask[:, None], support.y, units.low)
-        low, high = seen.min(0, initial=units.low), seen.max(0, initial=units.high)
-        values = jnp.clip(values, low - 1.0, high + 1.0)
-    return units.to_y(values), weights
+    values = log.scale * jnp.clip(values, *log.bounds(support))
+    each = values + jnp.log(weights)[:, None, None]
+    at = jax.nn.logsumexp(each, axis=0)
+    return jnp.expm1(jnp.minimum(values - at, STEEPEST)), weights, at
 
 
-def summary(mixture: Mixture, units: Units, support: Data) -> tuple[Array, Array]:
-    """Mean and standard deviation in the user's units, `(n, p)` each.
+def moments(mixture: Mixture, log: LogScale | None, support: Data) -> dict[str, Array]:
+    """What `Units.moments` turns into mean and standard deviation, `(n, p)` each.
 
-    With `log` they are the mean and deviation of the atoms of `outcomes`.
+    With `log`: of the atoms of the predictive, those far out drawn in.
     """
-    if not units.log:
-        return units.to_y(mixture.mean()), units.scale * jnp.sqrt(mixture.variance())
-    y, weights = outcomes(mixture, units, support)
-    mean = jnp.tensordot(weights, y, axes=1)
-    return mean, jnp.sqrt(jnp.tensordot(weights, (y - mean) ** 2, axes=1))
+    if log is None:
+        return {"mean": mixture.mean(), "std": jnp.sqrt(mixture.variance())}
+    atoms, weights, at = _relative(mixture, log, support)
+    mean = jnp.tensordot(weights, atoms, axes=1)
+    std = jnp.sqrt(jnp.tensordot(weights, (atoms - mean) ** 2, axes=1))
+    return {"mean": mean, "std": std, "at": at}
+
+
+def scores(mixture: Mixture, log: LogScale | None, support: Data, y: Array) -> dict[str, Array]:
+    """What `Units.crps` turns into the CRPS of outcomes `(n, p)`: `(n,)`, and `at`."""
+    if log is None:
+        return {"crps": mixture.crps(y)}
+    atoms, weights, at = _relative(mixture, log, support)
+    target = jnp.expm1(jnp.minimum(log.scale * y - at, STEEPEST))
+    return {"crps": crps(atoms, weights, target), "at": at}

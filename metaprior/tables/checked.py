@@ -166,6 +166,16 @@ def feature_columns(
 ) -> list[str]:
     """Names of the feature columns: the chosen ones, or all others but those put aside."""
     more, where = [split_by] if split_by else [], rows.where
+    if isinstance(features, str):
+        raise InputError(f"{where}: features is a list of columns; got {features!r}.")
+    if features is not None and not len(features):
+        raise InputError(
+            f"{where}: features is empty; name the columns to predict from, or leave it out to use "
+            "all."
+        )
+    for name in features or []:
+        if list(features or []).count(name) > 1:
+            raise InputError(f"{where}: the feature {name!r} is given twice.")
     rows.need([task, target, *(features or []), *more])
     if task == target:
         raise InputError(f"{where}: the groups (task) and the target are one column, {task!r}.")

@@ -11,9 +11,9 @@ import polars as pl
 from jaxtyping import Array
 
 from metaprior import acquire
-from metaprior.errors import InputError
-from metaprior.evaluation.units import summary
+from metaprior.evaluation.units import moments
 from metaprior.system.programs import kept
+from metaprior.tables.asked import check_sample, check_suggest, named_levels
 from metaprior.tables.quantiles import outcomes_at
 from metaprior.tables.trained import Trained
 from metaprior.task import Data
@@ -37,22 +37,17 @@ def predictive(learner, support, x, key):
     return learner.posterior(support, key=post_key).predict(x, key=key, samples=SAMPLES)
 
 
-def predicted(learner, support, x, units, levels):
+def predicted(learner, support, x, log, levels):
     """What `Posterior.table` reads of the rows `x` of a group; the rows lead in every array."""
     # The key is made in here: outside, making it is a program of its own to compile.
     mixture = predictive(learner, support, x, jr.key(0))
-    if units is None:
+    if mixture.parts[0].head.classes:
         return {"p": mixture.mean(), "epistemic": mixture.information()}
-
-    mean, std = summary(mixture, units, support)
-    # From the model's scale to the user's; with a logarithm it differs from row to row.
-    slope = std / jnp.sqrt(mixture.variance())
-    quantiles = jax.vmap(mixture.quantile)(levels)
     return {
-        "mean": mean[:, 0],
-        "std": std[:, 0],
-        "quantiles": units.to_y(quantiles)[..., 0].T,
-        "epistemic": (slope * jnp.sqrt(mixture.epistemic()))[:, 0],
+        **moments(mixture, log, support),
+        "quantiles": jax.vmap(mixture.quantile, out_axes=1)(levels)[..., 0],
+        # As a share of the standard deviation: with a logarithm a unit differs from row to row.
+        "removable": jnp.sqrt(mixture.epistemic() / mixture.variance())[:, 0],
     }
 
 
@@ -60,8 +55,9 @@ _predict = kept(predicted)
 
 
 @kept
-def _sample(learner, support, x, levels):
-    return outcomes_at(predictive(learner, support, x, jr.key(0)), levels)
+def _sample(learner, support, x, log, levels):
+    drawn = outcomes_at(predictive(learner, support, x, jr.key(0)), levels)
+    return drawn if log is None else jnp.clip(drawn, *log.bounds(support))
 
 
 @kept
@@ -76,14 +72,6 @@ def score(learner, support, x, by, key):
     return value, mixture.information(), expected
 
 
-def check_suggest(candidates: int, n: int, by: str) -> None:
-    """Arguments of `suggest`."""
-    if by not in acquire.SCORES:
-        raise InputError(f"by is one of {', '.join(acquire.SCORES)}; got {by!r}.")
-    if not 1 <= n <= candidates:
-        raise InputError(f"n is between 1 and the number of candidates ({candidates}); got {n}.")
-
-
 def suggested(
     frame: pl.DataFrame, chosen: list[int], scores: list[float], gains: list[float]
 ) -> pl.DataFrame:
@@ -91,12 +79,6 @@ def suggested(
     extra = pl.DataFrame({"row": [c + 1 for c in chosen], "score": scores, "gain_nats": gains})
     keep = [c for c in frame.columns if c not in extra.columns]
     return pl.concat([frame[chosen].select(keep), extra], how="horizontal")
-
-
-def check_sample(n: int) -> None:
-    """Arguments of `sample`."""
-    if n < 1:
-        raise InputError(f"n is at least 1 draw; got {n}.")
 
 
 def sampled(columns: dict[str, np.ndarray]) -> pl.DataFrame:
@@ -135,40 +117,44 @@ class Posterior:
         """Outcomes in the model's units as the user's numbers, or class indices as classes."""
         if self.trained.units is None:
             return np.asarray(self.trained.info["classes"])[np.asarray(values, int)]
-        return np.asarray(self.trained.units.to_y(values), np.float64)
+        return self.trained.units.to_y(values)
 
     def predict(self, rows: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> pl.DataFrame:
         """Predictions for rows, in their order and the target's own units.
 
         Args:
             rows: a table with the features (the target may be absent), or x where fitted on arrays.
-            levels: quantiles to give, each in (0, 1).
+            levels: quantiles to give, each inside (0, 1) and given once.
 
         Returns:
-            for numbers: `mean`, `std`, a column `qNN` for each level, and `epistemic`, the standard
-            deviation that more rows of the group could remove. For classes: `p_<class>` each, and
-            `epistemic` in nats.
+            for numbers: `mean`, `std`, a column for each level (`q05` of 0.05, `q2.5` of 0.025),
+            and `epistemic`, the standard deviation that more rows of the group could remove. For
+            classes: `p_<class>` each, and `epistemic` in nats.
         """
-        x = self._encode(rows, "query")
-        at = np.asarray(levels, np.float32)
-        trained = self.trained
-        out = _predict(trained.learner, self.support(), padded(x), trained.units, at)
-        return self.table(out, len(x), levels)
+        named, trained = named_levels(levels), self.trained
+        x, at = self._encode(rows, "query"), np.asarray(list(named.values()), np.float32)
+        out = _predict(trained.learner, self.support(), padded(x), trained.log_scale(), at)
+        return self.table(out, len(x), list(named))
 
     def _encode(self, rows: Any, called: str) -> np.ndarray:
         return self.trained.encode(self.trained.rows(rows, called))
 
-    def table(self, out: dict[str, Any], n: int, levels: Sequence[float]) -> pl.DataFrame:
+    def table(self, out: dict[str, Any], n: int, names: Sequence[str]) -> pl.DataFrame:
         """The first `n` rows of a compiled prediction, under the names that `predict` lists."""
-        out = {k: np.asarray(v, np.float64) for k, v in out.items()}
-        classes = self.trained.info["classes"]
-        if classes is not None:
-            columns = {f"p_{c}": out["p"][:n, i] for i, c in enumerate(classes)}
-        else:
-            columns = {"mean": out["mean"][:n], "std": out["std"][:n]}
-            for i, level in enumerate(levels):
-                columns[f"q{round(100 * level):02d}"] = out["quantiles"][:n, i]
-        return pl.DataFrame(columns | {"epistemic": out["epistemic"][:n]})
+        units = self.trained.units
+        if units is None:
+            p, epistemic = (np.asarray(out[name], np.float64)[:n] for name in ("p", "epistemic"))
+            columns = {f"p_{c}": p[:, i] for i, c in enumerate(self.trained.info["classes"])}
+            return pl.DataFrame(columns | {"epistemic": epistemic})
+
+        mean, std = (a[:n, ..., 0] for a in units.moments(out))
+        if mean.ndim == 2:  # of draws of what is not known: by the law of total variance
+            mean, std = mean.mean(1), np.sqrt((std**2).mean(1) + mean.var(1))
+        columns = {"mean": mean, "std": std}
+        for name, values in zip(names, units.to_y(out["quantiles"]).T):
+            columns[name] = values[:n]
+        removable = np.asarray(out["removable"], np.float64)[:n]
+        return pl.DataFrame(columns | {"epistemic": std * removable})
 
     def sample(self, rows: Any, n: int = 100, seed: int = 0) -> pl.DataFrame:
         """Outcomes drawn from what `predict` describes, each row on its own.
@@ -176,17 +162,20 @@ class Posterior:
         Args:
             rows: a table with the features (the target may be absent), or x where fitted on arrays.
             n: draws for each row, at least 1.
-            seed: of the draws.
+            seed: of the draws, at least 0.
 
         Returns:
             `draw` and `row` (both from 1) and the outcome under the target's name.
         """
-        check_sample(n)
+        check_sample(n, seed)
         x = self._encode(rows, "query")
         uniform = np.random.default_rng(seed).uniform(size=(n, bucket(max(len(x), 1))))
         levels = uniform.astype(x.dtype)
-        values = np.asarray(_sample(self.trained.learner, self.support(), padded(x), levels))
-        return sampled({self.trained.info["target"]: self.to_column(values[:, : len(x)])})
+        trained = self.trained
+        log = trained.log_scale()
+        drawn = _sample(trained.learner, self.support(), padded(x), log, levels)
+        values = np.asarray(drawn)[:, : len(x)]
+        return sampled({trained.info["target"]: self.to_column(values)})
 
     def suggest(
         self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0
@@ -200,14 +189,14 @@ class Posterior:
             candidates: rows that could be observed, without the target.
             n: how many to choose, at most the number of candidates.
             by: `"entropy"`, `"bald"`, `"variance"` or `"random"`; see `metaprior.acquire`.
-            seed: for `"random"`.
+            seed: for `"random"`, at least 0.
 
         Returns:
             the chosen rows in order, with `row` (1 is the first candidate), `score` (by `by`), and
             `gain_nats`, how much the observation is expected to tell of the group's function.
         """
         rows = self.trained.rows(candidates, "pool")
-        check_suggest(rows.frame.height, n, by)
+        check_suggest(rows.frame.height, n, by, seed)
         x = self.trained.encode(rows)
         pool = padded(x)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from metaprior.evaluation.evaluate import Evaluation, JointEvaluation
 from metaprior.system import files
 from metaprior.system.devices import cores, mesh_of
 from metaprior.tables import judging, learn
+from metaprior.tables.asked import whole
 from metaprior.tables.checked import SKIP, Checked, Plan, check_all
 from metaprior.tables.culprits import BadTask, BadTasks
 from metaprior.tables.fitting import Settings, fit_target, joint_info, share_of
@@ -77,10 +79,10 @@ class Prior:
             methods.get(method)
         if kind not in ("auto", "numbers", "classes"):
             raise InputError(f"kind is auto, numbers or classes; got {kind!r}.")
-        if not 0 <= holdout <= 0.5:
-            raise InputError(f"holdout is a share between 0 and 0.5; got {holdout}.")
-        if steps is not None and steps < 1:
-            raise InputError(f"steps is at least 1; got {steps}.")
+        # `not` also refuses NaN.
+        if not isinstance(holdout, Real) or not 0 <= holdout <= 0.5:
+            raise InputError(f"holdout is a share between 0 and 0.5; got {holdout!r}.")
+        steps, seed = steps if steps is None else whole(steps, "steps", 1), whole(seed, "seed", 0)
         if devices != 1:
             cores(BATCH)
         mesh_of(devices, BATCH)  # refuses a number of devices that JAX does not see

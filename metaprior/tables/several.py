@@ -16,11 +16,12 @@ import numpy as np
 import polars as pl
 
 from metaprior import acquire
-from metaprior.evaluation.units import summary
+from metaprior.evaluation.units import moments
 from metaprior.heads.draws import uniform_points
 from metaprior.method import AbstractLearner
 from metaprior.system.programs import kept
 from metaprior.tables import posterior as one
+from metaprior.tables.asked import check_sample, check_suggest, named_levels
 from metaprior.tables.given import Given
 from metaprior.tables.posterior import Posterior, bucket
 from metaprior.tables.quantiles import outcomes_at
@@ -59,31 +60,30 @@ class Link(eqx.Module):
 
 
 @kept
-def _draw(link, levels, key):
+def _draw(link, log, levels, key):
     """Outcomes at `levels` `(m, n)` given the earlier ones, and the removable share of variance."""
     given = link.given(key)
     if len(link.x) == 1:
         drawn = outcomes_at(given.mixture, levels)
     else:
         drawn = given.outcomes_at(levels)
+    if log is not None:
+        drawn = jnp.clip(drawn, *log.bounds(link.support))
     return drawn, given.removable_share()
 
 
 @kept
-def _predict(link, units, levels, key):
+def _predict(link, log, levels, key):
     """What `Posterior.predict` gives, with the earlier targets integrated out."""
     given = link.given(key)
-    if units is None:
+    if given.mixture.parts[0].head.classes:
         return _predict_classes(given)
-
-    mean, std = given.each(lambda mixture: summary(mixture, units, link.support))
-    mean, std = mean.mean(0), jnp.sqrt((std**2).mean(0) + mean.var(0))
     _, total, part = given.moments()
+    each = given.each(lambda mixture: moments(mixture, log, link.support))
     return {
-        "mean": mean[:, 0],
-        "std": std[:, 0],
-        "quantiles": units.to_y(given.quantiles(levels)).T,
-        "epistemic": (std * jnp.sqrt(part / total))[:, 0],
+        **jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), each),
+        "quantiles": given.quantiles(levels).T,
+        "removable": jnp.sqrt(part / total)[:, 0],
     }
 
 
@@ -149,7 +149,8 @@ class _Pass:
 
     def draw(self, i: int, link: Link) -> np.ndarray:
         """Draws `(m, n)` of target `i`, which the later targets then see."""
-        drawn, share = _draw(link, self.levels[:, :, i], jr.key(0))
+        log = self.posterior.parts[i].trained.log_scale()
+        drawn, share = _draw(link, log, self.levels[:, :, i], jr.key(0))
         self.drawn.append(drawn)
         self.shares.append(share)
         values = np.asarray(drawn)[:, : self.n]
@@ -220,7 +221,7 @@ class JointPosterior:
 
         Args:
             rows: a table with the features.
-            levels: quantiles to give, each in (0, 1).
+            levels: quantiles to give, each inside (0, 1) and given once.
 
         Returns:
             the columns of `Posterior.predict` for each target, as `<target>_mean`,
@@ -228,14 +229,15 @@ class JointPosterior:
         """
         first = self.parts[0]
         rows = first.trained.rows(rows, "query")
-        at = jnp.asarray(levels, jnp.float32)
+        asked = named_levels(levels)
+        at = jnp.asarray(list(asked.values()), jnp.float32)
         later: list[list[pl.DataFrame]] = [[] for _ in self.parts[1:]]
         for block in _blocks(rows, DRAWS):
             for i, link in self._links(block):
                 if i:
                     part = self.parts[i]
-                    out = _predict(link, part.trained.units, at, jr.key(0))
-                    later[i - 1].append(part.table(out, block.frame.height, levels))
+                    out = _predict(link, part.trained.log_scale(), at, jr.key(0))
+                    later[i - 1].append(part.table(out, block.frame.height, list(asked)))
 
         tables = [first.predict(rows, levels), *(pl.concat(blocks) for blocks in later)]
         named = [
@@ -252,12 +254,12 @@ class JointPosterior:
         Args:
             rows: a table with the features.
             n: draws for each row, at least 1.
-            seed: of the draws.
+            seed: of the draws, at least 0.
 
         Returns:
             `draw` and `row` (both from 1) and a column for each target.
         """
-        one.check_sample(n)
+        check_sample(n, seed)
         rows = self.parts[0].trained.rows(rows, "query")
         rng = np.random.default_rng(seed)
         blocks: list[list[np.ndarray]] = [[] for _ in self.parts]
@@ -285,14 +287,14 @@ class JointPosterior:
             candidates: rows that could be observed, without the targets.
             n: how many to choose, at most the number of candidates.
             by: `"entropy"`, `"bald"`, `"variance"` or `"random"`; see `metaprior.acquire`.
-            seed: for `"random"`.
+            seed: for `"random"`, at least 0.
 
         Returns:
             the chosen rows in order, with `row` (1 is the first candidate), `score` and
             `gain_nats`.
         """
         rows = self.parts[0].trained.rows(candidates, "pool")
-        one.check_suggest(rows.frame.height, n, by)
+        check_suggest(rows.frame.height, n, by, seed)
         posterior, chosen, scores, gains = self, [], [], []
         for step in range(n):
             key = jr.fold_in(jr.key(seed), step)

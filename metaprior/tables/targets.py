@@ -102,10 +102,15 @@ def standardised(
 ) -> tuple[np.ndarray, Units]:
     """Numbers in the model's units, and the units, which come from the rows in `train`."""
     z = np.log(y) if log else y
-    spread = z[train].std()
-    if not spread > 1e-12 * max(1.0, np.abs(z).max()):
+    # Around a middle value, so that a large offset leaves the squares exact; and over the farthest,
+    # so that squares of very small numbers are numbers.
+    middle = np.median(z[train])
+    reach = np.abs(z[train] - middle).max()
+    spread = reach * ((z[train] - middle) / max(reach, 1e-300)).std()
+    # A number in double precision is exact to 1e-16 of its size; the logarithm of one near 1 too.
+    if not spread > 1e-12 * max(np.abs(z).max(), 1.0 if log else 0.0):
         raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
-    center = float(z[train].mean())
+    center = float(middle + (z[train] - middle).mean())
     z = (z - center) / float(spread)
     return z, Units(center, float(spread), float(z[train].min()), float(z[train].max()), log)
 
