@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from conftest import tiny_csv
 
-from metaprior import Spec
+from metaprior import Prior, Spec
 from metaprior.cli.app import main
 from metaprior.errors import InputError
 from metaprior.heads import (
@@ -184,6 +184,7 @@ TABLES = [
     ("negative seed", tiny_csv(), FIT + " --seed -1", ["--seed"]),
     ("seed with letters", tiny_csv(), FIT + " --seed one", ["--seed", "one"]),
     ("no features", tiny_csv(), FIT + " --features ,", ["--features"]),
+    ("a feature twice", tiny_csv(), FIT + " --features x,kind,x", ["t.csv", "'x'", "twice"]),
     (
         "forgotten option",
         tiny_csv(),
@@ -388,6 +389,29 @@ def test_options(name, head, options, words, key):
         METHODS[name].init(Spec(2, head), key=key, **options)
     for word in words:
         assert word in str(error.value)
+
+
+PRIORS = [
+    # options of a prior and of its fit, and what the message must hold
+    (dict(steps=1.5), {}, ["steps is a whole number", "at least 1", "1.5"]),
+    (dict(steps=True), {}, ["steps is a whole number", "True"]),
+    (dict(seed=-1), {}, ["seed is a whole number", "at least 0", "-1"]),
+    (dict(holdout=0.6), {}, ["holdout", "0.5", "0.6"]),
+    (dict(holdout=float("nan")), {}, ["holdout", "nan"]),
+    (dict(holdout="a fifth"), {}, ["holdout", "'a fifth'"]),
+    ({}, dict(features=[]), ["features is empty"]),
+    ({}, dict(features=["x", "x"]), ["'x'", "twice"]),
+    ({}, dict(features="x"), ["features is a list", "'x'"]),
+]
+
+
+@pytest.mark.parametrize("options,more,words", PRIORS)
+def test_priors(options, more, words):
+    table = {"g": [0, 0, 1, 1], "x": [0.0, 1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0, 5.0]}
+    with pytest.raises(InputError) as error:
+        Prior(**options).fit(table, task="g", target="y", **more)
+    for word in words:
+        assert word in str(error.value), str(error.value)
 
 
 KEY = jax.random.key(0)
