@@ -83,7 +83,7 @@ def tabled(
             said.append(f"{name}: left out, it only counts the rows; name it to use it")
         elif is_nested(series.dtype):
             aside.append(name)
-            said.append(f"{name}: left out, it holds {series.dtype}; columns hold single values")
+            said.append(f"{name}: left out, it holds {held(series.dtype)}, not single values")
         elif not names[i]:
             said.append(f"column {i + 1} has no name; it is called {name!r}")
     if list(found) != frame.columns:
@@ -94,6 +94,15 @@ def tabled(
 def is_nested(dtype: pl.DataType) -> bool:
     """Whether a column holds lists, structs, bytes or objects rather than single values."""
     return dtype.is_nested() or dtype in (pl.Object, pl.Binary)
+
+
+def held(dtype: pl.DataType) -> str:
+    """What a nested column holds, in words."""
+    if dtype in (pl.List, pl.Array):
+        return "lists"
+    if dtype == pl.Binary:
+        return "bytes"
+    return "objects" if dtype == pl.Object else "structs"
 
 
 def _is_unnamed(name: str) -> bool:

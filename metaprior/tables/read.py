@@ -13,7 +13,7 @@ from metaprior.errors import InputError
 from metaprior.tables.files import called as name_of
 from metaprior.tables.files import read_bytes, read_file
 from metaprior.tables.frames import is_frame, read_frame
-from metaprior.tables.names import Table, is_nested
+from metaprior.tables.names import Table, held, is_nested
 from metaprior.tables.typed import typed
 
 _SHOWN = 30  # names of columns in a message
@@ -38,7 +38,7 @@ class Rows:
 
     def need(self, names: Sequence[str]) -> None:
         """All of `names` are columns of single values, or an error."""
-        need_columns(self.frame, names, self.where)
+        need_columns(self.frame, names, self.where, self.notes)
 
 
 def rows_of(
@@ -130,24 +130,36 @@ def _is_open(value: Any) -> bool:
     return isinstance(value, io.IOBase)
 
 
-def need_columns(frame: pl.DataFrame, names: Sequence[str], where: str) -> None:
-    """All of `names` are columns of single values, or an error that says which there are."""
+def need_columns(
+    frame: pl.DataFrame, names: Sequence[str], where: str, notes: Sequence[str] = ()
+) -> None:
+    """All of `names` are columns of single values, or an error that says which there are.
+
+    Args:
+        frame: the table.
+        names: of the columns.
+        where: what messages call the table.
+        notes: what was made of its source, which may explain why a column is not there.
+    """
     for name in names:
         if name not in frame.columns:
-            raise InputError(f"{where}: no column {name!r}; {_there(name, frame.columns)}")
+            how = f" (It was read so: {'; '.join(notes)}.)" if notes else ""
+            raise InputError(f"{where}: no column {name!r}; {_there(name, frame.columns)}{how}")
         if is_nested(frame[name].dtype):
             raise InputError(
-                f"{where}: column {name!r} holds {frame[name].dtype}; "
+                f"{where}: column {name!r} holds {held(frame[name].dtype)}; "
                 "columns hold numbers, text or dates."
             )
 
 
 def _there(name: str, columns: list[str]) -> str:
     """Which column may have been meant, and which there are."""
+    if not columns:
+        return "there are no columns."
     alike = {other.casefold().strip(): other for other in columns}
     near = difflib.get_close_matches(name.casefold().strip(), alike, 1)
-    meant = f"did you mean {alike[near[0]]!r}? " if near else ""
+    meant = f"did you mean {alike[near[0]]!r}? The columns" if near else "the columns"
     # Quoted where a space at either end would be overlooked.
     shown = [repr(other) if other != other.strip() else other for other in columns[:_SHOWN]]
     more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
-    return f"{meant}the columns are {', '.join(shown)}{more}."
+    return f"{meant} are {', '.join(shown)}{more}."
