@@ -67,7 +67,7 @@ def evaluate(
 
 
 def methods(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:
-    """The methods that `fit --method` takes.
+    """The methods that `fit --method` takes, and the baselines, which it takes too.
 
     Parameters
     ----------
@@ -75,9 +75,13 @@ def methods(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] =
         Print one JSON object and nothing else.
     """
     from metaprior.methods import METHODS
+    from metaprior.tables.baselines import BASELINES
 
     names = ("name", "paper", "group", "use", "kinds")
-    listed = [{name: getattr(row, name) for name in names} for row in METHODS.values()]
+    listed = [
+        {name: getattr(row, name) for name in names}
+        for row in (*METHODS.values(), *BASELINES.values())
+    ]
     if as_json:
         print(json.dumps({"methods": listed}, default=list))
         return

@@ -1,7 +1,7 @@
 """THE TABLE of methods: a new method is one file and one row here."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -254,8 +254,12 @@ METHODS: dict[str, Row] = {
 }
 
 
-def get(name: str) -> Row:
+def get(name: str, also: Sequence[str] = ()) -> Row:
     """The row of a method.
+
+    Args:
+        name: of the method.
+        also: further names that a message may suggest.
 
     Example:
         >>> from metaprior import methods
@@ -268,8 +272,9 @@ def get(name: str) -> Row:
     """
     if name in METHODS:
         return METHODS[name]
-    near = difflib.get_close_matches(str(name).lower(), METHODS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}."
+    known = (*METHODS, *also)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
     raise InputError(f"There is no method {name!r}; {hint}")
 
 

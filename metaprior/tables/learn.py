@@ -74,10 +74,8 @@ class Training:
 
 def check_kind(name: str, target: str, classes: int, where: str) -> None:
     """The method predicts what the target holds."""
-    from metaprior.methods import get
-
     has, lacks = ("classes", "numbers") if classes else ("numbers", "classes")
-    if has not in get(name).kinds:
+    if has not in baselines.find(name).kinds:
         verb = "has" if classes else "is"
         raise InputError(
             f"{where}: {name} predicts {lacks}; the target {target!r} {verb} {has}. "
@@ -89,9 +87,14 @@ def learn_one(name: str, groups: Groups, training: Training) -> Learned:
     """One method by name, stopped early on the groups of the first fold, and the baselines."""
     from metaprior.methods import get
 
-    row, key, tell = get(name), training.key, training.tell
+    key, tell = training.key, training.tell
     tell.start("fitting the baselines", 0.2)
     base, _, notes = learn_baselines(groups, key=key, stage=training.stage)
+    if name in base:
+        others = {other: learner for other, learner in base.items() if other != name}
+        return Learned(base[name], others, notes)
+
+    row = get(name)
     tell.start(f"training {name}", 0.65)
     method = row.init(groups.spec, key=key)
     if not row.trainable:
@@ -224,6 +227,12 @@ def _stacked(groups: Groups, base: dict, members: dict, fitted, copies: int, key
     return Learned(Stack(tuple(final[name] for name in held), weights), base)
 
 
+def _mixed(groups: Groups) -> Process:
+    """The linear mixed models outside of each fold and of all groups."""
+    x = groups.x[:, : groups.x.shape[1] - groups.spec.pooled]
+    return baselines.fit_mixed(x, groups.y[:, 0], groups.start, groups.fold)
+
+
 def learn_baselines(groups: Groups, *, key, stage: Stages):
     """Every baseline, the fold members of the trained ones, and what to say of them."""
     spec = groups.spec
@@ -235,6 +244,10 @@ def learn_baselines(groups: Groups, *, key, stage: Stages):
     }
     members, notes = {}, []
     for name, make in baselines.TRAINED.items():
+        if name == "mixed" and not spec.head.classes:
+            members[name] = stage(name, lambda: _mixed(groups))
+            base[name] = take(members[name], -1)
+            continue
 
         def run(name=name, make=make, **kept):
             return train_members(

@@ -14,6 +14,7 @@ from metaprior.system import files
 from metaprior.system.devices import cores, mesh_of
 from metaprior.tables import judging, learn
 from metaprior.tables.asked import whole
+from metaprior.tables.baselines import find
 from metaprior.tables.checked import SKIP, Checked, Plan, check_all
 from metaprior.tables.culprits import BadTask, BadTasks
 from metaprior.tables.fitting import Settings, fit_target, joint_info, share_of
@@ -32,7 +33,8 @@ class Prior:
 
     Args:
         method: `"auto"` (several learners stacked with weights that depend on the number of
-            observed rows) or a name from `metaprior.methods.METHODS`.
+            observed rows) or a name that `metaprior methods` lists, such as `"cnp"`, `"mixed"` (a
+            linear mixed model) or `"boosting"`.
         log_target: model the logarithm of the target; all figures stay in the target's own units.
         steps: most training steps; `None` takes the method's default.
         seed: of everything random.
@@ -74,9 +76,7 @@ class Prior:
         skip_bad_tasks: bool = False,
     ):
         if method not in (AUTO, "stack"):
-            from metaprior import methods
-
-            methods.get(method)
+            find(method)
         if kind not in ("auto", "numbers", "classes"):
             raise InputError(f"kind is auto, numbers or classes; got {kind!r}.")
         # `not` also refuses NaN.

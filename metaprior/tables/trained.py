@@ -13,7 +13,7 @@ from metaprior.method import AbstractLearner
 from metaprior.methods import METHODS
 from metaprior.system import files
 from metaprior.system.annotations import fits
-from metaprior.tables.baselines import Boosting
+from metaprior.tables.baselines import BASELINES, Boosting
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import frame_of
 from metaprior.tables.read import Rows, is_table, rows_of
@@ -149,7 +149,7 @@ def load_trained(path: str | Path) -> Trained | Chain:
         if not all(fits(one.info.get(name), kind) for name, kind in INFO.items()):
             raise InputError(f"{path}: a prior that does not say what was learned from what.")
         method = one.info["method"]
-        if method != AUTO and method not in METHODS:
+        if method not in (AUTO, *METHODS, *BASELINES):
             raise InputError(
                 f"{path}: a prior of the method {method!r}, which this version does not have; "
                 "fit it again."

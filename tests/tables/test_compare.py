@@ -69,7 +69,7 @@ def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
     results = json.loads(capsys.readouterr().out)
     assert (out / "cells" / "maml-0.json").stat().st_mtime_ns == before
     assert results["methods"] == ["maml", "cnp"] and set(results["shots"]) == {"0", "2"}
-    assert {"marginal", "gp", "boosting", "mixed model"} <= set(results["overall"])
+    assert {"marginal", "gp", "boosting", "mixed"} <= set(results["overall"])
     assert results["sentence"].startswith("Use ")
     rows = pl.read_parquet(out / "predictions.parquet")
     for name in ("maml", "gp"):

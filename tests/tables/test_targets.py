@@ -64,7 +64,7 @@ def mixed(prior):
     """
     for part in prior.parts:
         part.trained = eqx.tree_at(
-            lambda t: t.learner, part.trained, part.trained.baselines["mixed model"]
+            lambda t: t.learner, part.trained, part.trained.baselines["mixed"]
         )
     return prior
 

@@ -1,12 +1,12 @@
 """Baselines: what a practitioner would use, reported beside every method.
 
-`BASELINES` lists them by name with a line on each. `TRAINED` holds those with a few variances to
-learn (`offset`, `mixed`, `gp`): the same `fit` trains them on the same groups as the methods.
+`BASELINES` is their table: each can be fitted, saved and used as a method can (`find` knows both).
+`TRAINED` holds those with a few variances to learn (`offset`, `mixed`, `gp`): the same `fit` trains
+them on the same groups as the methods. For numbers `mixed` is fitted by `fit_mixed` instead.
 """
 
 from metaprior.tables.baselines.boosting import Boosting, Trees, cross_fit
 from metaprior.tables.baselines.learners import (
-    BASELINES,
     TRAINED,
     Fixed,
     boosting,
@@ -15,15 +15,20 @@ from metaprior.tables.baselines.learners import (
     mixed,
     offset,
 )
+from metaprior.tables.baselines.linear_mixed import fit_mixed
+from metaprior.tables.baselines.named import BASELINES, Baseline, find
 
 __all__ = [
     "BASELINES",
     "TRAINED",
+    "Baseline",
     "Boosting",
     "Fixed",
     "Trees",
     "boosting",
     "cross_fit",
+    "find",
+    "fit_mixed",
     "gp",
     "marginal",
     "mixed",

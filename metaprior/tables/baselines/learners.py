@@ -80,7 +80,7 @@ def offset(spec: Spec, *, key) -> Process:
 
 
 def mixed(spec: Spec, *, key) -> Process:
-    """Linear mixed model with correlated random slopes (logistic for classes).
+    """Linear mixed model with correlated random slopes, logistic: for classes.
 
     Laird & Ware, "Random-Effects Models for Longitudinal Data", Biometrics 1982, written as the
     Gaussian process that is the same model.
@@ -102,11 +102,4 @@ def gp(spec: Spec, *, key) -> Process:
     return _process(spec, _pooled_mean(spec), kernels)
 
 
-BASELINES = {
-    "marginal": "the training groups' marginal",
-    "boosting": "pooled gradient boosting",
-    "boosting + offset": "boosting plus a shrunken offset a group",
-    "mixed model": "linear mixed model with random slopes",
-    "gp": "a Gaussian process a group on the boosting mean",
-}
-TRAINED = {"boosting + offset": offset, "mixed model": mixed, "gp": gp}
+TRAINED = {"offset": offset, "mixed": mixed, "gp": gp}
