@@ -18,7 +18,7 @@ from metaprior.tables.baselines import Boosting, cross_fit
 from metaprior.tables.checked import Checked
 from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
-from metaprior.tables.groups import runs
+from metaprior.tables.groups import digests, runs
 from metaprior.tables.members import Groups
 from metaprior.tables.stages import Progress, Stages
 from metaprior.tables.trained import AUTO, HeldOut, Trained
@@ -128,6 +128,7 @@ def fit_target(
         learner=result.learner,
         baselines=result.baselines,
         held=aside,
+        groups=np.sort(digests(_names(checked, list(range(int((~held).sum())))))),
     )
     return trained, stopped
 
