@@ -7,7 +7,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
@@ -25,7 +24,7 @@ from metaprior.tables.members import BATCH
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows, rows_of
 from metaprior.tables.several import JointPosterior
-from metaprior.tables.split import need_one, split
+from metaprior.tables.split import need_one
 from metaprior.tables.trained import AUTO, Chain, Trained, load_trained
 
 Tell = Callable[[float, str], None]
@@ -253,7 +252,7 @@ class Prior:
         elif rows is not None:
             known = self.rows(rows, "support")
             need_one(known, self.info["task"], SEVERAL)
-        posteriors = [_observed(trained, known) for trained in self._all()]
+        posteriors = [answers.of_group(trained, known) for trained in self._all()]
         if self.joint is None:
             return posteriors[0]
         return JointPosterior(self.joint, posteriors)
@@ -296,13 +295,8 @@ class Prior:
             >>> prior.predict(new).select("g", "q50").shape
             (2, 2)
         """
-        named = named_levels(levels)
-        found = split(self.rows(table, "table"), self._all())
-        found.need_asked("predict")
-        table_of = answers.Table(self._ready(), found, found.known[:, 0])
-        _say([*found.notes, *table_of.notes], say)
-        label, said = found.label(keep), table_of.predict(named, progress)
-        return found.beside(label, said)
+        rows = self.rows(table, "table")
+        return answers.predict(self._all(), rows, keep, named_levels(levels), progress, say)
 
     def adapt_each(self, table: Any, *, say: Callable[[str], None] = warnings.warn) -> dict:
         """Condition on the observed rows of every group of a table.
@@ -314,11 +308,7 @@ class Prior:
         Returns:
             what `adapt` gives for each group, by the name of the group.
         """
-        found = split(self.rows(table, "table"), self._all())
-        names = [None] if found.names is None else found.names.to_list()
-        table_of = answers.Table(self._ready(), found, found.known[:, 0])
-        _say([*found.notes, *table_of.notes], say)
-        return dict(zip(names, table_of.posteriors(), strict=True))
+        return answers.adapt_each(self._all(), self.rows(table, "table"), say)
 
     def evaluate(
         self,
@@ -380,11 +370,6 @@ def _prior_of(info: dict, trained: Trained | None) -> Prior:
     return prior
 
 
-def _say(notes: Sequence[str], say: Callable[[str], None]) -> None:
-    for note in notes:
-        say(note)
-
-
 def _bad_task(bad: BadTasks, where: str, task: str, kept: Path | None) -> BadTask:
     """The error that names groups with which a loss is not finite."""
     names = ", ".join(map(repr, bad.groups))
@@ -393,14 +378,3 @@ def _bad_task(bad: BadTasks, where: str, task: str, kept: Path | None) -> BadTas
         f"{where}: column {task!r}: with {names} the loss is not finite{bad.when}; nothing later "
         f"was used. Correct the rows and fit anew, or leave such groups out:{state} {SKIP}."
     )
-
-
-def _observed(trained: Trained, rows: Rows | None) -> Posterior:
-    """The posterior of a group given its rows."""
-    if rows is None or rows.frame.height == 0:
-        if rows is not None and rows.frame.width:  # a header alone can be wrong too
-            rows.need([*trained.features.names(), trained.info["target"]])
-        nothing = np.zeros((0, trained.width()), np.float32), np.zeros((0, 1), np.float32)
-        return Posterior(trained, *nothing)
-    x, y = trained.encode(rows), trained.outcomes(rows)
-    return Posterior(trained, x, y, trained.doubts(rows, y))
