@@ -111,7 +111,7 @@ def run_demo(out: Path, progress: Any) -> str:
     write_atomic(out / "prior", prior.save)
     seconds = time.monotonic() - began
     report = f"{out / 'report.html'}: the report; {seconds:.0f} s in all."
-    return f"{example}\n{evaluation.sentence()}\n{report}"
+    return f"{example}\n{evaluation.sentence()}\n{evaluation.level_sentence()}\n{report}"
 
 
 def _one_day(prior: Any, day: Any) -> str:

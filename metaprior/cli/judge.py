@@ -1,12 +1,16 @@
 """`metaprior evaluate` and `metaprior methods`: judge a prior, and list the methods."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from metaprior.errors import InputError
 from metaprior.system.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
+
+FEW = 10  # groups; verdicts on fewer say so
 
 
 def evaluate(
@@ -15,7 +19,8 @@ def evaluate(
     /,
     *,
     shots: str = SHOTS,
-    splits: int = 1,
+    splits: int | None = None,
+    order: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Compare the prior with the baselines on groups that it has not seen.
@@ -29,7 +34,11 @@ def evaluate(
     shots
         Numbers of observed rows, with commas between.
     splits
-        Average over this many splits of the groups. Each after the first is fitted anew.
+        Judge on this many splits of the groups, each after the first fitted anew; five of them
+        judge every group once. By default one, and more where it would judge fewer than 10 groups.
+    order
+        Column of numbers or dates, such as a time: the first rows of a group in its order are
+        observed, and later ones predicted. Without it rows are observed at random.
     as_json
         Print one JSON object and nothing else.
     """
@@ -40,6 +49,7 @@ def evaluate(
 
     run = Run(folder)
     prior = run.load()
+    splits = splits or _enough(run, prior, table)
     if splits > 1:
         run.recorded()
 
@@ -52,10 +62,11 @@ def evaluate(
 
                 jax.clear_caches()  # programs of many fits in one process exhaust its memory maps
                 middle = low + 0.8 * (high - low)
-                prior = run.refit(prior.info["seed"] + 1, progress.part(low, middle))
+                prior = run.refit(split, progress.part(low, middle))
                 low = middle
             share = progress.part(low, high)
-            done.append(prior.evaluate(table, shots=counts, seed=split, progress=share))
+            found = prior.evaluate(table, shots=counts, seed=split, order=order, progress=share)
+            done.append(found)
 
     result = done[0] if splits == 1 else type(done[0]).merge(done)
     if as_json:
@@ -64,6 +75,28 @@ def evaluate(
     from metaprior.report.tables import print_evaluation
 
     print_evaluation(result.to_json())
+
+
+def _enough(run: Any, prior: Any, table: Path | None) -> int:
+    """How many splits judge enough groups to say something."""
+    kept = prior.info["groups"]["test"]
+    if table is not None or not kept or kept >= FEW:
+        return 1
+    from metaprior.cli.run import SPLITS
+
+    splits = min(SPLITS, -(-FEW // kept))
+    kept = "One group was" if kept == 1 else f"{kept} groups were"
+    try:
+        run.recorded()
+    except InputError as error:
+        print(f"note: {kept} kept aside, too few to judge by. {error}", file=sys.stderr)
+        return 1
+    print(
+        f"note: {kept} kept aside, too few to judge by: {splits} splits of the groups are judged, "
+        "each fitted anew. --splits 1 judges the first alone.",
+        file=sys.stderr,
+    )
+    return splits
 
 
 def methods(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = False) -> None:

@@ -1,11 +1,12 @@
 """`metaprior fit` and `metaprior compare`: learn from a table."""
 
 import json
+import shutil
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -159,9 +160,11 @@ def compare(
     log_target: Annotated[bool, Parameter(negative="")] = False,
     split_by: str | None = None,
     shots: str = SHOTS,
-    splits: int = 1,
+    order: str | None = None,
+    splits: int | None = None,
     steps: int | None = None,
     out: Path | None = None,
+    keep: str | None = None,
     skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
@@ -189,12 +192,19 @@ def compare(
         Column whose equal values stay on one side of the split, such as a date.
     shots
         Numbers of observed rows, with commas between.
+    order
+        Column of numbers or dates, such as a time: the first rows of a group in its order are
+        observed, and later ones predicted. Without it rows are observed at random.
     splits
-        How many times the groups are split; all methods are fitted anew on each split.
+        How many times the groups are split; all methods are fitted anew on each split. Five splits
+        judge every group once. By default one, and more where it would judge fewer than 10 groups.
     steps
         Most training steps of each learner; chosen by the method by default.
     out
         Folder for the results; metaprior-compare by default.
+    keep
+        A method or a baseline whose prior is left in a folder of its name in OUT, as fit leaves it:
+        to predict with.
     skip_bad_tasks
         Leave out groups that nothing can be learned from, and say which. Without it they end the
         comparison.
@@ -216,6 +226,7 @@ def compare(
         "shots": list(counts),
         "holdout": HOLDOUT,
         "skip_bad_tasks": skip_bad_tasks,
+        "order": order,
     }
     use_cache()
     from metaprior.report.comparison import print_comparison, write_comparison
@@ -228,17 +239,44 @@ def compare(
     # Before any work: the folder, the table and the names of the methods.
     comparison.check()
     wanted = comparison.names(methods)
+    if keep is not None and keep not in wanted:
+        keep, *_ = comparison.names(keep)
+    splits = splits or comparison.enough()
     with alone(folder), Progress() as progress:
         results, found = comparison.run(wanted, splits, progress)
         write_comparison(folder / "report.html", results, found)
+        if keep is not None:
+            _keep(comparison, keep, progress)
     if as_json:
         print(json.dumps(results, allow_nan=False))
     else:
         print_comparison(results)
-        print(f"The report is {folder / 'report.html'}; the numbers are in results.json beside it.")
+        print(
+            f"\nThe report is {folder / 'report.html'}; the numbers are in results.json beside it."
+        )
+        if keep is not None:
+            print(f"The prior of {keep} is {folder / keep}, as `metaprior fit` leaves it.")
+        else:
+            best = next(iter(results["overall"]))
+            print(f"The same command with --keep {best} leaves its prior, to predict with.")
     if results["failed"]:
         which = ", ".join(f"{f['method']} (split {f['split'] + 1})" for f in results["failed"])
         raise InputError(
             f"{which} failed; the reasons are in {folder / 'results.json'}. "
             "The same command tries again."
         )
+
+
+def _keep(comparison: Any, name: str, progress: Any) -> None:
+    """The prior of a method on the first split in a folder of its own, as `fit` would leave it."""
+    from metaprior.cli.run import Run
+
+    run = Run(comparison.folder / name)
+    if run.finished:
+        return
+    # What the comparison has learned is a fit that was cut off at its end.
+    learned = comparison.folder / "shared" / "split-0"
+    if learned.is_dir() and not run.checkpoint.exists():
+        shutil.copytree(learned, run.checkpoint)
+    asked = {k: v for k, v in comparison.settings.items() if k not in ("shots", "order")}
+    run.fit(comparison.table, {"method": name, "seed": 0, "kind": "auto"} | asked, progress)

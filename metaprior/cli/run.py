@@ -12,6 +12,7 @@ from metaprior.system.folder import PART, check_writable, machine, versions, wri
 
 FORMAT = "metaprior run"
 HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
+SPLITS = round(1 / HOLDOUT)  # as many keep every group aside once
 _OURS = {"prior", "run.json", "checkpoint", "last_good"}
 
 
@@ -215,12 +216,16 @@ class Run:
             )
         return table, record["options"]
 
-    def refit(self, seed: int, progress: Callable | None) -> Any:
-        """The same fit from the recorded table with another seed: another split of the groups."""
+    def refit(self, split: int, progress: Callable | None) -> Any:
+        """The same fit from the recorded table with other groups kept aside.
+
+        The first few splits keep every group aside once; then the groups are shuffled anew.
+        """
         table, options = self.recorded()
         import metaprior
 
-        settings, columns = split_options(options | {"seed": seed}, table)
+        seed, part = which_split(options["seed"], split)
+        settings, columns = split_options(options | {"seed": seed, "part": part}, table)
         prior = metaprior.Prior(**settings)
         return prior.fit(table, **columns, progress=progress)
 
@@ -234,7 +239,13 @@ _SETTINGS = (
     "split_by",
     "holdout",
     "skip_bad_tasks",
+    "part",
 )
+
+
+def which_split(seed: int, split: int) -> tuple[int, int]:
+    """Seed and part of a split."""
+    return seed + split // SPLITS, split % SPLITS
 
 
 def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:

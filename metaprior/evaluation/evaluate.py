@@ -1,21 +1,22 @@
 """How good a learner is on tasks it has not seen, beside baselines, paired over tasks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.random as jr
 import numpy as np
 
-from metaprior.evaluation import metrics
+from metaprior.evaluation import metrics, verdicts
+from metaprior.evaluation.metrics import METHOD
 from metaprior.evaluation.units import LogScale, Units, moments, scores
+from metaprior.evaluation.verdicts import About
 from metaprior.method import AbstractLearner
 from metaprior.system.compiled import jit
 from metaprior.task import Task
 
 SAMPLES = 128  # functions drawn where a learner predicts by sampling
-METHOD = "method"  # what the learner that the others are baselines for is called
 
 
 @jit
@@ -76,12 +77,14 @@ class Evaluation:
         classes: number of classes, 0 for numbers.
         grouped: `[K]` -> the number of each task's group in the table, `(t,)`: tasks of one group
             are resampled together. `None`: every task is a group.
+        about: what is judged, for words.
     """
 
     statistics: dict
     points: dict
     classes: int
     grouped: dict[int, np.ndarray] | None = None
+    about: About = About()
 
     @staticmethod
     def merge(evaluations: "list[Evaluation]") -> "Evaluation":
@@ -95,8 +98,10 @@ class Evaluation:
             statistics[K] = _concatenate([e.statistics[K] for e in some])
             points[K] = _concatenate([e._numbered(K, start) for e, start in _starts(some, K)])
             grouped[K] = np.concatenate([e.groups(K) for e in some])
-        known = all(e.grouped is not None for e in evaluations)
-        return Evaluation(statistics, points, evaluations[0].classes, grouped if known else None)
+        known, first = all(e.grouped is not None for e in evaluations), evaluations[0]
+        notes = dict.fromkeys(note for e in evaluations for note in e.about.notes)
+        about = replace(first.about, notes=tuple(notes))
+        return Evaluation(statistics, points, first.classes, grouped if known else None, about)
 
     def _numbered(self, K: int, start: int) -> dict:
         """`points` at K support rows, the numbers of the tasks beginning at `start`."""
@@ -117,14 +122,17 @@ class Evaluation:
         """Every metric of every learner at K support rows.
 
         Returns:
-            by learner: each metric, `ci` (its 95 % interval), `n_tasks`, `n_groups`, and for the
-            baselines `difference` (method minus baseline with its paired interval).
+            by learner: each metric, `ci` (its 95 % interval), `n_tasks`, `n_groups`, for numbers
+            `level90` (see `level`), and for the baselines `difference` (method minus baseline with
+            its paired interval).
         """
         table, own = {}, self.statistics[K][METHOD]
         tasks, groups = self.tasks(K), self.groups(K)
         weights, n_groups = metrics.resamples({K: groups})[K], len(np.unique(groups))
         for name, statistics in self.statistics[K].items():
             row: dict = {"n_tasks": tasks, "n_groups": n_groups, "ci": {}}
+            if "coverage90" in statistics:
+                row["level90"] = self.level(K, name)
             difference = {}
             for metric, sums in statistics.items():
                 finish = metrics.METRICS[metric].finish
@@ -142,55 +150,38 @@ class Evaluation:
             table[name] = row | ({"difference": difference} if difference else {})
         return table
 
+    def level(self, K: int, name: str = METHOD) -> dict:
+        """How the coverage of the 90 % intervals differs over groups; see `verdicts.level`."""
+        return verdicts.level(self.statistics[K][name]["coverage90"], self.groups(K))
+
     def sentence(self) -> str:
         """Whether meta-learning earns its keep on these data, in plain words."""
-        if all(len(np.unique(self.groups(K))) < 2 for K in self.statistics):
-            return "One group cannot tell whether meta-learning earns its keep: hold out more."
+        return self._sentence({K: self.figures(K) for K in self.statistics})
 
-        better, worse, same, gaps = [], [], [], {}
-        for K in self.statistics:
-            gap = gaps[K] = self._lead(K)
-            if gap["low"] is None or gap["low"] <= 0 <= gap["high"]:
-                same.append(K)
-            elif gap["mean"] < 0:
-                better.append(K)
-            else:
-                worse.append(K)
+    def _sentence(self, shots: dict) -> str:
+        return verdicts.verdict(shots, self.about) + verdicts.order_words(self.about.order)
 
-        def say(Ks):
-            return ", ".join(str(K) for K in Ks)
-
-        if better:
-            K = min(better, key=lambda K: gaps[K]["mean"])
-            gain, low, high = (-gaps[K][name] for name in ("mean", "high", "low"))
-            text = (
-                f"Meta-learning earns its keep here: with {say(better)} observed rows it beats the "
-                f"best baseline, most at {K} ({gain:.2f} nats a row better than "
-                f"{gaps[K]['baseline']}, 95 % interval {low:.2f} to {high:.2f})."
-            )
-        else:
-            text = (
-                "Meta-learning does not earn its keep on these data: at no number of observed rows "
-                "is it better than the best baseline beyond chance."
-            )
-        if same:
-            text += f" With {say(same)} it makes no difference that these tasks can show."
-        if worse:
-            text += f" With {say(worse)} the best baseline is better: use it there."
-        return text
-
-    def _lead(self, K: int) -> dict:
-        """NLL of the method less that of the best baseline, with its interval, and which it is."""
-        figures = self.figures(K)
-        best = min((name for name in figures if name != METHOD), key=lambda n: figures[n]["nll"])
-        return figures[best]["difference"]["nll"] | {"baseline": best}
+    def level_sentence(self) -> str:
+        """Whether the level of the 90 % intervals holds over groups; `""` for classes."""
+        return _level_sentence({K: self.figures(K) for K in self.statistics})
 
     def to_json(self) -> dict:
         """`{"shots": {"5": {name: figures}}, "sentence": …}`, plain numbers only."""
+        shots = {K: self.figures(K) for K in self.statistics}
         return {
-            "shots": {str(K): self.figures(K) for K in self.statistics},
-            "sentence": self.sentence(),
+            "shots": {str(K): figures for K, figures in shots.items()},
+            "sentence": self._sentence(shots),
+            "level": _level_sentence(shots),
+            "order": self.about.order,
+            "notes": list(self.about.notes),
         }
+
+
+def _level_sentence(shots: dict) -> str:
+    """In words, from the figures at each number of support rows."""
+    if any("level90" not in figures[METHOD] for figures in shots.values()):
+        return ""
+    return verdicts.level_words({K: figures[METHOD]["level90"] for K, figures in shots.items()})
 
 
 def _starts(evaluations: list[Evaluation], K: int) -> Iterator[tuple[Evaluation, int]]:
@@ -235,7 +226,8 @@ class JointEvaluation:
                 each = [e.statistics[K][name]["nll"] for e in targets.values()]
                 sums = np.sum([s[:, 0] for s in each], axis=0)
                 statistics[K][name] = {"nll": np.stack([sums, each[0][:, 1]], axis=1)}
-        joint = Evaluation(statistics, {K: {} for K in statistics}, 0, first.grouped)
+        about = replace(first.about, target="")
+        joint = Evaluation(statistics, {K: {} for K in statistics}, 0, first.grouped, about)
         return JointEvaluation(targets, joint)
 
     @staticmethod
@@ -250,6 +242,11 @@ class JointEvaluation:
     def sentence(self) -> str:
         """Whether meta-learning earns its keep for all targets together, in plain words."""
         return self.joint.sentence()
+
+    def level_sentence(self) -> str:
+        """Whether the level of each target's 90 % intervals holds over groups."""
+        said = {name: e.level_sentence() for name, e in self.targets.items()}
+        return " ".join(f"{name}: {text}" for name, text in said.items() if text)
 
     def to_json(self) -> dict:
         """`{"targets": {name: …}, "joint": …}`, each as `Evaluation.to_json` has it."""
@@ -267,6 +264,7 @@ def evaluate(
     key,
     classes: int = 0,
     grouped: dict[int, np.ndarray] | None = None,
+    about: About | None = None,
     progress=None,
 ) -> Evaluation:
     """Score learners on the same tasks.
@@ -278,7 +276,7 @@ def evaluate(
         units: the user's scale; `None` for classes.
         key: for learners that predict by sampling.
         classes: number of classes, 0 for numbers.
-        grouped: see `Evaluation`.
+        grouped, about: see `Evaluation`.
         progress: called with the share done.
     """
     count = metrics.class_statistics if classes else metrics.number_statistics
@@ -301,4 +299,4 @@ def evaluate(
             done += 1
             if progress is not None:
                 progress(done / total)
-    return Evaluation(statistics, points, classes, grouped)
+    return Evaluation(statistics, points, classes, grouped, about or About())

@@ -15,6 +15,7 @@ from metaprior.evaluation import calibration
 # Quantile levels of the calibration error, and bins of the top class's probability.
 LEVELS = np.linspace(0.05, 0.95, 19)
 BINS = 15
+METHOD = "method"  # what the learner that the others are baselines for is called
 
 
 class Metric(NamedTuple):

@@ -7,6 +7,15 @@ import numpy as np
 
 from metaprior.evaluation import metrics
 from metaprior.evaluation.evaluate import Evaluation
+from metaprior.evaluation.verdicts import (
+    FEW,
+    About,
+    error_words,
+    level_words,
+    order_words,
+    probability,
+    typical,
+)
 
 
 def rank(found: Evaluation) -> dict[str, Any]:
@@ -48,6 +57,8 @@ def _figures(
     """A learner's figures at K observed rows, and its NLL in every resampling."""
     row: dict[str, Any] = {"n_tasks": found.tasks(K), "n_groups": groups, "ci": {}}
     nll = np.zeros(0)
+    if "coverage90" in found.statistics[K][name]:
+        row["level90"] = found.level(K, name)
     for metric, sums in found.statistics[K][name].items():
         finish = metrics.METRICS[metric].finish
         resampled = finish(weights @ sums)
@@ -79,15 +90,18 @@ def _places(
     return found
 
 
-def sentence(ranked: dict[str, Any], methods: Sequence[str]) -> str:
+def sentence(ranked: dict[str, Any], methods: Sequence[str], about: About | None = None) -> str:
     """Which learner to use, in plain words.
 
     Args:
         ranked: what `rank` gave.
         methods: names of the learners that are methods; the others are baselines.
+        about: what is judged.
     """
+    about, shots = about or About(), ranked["shots"]
     overall = ranked["overall"]
     best, *rest = overall
+    groups = max(figures[best]["n_groups"] for figures in shots.values())
     level = f"({overall[best]['nll']:.3f} nats a row)"
     if rest and overall[rest[-1]]["behind"]["low"] is None:
         return (
@@ -95,9 +109,16 @@ def sentence(ranked: dict[str, Any], methods: Sequence[str]) -> str:
             f"log-likelihood {level}; hold out more groups."
         )
 
+    if groups < FEW:
+        text = (
+            f"{groups} groups are too few to say which is best. On these {best} has the lowest "
+            f"negative log-likelihood over all numbers of observed rows {level}."
+        )
+        return text + _beside(shots, best, _rival(overall, best, methods), about)
+
     text = (
-        f"Use {best}: over all numbers of observed rows it has the lowest negative log-likelihood "
-        f"{level}."
+        f"Use {best}: on {groups} groups it has the lowest negative log-likelihood {level} over "
+        "all numbers of observed rows."
     )
     tied = [name for name in rest if overall[name]["rank"] == overall[best]["rank"]]
     if tied:
@@ -109,12 +130,39 @@ def sentence(ranked: dict[str, Any], methods: Sequence[str]) -> str:
     first = min(figures, key=lambda name: figures[name]["nll"])
     if figures[best]["rank"] > figures[first]["rank"]:
         text += f" With {fewest} observed rows {first} is better."
-    return text
+    return text + _beside(shots, best, _rival(overall, best, methods), about)
+
+
+def _rival(overall: dict[str, Any], best: str, methods: Sequence[str]) -> str | None:
+    """The best baseline, or the best other learner where the best is a baseline itself."""
+    others = [name for name in overall if name != best]
+    bases = [name for name in others if name not in methods]
+    return next(iter(bases if best in methods and bases else others), None)
+
+
+def _beside(shots: dict[int, dict[str, Any]], best: str, rival: str | None, about: About) -> str:
+    """Typical errors of the best and of its rival, and the order of rows."""
+    K, text = typical(list(shots)), ""
+    figures = shots[K]
+    if rival is not None:
+        said = error_words(figures[best], rival, figures[rival], about.target)
+        text = f" With {K} observed rows its{said}"
+    return text + order_words(about.order)
+
+
+def level_sentence(ranked: dict[str, Any]) -> str:
+    """Whether the level of the best learner's 90 % intervals holds over groups, in plain words."""
+    best, shots = next(iter(ranked["overall"])), ranked["shots"]
+    if any("level90" not in figures[best] for figures in shots.values()):
+        return ""
+    return f"{best}: {level_words({K: one[best]['level90'] for K, one in shots.items()})}"
 
 
 def _beside_baselines(overall: dict[str, Any], best: list[str], methods: Sequence[str]) -> str:
     """What the baselines say of meta-learning; `best`: the best learner, then those as good."""
     bases = [name for name in overall if name not in methods]
+    if not methods:
+        return ""
     if best[0] in bases:
         return " It is a baseline: on these data meta-learned functions do not earn their keep."
     simple = [name for name in best if name in bases]
@@ -127,7 +175,8 @@ def _beside_baselines(overall: dict[str, Any], best: list[str], methods: Sequenc
     gap = overall[base]["behind"]
     return (
         f" The best baseline, {base}, is {gap['mean']:.3f} nats a row behind "
-        f"(95 % interval {gap['low']:.3f} to {gap['high']:.3f})."
+        f"(95 % interval {gap['low']:.3f} to {gap['high']:.3f}): {best[0]} has "
+        f"{probability(gap['mean'])}."
     )
 
 

@@ -99,6 +99,7 @@ def write_report(
         "info": info,
         "target": ", ".join(several) or info["target"],
         "sentence": evaluation.sentence(),
+        "level": "" if several else evaluation.level_sentence(),
         "example": example,
         "parts": parts,
         "legend": tables.LEGEND,
@@ -155,6 +156,7 @@ def _part(name: str, evaluation: Any, curves: list, ids: str) -> dict[str, Any]:
     return {
         "name": name,
         "sentence": result["sentence"],
+        "level": result["level"],
         "curves": curves,
         "shots_curves": [
             figures.shots_curve(result, m, tables.LABELS[m], f"{ids}s{i}")

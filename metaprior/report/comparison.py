@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from metaprior.report import render
 from metaprior.report.figures import METHOD, MUTED, OTHERS, STYLE, reliability_points, to_svg
-from metaprior.report.tables import LABELS, number
+from metaprior.report.tables import LABELS, number, print_words
 
 CHOICES = (
     "Every learner sees the same groups, the same split and the same observed rows. Each method "
@@ -80,7 +80,7 @@ def write_comparison(path: Path, results: dict[str, Any], found: Any) -> None:
         "sentence": results["sentence"],
         "lead": (
             "Every method and baseline on groups that none of them had seen, from a few observed "
-            "rows of each."
+            f"rows of each. {results['level']}"
         ),
         "facts": _facts(results),
         "pictures": _pictures(learners, found),
@@ -98,13 +98,14 @@ def write_comparison(path: Path, results: dict[str, Any], found: Any) -> None:
 
 def _facts(results: dict[str, Any]) -> list[tuple[str, Any]]:
     settings, groups = results["settings"], results["cells"][0]["groups"]
+    best = next(iter(results["overall"]))
     seconds = sum(cell["seconds"] for cell in results["cells"])
     return [
         ("table", Path(results["table"]).name),
         ("target", settings["target"]),
         ("group", settings["task"]),
         ("groups learned from", groups["train"]),
-        ("groups judged on", groups["test"]),
+        ("groups judged on", max(own[best]["n_groups"] for own in results["shots"].values())),
         ("splits", results["splits"]),
         ("time", f"{seconds / 60:.0f} min"),
     ]
@@ -280,4 +281,4 @@ def print_comparison(results: dict[str, Any]) -> None:
         table.add_row(name, *texts, style=style)
     console.print(table)
     console.print("Equal ranks: no difference beyond chance. Italics: baselines.", style="dim")
-    console.print(results["sentence"], soft_wrap=True)
+    print_words(console, results)

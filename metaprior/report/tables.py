@@ -100,7 +100,14 @@ def print_evaluation(result: dict[str, Any]) -> None:
             table.add_row(name, *texts, style="bold" if name == "method" else None)
         console.print(table)
     console.print(LEGEND, style="dim")
-    console.print(result["sentence"], soft_wrap=True)
+    print_words(console, result)
+
+
+def print_words(console: Any, result: dict[str, Any]) -> None:
+    """The verdict, whether the level holds, and notes, on lines of their own."""
+    for text in (result["sentence"], result.get("level"), *result.get("notes", ())):
+        if text:
+            console.print(f"\n{text}", soft_wrap=True, markup=False)
 
 
 def _coloured(value: str, sign: str) -> str:

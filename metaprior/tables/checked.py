@@ -29,6 +29,8 @@ class Plan:
         split_by: column; groups that share a value of it stay on one side of the split.
         holdout: share of the groups that is kept aside.
         seed: of the split.
+        part: which of the disjoint parts of that size is kept aside, 0 …
+        order: a column that `evaluate` orders rows by; it need not be a feature.
     """
 
     task: str
@@ -39,12 +41,14 @@ class Plan:
     split_by: str | None = None
     holdout: float = 0.0
     seed: int = 0
+    part: int = 0
+    order: str | None = None
 
     def columns(self) -> list[str] | None:
         """All columns that are needed; `None`: all there are."""
         if self.features is None:
             return None
-        more = [self.split_by] if self.split_by else []
+        more = [name for name in (self.split_by, self.order) if name]
         return [self.task, *self.targets, *self.features, *more]
 
 
@@ -104,6 +108,8 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
             raise InputError(f"{rows.where}: the target {name!r} is given twice.")
         names = feature_columns(rows, plan.task, name, plan.features, plan.split_by)
     names = [name for name in names if name not in targets]
+    if plan.order is not None:
+        rows.need([plan.order])
     if not rows.frame.height:
         raise InputError(f"{rows.where}: has columns but no rows.")
 
@@ -128,7 +134,7 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
     group, order = sorted_groups(rows.frame, plan.task, where)
     frame, y = rows.frame[order], y[order]
     held, fold = split_groups(
-        frame, group, plan.task, plan.split_by, plan.holdout, plan.seed, where
+        frame, group, plan.task, plan.split_by, plan.holdout, plan.seed, where, plan.part
     )
     train = ~held[group]
 

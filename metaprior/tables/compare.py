@@ -15,8 +15,9 @@ import polars as pl
 import metaprior
 from metaprior.errors import InputError
 from metaprior.evaluation.evaluate import METHOD, Evaluation
-from metaprior.evaluation.ranks import rank, sentence
-from metaprior.methods import METHODS, get
+from metaprior.evaluation.ranks import level_sentence, rank, sentence
+from metaprior.evaluation.verdicts import FEW, About
+from metaprior.methods import METHODS
 from metaprior.system.folder import (
     continued,
     machine,
@@ -24,6 +25,7 @@ from metaprior.system.folder import (
     write_atomic,
     write_parquet,
 )
+from metaprior.tables.baselines import BASELINES, find
 from metaprior.tables.checked import Checked, Plan, check_all
 from metaprior.tables.culprits import BadTask
 from metaprior.tables.files import fingerprint, place
@@ -33,6 +35,7 @@ from metaprior.tables.read import rows_of
 FORMAT = "metaprior comparison"
 AUTO = "auto"
 _OURS = {"run.json", "cells", "shared", "results.json", "predictions.parquet", "report.html"}
+_KEPT = {AUTO, *METHODS, *BASELINES}  # folders of priors
 
 Tell = Callable[[float, str], None]
 
@@ -52,7 +55,7 @@ class Comparison:
         folder: of the results.
         table: CSV or Parquet file.
         settings: `task`, `target`, `features`, `log_target`, `split_by`, `steps`, `shots`,
-            `holdout`, `skip_bad_tasks`; plain values.
+            `holdout`, `skip_bad_tasks`, `order`; plain values.
     """
 
     def __init__(self, folder: Path, table: Path, settings: dict[str, Any]):
@@ -61,7 +64,7 @@ class Comparison:
 
     def check(self) -> None:
         """The folder is new, empty, or of the same comparison."""
-        before = continued(self.folder, FORMAT, _OURS)
+        before = continued(self.folder, FORMAT, _OURS | _KEPT)
         if before is None:
             return
         if before["table_sha256"] != fingerprint(self.table):
@@ -70,13 +73,28 @@ class Comparison:
                 "choose another folder."
             )
         for name, value in self.settings.items():
-            was = before["settings"].get(name, False)
-            if was != value:
+            if (before["settings"].get(name) or None) != (value or None):
                 flag = "--" + name.replace("_", "-")
                 raise InputError(
                     f"{self.folder}: was run with {flag} {before['settings'].get(name)}, "
                     f"now {value}; choose another folder."
                 )
+
+        if "parts" not in before and any(self.cells.glob("*-1.json")):
+            raise InputError(
+                f"{self.folder}: an earlier version split the groups otherwise; choose another "
+                "folder."
+            )
+
+    @property
+    def parts(self) -> int:
+        """So many splits judge every group once."""
+        return max(1, round(1 / self.settings["holdout"]))
+
+    def enough(self) -> int:
+        """How many splits judge enough groups to say which method is best."""
+        kept = int(self.checked.held.sum())
+        return 1 if kept >= FEW else min(self.parts, -(-FEW // kept))
 
     @functools.cached_property
     def checked(self) -> Checked:
@@ -92,12 +110,16 @@ class Comparison:
             log=s["log_target"],
             split_by=s["split_by"],
             holdout=s["holdout"],
+            order=s.get("order"),
         )
         skip = {} if s.get("skip_bad_tasks") else None
         return check_all(rows_of(self.table, "table"), plan, skip)[0]
 
     def names(self, text: str | None) -> list[str]:
-        """Methods from `a,b`, `all` or nothing (all)."""
+        """Methods from `a,b`, `all` or nothing (all).
+
+        Baselines are always judged; they are fitted by themselves where no method is asked for.
+        """
         able = runnable(bool(self.checked.classes))
         if text is None or text.strip() == "all":
             return able
@@ -107,13 +129,13 @@ class Comparison:
                 "--methods is empty; give names of `metaprior methods` with commas between, or all."
             )
         for name in names:
-            if name not in able:
-                get(name)  # a name that there is not is another error
+            if name not in able and name not in BASELINES:
+                find(name)  # a name that there is not is another error
                 raise InputError(
                     f"{name} does not predict {self.settings['target']!r}; "
                     f"what does: {', '.join(able)}."
                 )
-        return names
+        return [name for name in names if name not in BASELINES] or names[:1]
 
     def run(
         self, methods: Sequence[str], splits: int, tell: Tell
@@ -161,6 +183,7 @@ class Comparison:
             "versions": versions(),
             "machine": machine(),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "parts": self.parts,
         }
         text = json.dumps(record, indent=1) + "\n"
         write_atomic(self.folder / "run.json", lambda part: part.write_text(text, "utf-8"))
@@ -178,13 +201,17 @@ class Comparison:
         seconds = time.monotonic() - began
         if (self.cells / f"baselines-{split}.npz").exists() and prior.trained is not None:
             prior.trained = dataclasses.replace(prior.trained, baselines={})
-        found = prior.evaluate(shots=self.settings["shots"], seed=split)
+        s = self.settings
+        found = prior.evaluate(shots=s["shots"], seed=split, order=s.get("order"))
         assert isinstance(found, Evaluation)  # there is one target
 
         baselines = [b for b in next(iter(found.statistics.values())) if b != METHOD]
-        if baselines:
-            self._keep(f"baselines-{split}", found, baselines)
-        self._keep(f"{name}-{split}", found, [METHOD])
+        if name in BASELINES:
+            self._keep(f"baselines-{split}", found, [*baselines, METHOD], name)
+        else:
+            if baselines:
+                self._keep(f"baselines-{split}", found, baselines)
+            self._keep(f"{name}-{split}", found, [METHOD])
         entry = {
             "method": name,
             "split": split,
@@ -192,7 +219,7 @@ class Comparison:
             "classes": found.classes,
             "groups": prior.info["groups"],
             "rows": prior.info["rows"],
-            "notes": prior.info["notes"],
+            "notes": [*prior.info["notes"], *found.about.notes],
         }
         text = json.dumps(entry) + "\n"
         write_atomic(self._path(name, split), lambda part: part.write_text(text, "utf-8"))
@@ -203,9 +230,11 @@ class Comparison:
             name,
             log_target=s["log_target"],
             steps=s["steps"],
-            seed=split,
+            seed=split // self.parts,
+            part=split % self.parts,
             split_by=s["split_by"],
             holdout=s["holdout"],
+            order=s.get("order"),
             skip_bad_tasks=s.get("skip_bad_tasks", False),
         )
         prior.fit(
@@ -228,13 +257,13 @@ class Comparison:
             )
         return prior
 
-    def _keep(self, stem: str, found: Evaluation, names: list[str]) -> None:
-        """Statistics and predictions of some learners as one file."""
+    def _keep(self, stem: str, found: Evaluation, names: list[str], method: str = "") -> None:
+        """Statistics and predictions of some learners as one file; `method` names the method."""
         arrays: dict[str, Any] = {}
         for K in found.statistics:
             arrays[f"g|{K}||group"] = found.groups(K)
             for name in names:
-                key = f"{K}|{'' if name == METHOD else name}"
+                key = f"{K}|{method if name == METHOD else name}"
                 arrays |= {f"s|{key}|{m}": v for m, v in found.statistics[K][name].items()}
                 arrays |= {f"p|{key}|{m}": v for m, v in found.points[K][name].items()}
 
@@ -249,7 +278,7 @@ class Comparison:
         statistics: dict = {}
         points: dict = {}
         grouped: dict = {}
-        for name in (*done, "baselines"):
+        for name in (*(n for n in done if n not in BASELINES), "baselines"):
             with np.load(self.cells / f"{name}-{split}.npz", allow_pickle=False) as file:
                 for key in file.files:
                     kind, K, who, what = key.split("|")
@@ -263,7 +292,11 @@ class Comparison:
             for columns in learners.values():
                 columns["split"] = np.full(len(columns["task"]), split + 1)
         return Evaluation(
-            statistics, points, self._entry(done[-1], split)["classes"], grouped or None
+            statistics,
+            points,
+            self._entry(done[-1], split)["classes"],
+            grouped or None,
+            About(self.settings["target"], order=self.settings.get("order")),
         )
 
     def _entry(self, name: str, split: int) -> dict[str, Any]:
@@ -297,7 +330,8 @@ class Comparison:
         if found is None:
             why = failed[0]["error"] if failed else "none asked for"
             raise InputError(f"{self.folder}: no method could be run: {why}.")
-        methods = [m for m in methods if m in next(iter(found.statistics.values()))]
+        there = next(iter(found.statistics.values()))
+        methods = [m for m in methods if m in there and m not in BASELINES]
         ranked = rank(found)
         results = {
             "format": FORMAT,
@@ -309,7 +343,8 @@ class Comparison:
             "methods": methods,
             "shots": {str(K): ranked["shots"][K] for K in ranked["shots"]},
             "overall": ranked["overall"],
-            "sentence": sentence(ranked, methods),
+            "sentence": sentence(ranked, methods, found.about),
+            "level": level_sentence(ranked),
             "cells": entries,
             "failed": failed,
             "predictions": "predictions.parquet",

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,9 @@ from metaprior.tables.baselines import Boosting, cross_fit
 from metaprior.tables.checked import Checked
 from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
-from metaprior.tables.groups import digests, runs
+from metaprior.tables.groups import runs
 from metaprior.tables.members import Groups
+from metaprior.tables.ordered import columns_of_time
 from metaprior.tables.stages import Progress, Stages
 from metaprior.tables.trained import AUTO, HeldOut, Trained
 
@@ -39,6 +40,8 @@ class Settings:
     split_by: str | None = None
     devices: int | str = 1
     skip_bad_tasks: bool = False
+    part: int = 0
+    order: str | None = None
 
     @property
     def automatic(self) -> bool:
@@ -109,7 +112,7 @@ def fit_target(
             result = learn.learn_one(settings.method, groups, training)
     except BadTasks as bad:
         # Learners know groups by their numbers; the user knows them by their names.
-        stopped = BadTasks(_names(checked, bad.groups), bad.when)
+        stopped = BadTasks(_names(checked, ~held, bad.groups), bad.when)
         result = bad.learned
         if result is None:
             return None, stopped
@@ -119,7 +122,12 @@ def fit_target(
     info["seconds"] = round(time.perf_counter() - begin, 1)
     aside = None
     if held.any():
-        aside = HeldOut(*_rows(encoded, group, held), np.flatnonzero(held))
+        kept = _rows(encoded, group, held)
+        names = _names(checked, held, range(len(kept[2])))
+        times = columns_of_time(
+            checked.frame.filter(pl.Series(held[group])), (checked.task, checked.target)
+        )
+        aside = HeldOut(*kept, np.flatnonzero(held), times, tuple(names))
     trained = Trained(
         info=info,
         features=encoded.features,
@@ -128,7 +136,6 @@ def fit_target(
         learner=result.learner,
         baselines=result.baselines,
         held=aside,
-        groups=np.sort(digests(_names(checked, list(range(int((~held).sum())))))),
     )
     return trained, stopped
 
@@ -185,10 +192,10 @@ def _rows(encoded: Encoded, group: np.ndarray, keep: np.ndarray) -> tuple[np.nda
     return (encoded.x[rows], encoded.y[rows], *runs(group[rows]))
 
 
-def _names(checked: Checked, groups: list[int]) -> list[str]:
-    """Names of training groups."""
+def _names(checked: Checked, some: np.ndarray, groups: Iterable[int]) -> list[str]:
+    """Names of groups by their numbers among those in `some`."""
     called = checked.frame[checked.task].cast(pl.String).to_list()
-    first = runs(checked.group)[0][~checked.held]
+    first = runs(checked.group)[0][some]
     return [called[first[i]] for i in groups]
 
 

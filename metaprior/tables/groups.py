@@ -1,6 +1,5 @@
 """Groups of a table: rows of a group together, and which groups are kept aside."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,12 +24,6 @@ def sorted_groups(frame: pl.DataFrame, task: str, where: str) -> tuple[np.ndarra
     return group[order], order
 
 
-def digests(names: Sequence[str]) -> np.ndarray:
-    """A number for each name, the same everywhere: names may say who somebody is."""
-    each = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-    return np.frombuffer(b"".join(each), "<i8").astype(np.int64)
-
-
 def runs(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First row and number of rows of each group of a sorted index."""
     _, start, count = np.unique(group, return_index=True, return_counts=True)
@@ -45,6 +38,7 @@ def split_groups(
     holdout: float,
     seed: int,
     where: str,
+    part: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which groups are held out, and the fold of each of the others.
 
@@ -56,6 +50,7 @@ def split_groups(
         holdout: share of the groups to hold out.
         seed: of the random split.
         where: what messages call the table.
+        part: which of the disjoint parts of that size, in turn, is held out.
     """
     start, _ = runs(group)
     # What is split: groups, or sets of groups that share a value.
@@ -68,6 +63,7 @@ def split_groups(
     test = round(holdout * len(order))
     if holdout and test == 0:  # whoever asks for groups to judge by gets at least one
         test = 1
+    order = np.roll(order, -part * test)
     train = len(order) - test
     if train < 2:
         has = "one group" if len(order) == 1 else f"{len(order)} groups"

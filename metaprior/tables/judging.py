@@ -7,18 +7,21 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.evaluation.evaluate import METHOD, Evaluation, evaluate
+from metaprior.evaluation.verdicts import About
 from metaprior.heads import StudentT
 from metaprior.method import Spec
+from metaprior.tables.baselines import BASELINES
 from metaprior.tables.groups import runs, sorted_groups
 from metaprior.tables.members import Groups
+from metaprior.tables.ordered import MOST_QUERY, columns_of_time, first_rows, in_order
 from metaprior.tables.read import Rows
 from metaprior.tables.trained import HeldOut, Trained
 from metaprior.task import Task
 
-MOST_QUERY = 50  # rows of a group that are predicted
 _EVEN = 32  # the number of tasks is a multiple of this
 
 Tell = Callable[[float, str], None]
@@ -34,7 +37,10 @@ def _held(trained: Trained, rows: Rows | None) -> HeldOut:
     rows.need([task])
     group, order = sorted_groups(rows.frame, task, rows.where)
     x, y = trained.encode(rows)[order], trained.outcomes(rows)[order]
-    return HeldOut(x, y, *runs(group))
+    start, count = runs(group)
+    names = tuple(rows.frame[task].cast(pl.String)[order][start].to_list())
+    times = columns_of_time(rows.frame[order], (task, trained.info["target"]))
+    return HeldOut(x, y, start, count, None, times, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +51,24 @@ class Judged:
         tasks: for each number of observed rows.
         grouped: the number of each task's group, for each number of observed rows.
         seed: of everything random.
+        order: the column in whose order rows are observed; `None`: at random.
+        notes: what should be known of that order.
     """
 
     tasks: dict[int, Task]
     grouped: dict[int, np.ndarray]
     seed: int
+    order: str | None = None
+    notes: tuple[str, ...] = ()
 
 
-def tasks_of(trained: Trained, rows: Rows | None, shots: Sequence[int], seed: int) -> Judged:
+def tasks_of(
+    trained: Trained,
+    rows: Rows | None,
+    shots: Sequence[int],
+    seed: int,
+    order: str | None = None,
+) -> Judged:
     """Tasks from the groups of a table, or without one from the groups that `fit` held out.
 
     Args:
@@ -60,8 +76,12 @@ def tasks_of(trained: Trained, rows: Rows | None, shots: Sequence[int], seed: in
         rows: the table.
         shots: numbers of observed rows.
         seed: of the draws.
+        order: the column in whose order rows are observed; `None`: at random.
     """
-    held = _held(trained, rows)
+    held, notes = _held(trained, rows), ()
+    if order is not None:
+        where = "the groups that were kept aside" if rows is None else rows.where
+        held, notes = in_order(held, order, where)
     if any(K < 0 for K in shots):
         raise InputError(f"shots are numbers of rows, at least 0; got {list(shots)}.")
     count = len(held.start)
@@ -78,7 +98,10 @@ def tasks_of(trained: Trained, rows: Rows | None, shots: Sequence[int], seed: in
             continue
         grouped[int(K)] = enough if held.group is None else held.group[enough]
         key = jr.fold_in(jr.key(seed), K)
-        some = source.tasks(np.resize(enough, size), np.full(size, K), key=key)
+        if order is None:
+            some = source.tasks(np.resize(enough, size), np.full(size, K), key=key)
+        else:
+            some = first_rows(held, np.resize(enough, size), K, max(max(shots), 1), seed)
         # Tasks that only fill up the size have nothing to predict.
         real = jnp.arange(size)[:, None] < len(enough)
         tasks[int(K)] = eqx.tree_at(lambda t: t.query.mask, some, some.query.mask & real)
@@ -88,11 +111,12 @@ def tasks_of(trained: Trained, rows: Rows | None, shots: Sequence[int], seed: in
         raise InputError(
             f"{where}: no group has more than {min(shots)} rows, so there is nothing to predict."
         )
-    return Judged(tasks, grouped, seed)
+    return Judged(tasks, grouped, seed, order, notes)
 
 
 def score(trained: Trained, judged: Judged, progress: Tell | None) -> Evaluation:
     """The method and the baselines of one target on the same tasks."""
+    method = trained.info["method"]
     tell = None if progress is None else lambda share: progress(share, "evaluating")
     return evaluate(
         {METHOD: trained.learner} | trained.baselines,
@@ -101,5 +125,11 @@ def score(trained: Trained, judged: Judged, progress: Tell | None) -> Evaluation
         key=jr.key(judged.seed),
         classes=trained.classes,
         grouped=judged.grouped,
+        about=About(
+            trained.info["target"],
+            method if method in BASELINES else None,
+            judged.order,
+            judged.notes,
+        ),
         progress=tell,
     )

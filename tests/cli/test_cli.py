@@ -85,8 +85,7 @@ def test_predict_with_nothing_observed(fitted, tmp_path, call):
 
 
 def test_outcomes_in_other_units_are_doubted(fitted, tmp_path, call):
-    table, support = tmp_path / "one.csv", tmp_path / "s.csv"
-    table.write_text("\n".join((fitted / "table.csv").read_text().splitlines()[:9]))
+    table, support = fitted / "table.csv", tmp_path / "s.csv"
     for factor, doubted in ((1, False), (1000, True)):
         support.write_text(f"x,kind,day,y\n0.1,a,1,{0.2 * factor}\n0.2,b,1,{1.5 * factor}\n")
         status, _, err = call("predict", fitted / "run", "--query", table, "--support", support)
@@ -95,28 +94,6 @@ def test_outcomes_in_other_units_are_doubted(fitted, tmp_path, call):
             "from; are the units the same?"
         )
         assert status == 0 and err.startswith(said) == doubted and bool(err) == doubted
-
-
-def test_a_table_of_new_groups(fitted, tmp_path, call):
-    """Rows without the target are predicted, in their order, as if each group came alone."""
-    rows = [line.split(",") for line in (fitted / "table.csv").read_text().splitlines()]
-    new = [rows[0], *([*row[:4], row[4] * (i % 3 > 0)] for i, row in enumerate(rows[1:25]))]
-    path = tmp_path / "new.csv"
-    path.write_text("\n".join(map(",".join, new)))
-    status, out, err = call(
-        "predict", fitted / "run", path, "--keep", "day,x", "--levels", "0.1,0.5"
-    )
-    assert status == 0 and "names (g0, g1, g2)" in err and "taken as new" in err
-    said = table(out)
-    assert said.columns == ["g", "day", "x", "mean", "std", "q10", "q50", "epistemic"]
-    asked = pl.read_csv(path).filter(pl.col("y").is_null())
-    assert said["g"].equals(asked["g"]) and said["x"].equals(asked["x"])
-    own = pl.read_csv(path).filter(pl.col("g") == "g1")
-    own.drop_nulls("y").write_csv(tmp_path / "s.csv")
-    own.filter(pl.col("y").is_null()).write_csv(tmp_path / "q.csv")
-    both = ["--support", tmp_path / "s.csv", "--query", tmp_path / "q.csv"]
-    alone = table(call("predict", fitted / "run", *both)[1])
-    assert alone["mean"].to_list() == pytest.approx(said.filter(g="g1")["mean"].to_list(), abs=1e-5)
 
 
 def test_suggest_names_a_row_of_the_pool(fitted, tmp_path, call):
@@ -137,7 +114,8 @@ def test_suggest_names_a_row_of_the_pool(fitted, tmp_path, call):
 
 
 def test_evaluate_json_is_one_object_and_nothing_else(fitted, call):
-    status, out, _ = call("evaluate", fitted / "run", "--shots", "0,2", "--json")
+    command = ("evaluate", fitted / "run", "--shots", "0,2", "--splits", "1", "--json")
+    status, out, _ = call(*command)
     result = json.loads(out)
     assert (
         status == 0 and list(result["shots"]) == ["0", "2"] and isinstance(result["sentence"], str)
@@ -145,6 +123,7 @@ def test_evaluate_json_is_one_object_and_nothing_else(fitted, call):
     entry = result["shots"]["2"]["method"]
     assert {"nll", "rmse", "crps", "coverage90", "calibration", "n_tasks", "ci"} <= set(entry)
     assert len(result["shots"]["2"]) >= 4
+    assert result["sentence"].startswith("2 groups are too few to say whether meta-learning")
     for name, other in result["shots"]["2"].items():
         assert name == "method" or {"mean", "low", "high"} <= set(other["difference"]["nll"])
 
@@ -157,9 +136,10 @@ def test_evaluate_on_another_table_prints_a_table_and_the_sentence(fitted, call)
 
 @pytest.mark.slow
 def test_evaluate_averages_over_splits(fitted, call):
-    one = json.loads(call("evaluate", fitted / "run", "--shots", "1", "--json")[1])
-    two = json.loads(call("evaluate", fitted / "run", "--shots", "1", "--json", "--splits", "2")[1])
-    assert two["shots"]["1"]["method"]["n_tasks"] > one["shots"]["1"]["method"]["n_tasks"]
+    command = ("evaluate", fitted / "run", "--shots", "1", "--json", "--splits")
+    one, two = (json.loads(call(*command, splits)[1]) for splits in ("1", "2"))
+    for count in ("n_tasks", "n_groups"):  # no group is judged twice
+        assert two["shots"]["1"]["method"][count] == 2 * one["shots"]["1"]["method"][count] == 4
 
 
 def test_methods(call):

@@ -114,6 +114,7 @@ def test_cells_of_a_protocol(tmp_path, rerun, monkeypatch):
 @pytest.mark.slow
 def test_a_comparison(fitted, tmp_path, rerun, capsys):
     arguments = ["--task", "g", "--target", "y", "--steps", "4", "--shots", "1", "--methods", "cnp"]
+    arguments += ["--splits", "1"]
     with pytest.raises(SystemExit) as stop:
         main(["compare", str(fitted / "table.csv"), *arguments, "--out", str(tmp_path / "out")])
     assert not stop.value.code

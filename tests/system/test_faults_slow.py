@@ -193,10 +193,10 @@ def evaluations(killer: Killer, seconds: float, wanted: str, kills: int) -> None
     start = killer.kills
     while killer.kills - start < kills:
         began = time.monotonic()
-        if not killer.cut(seconds, "evaluate", "whole", "--shots", "1", "--json"):
+        if not killer.cut(seconds, "evaluate", "whole", "--shots", "1", "--splits", "1", "--json"):
             seconds = time.monotonic() - began
         assert {p: p.read_bytes() for p in folder.iterdir()} == before
-    assert killer.run("evaluate", "whole", "--shots", "1", "--json")[0] == wanted
+    assert killer.run("evaluate", "whole", "--shots", "1", "--splits", "1", "--json")[0] == wanted
 
 
 def saves(killer: Killer, kills: int) -> None:
@@ -234,8 +234,8 @@ def test_fifty_kills(tmp_path, capsys):
         def right() -> tuple[int, int]:
             two.run(*maml, "cold maml")
             _, seconds = two.run(*maml, "whole")
-            evaluation, _ = two.run("evaluate", "whole", "--shots", "1", "--json")
-            _, length = two.run("evaluate", "whole", "--shots", "1", "--json")
+            evaluation, _ = two.run("evaluate", "whole", "--shots", "1", "--splits", "1", "--json")
+            _, length = two.run("evaluate", "whole", "--shots", "1", "--splits", "1", "--json")
             evaluations(two, length, evaluation, KILLS["evaluate"])
             saves(two, KILLS["save"])
             found = fits(two, "maml", seconds, (tmp_path / "whole" / "prior").read_bytes())

@@ -17,7 +17,7 @@ def test_the_command_line_fits_and_uses_a_baseline(tmp_path, call):
     table.write_text(tiny_csv())
     status, _, err = call("fit", table, *FIT, "--method", "mixed", "--out", tmp_path / "run")
     assert status == 0, err
-    status, out, _ = call("evaluate", tmp_path / "run", "--shots", "1", "--json")
+    status, out, _ = call("evaluate", tmp_path / "run", "--shots", "1", "--splits", "1", "--json")
     learners = json.loads(out)["shots"]["1"]
     assert status == 0 and set(learners) == {"method", *BASELINES} - {"mixed"}
     status, out, _ = call("predict", tmp_path / "run", "--query", table)

@@ -8,6 +8,7 @@ import pytest
 from conftest import tiny_csv
 
 from metaprior.cli.learn import compare
+from metaprior.cli.run import Run
 from metaprior.errors import InputError
 from metaprior.evaluation import metrics
 from metaprior.evaluation.evaluate import METHOD, Evaluation
@@ -62,15 +63,16 @@ def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
     """The second call fits one more method only; figures follow from predictions.parquet."""
     out = tmp_path / "out"
     settings = dict(task="g", target="y", features="x,kind", shots="0,2", steps=4, out=out)
+    settings["splits"] = 1
     compare(table, methods="maml", **settings)
     before = (out / "cells" / "maml-0.json").stat().st_mtime_ns
     capsys.readouterr()
-    compare(table, methods="maml,cnp", as_json=True, **settings)
+    compare(table, methods="maml,cnp,mixed", as_json=True, keep="mixed", **settings)
     results = json.loads(capsys.readouterr().out)
     assert (out / "cells" / "maml-0.json").stat().st_mtime_ns == before
     assert results["methods"] == ["maml", "cnp"] and set(results["shots"]) == {"0", "2"}
     assert {"marginal", "gp", "boosting", "mixed"} <= set(results["overall"])
-    assert results["sentence"].startswith("Use ")
+    assert results["sentence"].startswith("2 groups are too few to say which is best. On")
     rows = pl.read_parquet(out / "predictions.parquet")
     for name in ("maml", "gp"):
         some = rows.filter(learner=name, K=2)
@@ -78,6 +80,9 @@ def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
         assert results["shots"]["2"][name]["nll"] == pytest.approx(nll, rel=1e-6)
         crps = some.group_by("task").agg(pl.col("crps").mean())["crps"].mean()
         assert results["shots"]["2"][name]["crps"] == pytest.approx(crps, rel=1e-6)
+    kept = Run(out / "mixed")
+    assert kept.load().adapt(None).predict(pl.read_csv(table))["std"].min() > 0
+    assert kept.read()["options"]["method"] == "mixed"
     page = (out / "report.html").read_text("utf-8")
     assert page.count("<svg") == 3 and "metaprior compare" in page
     for changed, words in (
@@ -139,6 +144,7 @@ def test_one_group_ranks_nothing(tmp_path, capsys):
         target="y",
         features="x",
         shots="0",
+        splits=1,
         steps=2,
         methods="cnp",
         out=tmp_path / "out",

@@ -110,6 +110,8 @@ def test_compared_methods_have_the_same_groups(planted, call):
         "x",
         "--shots",
         "0",
+        "--splits",
+        "1",
         "--skip-bad-tasks",
     ]
     status, _, said = call(
