@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from metaprior.heads.base import AbstractHead
-from metaprior.heads.draws import bisect
+from metaprior.heads.inversion import quantile
 from metaprior.task import Data
 
 JOINT = 64  # draws a component where the entropy of several outcomes is estimated
@@ -98,14 +98,26 @@ class Mixture(eqx.Module):
         return self._average(part.head.cdf(part.params, y[None]) for part in self.parts)
 
     def quantile(self, level) -> Float[Array, "n p"]:
-        """The value below which a share `level` in (0, 1) lies, by bisection."""
+        """The value below which a share `level` in (0, 1) lies, to the precision of the numbers."""
         level_ = jnp.asarray(level)
         each = jnp.concatenate([part.head.quantile(part.params, level_) for part in self.parts])
 
         # The mixture's quantile lies between those of its components. A little slack around them
         # forgives heads whose quantile and cdf are inverse to each other only nearly.
-        slack = 1e-3 * (jnp.abs(each).max(0) + 1e-3)
-        return bisect(self.cdf, level, each.min(0) - slack, each.max(0) + slack)
+        width = jnp.concatenate([part.head.variance(part.params) for part in self.parts])
+        slack = 1e-2 * jnp.sqrt(width.max(0))
+        return quantile(self._below, level_, each.min(0) - slack, each.max(0) + slack)
+
+    def _below(self, v: Float[Array, "n p"], sign: Array) -> Float[Array, "n p"]:
+        """P(sign Y <= v) for a sign of 1 or -1; where it is small, it keeps its digits."""
+
+        def one(part):
+            if part.head.symmetric:
+                return part.head.cdf(part.params.at[..., 0].multiply(sign), v[None])
+            below = part.head.cdf(part.params, sign * v[None])
+            return jnp.where(sign > 0, below, 1 - below)
+
+        return self._average(map(one, self.parts))
 
     def atoms(self, count: int = 50) -> tuple[Array, Array]:
         """A discrete stand-in: values `(a, n, p)` and weights `(a,)`.

@@ -259,6 +259,7 @@ def lists() -> bytes:
 
 
 LISTS = lists()
+WEEKS = b"g,x,kind,day,y\na,1,a,1,2\na,2,a,1,\n"
 PREDICT = "predict run --support s.csv --query q.csv"
 SUGGEST = "suggest run --support s.csv --pool q.csv"
 USES = [
@@ -328,6 +329,28 @@ USES = [
     ("pool too small", {}, SUGGEST + " --n 3", ["q.csv", "2 rows"]),
     ("nothing to suggest", {}, SUGGEST + " --n 0", ["--n"]),
     ("unknown criterion", {}, SUGGEST + " --by entropi", ["--by", "entropi", "entropy"]),
+    (
+        "several groups observed",
+        {"s.csv": b"g,x,kind,day,y\na,1,a,1,2\nb,1,a,1,3\n"},
+        PREDICT,
+        ["s.csv: holds 2 values of 'g'", "for one group", "whole table in place of --support"],
+    ),
+    (
+        "several groups asked",
+        {"q.csv": b"g,x,kind,day\na,1,a,1\nb,1,a,1\n"},
+        SUGGEST,
+        ["q.csv: holds 2 values of 'g'", "for one group"],
+    ),
+    ("neither table nor query", {}, "predict run", ["a table of new groups, or --query"]),
+    ("both table and query", {}, PREDICT + " t.csv", ["t.csv", "leave --query and --support out"]),
+    ("every row observed", {}, "predict run t.csv", ["t.csv", "every row holds the target"]),
+    (
+        "no such column to keep",
+        {"q.csv": WEEKS},
+        "predict run q.csv --keep wek",
+        ["no column 'wek'"],
+    ),
+    ("a row of no group", {"q.csv": WEEKS + b",1,a,1,\n"}, "predict run q.csv", ["'g', row 3"]),
     ("shots with a letter", {}, "evaluate run --shots 1,a", ["--shots", "1,a"]),
     ("negative shots", {}, "evaluate run --shots -1", ["--shots"]),
     ("no splits", {}, "evaluate run --splits 0", ["--splits"]),

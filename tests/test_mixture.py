@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scoringrules
 from scipy import stats
 
-from metaprior.heads import Categorical, Gaussian
+from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.mixture import Mixture, Part
 
 
@@ -45,6 +46,29 @@ def test_mixture_against_scoringrules_and_scipy():
     density = (weights[:, None] * stats.norm.pdf(grid, p[:, :, 0], p[:, :, 1])).sum(0)
     entropy = -(density * np.log(np.maximum(density, 1e-300))).sum() * (grid[1] - grid[0])
     np.testing.assert_allclose(mixture.entropy(), [entropy], atol=0.03)
+
+
+@pytest.mark.parametrize("gap,scale", [(0.0, 1.0), (3.0, 0.3), (50.0, 1e-3), (1e3, 100.0)])
+def test_quantiles_are_exact(gap, scale):
+    """Two t's and a normal, near and far apart, narrow and wide: against scipy's cdf."""
+    p = np.array([[0.0, 1.0, 2.5], [gap, scale, 30.0]])
+    normal, weights = np.array([-gap, 0.5]), np.array([0.3, 0.5, 0.2])
+    parts = (
+        Part(StudentT(1), jnp.asarray(p, jnp.float32)[:, None, None], jnp.log(weights[:2])),
+        Part(Gaussian(1), jnp.asarray(normal, jnp.float32)[None, None, None], jnp.log(weights[2:])),
+    )
+    each = [stats.t(df, at, wide) for at, wide, df in p] + [stats.norm(*normal)]
+
+    def of(name, y):
+        return sum(w * getattr(one, name)(y) for w, one in zip(weights, each))
+
+    levels = np.array([1e-3, 0.05, 0.2, 0.5, 0.8, 0.95, 0.999], np.float32)
+    found = np.asarray(jax.vmap(Mixture(parts).quantile)(levels), float)[:, 0, 0]
+    # How far off in y, beside the local width of the density and the digits of y itself.
+    tail = np.where(levels > 0.5, of("sf", found) - (1 - levels.astype(float)), 0.0)
+    tail = np.where(levels > 0.5, tail, of("cdf", found) - levels)
+    wrong, density = np.abs(tail) / of("pdf", found), of("pdf", found)
+    assert (wrong < 2e-5 * np.minimum(levels, 1 - levels) / density + 3e-7 * abs(found)).all()
 
 
 def test_information_is_that_of_enumeration():

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metaprior.errors import InputError
-from metaprior.system.terminal import at_least, use_cache
+from metaprior.system.terminal import Progress, at_least, use_cache
 
 By = Literal["entropy", "bald", "variance", "random"]
+SEVERAL = "Give the whole table in place of --support and the rows to predict."
 
 
 def write_frame(frame: Any, out: Path | None) -> None:
@@ -23,15 +24,44 @@ def write_frame(frame: Any, out: Path | None) -> None:
     write_atomic(out, lambda part: part.write_text(text, "utf-8"))
 
 
-def observed(prior: Any, support: Path | None) -> Any:
-    """The new group's rows; no file, or a file with a header only, is no rows."""
-    return None if support is None else prior.rows(support, "support", may_be_empty=True)
+def observed(prior: Any, support: Path | None, asked: Any) -> Any:
+    """The new group's rows; no file, or a file with a header only, is no rows.
+
+    Args:
+        prior: that will see them.
+        support: the file.
+        asked: the rows that will be predicted from them.
+    """
+    from metaprior.tables.split import need_one
+
+    if support is None:
+        return None
+    known = prior.rows(support, "support", may_be_empty=True)
+    for rows in (known, asked) if known.frame.height else ():
+        need_one(rows, prior.info["task"], SEVERAL)
+    return known
 
 
-def say_notes(posterior: Any) -> None:
-    """Print what may be wrong with the new group's rows; they are used all the same."""
-    for note in posterior.notes:
-        print(f"note: {note}", file=sys.stderr)
+def say_note(note: str) -> None:
+    """Print what was made of the rows, or may be wrong with them; they are used all the same."""
+    print(f"note: {note}", file=sys.stderr)
+
+
+def need_one_way(table: Path | None, other: Path | None, support: Path | None, flag: str) -> None:
+    """Either a table of groups, or one group in two files."""
+    if table is None and other is None:
+        raise InputError(
+            f"give a table of new groups, or {flag} with the rows of one group (and --support)."
+        )
+    if table is not None and (other is not None or support is not None):
+        raise InputError(
+            f"{table}: a table holds what was observed too; leave {flag} and --support out."
+        )
+
+
+def column_names(text: str | None) -> list[str]:
+    """`a,b` as names."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def asked_levels(levels: str | None, interval: float | None) -> dict[str, Any]:
@@ -56,26 +86,34 @@ def asked_levels(levels: str | None, interval: float | None) -> dict[str, Any]:
 
 def predict(
     folder: Path,
+    table: Path | None = None,
     /,
     *,
-    query: Path,
+    keep: str | None = None,
+    query: Path | None = None,
     support: Path | None = None,
     levels: str | None = None,
     interval: float | None = None,
     out: Path | None = None,
 ) -> None:
-    """Predict rows of a new group from the few rows it has; CSV, one line for each row.
+    """Predict new groups from the few rows that each has; CSV, one line for each row.
 
-    The lecture calls the known rows the support, and the rows to predict the query.
+    In TABLE, rows with the target are what was observed of their group, and rows without it are
+    predicted. Or give one group in two files, --support and --query, as the lecture calls them.
 
     Parameters
     ----------
     folder
         What `fit` made.
+    table
+        CSV or Parquet file of new groups, with the column that names them. The target is empty
+        where it is to be predicted.
+    keep
+        Columns of TABLE to repeat in the answer, with commas between; the group is always there.
     query
-        CSV or Parquet file of the rows to predict.
+        CSV or Parquet file of the rows to predict, of one group.
     support
-        The new group's rows so far, target included; none is allowed.
+        That group's rows so far, target included; none is allowed.
     levels
         Quantiles of numbers to give, inside (0, 1) with commas between: 0.05,0.5,0.95 by default.
     interval
@@ -83,6 +121,7 @@ def predict(
     out
         CSV file to write; standard output by default.
     """
+    need_one_way(table, query, support, "--query")
     use_cache()
     from metaprior.cli.run import Run
     from metaprior.system.folder import check_output
@@ -92,9 +131,17 @@ def predict(
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
-    known, rows = observed(prior, support), prior.rows(query, "query")
-    posterior = prior.adapt(known)
-    say_notes(posterior)
+    if table is not None:
+        with Progress() as progress:
+            said = prior.predict(
+                table, keep=column_names(keep), progress=progress, say=say_note, **asked
+            )
+        write_frame(said, out)
+        return
+    rows = prior.rows(query, "query")
+    posterior = prior.adapt(observed(prior, support, rows))
+    for note in posterior.notes:
+        say_note(note)
     write_frame(posterior.predict(rows, **asked), out)
 
 
@@ -133,12 +180,14 @@ def suggest(
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
-    known, candidates = observed(prior, support), prior.rows(pool, "pool")
+    candidates = prior.rows(pool, "pool")
+    known = observed(prior, support, candidates)
     there = candidates.frame.height
     if n > there:
         raise InputError(f"{pool}: holds {there} rows; --n {n} asks for more.")
     posterior = prior.adapt(known)
-    say_notes(posterior)
+    for note in posterior.notes:
+        say_note(note)
     frame = posterior.suggest(candidates, n=n, by=by)
     write_frame(frame, out)
 

@@ -1,6 +1,7 @@
 """What a head is: raw outputs of a network in, the density of an outcome out."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -19,10 +20,12 @@ class AbstractHead(eqx.Module):
     Attributes:
         classes: number of classes; 0 when outcomes are numbers.
         density: false where only samples are known: then `log_prob` and `entropy` raise.
+        symmetric: whether `params[..., 0]` is a location around which the density is even.
     """
 
     classes: eqx.AbstractVar[int]
     density: eqx.AbstractClassVar[bool]
+    symmetric: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -39,6 +39,7 @@ class Gaussian(AbstractNumberHead):
     floor: float = eqx.field(static=True, default=1e-2)
 
     density: ClassVar[bool] = True
+    symmetric: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.dim < 1:

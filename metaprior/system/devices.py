@@ -202,7 +202,7 @@ def cores(batch: int) -> None:
     chosen = getattr(jax.config, "jax_num_cpu_devices", -1) != -1
     if forced or chosen or jax.distributed.is_initialized():
         return
-    count = max(n for n in range(1, min(_usable_cores(), batch) + 1) if _shares_well(n, batch))
+    count = max(n for n in range(1, min(usable_cores(), batch) + 1) if _shares_well(n, batch))
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # JAX has started
@@ -213,7 +213,8 @@ def cores(batch: int) -> None:
     os.environ.setdefault("PJRT_NPROC", str(count))
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -18,7 +18,7 @@ from metaprior.tables.baselines import Boosting, cross_fit
 from metaprior.tables.checked import Checked
 from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
-from metaprior.tables.groups import runs
+from metaprior.tables.groups import digests, runs
 from metaprior.tables.members import Groups
 from metaprior.tables.ordered import columns_of_time
 from metaprior.tables.stages import Progress, Stages
@@ -136,6 +136,7 @@ def fit_target(
         learner=result.learner,
         baselines=result.baselines,
         held=aside,
+        groups=np.sort(digests(_names(checked, list(range(int((~held).sum())))))),
     )
     return trained, stopped
 

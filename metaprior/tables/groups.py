@@ -1,5 +1,6 @@
 """Groups of a table: rows of a group together, and which groups are kept aside."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,12 @@ def sorted_groups(frame: pl.DataFrame, task: str, where: str) -> tuple[np.ndarra
     group = np.unique(labels, return_inverse=True)[1]
     order = np.argsort(group, kind="stable")
     return group[order], order
+
+
+def digests(names: Sequence[str]) -> np.ndarray:
+    """A number for each name, the same everywhere: names may say who somebody is."""
+    each = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return np.frombuffer(b"".join(each), "<i8").astype(np.int64)
 
 
 def runs(group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

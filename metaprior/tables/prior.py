@@ -1,19 +1,20 @@
 """The front door: learn a prior from a table, adapt it to a new group, predict, suggest, save."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.evaluation.evaluate import Evaluation, JointEvaluation
 from metaprior.system import files
 from metaprior.system.devices import cores, mesh_of
-from metaprior.tables import judging, learn
-from metaprior.tables.asked import whole
+from metaprior.tables import answers, judging, learn
+from metaprior.tables.asked import named_levels, whole
 from metaprior.tables.baselines import find
 from metaprior.tables.checked import SKIP, Checked, Plan, check_all
 from metaprior.tables.culprits import BadTask, BadTasks
@@ -23,9 +24,11 @@ from metaprior.tables.members import BATCH
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows, rows_of
 from metaprior.tables.several import JointPosterior
+from metaprior.tables.split import need_one
 from metaprior.tables.trained import AUTO, Chain, Trained, load_trained
 
 Tell = Callable[[float, str], None]
+SEVERAL = "Give the whole table to `Prior.predict` or `Prior.adapt_each`."
 
 
 class Prior:
@@ -245,7 +248,8 @@ class Prior:
     def adapt(self, rows: Any = None) -> Posterior | JointPosterior:
         """Condition on the observed rows of a new group: none, some, or all of them.
 
-        `notes` of the result say what may be wrong with the rows, such as other units.
+        `notes` of the result say what may be wrong with the rows, such as other units. Rows of
+        several groups are refused; `predict`, `suggest` and `adapt_each` take those.
 
         Args:
             rows: a table with the features and every target; `(x, y)` arrays where the prior was
@@ -256,10 +260,64 @@ class Prior:
             known = Rows(frame_of([rows]), "support")
         elif rows is not None:
             known = self.rows(rows, "support")
-        posteriors = [_observed(trained, known) for trained in self._all()]
+            need_one(known, self.info["task"], SEVERAL)
+        posteriors = [answers.of_group(trained, known) for trained in self._all()]
         if self.joint is None:
             return posteriors[0]
         return JointPosterior(self.joint, posteriors)
+
+    def predict(
+        self,
+        table: Any,
+        *,
+        keep: Sequence[str] = (),
+        levels: Sequence[float] = (0.05, 0.5, 0.95),
+        progress: Tell | None = None,
+        say: Callable[[str], None] = warnings.warn,
+    ) -> pl.DataFrame:
+        """Predict the rows without the target in a table of new groups.
+
+        Rows with the target are what was observed of their group. Each group is predicted from its
+        own observed rows, as by `adapt`; groups that the prior has learned from count as new.
+
+        Args:
+            table: the column of groups, the features and the target, which is empty where it is to
+                be predicted.
+            keep: other columns of the table to have in the answer.
+            levels: quantiles to give, each inside (0, 1) and given once.
+            progress: called with the share done and what is being done.
+            say: called with each note on the table, such as groups of which nothing was observed.
+
+        Returns:
+            a line for each row without the target, in the order of the table: its group, the
+            columns in `keep`, and those of `Posterior.predict`.
+
+        Raises:
+            InputError: where the table cannot be used, or every row holds the target.
+
+        Example:
+            >>> import numpy as np, metaprior
+            >>> rng = np.random.default_rng(0)
+            >>> old = {"g": np.repeat(np.arange(12), 8), "y": rng.normal(size=96)}
+            >>> prior = metaprior.Prior("alpaca", steps=4).fit(old, task="g", target="y")
+            >>> new = {"g": ["a", "a", "b", "b"], "y": [0.3, None, -0.5, None]}
+            >>> prior.predict(new).select("g", "q50").shape
+            (2, 2)
+        """
+        rows = self.rows(table, "table")
+        return answers.predict(self._all(), rows, keep, named_levels(levels), progress, say)
+
+    def adapt_each(self, table: Any, *, say: Callable[[str], None] = warnings.warn) -> dict:
+        """Condition on the observed rows of every group of a table.
+
+        Args:
+            table: see `predict`; rows without the target are left out.
+            say: called with each note on the table.
+
+        Returns:
+            what `adapt` gives for each group, by the name of the group.
+        """
+        return answers.adapt_each(self._all(), self.rows(table, "table"), say)
 
     def evaluate(
         self,
@@ -332,14 +390,3 @@ def _bad_task(bad: BadTasks, where: str, task: str, kept: Path | None) -> BadTas
         f"{where}: column {task!r}: with {names} the loss is not finite{bad.when}; nothing later "
         f"was used. Correct the rows and fit anew, or leave such groups out:{state} {SKIP}."
     )
-
-
-def _observed(trained: Trained, rows: Rows | None) -> Posterior:
-    """The posterior of a group given its rows."""
-    if rows is None or rows.frame.height == 0:
-        if rows is not None and rows.frame.width:  # a header alone can be wrong too
-            rows.need([*trained.features.names(), trained.info["target"]])
-        nothing = np.zeros((0, trained.width()), np.float32), np.zeros((0, 1), np.float32)
-        return Posterior(trained, *nothing)
-    x, y = trained.encode(rows), trained.outcomes(rows)
-    return Posterior(trained, x, y, trained.doubts(rows, y))

@@ -15,7 +15,7 @@ from metaprior.system import files
 from metaprior.system.annotations import fits
 from metaprior.tables.baselines import BASELINES, Boosting
 from metaprior.tables.columns import Features
-from metaprior.tables.groups import frame_of
+from metaprior.tables.groups import digests, frame_of
 from metaprior.tables.read import Rows, is_table, rows_of
 from metaprior.tables.targets import class_indices, far_outside, in_units
 
@@ -70,6 +70,7 @@ class Trained(eqx.Module):
         learner: the method that was asked for.
         baselines: learners by name.
         held: groups kept aside.
+        groups: `digests` of the names of the groups that were learned from; `None` in older files.
     """
 
     info: dict
@@ -79,6 +80,7 @@ class Trained(eqx.Module):
     learner: AbstractLearner
     baselines: dict
     held: HeldOut | None
+    groups: np.ndarray | None = None
 
     @property
     def classes(self) -> int:
@@ -106,6 +108,28 @@ class Trained(eqx.Module):
         """Columns of an encoded row."""
         empty = pl.DataFrame({name: [None] for name in self.features.names()})
         return self.encode(Rows(empty, "table")).shape[1]
+
+    def seen(self, names: pl.Series) -> list[str]:
+        """Those of some groups that the prior has learned from, as far as names tell."""
+        if self.groups is None:
+            return []
+        written = names.cast(pl.String)
+        return written.filter(pl.Series(np.isin(digests(written.to_list()), self.groups))).to_list()
+
+    def observed(self, rows: Rows, known: np.ndarray) -> np.ndarray:
+        """`outcomes` of a table where some rows do not hold the target; zeros in these.
+
+        Args:
+            rows: of any groups.
+            known: which rows hold the target.
+        """
+        if not known.any():
+            return np.zeros((len(known), 1), np.float32)
+        series = rows.frame[self.info["target"]]
+        # Checked with the whole table, so that messages count its rows.
+        stand_in = series.gather(np.full(len(known), known.argmax()))
+        filled = rows.frame.with_columns(series.zip_with(pl.Series(known), stand_in))
+        return np.where(known[:, None], self.outcomes(Rows(filled, rows.where)), np.float32(0))
 
     def outcomes(self, rows: Rows) -> np.ndarray:
         """The target column in the model's units or as class indices, `(n, 1)`."""

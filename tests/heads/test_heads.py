@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from metaprior.heads import Categorical, Gaussian, StudentT
+from metaprior.heads.student_t import standard_cdf
 from metaprior.mixture import Mixture, Part
 from metaprior.task import Data
 
@@ -46,6 +47,16 @@ def test_cdf_of_the_quantile_is_the_level(head, level):
     np.testing.assert_allclose(head.cdf(p, head.quantile(p, level)), level, rtol=0.02)
 
 
+def test_the_cdf_of_a_t_and_its_derivatives():
+    """Small tails keep their digits for any degrees of freedom."""
+    z, df = np.meshgrid(np.linspace(-9, 4, 53), [2.01, 3.0, 10.0, 100.0, 1e4])
+    below = standard_cdf(jnp.asarray(z, jnp.float32), jnp.asarray(df, jnp.float32))
+    np.testing.assert_allclose(below, stats.t.cdf(z, df), rtol=3e-5)
+    slope = jax.grad(standard_cdf, (0, 1))(jnp.asarray(0.7), jnp.asarray(5.0))
+    by_df = (stats.t.cdf(0.7, 5.01) - stats.t.cdf(0.7, 4.99)) / 0.02
+    np.testing.assert_allclose(slope, [stats.t.pdf(0.7, 5), by_df], rtol=1e-3)
+
+
 @pytest.mark.parametrize("value", [-8.0, 0.0, 4.0, 40.0])
 def test_student_against_scipy(value):
     head = StudentT(1)
@@ -55,7 +66,7 @@ def test_student_against_scipy(value):
     exact = stats.t(df, location, scale)
     column = jnp.asarray(y)[:, None]
     np.testing.assert_allclose(head.log_prob(p, column), exact.logpdf(y), atol=2e-4)
-    np.testing.assert_allclose(head.cdf(p, column)[:, 0], exact.cdf(y), atol=1e-5)
+    np.testing.assert_allclose(head.cdf(p, column)[:, 0], exact.cdf(y), rtol=2e-5)
     np.testing.assert_allclose(head.variance(p)[0, 0], exact.var(), rtol=1e-4)
     np.testing.assert_allclose(head.entropy(p)[0], exact.entropy(), atol=1e-3)
 

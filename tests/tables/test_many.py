@@ -1,0 +1,165 @@
+"""Many new groups in one table: split, predicted together, and the same as one at a time."""
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+
+import metaprior
+from metaprior.errors import InputError
+from metaprior.evaluation.units import Units
+from metaprior.heads import Categorical, StudentT
+from metaprior.method import Spec
+from metaprior.methods import ALPaCA, Process
+from metaprior.tables.baselines import cross_fit
+from metaprior.tables.columns import Features
+from metaprior.tables.groups import digests
+from metaprior.tables.many import MOST_ASKED, Runs, batches
+from metaprior.tables.read import Rows
+from metaprior.tables.split import split
+from metaprior.tables.trained import Trained
+
+SILENT = {"say": lambda note: None}
+
+
+def table(groups: int, rows: int, kind: str = "numbers", seed: int = 0) -> pl.DataFrame:
+    """Groups g0, g1 … of numbers a to c and a target y, positive numbers or one of three words."""
+    rng = np.random.default_rng(seed)
+    n = groups * rows
+    y = np.exp(rng.normal(size=n) + np.repeat(rng.normal(size=groups), rows))
+    if kind == "classes":
+        y = np.array(["low", "mid", "top"])[np.digitize(y, [0.5, 2.0])]
+    names = np.repeat([f"g{i}" for i in range(groups)], rows)
+    return pl.DataFrame({"g": names, "x": rng.normal(size=n), "week": np.arange(n), "y": y})
+
+
+def prior_of(kind: str, make=Process.init) -> metaprior.Prior:
+    """A prior that has learned its columns, and whose method is as it was made."""
+    frame = table(10, 6, kind, seed=1)
+    fold = np.repeat(np.arange(10) % 2, 6)
+    features = Features.learn(frame, ["x"], np.repeat(np.arange(10), 6))
+    labels = ["low", "mid", "top"] if kind == "classes" else None
+    y, log = frame["y"], kind == "logarithms"
+    if labels:
+        z, units, head = np.array([labels.index(v) for v in y], float), None, Categorical(3)
+    else:
+        z = np.log(y.to_numpy()) if log else y.to_numpy()
+        units, head = Units(float(z.mean()), float(z.std()), -2.0, 4.0, log), StudentT(1)
+        z = (z - units.center) / units.scale
+    encoded, raw = features.encode(frame)
+    boosting, pooled = cross_fit(raw, z, fold, classes=len(labels or ()), rounds=3)
+    spec = Spec(encoded.shape[1] + pooled.shape[1], head, pooled.shape[1])
+    info = {"task": "g", "target": "y", "features": ["x"], "classes": labels, "arrays": False}
+    info |= {"method": "auto", "log_target": log, "seed": 0, "split_by": None, "notes": []}
+    learner = make(spec, key=jax.random.key(0))
+    prior = metaprior.Prior()
+    prior.trained = Trained(info, features, boosting, units, learner, {}, None, digests(["g1"]))
+    return prior
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return prior_of("numbers", lambda spec, key: ALPaCA.init(spec, key=key, width=8, size=4))
+
+
+def hide(frame: pl.DataFrame, share: float = 0.5) -> pl.DataFrame:
+    """Without the target in some rows of every group, those and the groups in any order."""
+    mixed = frame.sample(fraction=1.0, shuffle=True, seed=3)
+    hidden = pl.Series(np.random.default_rng(4).uniform(size=mixed.height) < share)
+    return mixed.with_columns(pl.when(~hidden).then(pl.col("y")))
+
+
+@pytest.mark.parametrize("kind", ["numbers", "logarithms", "classes"])
+def test_all_groups_at_once_are_as_one_at_a_time(kind):
+    """In millionths of a deviation; groups of all sizes, some with nothing observed."""
+    prior = prior_of(kind)
+    new = pl.concat(
+        [hide(table(5, 7, kind)), table(1, 2, kind).with_columns(g=pl.lit("z"), y=None)]
+    )
+    said = prior.predict(new, keep=["week"], **SILENT)
+    rows = new.filter(pl.col("y").is_null())
+    assert said["week"].equals(rows["week"]) and said["g"].equals(rows["g"])
+    posteriors = prior.adapt_each(new, **SILENT)
+    assert list(posteriors) == new["g"].unique(maintain_order=True).to_list()
+    for name, posterior in posteriors.items():
+        own = new.filter(pl.col("g") == name)
+        known, asked = own.drop_nulls("y"), own.filter(pl.col("y").is_null())
+        both = said.filter(pl.col("g") == name).drop("g", "week")
+        for one in (posterior, prior.adapt(known)) if asked.height else ():
+            alone = one.predict(asked)
+            unit = 1.0 if kind == "classes" else alone["std"].to_numpy()[:, None]
+            assert (np.abs(both.to_numpy() - alone.to_numpy()) < 3e-6 * unit).all()
+
+
+def test_rows_find_their_program_and_their_way_back():
+    """Small, large and empty groups, and one whose rows to predict are several tasks."""
+    rng = np.random.default_rng(0)
+    known, asked = np.array([0, 3, 8, 9, 300, 5]), np.array([1, 4, 0, 9, 3 * MOST_ASKED - 1, 2])
+    group = np.repeat(np.tile(np.arange(6), 2), np.concatenate([known, asked]))
+    observed = np.arange(len(group)) < known.sum()
+    order = rng.permutation(len(group))
+    group, observed = group[order], observed[order]
+    runs = Runs.of(group, observed, 6), Runs.of(group, ~observed, 6)
+    met = np.zeros(len(group), int)
+    for batch in batches(*runs):
+        for i, number in enumerate(batch.groups):
+            mine = batch.known.rows[i][batch.known.real[i]]
+            assert (mine == np.flatnonzero(observed & (group == number))).all()
+            its = batch.asked.rows[i][batch.asked.real[i]]
+            assert (group[its] == number).all() and not observed[its].any()
+            met[its] += 1
+    assert (met[~observed] == 1).all() and not met[observed].any()
+
+
+def test_a_number_of_groups_makes_no_new_program():
+    def shapes(groups):
+        group, observed = np.repeat(np.arange(groups), 10), np.tile(np.arange(10) < 5, groups)
+        runs = Runs.of(group, observed, groups), Runs.of(group, ~observed, groups)
+        return {batch.shape for batch in batches(*runs)}
+
+    assert shapes(3) == shapes(1000) and len(shapes(3)) == 1
+
+
+def test_notes_say_what_was_made_of_the_table(prior):
+    def notes(frame):
+        found = split(Rows(frame, "t.csv"), [prior.trained])
+        return " | ".join(found.notes)
+
+    new = table(3, 2).with_columns(y=pl.Series([1.0, None, None, None, 2.0, 3.0]))
+    said = notes(new)
+    assert "learned from 1 of the 3 groups, by their names (g1)" in said
+    assert "1 of 3 groups have no observed row" in said and "(g1)" in said
+    assert "1 of 3 groups have no row without the target" in said and "(g2)" in said
+    assert "no column 'g', so all rows are taken as one group" in notes(new.drop("g"))
+    assert "no column 'y', so no value of it was observed" in notes(new.drop("y"))
+    with pytest.warns(UserWarning, match="no observed row"):
+        assert prior.predict(new[:2].with_columns(y=None)).columns[:2] == ["g", "mean"]
+
+
+def test_a_table_without_groups_is_one_group(prior):
+    new = hide(table(1, 6))
+    said = prior.predict(new.drop("g"), **SILENT)
+    assert said.equals(prior.predict(new, **SILENT).drop("g"))
+
+
+@pytest.mark.parametrize(
+    "change,words",
+    [
+        (lambda f: f.fill_null(1.0), "nothing to predict: every row holds the target"),
+        (lambda f: f.with_columns(g=None), "column 'g', row 1: no value"),
+        (lambda f: f.with_columns(y=pl.lit("u")), "column 'y', row 1: 'u' is not a number"),
+        (lambda f: f.with_columns(y=pl.col("y") * np.inf), "column 'y', row .: inf cannot be"),
+    ],
+)
+def test_tables_that_cannot_be_used(prior, change, words):
+    with pytest.raises(InputError, match=words):
+        prior.predict(change(hide(table(2, 4))), **SILENT)
+
+
+def test_several_groups_are_not_one(prior):
+    words = "holds 2 values of 'g'; predictions are for one group. Give the whole table to"
+    with pytest.raises(InputError, match=words):
+        prior.adapt(table(2, 4))
+    with pytest.raises(InputError, match="a column 'mean' of its own"):
+        new = hide(table(2, 4)).with_columns(mean=0)
+        prior.predict(new, keep=["mean"], **SILENT)
