@@ -136,7 +136,7 @@ def fit_target(
         learner=result.learner,
         baselines=result.baselines,
         held=aside,
-        groups=np.sort(digests(_names(checked, list(range(int((~held).sum())))))),
+        groups=np.sort(digests(_names(checked, ~held, range(int((~held).sum()))))),
     )
     return trained, stopped
 
