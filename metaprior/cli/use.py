@@ -2,7 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from metaprior.errors import InputError
 from metaprior.system.terminal import Progress, at_least, use_cache
@@ -147,31 +149,45 @@ def predict(
 
 def suggest(
     folder: Path,
+    table: Path | None = None,
     /,
     *,
-    pool: Path,
-    support: Path | None = None,
     n: int = 1,
     by: By = "entropy",
+    over_all: Annotated[bool, Parameter(negative="")] = False,
+    keep: str | None = None,
+    pool: Path | None = None,
+    support: Path | None = None,
     out: Path | None = None,
 ) -> None:
-    """Which rows of a pool to measure next, and what each is expected to tell; CSV, best first.
+    """Which rows to measure next, and what each is expected to tell; CSV, best first.
+
+    In TABLE, rows with the target are what was observed of their group, and the others could be
+    measured. Or give one group in two files, --support and --pool.
 
     Parameters
     ----------
     folder
         What `fit` made.
-    pool
-        CSV or Parquet file of the rows that could be measured.
-    support
-        The new group's rows so far, target included; none is allowed.
+    table
+        CSV or Parquet file of new groups, with the column that names them. The target is empty
+        where it could be measured.
     n
-        How many rows.
+        How many rows: of each group, or over all.
     by
         What is maximised.
+    over_all
+        Choose the best rows of all groups in TABLE, not of each.
+    keep
+        Columns of TABLE to repeat in the answer, with commas between; all by default.
+    pool
+        CSV or Parquet file of the rows that could be measured, of one group.
+    support
+        That group's rows so far, target included; none is allowed.
     out
         CSV file to write; standard output by default.
     """
+    need_one_way(table, pool, support, "--pool")
     at_least(n, 1, "--n")
     use_cache()
     from metaprior.cli.run import Run
@@ -180,6 +196,15 @@ def suggest(
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
+    if table is not None:
+        kept = None if keep is None else column_names(keep)
+        with Progress() as progress:
+            frame = prior.suggest(
+                table, n, by=by, over_all=over_all, keep=kept, progress=progress, say=say_note
+            )
+        write_frame(frame, out)
+        return
+
     candidates = prior.rows(pool, "pool")
     known = observed(prior, support, candidates)
     there = candidates.frame.height

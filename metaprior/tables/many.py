@@ -19,6 +19,7 @@ from metaprior.task import Data
 MOST_ASKED = 256  # rows of a group in one program; further rows are a task of their own
 MOST_GROUPS = 64  # in one program
 ENTRIES = MOST_GROUPS * 16**2  # of the covariances of all groups in one program
+COMPILING = 0.3  # share of the work, for the guess at the time left
 
 Tell = Callable[[float, str], None]
 
@@ -88,22 +89,20 @@ class Batch:
         return Data(*jax.device_put((self.known.of(x), self.known.of(y), self.known.real)))
 
 
-def batches(known: Runs, asked: Runs, whole: bool = False, room: int = 0) -> list[Batch]:
+def batches(known: Runs, asked: Runs) -> list[Batch]:
     """All groups that have a row to predict, groups of like size together.
 
     Args:
         known, asked: the observed rows, and those to predict.
-        whole: whether all rows to predict of a group must be together.
-        room: how many more rows a group may observe.
     """
-    most = int(asked.count.max(initial=1)) if whole else MOST_ASKED
-    pieces = -(-asked.count // max(most, 1))
+    pieces = -(-asked.count // MOST_ASKED)
     groups = np.repeat(np.arange(len(pieces)), pieces)
-    begin = most * (np.arange(len(groups)) - np.repeat(np.cumsum(pieces) - pieces, pieces))
-    length = np.minimum(asked.count[groups] - begin, most)
+    begin = np.arange(len(groups)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begin = MOST_ASKED * begin
+    length = np.minimum(asked.count[groups] - begin, MOST_ASKED)
 
     found = []
-    for pick, observed, size in _alike(_buckets(known.count[groups] + room), _buckets(length)):
+    for pick, observed, size in _alike(_buckets(known.count[groups]), _buckets(length)):
         at_once = _groups_at_once(observed + size)
         for first in range(0, len(pick), at_once):
             some = pick[first : first + at_once]
@@ -164,14 +163,14 @@ def run_all(
     rest = sorted(set(range(len(todo))) - set(first))
     found: list[Any] = [None] * len(todo)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        results = [(first, map(one, first)), (rest, pool.map(one, rest))]
-        done = 0
-        for which, outputs in results:
+        done, whole = 0.0, COMPILING if rest else 1.0
+        for which, outputs in ((first, map(one, first)), (rest, pool.map(one, rest))):
             for i, output in zip(which, outputs, strict=True):
                 found[i] = output
-                done += 1
+                done += whole / len(which)
                 if progress is not None:
-                    progress(done / len(todo), what)
+                    progress(done, what)
+            whole = 1.0 - COMPILING
     return found
 
 

@@ -60,8 +60,7 @@ def _sample(learner, support, x, log, levels):
     return drawn if log is None else jnp.clip(drawn, *log.bounds(support))
 
 
-@kept
-def score(learner, support, x, by, key):
+def scored(learner, support, x, by, key):
     """Score by `by`, information in nats, and expected outcome of each row."""
     post_key, key = jr.split(key)
     mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=SAMPLES)
@@ -70,6 +69,9 @@ def score(learner, support, x, by, key):
     if mixture.parts[0].head.classes:
         expected = expected.argmax(-1)[:, None].astype(x.dtype)
     return value, mixture.information(), expected
+
+
+score = kept(scored)
 
 
 def suggested(

@@ -307,6 +307,37 @@ class Prior:
         rows = self.rows(table, "table")
         return answers.predict(self._all(), rows, keep, named_levels(levels), progress, say)
 
+    def suggest(
+        self,
+        table: Any,
+        n: int = 1,
+        *,
+        by: str = "entropy",
+        over_all: bool = False,
+        keep: Sequence[str] | None = None,
+        seed: int = 0,
+        progress: Tell | None = None,
+        say: Callable[[str], None] = warnings.warn,
+    ) -> pl.DataFrame:
+        """Which rows without the target to observe next in a table of new groups.
+
+        Args:
+            table: see `predict`.
+            n: how many rows of each group, or over all.
+            by: `"entropy"`, `"bald"`, `"variance"` or `"random"`; see `metaprior.acquire`.
+            over_all: choose the best rows of all groups, not of each.
+            keep: columns of the table to have in the answer; all by default.
+            seed: for `"random"`, at least 0.
+            progress, say: see `predict`.
+
+        Returns:
+            the chosen rows, group by group or over all, in the order in which to observe them: the
+            group, the columns in `keep`, and `row` (1 is the table's first), `score` and
+            `gain_nats` of `Posterior.suggest`.
+        """
+        wish = answers.Wish(n, by, seed, over_all)
+        return answers.suggest(self._all(), self.rows(table, "table"), keep, wish, progress, say)
+
     def adapt_each(self, table: Any, *, say: Callable[[str], None] = warnings.warn) -> dict:
         """Condition on the observed rows of every group of a table.
 

@@ -97,28 +97,6 @@ def test_outcomes_in_other_units_are_doubted(fitted, tmp_path, call):
         assert status == 0 and err.startswith(said) == doubted and bool(err) == doubted
 
 
-def test_a_table_of_new_groups(fitted, tmp_path, call):
-    """Rows without the target are predicted, in their order, as if each group came alone."""
-    rows = [line.split(",") for line in (fitted / "table.csv").read_text().splitlines()]
-    new = [rows[0], *([*row[:4], row[4] * (i % 3 > 0)] for i, row in enumerate(rows[1:25]))]
-    path = tmp_path / "new.csv"
-    path.write_text("\n".join(map(",".join, new)))
-    status, out, err = call(
-        "predict", fitted / "run", path, "--keep", "day,x", "--levels", "0.1,0.5"
-    )
-    assert status == 0 and "names (g0, g1, g2)" in err and "taken as new" in err
-    said = table(out)
-    assert said.columns == ["g", "day", "x", "mean", "std", "q10", "q50", "epistemic"]
-    asked = pl.read_csv(path).filter(pl.col("y").is_null())
-    assert said["g"].equals(asked["g"]) and said["x"].equals(asked["x"])
-    own = pl.read_csv(path).filter(pl.col("g") == "g1")
-    own.drop_nulls("y").write_csv(tmp_path / "s.csv")
-    own.filter(pl.col("y").is_null()).write_csv(tmp_path / "q.csv")
-    both = ["--support", tmp_path / "s.csv", "--query", tmp_path / "q.csv"]
-    alone = table(call("predict", fitted / "run", *both)[1])
-    assert alone["mean"].to_list() == pytest.approx(said.filter(g="g1")["mean"].to_list(), abs=1e-5)
-
-
 def test_suggest_names_a_row_of_the_pool(fitted, tmp_path, call):
     rows = (fitted / "table.csv").read_text().splitlines()
     support, pool = tmp_path / "support.csv", tmp_path / "pool.csv"

@@ -1,5 +1,7 @@
 """Many new groups in one table: split, predicted together, and the same as one at a time."""
 
+import io
+
 import jax
 import numpy as np
 import polars as pl
@@ -51,6 +53,7 @@ def prior_of(kind: str, make=Process.init) -> metaprior.Prior:
     spec = Spec(encoded.shape[1] + pooled.shape[1], head, pooled.shape[1])
     info = {"task": "g", "target": "y", "features": ["x"], "classes": labels, "arrays": False}
     info |= {"method": "auto", "log_target": log, "seed": 0, "split_by": None, "notes": []}
+    info |= {"groups": {"train": 10, "test": 0}, "rows": 60, "version": "test"}
     learner = make(spec, key=jax.random.key(0))
     prior = metaprior.Prior()
     prior.trained = Trained(info, features, boosting, units, learner, {}, None, digests(["g1"]))
@@ -60,6 +63,10 @@ def prior_of(kind: str, make=Process.init) -> metaprior.Prior:
 @pytest.fixture(scope="module")
 def prior():
     return prior_of("numbers", lambda spec, key: ALPaCA.init(spec, key=key, width=8, size=4))
+
+
+def read(text: str) -> pl.DataFrame:
+    return pl.read_csv(io.StringIO(text))
 
 
 def hide(frame: pl.DataFrame, share: float = 0.5) -> pl.DataFrame:
@@ -89,6 +96,29 @@ def test_all_groups_at_once_are_as_one_at_a_time(kind):
             alone = one.predict(asked)
             unit = 1.0 if kind == "classes" else alone["std"].to_numpy()[:, None]
             assert (np.abs(both.to_numpy() - alone.to_numpy()) < 3e-6 * unit).all()
+
+
+def test_suggestions_for_all_groups_are_those_of_each(prior):
+    """Of each group as of that group alone; over all the best of those."""
+    first = pl.int_range(pl.len()).over("g") < 3
+    new = table(4, 7).with_columns(y=pl.when(first).then("y"))
+    each = prior.suggest(new, 2, **SILENT)
+    assert each.columns == ["g", "x", "week", "row", "score", "gain_nats"]
+    assert new[(each["row"] - 1).to_list()]["week"].equals(each["week"])
+    for (name,), own in new.group_by("g", maintain_order=True):
+        known, pool = own.drop_nulls("y"), own.filter(pl.col("y").is_null())
+        alone = prior.adapt(known).suggest(pool.drop("y"), n=2)
+        its = each.filter(pl.col("g") == name)
+        assert its["week"].equals(alone["week"])
+        np.testing.assert_allclose(its["score"], alone["score"], atol=1e-5)
+    best = prior.suggest(new, 3, over_all=True, keep=["week"], **SILENT)
+    assert best.columns == ["g", "week", "row", "score", "gain_nats"]
+    assert (
+        best["week"][0] == each.sort("score", descending=True)["week"][0]
+        and best["row"].n_unique() == 3
+    )
+    with pytest.warns(UserWarning, match="1 of 2 groups have fewer than 2 rows without"):
+        assert prior.suggest(new.filter(pl.col("week").is_in([0, 3, 14, 20, 18])), 2).height == 3
 
 
 def test_rows_find_their_program_and_their_way_back():
@@ -163,3 +193,28 @@ def test_several_groups_are_not_one(prior):
     with pytest.raises(InputError, match="a column 'mean' of its own"):
         new = hide(table(2, 4)).with_columns(mean=0)
         prior.predict(new, keep=["mean"], **SILENT)
+
+
+def test_commands_take_a_table(prior, tmp_path, call):
+    """Rows without the target, in their order, as if each group came alone in two files."""
+    prior.save(tmp_path / "prior")
+    new, path = hide(table(3, 6)), tmp_path / "new.csv"
+    new.write_csv(path)
+    status, out, err = call(
+        "predict", tmp_path / "prior", path, "--keep", "week", "--levels", "0.1"
+    )
+    assert status == 0 and "names (g1). They are taken as new" in err
+    said = read(out)
+    assert said.columns == ["g", "week", "mean", "std", "q10", "epistemic"]
+    assert said["week"].equals(new.filter(pl.col("y").is_null())["week"])
+
+    own = new.filter(pl.col("g") == "g0")
+    own.drop_nulls("y").write_csv(tmp_path / "s.csv")
+    own.filter(pl.col("y").is_null()).drop("y").write_csv(tmp_path / "q.csv")
+    both = ["--support", tmp_path / "s.csv", "--query", tmp_path / "q.csv"]
+    alone = read(call("predict", tmp_path / "prior", *both)[1])
+    np.testing.assert_allclose(alone["mean"], said.filter(pl.col("g") == "g0")["mean"], rtol=1e-5)
+
+    options = ["--n", "2", "--over-all", "--out", tmp_path / "next.csv"]
+    assert call("suggest", tmp_path / "prior", path, *options)[0] == 0
+    assert read((tmp_path / "next.csv").read_text())["row"].n_unique() == 2
