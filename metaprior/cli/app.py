@@ -14,6 +14,7 @@ from metaprior.cli.protocols import reproduce, rerun
 from metaprior.cli.use import predict, suggest
 from metaprior.errors import InputError
 from metaprior.system.faults import STOPPED, Stopped, stoppable
+from metaprior.system.terminal import print_anywhere
 
 CONTINUED = {
     "fit": "; continue with the same command and --resume",
@@ -56,13 +57,21 @@ def complain(message: str) -> int:
     return 2
 
 
+def _with_standard_input(arguments: list[str]) -> list[str]:
+    """`-` as a path, which Cyclopts takes for an option otherwise; but not as a missing value."""
+    before = ["", *arguments]
+    return ["./-" if a == "-" and b != "--missing" else a for a, b in zip(arguments, before)]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: a clear line on stderr and status 2 for anything the user can put right."""
     gc.set_threshold(
         100_000
     )  # importing and tracing make very many objects, nearly all of which stay
+    print_anywhere()
     status = 0
-    command = next(iter(sys.argv[1:] if arguments is None else arguments), "")
+    arguments = _with_standard_input(sys.argv[1:] if arguments is None else arguments)
+    command = next(iter(arguments), "")
     stopped = f"metaprior: stopped{CONTINUED.get(command, '')}.\n"
     try:
         with stoppable(stopped, patient=command == "fit"):

@@ -1,5 +1,7 @@
 """What all commands share: the cache of compiled programs, a progress bar, checks of numbers."""
 
+import codecs
+import io
 import os
 import re
 import sys
@@ -63,6 +65,53 @@ def give_devices_threads() -> None:
     count = int(forced[1] if forced else os.environ.get("JAX_NUM_CPU_DEVICES") or 1)
     if count > 1:
         os.environ.setdefault("PJRT_NPROC", str(2 * count + 2))
+
+
+# What is printed for characters that a terminal does not have.
+_PLAIN = {
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "▲": "^",
+    "▼": "v",
+    "±": "+/-",
+    "×": "x",
+    "·": ".",
+    "•": "*",
+    "→": "->",
+    "≤": "<=",
+    "≥": ">=",
+    "²": "^2",
+    "█": "#",
+    "━": "-",
+    "╸": "-",
+    "╺": "-",
+}
+
+
+def print_anywhere() -> None:
+    """Let everything be printed, whatever the encoding of the terminal.
+
+    Signs that it does not have are replaced by like ones, and letters by their numbers, as in
+    `\\u0142`. This changes the standard streams: it is for a process of our own.
+    """
+    codecs.register_error("metaprior", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="metaprior")
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    shown = [_PLAIN.get(sign, sign) for sign in error.object[error.start : error.end]]
+    text = "".join(shown).encode("ascii", errors="backslashreplace").decode("ascii")
+    return text, error.end
 
 
 class Progress:
