@@ -59,8 +59,11 @@ def complain(message: str) -> int:
 
 def _with_standard_input(arguments: list[str]) -> list[str]:
     """`-` as a path, which Cyclopts takes for an option otherwise; but not as a missing value."""
-    before = ["", *arguments]
-    return ["./-" if a == "-" and b != "--missing" else a for a, b in zip(arguments, before)]
+    pairs = zip(arguments, ["", *arguments])
+    found = ["./-" if given == "-" and before != "--missing" else given for given, before in pairs]
+    if found.count("./-") > 1:
+        raise InputError("Standard input (-) can be one table only.")
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,11 +73,12 @@ def main(arguments: list[str] | None = None) -> None:
     )  # importing and tracing make very many objects, nearly all of which stay
     print_anywhere()
     status = 0
-    arguments = _with_standard_input(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     command = next(iter(arguments), "")
     stopped = f"metaprior: stopped{CONTINUED.get(command, '')}.\n"
     try:
         with stoppable(stopped, patient=command == "fit"):
+            arguments = _with_standard_input(arguments)
             app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         status = complain(usage(error))

@@ -58,6 +58,8 @@ def test_rows_from_standard_input(fitted, call, typed_in):
     typed_in(b"x;kind;day\n0,1;a;1\n0,2;b;1\n")
     status, out, err = call("predict", fitted / "run", "--query", "-")
     assert status == 0 and len(out.splitlines()) == 3, err
+    status, _, err = call("predict", fitted / "run", "--query", "-", "--support", "-")
+    assert status == 2 and "can be one table only" in err
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
