@@ -1,5 +1,6 @@
 """`metaprior fit` and `metaprior compare`: learn from a table."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -25,14 +26,63 @@ from metaprior.system.terminal import (
 
 def feature_names(text: str | None) -> list[str] | None:
     """`a,b` as names; `None`: all columns."""
+    return None if text is None else listed(text, "--features")
+
+
+def listed(text: str | None, option: str) -> list[str]:
+    """`a,b` as names; nothing: none."""
     if text is None:
-        return None
+        return []
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise InputError(
-            "--features is empty; give column names with commas between, or leave it out."
+            f"{option} is empty; give column names with commas between, or leave it out."
         )
     return names
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are, where they would be taken as something else.
+
+    Parameters
+    ----------
+    classes
+        The target is classes, also where they look like numbers.
+    numeric
+        Columns that are numbers, with commas between; cells that are none count as missing.
+    categorical
+        Columns of names, with commas between.
+    date
+        Columns of dates, with commas between; day:mdy has the month first, day:dmy the day.
+    missing
+        More cells that hold no value, with commas between: -999, or x=-999 in one column.
+    keep_na
+        NA and its like are names of classes, groups and levels; otherwise they are missing.
+    drop_missing_targets
+        Leave out rows without a target, and say how many.
+    """
+
+    classes: Annotated[bool, Parameter(negative="")] = False
+    numeric: str | None = None
+    categorical: str | None = None
+    date: str | None = None
+    missing: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    keep_na: Annotated[bool, Parameter(negative="")] = False
+    drop_missing_targets: Annotated[bool, Parameter(negative="")] = False
+
+    def options(self) -> dict[str, Any]:
+        """As plain values, for the record of a run."""
+        return {
+            "kind": "classes" if self.classes else "auto",
+            "numeric": listed(self.numeric, "--numeric"),
+            "categorical": listed(self.categorical, "--categorical"),
+            "date": listed(self.date, "--date"),
+            "missing": listed(self.missing, "--missing"),
+            "keep_na": self.keep_na,
+            "drop_missing_targets": self.drop_missing_targets,
+        }
 
 
 def fit(
@@ -49,6 +99,7 @@ def fit(
     seed: int = 0,
     resume: Annotated[bool, Parameter(negative="")] = False,
     skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
+    columns: Columns = Columns(),
     devices: str = "1",
     coordinator: str | None = None,
     processes: int | None = None,
@@ -110,9 +161,9 @@ def fit(
         "split_by": split_by,
         "steps": steps,
         "seed": seed,
-        "kind": "auto",
         "holdout": HOLDOUT,
         "skip_bad_tasks": skip_bad_tasks,
+        **columns.options(),
     }
     count = device_count(devices)
     run = Run(out)
@@ -166,6 +217,7 @@ def compare(
     out: Path | None = None,
     keep: str | None = None,
     skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
+    columns: Columns = Columns(),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
 ) -> None:
     """Compare methods and baselines on your own table, and say which to use.
@@ -227,6 +279,7 @@ def compare(
         "holdout": HOLDOUT,
         "skip_bad_tasks": skip_bad_tasks,
         "order": order,
+        **columns.options(),
     }
     use_cache()
     from metaprior.report.comparison import print_comparison, write_comparison

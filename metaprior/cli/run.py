@@ -92,7 +92,7 @@ class Run:
             if name == "skip_bad_tasks" and value:
                 continue  # a fit that met a bad group tells the user to add it
             was = record["options"].get(name, False)
-            if was != value:
+            if was != value and (was or value):  # older records lack newer options
                 flag = "--" + name.replace("_", "-")
                 raise InputError(
                     f"{self.folder}: was started with {flag} {was}, now {flag} {value}; "
@@ -240,7 +240,11 @@ _SETTINGS = (
     "holdout",
     "skip_bad_tasks",
     "part",
+    "drop_missing_targets",
+    "keep_na",
+    "missing",
 )
+_COLUMNS = ("task", "features", "numeric", "categorical", "date")
 
 
 def which_split(seed: int, split: int) -> tuple[int, int]:
@@ -251,7 +255,7 @@ def which_split(seed: int, split: int) -> tuple[int, int]:
 def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A run's options as arguments of `Prior` and of `Prior.fit`."""
     settings = {name: options[name] for name in _SETTINGS if name in options}
-    columns = {name: options[name] for name in ("task", "features")}
+    columns = {name: options[name] for name in _COLUMNS if name in options}
     return settings, {**columns, "target": split_target(options["target"], table)}
 
 

@@ -2,18 +2,33 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.evaluation.units import Units
-from metaprior.tables.columns import is_text, numbers, numeric_text
-from metaprior.tables.groups import sorted_groups, split_groups
+from metaprior.tables.groups import sorted_groups, split_groups, varies_within
+from metaprior.tables.kinds import KEEP_NA, Choices, Kind
+from metaprior.tables.names import counts_rows
+from metaprior.tables.notes import Note, count, lines, some
 from metaprior.tables.read import Rows
-from metaprior.tables.targets import bad_groups, standardised, target_values
+from metaprior.tables.scaling import Used, used_columns
+from metaprior.tables.targets import (
+    Measure,
+    bad_groups,
+    said_of_target,
+    standardised,
+    target_values,
+)
+from metaprior.tables.understand import FEW, understand
+from metaprior.tables.values import is_text, numbers, oddities
+
+if TYPE_CHECKING:  # it loads JAX, and a table is checked without
+    from metaprior.evaluation.units import Units
 
 SKIP = "--skip-bad-tasks (in Python skip_bad_tasks=True)"
+DROP = "--drop-missing-targets (in Python drop_missing_targets=True)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +46,8 @@ class Plan:
         seed: of the split.
         part: which of the disjoint parts of that size is kept aside, 0 …
         order: a column that `evaluate` orders rows by; it need not be a feature.
+        choices: what the user says of the columns.
+        drop: whether rows without a target are left out.
     """
 
     task: str
@@ -43,6 +60,12 @@ class Plan:
     seed: int = 0
     part: int = 0
     order: str | None = None
+    choices: Choices = Choices()
+    drop: bool = False
+
+    def kind_of(self, target: str) -> str:
+        """Of one target: what the user says of it goes before what is said of all."""
+        return "numbers" if target in self.choices.numeric else self.kind
 
     def columns(self) -> list[str] | None:
         """All columns that are needed; `None`: all there are."""
@@ -63,11 +86,13 @@ class Checked:
         group: number of the group of each row.
         held: whether a group is kept aside, `(g,)`.
         fold: the fold of each group, `(g,)`; -1 for one kept aside.
-        units: of the target; `None` for classes.
+        measure: the units of the target; `None` for classes.
         z: the target in the model's units, or class indices, `(n,)`.
         labels: of the classes; `None` for numbers.
         values: the classes as a feature column holds them.
-        notes: what was made of the file, and groups that were left out.
+        used: what was learned of each feature column.
+        kinds: how columns are read; strictly where they are used.
+        notes: what was made of the columns, and what was left out.
     """
 
     frame: pl.DataFrame
@@ -78,11 +103,20 @@ class Checked:
     group: np.ndarray
     held: np.ndarray
     fold: np.ndarray
-    units: Units | None
+    measure: Measure | None
     z: np.ndarray
     labels: list[str] | None
     values: list | None
+    used: list[Used]
+    kinds: dict[str, Kind] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> "Units | None":
+        """Of the target; `None` for classes."""
+        from metaprior.evaluation.units import Units
+
+        return None if self.measure is None else Units(*self.measure)
 
     @property
     def classes(self) -> int:
@@ -113,37 +147,114 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
     if not rows.frame.height:
         raise InputError(f"{rows.where}: has columns but no rows.")
 
+    table = understood(rows, plan)
+    notes, names = _without_ids(table, plan, names)
     # Groups are left out for all targets at once, so that every target has the same groups.
-    frame, notes = _without_bad(rows, plan, skip)
+    frame, left = _without_bad(rows, table, plan, skip)
+    notes += _odd(table.rows.frame, [*names, *targets], plan)
     checked = []
     for name in targets:
         one = check(Rows(frame, rows.where), plan, name, names)
-        checked.append(dataclasses.replace(one, notes=(*rows.notes, *notes)))
-        if is_text(frame[name]) and one.labels is None:
-            # Numbers written as text: as a feature of the next target they are numbers.
-            as_numbers = pl.Series(name, numeric_text(frame[name], rows.where))
-            frame = frame.with_columns(as_numbers)
+        said = _said_of(one, notes, plan)
+        needed = {plan.task, *targets, *(used.name for used in one.used if not used.left_out)}
+        kinds = {
+            column: kind if column in needed else dataclasses.replace(kind, lax=True)
+            for column, kind in table.kinds.items()
+        }
+        one = dataclasses.replace(one, kinds=kinds, notes=(*rows.notes, *said, *left))
+        checked.append(one)
         names = [*names, name]
     return checked
+
+
+def _without_ids(table: "Understood", plan: Plan, names: list[str]) -> tuple[list[Note], list[str]]:
+    """Notes on the columns in use, and the features without those that only name the rows."""
+    ids = []
+    if plan.features is None:
+        ids = [name for name in names if table.kinds[name].name == "id"]
+    notes = [*table.notes, *(Note(name, _ROW_NAMES.format(name=name)) for name in ids)]
+    more = [plan.split_by] if plan.split_by else []
+    needed = {plan.task, *plan.targets, *names, *more}
+    return [note for note in notes if note.column in needed], [n for n in names if n not in ids]
+
+
+def _said_of(one: "Checked", notes: list[Note], plan: Plan) -> tuple[str, ...]:
+    """What is said of the columns and the classes of one target."""
+    learned = [note for used in one.used for note in used.notes]
+    return (*lines([*notes, *learned]), *one.notes, *_said_of_split(one, plan))
+
+
+_ROW_NAMES = (
+    "left out, nearly every row has a name of its own, which says nothing of a new group; "
+    "--categorical {name} keeps it."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Understood:
+    """A table whose columns have types, with what each is and what is said of them."""
+
+    rows: Rows
+    kinds: dict[str, Kind]
+    notes: list[Note]
+
+
+def understood(rows: Rows, plan: Plan) -> Understood:
+    """What the columns of a table are, with the roles that a plan gives them."""
+    targets = {}
+    for name in plan.targets:
+        targets[name] = plan.kind_of(name)
+    return Understood(*understand(rows, plan.choices, [plan.task], targets, plan.drop))
+
+
+def _odd(frame: pl.DataFrame, names: Sequence[str], plan: Plan) -> list[Note]:
+    """What is odd about the numbers of some columns."""
+    notes = []
+    for name in names:
+        series = frame[name]
+        if series.dtype.is_numeric():
+            notes += [Note(name, one) for one in oddities(name, numbers(series))]
+        if name in plan.targets:
+            notes += [Note(name, one) for one in said_of_target(series, plan.kind_of(name))]
+        elif len(series) >= FEW and counts_rows(series):
+            said = "it only counts the rows; --features names what to predict from without it."
+            notes.append(Note(name, said))
+    return notes
+
+
+def _said_of_split(one: Checked, plan: Plan) -> list[str]:
+    """A note where the column that groups are split by varies within groups."""
+    if not plan.split_by:
+        return []
+    many = varies_within(one.frame[plan.split_by], one.group)
+    if not many:
+        return []
+    return [
+        f"{plan.split_by}: it varies within {count(many, 'group')}; groups that share a value, "
+        "also by way of other groups, stay on one side of the split."
+    ]
 
 
 def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
     """Groups, their split, and one target in the model's units; of a table without bad groups."""
     series, where = rows.frame[target], rows.where
-    y, labels = target_values(series, where, target, plan.kind)
+    y, labels = target_values(series, where, target, plan.kind_of(target))
     group, order = sorted_groups(rows.frame, plan.task, where)
     frame, y = rows.frame[order], y[order]
     held, fold = split_groups(
         frame, group, plan.task, plan.split_by, plan.holdout, plan.seed, where, plan.part
     )
     train = ~held[group]
+    shown = frame.filter(pl.Series(train))
+    used = used_columns(shown, features, group[train], where)
 
+    notes: list[str] = []
     if labels is None:
-        z, units = standardised(y, train, plan.log, where, target)
+        z, measure = standardised(y, train, plan.log, where, target)
         values = None
     else:
-        _need_classes(y[train], fold[group][train], labels, where, target)
-        z, units = y, None
+        notes = _rare_classes(y, group, held, labels, target)
+        z, measure = y, None
         levels = series.unique().sort()
         # As a feature of later targets, classes written as numbers are numbers.
         values = labels if is_text(levels) else numbers(levels).tolist()
@@ -156,10 +267,12 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
         group=group,
         held=held,
         fold=fold,
-        units=units,
+        measure=measure,
         z=z,
         labels=labels,
         values=values,
+        used=used,
+        notes=tuple(notes),
     )
 
 
@@ -195,37 +308,89 @@ def feature_columns(
 
 
 def _without_bad(
-    rows: Rows, plan: Plan, skip: dict[str, str] | None
+    rows: Rows, table: Understood, plan: Plan, skip: dict[str, str] | None
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """The table without its bad groups, and notes on them; without `skip` they are an error."""
-    where, task = rows.where, plan.task
+    """The table without rows and groups that cannot be used, and notes on them.
+
+    Without `skip` they are an error, but for rows that are to be dropped.
+    """
+    where, task, frame = rows.where, plan.task, table.rows.frame
+    gone, said = _gone(rows, table, plan, skip)
     left = dict(skip or {})
     for name in plan.targets:
-        bad = bad_groups(rows.frame, task, name, where, plan.kind, plan.log)
+        bad = bad_groups(frame, task, name, where, plan.kind_of(name), plan.log, gone)
         for group, why in bad.items():
             if skip is None:
-                raise InputError(
-                    f"{where}: column {name!r}, {why}. "
-                    f"Correct it, or leave such groups out with {SKIP}."
-                )
+                raise InputError(f"{where}: column {name!r}, {why}. {_remedy(why)}")
             left.setdefault(group, f"column {name!r}, {why}")
 
-    gone = pl.col(task).cast(pl.String).is_in(list(left)).fill_null(False)
-    kept = rows.frame.filter(~gone)
-    if left and not kept.height:
-        first = next(iter(left.values()))
+    out = pl.col(task).cast(pl.String).is_in(list(left)).fill_null(False)
+    kept = frame.filter(~out & ~pl.Series(gone))
+    if not kept.height:
+        first = next(iter(left.values()), "a row without a value of the target")
         raise InputError(f"{where}: no group is left; the first was left out as {first}.")
-    return kept, tuple(f"{task} {group}: left out, {why}." for group, why in left.items())
+    return kept, (*said, *(f"{task} {group}: left out, {why}." for group, why in left.items()))
 
 
-def _need_classes(
-    y: np.ndarray, fold: np.ndarray, labels: list[str], where: str, target: str
-) -> None:
-    """Each class occurs in the groups outside every fold, so that all members see all classes."""
-    for k in range(fold.max() + 1):
-        missing = np.setdiff1d(np.arange(len(labels)), y[fold != k])
-        if len(missing):
+def _gone(
+    rows: Rows, table: Understood, plan: Plan, skip: dict[str, str] | None
+) -> tuple[np.ndarray, list[str]]:
+    """Rows that are left out by themselves, and notes on them."""
+    frame, task, said = table.rows.frame, plan.task, []
+    gone = frame[task].is_null().to_numpy()
+    if gone.any():
+        row = int(np.flatnonzero(gone)[0])
+        cell = rows.frame[task][row]
+        if skip is None:
+            is_word = isinstance(cell, str) and cell.strip()
+            keep = f"; if it is a name, add {KEEP_NA}" if is_word else ""
+            what = f"{cell!r} counts as missing{keep}" if is_word else "no value"
             raise InputError(
-                f"{where}: column {target!r}: the class {labels[missing[0]]!r} occurs in too few "
-                "groups; cross-fitting needs each class in several groups."
+                f"{rows.where}: column {task!r}, row {row + 1}: {what}. "
+                f"Rows without a group are left out with {SKIP}."
             )
+        said.append(f"{task}: {count(int(gone.sum()), 'row')} without a group left out.")
+    if plan.drop:
+        absent = np.zeros(frame.height, bool)
+        for name in plan.targets:
+            absent |= frame[name].is_null().to_numpy()
+            if frame[name].dtype.is_float():
+                absent |= frame[name].is_nan().fill_null(False).to_numpy()
+        absent &= ~gone
+        if absent.any():
+            gone = gone | absent
+            lost = frame[task].n_unique() - frame[task].filter(pl.Series(~gone)).n_unique()
+            whole = f", and with them {count(lost, 'whole group')}" if lost else ""
+            what = count(int(absent.sum()), "row")
+            said.append(f"{', '.join(plan.targets)}: {what} without a value left out{whole}.")
+    return gone, said
+
+
+def _remedy(why: str) -> str:
+    """What helps with a group that cannot be used."""
+    drop = f"leave such rows out with {DROP}, or " if why.endswith("no value") else ""
+    return f"Correct it, {drop or 'or '}leave such groups out with {SKIP}."
+
+
+def _rare_classes(
+    y: np.ndarray, group: np.ndarray, held: np.ndarray, labels: list[str], target: str
+) -> list[str]:
+    """Notes on classes that occur in one group alone, or in no group to learn from."""
+    pairs = np.unique(np.stack([y.astype(int), group]), axis=1)
+    trained = np.bincount(pairs[0][~held[pairs[1]]], minlength=len(labels))
+    once = [labels[i] for i in np.flatnonzero(trained == 1)]
+    never = [labels[i] for i in np.flatnonzero(trained == 0)]
+    said = []
+    if once:
+        said.append(f"{target}: {_named(once)} in one group only, and can hardly be learned.")
+    if never:
+        said.append(
+            f"{target}: {_named(never)} in no group to learn from, only in those kept aside."
+        )
+    return said
+
+
+def _named(labels: list[str]) -> str:
+    if len(labels) == 1:
+        return f"the class {labels[0]!r} occurs"
+    return f"{len(labels)} classes ({some(labels)}) occur"

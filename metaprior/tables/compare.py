@@ -29,6 +29,7 @@ from metaprior.tables.baselines import BASELINES, find
 from metaprior.tables.checked import Checked, Plan, check_all
 from metaprior.tables.culprits import BadTask
 from metaprior.tables.files import fingerprint, place
+from metaprior.tables.kinds import Choices
 from metaprior.tables.prior import Prior
 from metaprior.tables.read import rows_of
 
@@ -36,6 +37,9 @@ FORMAT = "metaprior comparison"
 AUTO = "auto"
 _OURS = {"run.json", "cells", "shared", "results.json", "predictions.parquet", "report.html"}
 _KEPT = {AUTO, *METHODS, *BASELINES}  # folders of priors
+# Settings that `Prior` and `Prior.fit` take under the same names.
+_SETTINGS = ("skip_bad_tasks", "kind", "keep_na", "missing", "drop_missing_targets")
+_KINDS = ("numeric", "categorical", "date")
 
 Tell = Callable[[float, str], None]
 
@@ -73,7 +77,8 @@ class Comparison:
                 "choose another folder."
             )
         for name, value in self.settings.items():
-            if (before["settings"].get(name) or None) != (value or None):
+            was = before["settings"].get(name) or ("auto" if name == "kind" else None)
+            if was != (value or None):
                 flag = "--" + name.replace("_", "-")
                 raise InputError(
                     f"{self.folder}: was run with {flag} {before['settings'].get(name)}, "
@@ -107,10 +112,17 @@ class Comparison:
             task=s["task"],
             targets=[s["target"]],
             features=s["features"],
+            kind=s.get("kind", "auto"),
             log=s["log_target"],
             split_by=s["split_by"],
             holdout=s["holdout"],
             order=s.get("order"),
+            choices=Choices(
+                **{name: s.get(name, ()) for name in _KINDS},
+                keep_na=s.get("keep_na", False),
+                missing=s.get("missing", ()),
+            ),
+            drop=s.get("drop_missing_targets", False),
         )
         skip = {} if s.get("skip_bad_tasks") else None
         return check_all(rows_of(self.table, "table"), plan, skip)[0]
@@ -235,13 +247,14 @@ class Comparison:
             split_by=s["split_by"],
             holdout=s["holdout"],
             order=s.get("order"),
-            skip_bad_tasks=s.get("skip_bad_tasks", False),
+            **{name: s[name] for name in _SETTINGS if name in s},
         )
         prior.fit(
             self.table,
             task=s["task"],
             target=s["target"],
             features=s["features"],
+            **{name: s.get(name, ()) for name in _KINDS},
             # Boosting and baselines of a split are the same for every method: fitted once, kept in
             # a shared folder.
             checkpoint=self.folder / "shared" / f"split-{split}",

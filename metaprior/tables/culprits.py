@@ -1,5 +1,6 @@
 """Which training group made a loss not finite, found after the fact."""
 
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import optax
 
 from metaprior.errors import InputError
 from metaprior.sources.table import Table
+from metaprior.tables.checked import SKIP
 from metaprior.training import Fitted
 
 DRAWS = 4  # tasks of each group, as a task may hold only some of its rows
@@ -34,6 +36,16 @@ class BadTasks(Exception):
 
 class BadTask(InputError):
     """A group that no prior can be trained on; the message names it."""
+
+
+def bad_task(bad: BadTasks, where: str, task: str, kept: Path | None) -> BadTask:
+    """The error that names groups with which a loss is not finite."""
+    names = ", ".join(map(repr, bad.groups))
+    state = "" if kept is None else f" The last good state is in {kept}: add --resume and"
+    return BadTask(
+        f"{where}: column {task!r}: with {names} the loss is not finite{bad.when}; nothing later "
+        f"was used. Correct the rows and fit anew, or leave such groups out:{state} {SKIP}."
+    )
 
 
 @eqx.filter_jit

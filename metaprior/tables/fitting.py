@@ -15,10 +15,11 @@ from metaprior.method import Spec
 from metaprior.system.devices import agree
 from metaprior.tables import learn
 from metaprior.tables.baselines import Boosting, cross_fit
-from metaprior.tables.checked import Checked
+from metaprior.tables.checked import Checked, Plan
 from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
 from metaprior.tables.groups import digests, runs
+from metaprior.tables.kinds import Choices
 from metaprior.tables.members import Groups
 from metaprior.tables.ordered import columns_of_time
 from metaprior.tables.stages import Progress, Stages
@@ -42,11 +43,33 @@ class Settings:
     skip_bad_tasks: bool = False
     part: int = 0
     order: str | None = None
+    drop_missing_targets: bool = False
+    keep_na: bool = False
+    missing: tuple[str, ...] = ()
 
     @property
     def automatic(self) -> bool:
         """Whether several learners are stacked."""
         return self.method in (AUTO, "stack")
+
+    def plan(
+        self, task: str, targets: list[str], features: Sequence[str] | None, choices: Choices
+    ) -> Plan:
+        """What is to be learned of the columns of a table."""
+        return Plan(
+            task=task,
+            targets=targets,
+            features=features,
+            kind=self.kind,
+            log=self.log_target,
+            split_by=self.split_by,
+            holdout=self.holdout,
+            seed=self.seed,
+            part=self.part,
+            order=self.order,
+            choices=choices,
+            drop=self.drop_missing_targets,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +140,7 @@ def fit_target(
         if result is None:
             return None, stopped
 
-    info = _info(checked, settings, [*encoded.features.notes, *result.notes])
+    info = _info(checked, settings, list(result.notes))
     info |= {"features": encoded.features.names(), "arrays": arrays}
     info["seconds"] = round(time.perf_counter() - begin, 1)
     aside = None
@@ -155,6 +178,7 @@ def _info(checked: Checked, settings: Settings, notes: list[str]) -> dict:
         "log_target": settings.log_target,
         "seed": settings.seed,
         "split_by": settings.split_by,
+        "kinds": {name: kind.to_json() for name, kind in checked.kinds.items()},
         "version": metaprior.__version__,
     }
 
@@ -163,8 +187,7 @@ def _encode(checked: Checked, stage: Stages, seed: int) -> Encoded:
     """Features from the training groups, and the pooled prediction of every row."""
     frame, z, group = checked.frame, checked.z, checked.group
     train = ~checked.held[group]
-    shown = frame.filter(pl.Series(train))
-    features = Features.learn(shown, checked.features, group[train], checked.where)
+    features = Features.of(checked.used)
     encoded, raw = features.encode(frame, checked.where)
 
     def boost():
@@ -209,6 +232,7 @@ def joint_info(infos: list[dict], values: list[list | None]) -> dict:
     """
     targets = [info["target"] for info in infos]
     return infos[0] | {
+        "kinds": {name: kind for info in infos for name, kind in info["kinds"].items()},
         "target": targets,
         "notes": list(dict.fromkeys(note for info in infos for note in info["notes"])),
         "values": dict(zip(targets, values, strict=True)),

@@ -59,12 +59,9 @@ def split_groups(
         where: what messages call the table.
         part: which of the disjoint parts of that size, in turn, is held out.
     """
-    start, _ = runs(group)
-    # What is split: groups, or sets of groups that share a value.
-    sets = np.arange(len(start))
+    sets = np.arange(group[-1] + 1 if len(group) else 0)
     if split_by:
-        shared = frame[split_by].cast(pl.String).fill_null("").to_numpy()[start]
-        sets = np.unique(shared, return_inverse=True)[1]
+        sets = joined(frame[split_by], group)
     order = np.random.default_rng(seed).permutation(np.unique(sets))
 
     test = round(holdout * len(order))
@@ -74,6 +71,9 @@ def split_groups(
     train = len(order) - test
     if train < 2:
         has = "one group" if len(order) == 1 else f"{len(order)} groups"
+        if len(order) < len(sets):
+            sets_of = "one set" if len(order) == 1 else f"{len(order)} sets"
+            has = f"{sets_of} of groups that share a value of {split_by!r}"
         aside = f" ({test} of them held out)" if test else ""
         raise InputError(
             f"{where}: column {task!r} has {has}; a prior takes at least {2 + test}{aside}."
@@ -83,6 +83,39 @@ def split_groups(
     fold = np.full(len(order), -1)
     fold[order[test:]] = np.arange(train) % min(FOLDS, train)
     return np.isin(sets, order[:test]), fold[sets]
+
+
+def joined(shared: pl.Series, group: np.ndarray) -> np.ndarray:
+    """The set of each group, where groups that share a value are in one set.
+
+    Sets are numbered by their smallest value, as text; a group without a value is a set of its own.
+
+    Args:
+        shared: a value for each row.
+        group: the number of each row's group.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    text = shared.cast(pl.String)
+    seen = text.is_not_null().to_numpy()
+    labels, value = np.unique(text.drop_nulls().to_numpy().astype(str), return_inverse=True)
+    groups = int(group[-1]) + 1
+    # A graph of groups and values: a row with a value joins its group with that value.
+    links = (group[seen], groups + value)
+    size = groups + len(labels)
+    graph = coo_array((np.ones(len(value), bool), links), shape=(size, size))
+    part = connected_components(graph, directed=False)[1]
+    least = np.full(part.max() + 1, size)
+    np.minimum.at(least, part[groups:], np.arange(len(labels)))
+    np.minimum.at(least, part[:groups], len(labels) + np.arange(groups))
+    return np.unique(least[part[:groups]], return_inverse=True)[1]
+
+
+def varies_within(shared: pl.Series, group: np.ndarray) -> int:
+    """How many groups have more than one value."""
+    pairs = pl.DataFrame({"group": group, "value": shared.cast(pl.String)}).drop_nulls().unique()
+    return int((pairs.group_by("group").len()["len"] > 1).sum())
 
 
 def frame_of(tasks: Arrays) -> pl.DataFrame:

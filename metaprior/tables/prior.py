@@ -16,16 +16,17 @@ from metaprior.system.devices import cores, mesh_of
 from metaprior.tables import answers, judging, learn
 from metaprior.tables.asked import named_levels, whole
 from metaprior.tables.baselines import find
-from metaprior.tables.checked import SKIP, Checked, Plan, check_all
-from metaprior.tables.culprits import BadTask, BadTasks
+from metaprior.tables.checked import Checked, check_all
+from metaprior.tables.culprits import BadTasks, bad_task
 from metaprior.tables.fitting import Settings, fit_target, joint_info, share_of
 from metaprior.tables.groups import Arrays, frame_of
+from metaprior.tables.kinds import Choices
 from metaprior.tables.members import BATCH
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows, rows_of
 from metaprior.tables.several import JointPosterior
 from metaprior.tables.split import need_one
-from metaprior.tables.trained import AUTO, Chain, Trained, load_trained
+from metaprior.tables.trained import AUTO, Chain, Trained, load_trained, read_again
 
 Tell = Callable[[float, str], None]
 SEVERAL = "Give the whole table to `Prior.predict` or `Prior.adapt_each`."
@@ -53,6 +54,10 @@ class Prior:
         skip_bad_tasks: leave groups out whose target is missing, infinite or so large that nothing
             can be learned beside it, or whose loss is not finite in training; `info["notes"]` names
             them. Otherwise they are errors.
+        drop_missing_targets: leave rows out whose target is missing, instead of refusing them.
+        keep_na: take NA and its like, in columns of text, classes and groups, as names; otherwise
+            they are missing.
+        missing: more cells that hold no value: `"-999"` in every column, `"x=-999"` in one.
 
     Raises:
         InputError: where an argument is out of range.
@@ -82,6 +87,9 @@ class Prior:
         skip_bad_tasks: bool = False,
         part: int = 0,
         order: str | None = None,
+        drop_missing_targets: bool = False,
+        keep_na: bool = False,
+        missing: Sequence[str] = (),
     ):
         if method not in (AUTO, "stack"):
             find(method)
@@ -107,6 +115,9 @@ class Prior:
             skip_bad_tasks=skip_bad_tasks,
             part=whole(part, "part", 0),
             order=order,
+            drop_missing_targets=drop_missing_targets,
+            keep_na=keep_na,
+            missing=tuple(missing),
         )
         self.trained: Trained | None = None
         # Of several targets: a prior each, with the targets before it among its features.
@@ -120,6 +131,9 @@ class Prior:
         task: str | None = None,
         target: str | Sequence[str] | None = None,
         features: Sequence[str] | None = None,
+        numeric: Sequence[str] = (),
+        categorical: Sequence[str] = (),
+        date: Sequence[str] = (),
         tasks: Arrays | None = None,
         checkpoint: str | Path | None = None,
         progress: Tell | None = None,
@@ -133,6 +147,8 @@ class Prior:
             target: column to predict, or several: then p(a, b | x) = p(a | x) p(b | x, a), in the
                 order given.
             features: columns to predict from; by default all others, the column of `split_by` too.
+            numeric, categorical, date: columns that are numbers, names or dates, where they would
+                be taken as something else. `"day:mdy"` is a date with the month first.
             tasks: arrays instead of a table: x `(n, d)` or `(n,)` and y `(n,)` of each group.
             checkpoint: folder for intermediate results; a later call with the same data continues
                 from them to the same bits.
@@ -151,18 +167,9 @@ class Prior:
             raise InputError("fit takes a table with task= and target=, or tasks=[(x, y), …].")
 
         chosen = self.settings
-        plan = Plan(
-            task=task,
-            targets=[target] if isinstance(target, str) else list(target),
-            features=features,
-            kind=chosen.kind,
-            log=chosen.log_target,
-            split_by=chosen.split_by,
-            holdout=chosen.holdout,
-            seed=chosen.seed,
-            part=chosen.part,
-            order=chosen.order,
-        )
+        targets = [target] if isinstance(target, str) else list(target)
+        choices = Choices(numeric, categorical, date, chosen.keep_na, chosen.missing)
+        plan = chosen.plan(task, targets, features, choices)
         rows = rows_of(table, "table", plan.columns())
         folder = None if checkpoint is None else Path(checkpoint)
         skip: dict[str, str] | None = {} if chosen.skip_bad_tasks else None
@@ -177,7 +184,7 @@ class Prior:
                 return self._learn_all(checked, kept, progress, arrays, begin)
             except BadTasks as bad:
                 if skip is None:
-                    raise _bad_task(bad, rows.where, task, kept) from None
+                    raise bad_task(bad, rows.where, task, kept) from None
                 skip |= {name: "its loss in training is not finite" for name in bad.groups}
 
     def _learn_all(
@@ -243,7 +250,9 @@ class Prior:
             may_be_empty: whether a file without rows is allowed.
         """
         text = [name for trained in self._all() for name in trained.features.text()]
-        return rows_of(table, called, text=text, may_be_empty=may_be_empty)
+        if isinstance(table, Rows):
+            return table
+        return read_again(self.info, text, table, called, may_be_empty)
 
     def adapt(self, rows: Any = None) -> Posterior | JointPosterior:
         """Condition on the observed rows of a new group: none, some, or all of them.
@@ -411,13 +420,3 @@ def _prior_of(info: dict, trained: Trained | None) -> Prior:
     prior = Prior(**{name: info[name] for name in names})
     prior.trained = trained
     return prior
-
-
-def _bad_task(bad: BadTasks, where: str, task: str, kept: Path | None) -> BadTask:
-    """The error that names groups with which a loss is not finite."""
-    names = ", ".join(map(repr, bad.groups))
-    state = "" if kept is None else f" The last good state is in {kept}: add --resume and"
-    return BadTask(
-        f"{where}: column {task!r}: with {names} the loss is not finite{bad.when}; nothing later "
-        f"was used. Correct the rows and fit anew, or leave such groups out:{state} {SKIP}."
-    )

@@ -1,44 +1,81 @@
 """Target columns: numbers or classes, in the model's units and back; which rows cannot be used."""
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.evaluation.units import Units
-from metaprior.tables.columns import as_numbers, is_text, usable
+from metaprior.tables.values import as_numbers, is_text, usable
+
+if TYPE_CHECKING:  # it loads JAX, and a table is checked without
+    from metaprior.evaluation.units import Units
 
 # Single precision holds seven digits: beyond so many typical deviations all other values are one
 # number.
 FAR = 1e7
 HUGE = 1e100  # whose square is still a number
-MOST_CLASSES = 100
+MOST_CLASSES = 200
+
+
+class Measure(NamedTuple):
+    """The units of a target as plain values; see `Units`, which loads JAX."""
+
+    center: float
+    scale: float
+    low: float
+    high: float
+    log: bool
 
 
 def holds_classes(series: pl.Series, kind: str) -> bool:
-    """Whether a target is classes: as `kind` says, else text, booleans, or exactly two values."""
+    """Whether a target is classes: as `kind` says, else text, booleans, or 0 and 1."""
     if kind != "auto":
         return kind == "classes"
-    series = series.drop_nulls()
-    labels = series.unique()
-    if not is_text(series):
-        return series.dtype == pl.Boolean or len(labels) == 2
+    if is_text(series) or series.dtype == pl.Boolean:
+        return True
+    if not series.dtype.is_numeric():
+        return False
+    values = series.drop_nulls().unique()
+    return len(values) == 2 and bool(values.is_in([0, 1]).all())
 
-    # Text that is mostly numbers is a column of numbers with mistakes in it, which are named later.
-    parsed = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
-    words = parsed.is_null().sum()
-    return 0 < len(labels) <= 20 and words > 0.5 * len(series)
+
+def said_of_target(series: pl.Series, kind: str) -> list[str]:
+    """What a user should know of how a target is taken."""
+    values = series.drop_nulls().unique()
+    if kind != "auto" or not series.dtype.is_numeric() or len(values) != 2:
+        return []
+    if holds_classes(series, kind):
+        return [f"0 and 1 are two classes; --numeric {series.name} makes numbers of them."]
+    low, high = values.min(), values.max()
+    return [f"only the numbers {low} and {high}; --classes makes two classes of them."]
 
 
 def bad_groups(
-    frame: pl.DataFrame, task: str, target: str, where: str, kind: str, log: bool
+    frame: pl.DataFrame,
+    task: str,
+    target: str,
+    where: str,
+    kind: str,
+    log: bool,
+    gone: np.ndarray,
 ) -> dict[str, str]:
-    """Groups with a target that nothing can be learned from, and the first row that says why."""
+    """Groups with a target that nothing can be learned from, and the first row that says why.
+
+    Args:
+        frame: the rows.
+        task, target: names of columns.
+        where: what messages call the table.
+        kind, log: of the target; see `Plan`.
+        gone: rows that are left out, and not looked at, `(n,)`.
+    """
     series = frame[target]
     group = frame[task].cast(pl.String).fill_null("").to_numpy().astype(str)
     empty = series.is_null().to_numpy()
-    wrong = [(empty, "no value")]
+    wrong = [(empty & ~gone, "no value")]
     if not holds_classes(series, kind):
-        wrong += _bad_numbers(as_numbers(series, where), empty, group, log)
+        y = as_numbers(series, where)
+        wrong += _bad_numbers(np.where(gone, np.nan, y), empty | gone, group, log)
 
     found: dict[str, str] = {}
     for mask, words in wrong:
@@ -91,7 +128,9 @@ def target_values(
         raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
     if len(labels) > MOST_CLASSES:
         raise InputError(
-            f"{where}: column {target!r} has {len(labels)} classes; at most {MOST_CLASSES}."
+            f"{where}: column {target!r} has {len(labels)} classes; at most {MOST_CLASSES}. "
+            "If it is numbers, --numeric makes them so; if it is names that hardly repeat, another "
+            "column is to be predicted."
         )
     index = {label: i for i, label in enumerate(labels)}
     return np.array([index[v] for v in series.to_list()], float), [str(v) for v in labels]
@@ -99,7 +138,7 @@ def target_values(
 
 def standardised(
     y: np.ndarray, train: np.ndarray, log: bool, where: str, target: str
-) -> tuple[np.ndarray, Units]:
+) -> tuple[np.ndarray, Measure]:
     """Numbers in the model's units, and the units, which come from the rows in `train`."""
     z = np.log(y) if log else y
     # Around a middle value, so that a large offset leaves the squares exact; and over the farthest,
@@ -112,10 +151,10 @@ def standardised(
         raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
     center = float(middle + (z[train] - middle).mean())
     z = (z - center) / float(spread)
-    return z, Units(center, float(spread), float(z[train].min()), float(z[train].max()), log)
+    return z, Measure(center, float(spread), float(z[train].min()), float(z[train].max()), log)
 
 
-def in_units(series: pl.Series, units: Units, where: str) -> np.ndarray:
+def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
     """Outcomes of a new group in the model's units, `(n, 1)`.
 
     One that is very far off is an error: beside it all other rows would be one number.
@@ -134,7 +173,7 @@ def in_units(series: pl.Series, units: Units, where: str) -> np.ndarray:
     return np.asarray(z, np.float32)[:, None]
 
 
-def far_outside(z: np.ndarray, units: Units) -> int | None:
+def far_outside(z: np.ndarray, units: "Units") -> int | None:
     """The first outcome that lies beyond all training outcomes by more than their whole range.
 
     Args:

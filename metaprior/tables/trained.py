@@ -1,5 +1,7 @@
 """What a saved prior holds, how rows become what its learners read, and its files."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,39 @@ from metaprior.system.annotations import fits
 from metaprior.tables.baselines import BASELINES, Boosting
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import digests, frame_of
+from metaprior.tables.kinds import Kind, apply
+from metaprior.tables.notes import lines
 from metaprior.tables.read import Rows, is_table, rows_of
 from metaprior.tables.targets import class_indices, far_outside, in_units
+from metaprior.tables.understand import understand
 
 AUTO = "auto"
+
+
+def read_again(
+    info: dict, text: Sequence[str], table: Any, called: str, may_be_empty: bool = False
+) -> Rows:
+    """A later table, its columns read as those that were learned from.
+
+    Args:
+        info: of the prior.
+        text: columns that were text; what a prior of 0.1.0 knows of its columns.
+        table, called, may_be_empty: see `rows_of`.
+    """
+    rows = rows_of(table, called, may_be_empty=may_be_empty)
+    if "kinds" in info:
+        kinds = {name: Kind.of_json(saved) for name, saved in info["kinds"].items()}
+        rows, found = apply(rows, kinds)
+        targets = info["target"] if isinstance(info["target"], list) else [info["target"]]
+        needed = {info["task"], *targets, *info["features"]}
+        notes = [note for note in found if note.column in needed]
+    else:
+        there = [name for name in (*text, info["task"]) if name in rows.frame.columns]
+        names = info["target"] if isinstance(info["target"], list) else [info["target"]]
+        rows, _, notes = understand(rows, names=there, targets=dict.fromkeys(names, "auto"))
+    return dataclasses.replace(rows, notes=(*rows.notes, *lines(notes)))
+
+
 # What the header of every prior says, and of what kind it is.
 INFO = {
     "method": str,
@@ -93,9 +124,11 @@ class Trained(eqx.Module):
 
     def rows(self, table: Any, called: str, may_be_empty: bool = False) -> Rows:
         """A table of rows, or of x where the prior was fitted on arrays; no target is needed."""
+        if isinstance(table, Rows):
+            return table
         if self.info["arrays"] and not is_table(table):
             return Rows(frame_of([(table, None)]), called)
-        return rows_of(table, called, text=self.features.text(), may_be_empty=may_be_empty)
+        return read_again(self.info, self.features.text(), table, called, may_be_empty)
 
     def encode(self, rows: Rows) -> np.ndarray:
         """Encoded feature columns with the pooled prediction behind them, `(n, d)`."""

@@ -12,7 +12,7 @@ import polars as pl
 from metaprior.errors import InputError
 from metaprior.protocols import characters
 from metaprior.sources import Table
-from metaprior.tables.checked import Plan, check
+from metaprior.tables.checked import Plan, check, understood
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import runs
 from metaprior.tables.read import rows_of
@@ -132,6 +132,7 @@ def read_rows(folder: Path, subject: Subject) -> Rows:
         log=subject.log,
         split_by=subject.split_by,
     )
+    rows = understood(rows, plan).rows
     checked = check(rows, plan, subject.target, list(subject.features))
     units = checked.units
     z = checked.z if units is None else units.center + units.scale * checked.z
