@@ -40,7 +40,7 @@ def decoded(data: bytes, where: str) -> tuple[str, tuple[str, ...]]:
         raise InputError(f"{where}: line {line} holds a zero byte, so this is no text file.")
     if name == "utf-8":
         return text, ()
-    return text, (f"read as {_CALLED.get(name, name.upper().replace('_', '-'))} text",)
+    return text, (f"read as {_CALLED.get(name, name.upper().replace('_', '-'))} text.",)
 
 
 def _decode(data: bytes, where: str) -> tuple[str, str]:

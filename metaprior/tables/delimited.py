@@ -78,7 +78,7 @@ def fields(text: str, where: str) -> Fields:
         frame = reading.rows(body)
     if reading.names_rows:
         names = ["", *names]
-        notes.append("the first column has no name in the first line, as R writes row names")
+        notes.append("the first column has no name in the first line, as R writes row names.")
     decimal = _decimal(sample, separator)
     return Fields(names, frame, tuple(_how(separator, decimal) + notes + reading.notes()), decimal)
 
@@ -205,12 +205,12 @@ def _names(sample: str, separator: str, head: _Head) -> tuple[list[str], list[st
     if head.comments and numbers:
         commented = _commented(head.comments[-1], separator)
         if len(commented) == len(names) and not any(map(_NUMBER.fullmatch, commented)):
-            said = "the names of the columns are those of the line that begins with '#'"
+            said = "the names of the columns are those of the line that begins with '#'."
             return commented, [said], 0
     if head.comments:
         many = len(head.comments)
         lines = "1 line" if many == 1 else f"{many} lines"
-        notes.append(f"{lines} that begin with '#' were left out")
+        notes.append(f"{lines} that begin with '#' were left out.")
     if len(numbers) == len(names) or any(not name.lstrip("+-").isdecimal() for name in numbers):
         notes.append(
             f"the first line was taken as names of columns, and holds numbers "
@@ -242,7 +242,7 @@ def _how(separator: str, decimal: str | None) -> list[str]:
     )
     mark = "',' as decimal mark" if decimal == "," else ""
     said = " and ".join(filter(None, (between, mark)))
-    return [f"read with {said}"] if said else []
+    return [f"read with {said}."] if said else []
 
 
 class _Reading:
@@ -314,11 +314,11 @@ class _Reading:
         """What was left out or filled."""
         said = []
         if self.blank:
-            said.append(f"left out without values: {_lines(self.blank)}")
+            said.append(f"left out without values: {_lines(self.blank)}.")
         if self.comments:
-            said.append(f"left out as comments, which begin with '#': {_lines(self.comments)}")
+            said.append(f"left out as comments, which begin with '#': {_lines(self.comments)}.")
         if self.short:
-            said.append(f"fewer fields than names, the rest is missing: {_lines(self.short)}")
+            said.append(f"fewer fields than names, the rest is missing: {_lines(self.short)}.")
         return said
 
 

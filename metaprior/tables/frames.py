@@ -109,7 +109,7 @@ def _said_of_index(table: Any) -> list[str]:
     names = [str(name) for name in getattr(getattr(table, "index", None), "names", ()) if name]
     if not names:
         return []
-    return [f"the index ({', '.join(names)}) was not read; reset_index() makes it a column"]
+    return [f"the index ({', '.join(names)}) was not read; reset_index() makes it a column."]
 
 
 def _need_one_length(columns: Columns, called: str) -> None:

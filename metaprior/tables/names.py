@@ -67,7 +67,7 @@ def tabled(
     empty = [i for i in columns if _is_unnamed(names[i]) and _is_empty(columns[i])]
     if empty and len(empty) < len(columns):
         many = "1 column" if len(empty) == 1 else f"{len(empty)} columns"
-        said.append(f"{many} without a name and without values left out")
+        said.append(f"{many} without a name and without values left out.")
         for i in empty:
             del columns[i]
 
@@ -80,12 +80,12 @@ def tabled(
         found[name] = series.alias(name)
         if names[i] in _COUNTING and counts_rows(series):
             aside.append(name)
-            said.append(f"{name}: left out, it only counts the rows; name it to use it")
+            said.append(f"{name}: left out, it only counts the rows; name it to use it.")
         elif is_nested(series.dtype):
             aside.append(name)
-            said.append(f"{name}: left out, it holds {held(series.dtype)}, not single values")
+            said.append(f"{name}: left out, it holds {held(series.dtype)}, not single values.")
         elif not names[i]:
-            said.append(f"column {i + 1} has no name; it is called {name!r}")
+            said.append(f"column {i + 1} has no name; it is called {name!r}.")
     if list(found) != frame.columns:
         frame = pl.DataFrame(found)
     return Table(frame, tuple(said), decimal, written, tuple(aside))

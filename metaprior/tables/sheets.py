@@ -41,13 +41,13 @@ def sheet(data: bytes, where: str) -> Table:
     notes = []
     if len(book.sheet_names) > 1:
         others = ", ".join(map(repr, book.sheet_names[1:4]))
-        notes.append(f"the sheet {book.sheet_names[0]!r} was read; there are also {others}")
+        notes.append(f"the sheet {book.sheet_names[0]!r} was read; there are also {others}.")
     names += [""] * (frame.width - len(names))
     frame = frame.select(_times(column) for column in frame.get_columns())
     blank = frame.select(pl.all_horizontal(pl.all().is_null())).to_series()
     if blank.any():
         many = "1 row" if blank.sum() == 1 else f"{blank.sum()} rows"
-        notes.append(f"{many} without values left out")
+        notes.append(f"{many} without values left out.")
     return tabled(frame.filter(~blank), names, where, notes=notes)
 
 

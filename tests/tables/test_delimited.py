@@ -132,7 +132,7 @@ def test_long_plain_texts_are_read_by_polars(monkeypatch):
     assert said(quoted)[1] == [('a,"b"\nc', "1"), ("d", "")]
     assert said("g;x\n" + "a;1\n" * 3 + "\n")[1:3] == (
         [("a", "1")] * 3,
-        "read with ';' between columns left out without values: line 5",
+        "read with ';' between columns. left out without values: line 5.",
     )
 
 

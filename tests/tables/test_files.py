@@ -221,9 +221,9 @@ def test_columns_that_are_no_data():
     assert table.frame.columns == ["column_1", "X", "rownames", "id", "n"]
     assert table.aside == ("column_1", "X", "rownames")
     assert sum("only counts the rows" in note for note in table.notes) == 3
-    assert "2 columns without a name and without values left out" in table.notes
+    assert "2 columns without a name and without values left out." in table.notes
     other = read_bytes(b",X,y\na,1,2\nb,3,4\n", "t.csv")
-    assert other.aside == () and other.notes == ("column 1 has no name; it is called 'column_1'",)
+    assert other.aside == () and other.notes == ("column 1 has no name; it is called 'column_1'.",)
 
 
 def test_names_that_are_twice_there():

@@ -113,7 +113,7 @@ def test_columns_that_hold_no_single_values(table, held):
     """They are no features, and cannot be the target or the group."""
     rows = rows_of(table, "t")
     assert rows.aside == ("k",) and rows.notes == (
-        f"k: left out, it holds {held}, not single values",
+        f"k: left out, it holds {held}, not single values.",
     )
     with pytest.raises(InputError, match=f"t: column 'k' holds {held}; columns hold numbers"):
         rows.need(["k"])
