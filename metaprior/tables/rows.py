@@ -49,7 +49,7 @@ def need_columns(
     """
     for name in names:
         if name not in frame.columns:
-            how = f" (It was read so: {'; '.join(notes)}.)" if notes else ""
+            how = f" (Of the table: {' '.join(notes)})" if notes else ""
             raise InputError(f"{where}: no column {name!r}; {_there(name, frame.columns)}{how}")
         if is_nested(frame[name].dtype):
             raise InputError(
