@@ -4,16 +4,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.random as jr
 import numpy as np
 import polars as pl
 
-from metaprior.system.programs import kept
 from metaprior.tables.asked import check_suggest
-from metaprior.tables.many import Runs, batches, run_all, scattered
-from metaprior.tables.posterior import Posterior, predicted, scored
+from metaprior.tables.grouped import Table
+from metaprior.tables.joint import JointTable
+from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows
+from metaprior.tables.several import JointPosterior
 from metaprior.tables.split import Split, split
 from metaprior.tables.trained import Trained
 
@@ -22,94 +22,9 @@ Say = Callable[[str], None]
 SCORED = ("row", "score", "gain_nats")
 
 
-@kept
-def _predict(learner, support, x, log, levels):
-    """`predicted` for stacked groups: supports `(g, k, …)` and rows `(g, n, d)`."""
-    return jax.vmap(lambda some, rows: predicted(learner, some, rows, log, levels))(support, x)
-
-
-@kept
-def _score(learner, support, x, by, key):
-    """`scored` for stacked groups."""
-    return jax.vmap(lambda some, rows: scored(learner, some, rows, by, key))(support, x)
-
-
-class Table:
-    """The rows of one target in a table of new groups, encoded.
-
-    Args:
-        trained: of the target.
-        split: the table.
-        known: whether a row holds the target, `(n,)`.
-    """
-
-    def __init__(self, trained: Trained, split: Split, known: np.ndarray):
-        self.trained, self.split = trained, split
-        self.x = trained.encode(split.rows)
-        self.y = trained.observed(split.rows, known)
-        self.notes = trained.doubts(split.rows, self.y)
-        self.is_known = known
-        self.known = Runs.of(split.group, known, split.count)
-        self.asked = Runs.of(split.group, ~known, split.count)
-
-    def predict(self, levels: dict[str, float], progress: Tell | None) -> pl.DataFrame:
-        """Predictions of the rows without the target, in order; quantiles by name."""
-        trained, at = self.trained, np.asarray(list(levels.values()), np.float32)
-        log = trained.log_scale()
-        todo = batches(self.known, self.asked)
-
-        def run(batch):
-            support, x = batch.support(self.x, self.y), batch.asked.of(self.x)
-            return _predict(trained.learner, support, x, log, at)
-
-        found = scattered(todo, run_all(todo, run, "predicting", progress), len(self.x))
-        rows = np.sort(self.asked.order)
-        out = jax.tree.map(lambda value: value[rows], found)
-        return self._nothing().table(out, len(rows), list(levels))
-
-    def _nothing(self) -> Posterior:
-        return Posterior(self.trained, self.x[:0], self.y[:0])
-
-    def scores(
-        self, by: str, key, groups: np.ndarray | None = None, progress: Tell | None = None
-    ) -> tuple[np.ndarray, ...]:
-        """Score, information and expected outcome of the rows without the target, `(n,)` each.
-
-        Args:
-            by, key: of `Prior.suggest`.
-            groups: a mask of those to score; all by default. Zeros stand in other groups.
-            progress: called with the share done.
-        """
-        some = np.ones(len(self.x), bool) if groups is None else groups[self.split.group]
-        runs = (
-            Runs.of(self.split.group, rows & some, self.split.count)
-            for rows in (self.is_known, ~self.split.known[:, 0])
-        )
-        todo = batches(*runs)
-
-        def run(batch):
-            support, x = batch.support(self.x, self.y), batch.asked.of(self.x)
-            return _score(self.trained.learner, support, x, by, key)
-
-        found = run_all(todo, run, "scoring", progress)
-        value, gain, expected = scattered(todo, found, len(self.x))
-        return value, gain, expected[:, 0]
-
-    def observe(self, rows: np.ndarray, outcomes: np.ndarray) -> None:
-        """Take some rows as observed."""
-        self.is_known = self.is_known.copy()
-        self.is_known[rows] = True
-        self.y[rows, 0] = outcomes[rows]
-
-    def posteriors(self) -> list[Posterior]:
-        """Of every group, given its observed rows."""
-        x, y, runs = self.x[self.known.order], self.y[self.known.order], self.known
-        ends = zip(runs.start, runs.start + runs.count, strict=True)
-        return [Posterior(self.trained, x[a:b], y[a:b]) for a, b in ends]
-
-
 def predict(
     parts: Sequence[Trained],
+    joint: dict | None,
     rows: Rows,
     keep: Sequence[str],
     levels: dict[str, float],
@@ -120,13 +35,15 @@ def predict(
 
     Args:
         parts: what was learned of each target.
+        joint: what was learned from what, of several targets.
         rows: the table.
         levels: of the quantiles, by name.
         keep, progress, say: as there.
     """
     found = split(rows, parts)
     found.need_asked("predict")
-    table, label = Table(parts[0], found, found.known[:, 0]), found.label(keep)
+    label = found.label(keep)
+    table = _table(parts, joint, found)
     _tell([*found.notes, *table.notes], say)
     return found.beside(label, table.predict(levels, progress))
 
@@ -143,6 +60,7 @@ class Wish:
 
 def suggest(
     parts: Sequence[Trained],
+    joint: dict | None,
     rows: Rows,
     keep: Sequence[str] | None,
     wish: Wish,
@@ -157,16 +75,20 @@ def suggest(
     targets = [part.info["target"] for part in parts]
     if keep is None:
         keep = [name for name in rows.frame.columns if name not in (*targets, *SCORED)]
-    label, table = found.label(keep), Table(parts[0], found, found.known[:, 0])
+    label, table = found.label(keep), _table(parts, joint, found)
+    notes = [*found.notes, *table.notes]
     fewer = ((0 < count) & (count < wish.n)).sum()
     if fewer and not wish.over_all:
-        table.notes += (
+        notes.append(
             f"{rows.where}: {fewer} of {found.count} groups have fewer than {wish.n} rows without "
-            "the target: all of them are given.",
+            "the target: all of them are given."
         )
-    _tell([*found.notes, *table.notes], say)
+    _tell(notes, say)
 
-    chosen, scores, gains = _chosen(table, wish, progress)
+    if isinstance(table, Table):
+        chosen, scores, gains = _chosen(table, wish, progress)
+    else:
+        chosen, scores, gains = _chosen_one_by_one(table, wish, progress)
     extra = dict(zip(SCORED, (chosen + 1, scores, gains), strict=True))
     place = np.cumsum(found.asked) - 1  # of a row among those that lack the target
     return found.beside(label[place[chosen]], pl.DataFrame(extra))
@@ -205,13 +127,55 @@ def _best(value: np.ndarray, group: np.ndarray, free: np.ndarray, over_all: bool
     return rows[np.unique(group[rows], return_index=True)[1]]
 
 
-def adapt_each(parts: Sequence[Trained], rows: Rows, say: Say) -> dict[Any, Posterior]:
-    """See `Prior.adapt_each`."""
+def _chosen_one_by_one(
+    table: JointTable, wish: Wish, progress: Tell | None
+) -> tuple[np.ndarray, ...]:
+    """The same of several targets, where each group is a task of its own."""
+    asked, posteriors = table.split.asked, table.posteriors()
+    found: list[tuple[np.ndarray, ...]] = []
+    for group, posterior in enumerate(posteriors):
+        rows = np.flatnonzero(asked & (table.split.group == group))
+        if len(rows):
+            pool = Rows(table.split.rows.frame[rows], table.split.rows.where)
+            said = posterior.suggest(pool, min(wish.n, len(rows)), wish.by, wish.seed)
+            values = (said[name].to_numpy() for name in SCORED)
+            row, score, gain = values
+            found.append((rows[row - 1], score, gain))
+        if progress is not None:
+            progress((group + 1) / len(posteriors), "scoring")
+    if not wish.over_all:
+        chosen = zip(*found, strict=True)
+    else:
+        # Of the rows that come next in each group, the best, again and again.
+        chosen = zip(*(_taken(found) for _ in range(wish.n)), strict=True)
+    rows, scores, gains = (np.concatenate(each) for each in chosen)
+    return rows, scores, gains
+
+
+def _taken(left: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """The best of the first rows, which is taken off its list."""
+    best = max((i for i, (rows, *_) in enumerate(left) if len(rows)), key=lambda i: left[i][1][0])
+    first, left[best] = tuple(a[:1] for a in left[best]), tuple(a[1:] for a in left[best])
+    return first
+
+
+def adapt_each(
+    parts: Sequence[Trained], joint: dict | None, rows: Rows, say: Say
+) -> dict[Any, Posterior | JointPosterior]:
+    """See `Prior.adapt_each`; the other arguments are those of `predict`."""
     found = split(rows, parts)
-    table = Table(parts[0], found, found.known[:, 0])
+    table = _table(parts, joint, found)
     _tell([*found.notes, *table.notes], say)
     names = [None] if found.names is None else found.names.to_list()
     return dict(zip(names, table.posteriors(), strict=True))
+
+
+def _table(parts: Sequence[Trained], joint: dict | None, found: Split) -> Table | JointTable:
+    return (
+        Table(parts[0], found, found.known[:, 0])
+        if joint is None
+        else JointTable(joint, parts, found)
+    )
 
 
 def _tell(notes: Sequence[str], say: Say) -> None:

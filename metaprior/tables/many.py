@@ -14,7 +14,6 @@ import numpy as np
 
 from metaprior.system.devices import usable_cores
 from metaprior.tables.posterior import bucket
-from metaprior.task import Data
 
 MOST_ASKED = 256  # rows of a group in one program; further rows are a task of their own
 MOST_GROUPS = 64  # in one program
@@ -84,16 +83,13 @@ class Batch:
         """Of the program that it goes through."""
         return (*self.known.rows.shape, self.asked.rows.shape[1])
 
-    def support(self, x: np.ndarray, y: np.ndarray) -> Data:
-        """The observed rows of each group, stacked, of encoded rows and outcomes of the table."""
-        return Data(*jax.device_put((self.known.of(x), self.known.of(y), self.known.real)))
 
-
-def batches(known: Runs, asked: Runs) -> list[Batch]:
+def batches(known: Runs, asked: Runs, most: int = MOST_GROUPS * MOST_ASKED) -> list[Batch]:
     """All groups that have a row to predict, groups of like size together.
 
     Args:
         known, asked: the observed rows, and those to predict.
+        most: rows to predict in one program, about.
     """
     pieces = -(-asked.count // MOST_ASKED)
     groups = np.repeat(np.arange(len(pieces)), pieces)
@@ -103,7 +99,7 @@ def batches(known: Runs, asked: Runs) -> list[Batch]:
 
     found = []
     for pick, observed, size in _alike(_buckets(known.count[groups]), _buckets(length)):
-        at_once = _groups_at_once(observed + size)
+        at_once = min(_groups_at_once(observed + size), max(1, most // size))
         for first in range(0, len(pick), at_once):
             some = pick[first : first + at_once]
             blocks = (

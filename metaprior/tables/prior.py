@@ -297,9 +297,13 @@ class Prior:
             progress: called with the share done and what is being done.
             say: called with each note on the table, such as groups of which nothing was observed.
 
+        Of several targets, a row may hold some: those are observed, and the later targets of the
+        row are predicted given them. A target counts as observed where those before it are too.
+
         Returns:
             a line for each row without the target, in the order of the table: its group, the
-            columns in `keep`, and those of `Posterior.predict`.
+            columns in `keep`, and those of `Posterior.predict`. Of several targets, a line for each
+            row that lacks one; nothing is said of a target that the row holds.
 
         Raises:
             InputError: where the table cannot be used, or every row holds the target.
@@ -314,7 +318,8 @@ class Prior:
             (2, 2)
         """
         rows = self.rows(table, "table")
-        return answers.predict(self._all(), rows, keep, named_levels(levels), progress, say)
+        named = named_levels(levels)
+        return answers.predict(self._all(), self.joint, rows, keep, named, progress, say)
 
     def suggest(
         self,
@@ -335,7 +340,7 @@ class Prior:
             n: how many rows of each group, or over all.
             by: `"entropy"`, `"bald"`, `"variance"` or `"random"`; see `metaprior.acquire`.
             over_all: choose the best rows of all groups, not of each.
-            keep: columns of the table to have in the answer; all by default.
+            keep: columns of the table to have in the answer; all but targets by default.
             seed: for `"random"`, at least 0.
             progress, say: see `predict`.
 
@@ -345,7 +350,8 @@ class Prior:
             `gain_nats` of `Posterior.suggest`.
         """
         wish = answers.Wish(n, by, seed, over_all)
-        return answers.suggest(self._all(), self.rows(table, "table"), keep, wish, progress, say)
+        rows = self.rows(table, "table")
+        return answers.suggest(self._all(), self.joint, rows, keep, wish, progress, say)
 
     def adapt_each(self, table: Any, *, say: Callable[[str], None] = warnings.warn) -> dict:
         """Condition on the observed rows of every group of a table.
@@ -357,7 +363,7 @@ class Prior:
         Returns:
             what `adapt` gives for each group, by the name of the group.
         """
-        return answers.adapt_each(self._all(), self.rows(table, "table"), say)
+        return answers.adapt_each(self._all(), self.joint, self.rows(table, "table"), say)
 
     def evaluate(
         self,

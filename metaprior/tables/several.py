@@ -59,21 +59,22 @@ class Link(eqx.Module):
         return Given(posterior.predict(x, key=key, samples=samples), self.before, self.removable)
 
 
-@kept
-def _draw(link, log, levels, key):
+def drawn(link, log, levels, key):
     """Outcomes at `levels` `(m, n)` given the earlier ones, and the removable share of variance."""
     given = link.given(key)
     if len(link.x) == 1:
-        drawn = outcomes_at(given.mixture, levels)
+        values = outcomes_at(given.mixture, levels)
     else:
-        drawn = given.outcomes_at(levels)
+        values = given.outcomes_at(levels)
     if log is not None:
-        drawn = jnp.clip(drawn, *log.bounds(link.support))
-    return drawn, given.removable_share()
+        values = jnp.clip(values, *log.bounds(link.support))
+    return values, given.removable_share()
 
 
-@kept
-def _predict(link, log, levels, key):
+_draw = kept(drawn)
+
+
+def predicted(link, log, levels, key):
     """What `Posterior.predict` gives, with the earlier targets integrated out."""
     given = link.given(key)
     if given.mixture.parts[0].head.classes:
@@ -85,6 +86,9 @@ def _predict(link, log, levels, key):
         "quantiles": given.quantiles(levels).T,
         "removable": jnp.sqrt(part / total)[:, 0],
     }
+
+
+_predict = kept(predicted)
 
 
 def _predict_classes(given: Given) -> dict[str, jax.Array]:

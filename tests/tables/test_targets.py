@@ -459,3 +459,40 @@ def test_removable_share_is_exact_where_a_later_target_is_linear():
     np.testing.assert_allclose(mean, 0.0, atol=1e-4)
     np.testing.assert_allclose(total, 1.25, rtol=1e-2)
     np.testing.assert_allclose(removable, 0.3, rtol=1e-2)
+
+
+def new_groups() -> pl.DataFrame:
+    """Three groups of four rows, of which two hold the targets."""
+    return rows_of(3, 4, seed=6).with_columns(
+        pl.when(pl.int_range(pl.len()).over("g") < 2).then(name).alias(name) for name in TARGETS
+    )
+
+
+@pytest.mark.slow
+def test_many_groups_at_once_are_as_one_at_a_time(mixed):
+    new = new_groups()
+    said, posteriors = mixed.predict(new, say=str), mixed.adapt_each(new, say=str)
+    for (name,), own in new.group_by("g", maintain_order=True):
+        alone = posteriors[name].predict(own[2:].select("x"))
+        its = said.filter(pl.col("g") == name).drop("g")
+        assert its.columns == alone.columns
+        np.testing.assert_allclose(its.to_numpy(), alone.to_numpy(), atol=2e-5)
+    best = mixed.suggest(new, 2, over_all=True, say=str)
+    assert best.columns == ["g", "x", "row", "score", "gain_nats"] and best.height == 2
+
+
+def test_what_a_row_holds_stands_in_place_of_draws(mixed):
+    """b is predicted given the a of its row; an answer has nothing on what a row holds."""
+    mixed.parts = mixed.parts[:2]
+    mixed.joint = mixed.joint | {"target": TARGETS[:2]}
+    new = new_groups()
+    new[2, "a"], new[3, "b"] = 1.5, 0.5
+    notes: list[str] = []
+    said = mixed.predict(new, say=notes.append)
+    assert "1 rows hold 'b' but not a, which comes before it: nothing is learned" in notes[-1]
+    assert said["a_mean"].is_null().to_list() == [True] + [False] * 5
+    assert said["b_mean"].is_null().to_list() == [False, True] + [False] * 4
+    part = mixed.adapt_each(new, say=str)["g0"].parts[1]
+    expected = part.predict({"x": [new["x"][2]], "a": [1.5]})
+    for name in ("mean", "std", "q05", "q50"):
+        assert said[f"b_{name}"][0] == pytest.approx(expected[name][0], abs=2e-3)

@@ -1,0 +1,110 @@
+"""The rows of one target in a table of new groups, and what is said of them all at once."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import polars as pl
+
+from metaprior.system.programs import kept
+from metaprior.tables.many import Batch, Runs, batches, run_all, scattered
+from metaprior.tables.posterior import Posterior, predicted, scored
+from metaprior.tables.split import Split
+from metaprior.tables.trained import Trained
+from metaprior.task import Data
+
+Tell = Callable[[float, str], None]
+
+
+@kept
+def _predict(learner, support, x, log, levels):
+    """`predicted` for stacked groups: supports `(g, k, …)` and rows `(g, n, d)`."""
+    return jax.vmap(lambda some, rows: predicted(learner, some, rows, log, levels))(support, x)
+
+
+@kept
+def _score(learner, support, x, by, key):
+    """`scored` for stacked groups."""
+    return jax.vmap(lambda some, rows: scored(learner, some, rows, by, key))(support, x)
+
+
+class Table:
+    """The rows of one target in a table of new groups, encoded.
+
+    Args:
+        trained: of the target.
+        split: the table.
+        known: whether a row holds the target, `(n,)`.
+    """
+
+    def __init__(self, trained: Trained, split: Split, known: np.ndarray):
+        self.trained, self.split = trained, split
+        self.x = trained.encode(split.rows)
+        self.y = trained.observed(split.rows, known)
+        self.notes = trained.doubts(split.rows, self.y)
+        self.is_known = known
+        self.known, self.asked = self.runs(known), self.runs(~known)
+
+    def runs(self, use: np.ndarray) -> Runs:
+        """The rows in a mask by their groups."""
+        return Runs.of(self.split.group, use, self.split.count)
+
+    def support(self, batch: Batch) -> Data:
+        """The rows of this target that were observed in the groups of a batch, stacked."""
+        first = np.zeros(len(batch.groups), int)
+        block = self.known.rows(batch.groups, first, batch.known.rows.shape[1])
+        block = block.padded(len(batch.known.rows))
+        return Data(*jax.device_put((block.of(self.x), block.of(self.y), block.real)))
+
+    def predict(self, levels: dict[str, float], progress: Tell | None) -> pl.DataFrame:
+        """Predictions of the rows without the target, in order; quantiles by name."""
+        trained, at = self.trained, np.asarray(list(levels.values()), np.float32)
+        log = trained.log_scale()
+        todo = batches(self.known, self.asked)
+
+        def run(batch):
+            support, x = self.support(batch), batch.asked.of(self.x)
+            return _predict(trained.learner, support, x, log, at)
+
+        found = scattered(todo, run_all(todo, run, "predicting", progress), len(self.x))
+        rows = np.sort(self.asked.order)
+        out = jax.tree.map(lambda value: value[rows], found)
+        return self.nothing().table(out, len(rows), list(levels))
+
+    def nothing(self) -> Posterior:
+        """The posterior of a group of which nothing was observed."""
+        return Posterior(self.trained, self.x[:0], self.y[:0])
+
+    def scores(
+        self, by: str, key, groups: np.ndarray | None = None, progress: Tell | None = None
+    ) -> tuple[np.ndarray, ...]:
+        """Score, information and expected outcome of the rows without the target, `(n,)` each.
+
+        Args:
+            by, key: of `Prior.suggest`.
+            groups: a mask of those to score; all by default. Zeros stand in other groups.
+            progress: called with the share done.
+        """
+        some = np.ones(len(self.x), bool) if groups is None else groups[self.split.group]
+        self.known = self.runs(self.is_known)
+        todo = batches(self.known, self.runs(~self.split.known[:, 0] & some))
+
+        def run(batch):
+            support, x = self.support(batch), batch.asked.of(self.x)
+            return _score(self.trained.learner, support, x, by, key)
+
+        found = run_all(todo, run, "scoring", progress)
+        value, gain, expected = scattered(todo, found, len(self.x))
+        return value, gain, expected[:, 0]
+
+    def observe(self, rows: np.ndarray, outcomes: np.ndarray) -> None:
+        """Take some rows as observed."""
+        self.is_known = self.is_known.copy()
+        self.is_known[rows] = True
+        self.y[rows, 0] = outcomes[rows]
+
+    def posteriors(self) -> list[Posterior]:
+        """Of every group, given its observed rows."""
+        x, y, runs = self.x[self.known.order], self.y[self.known.order], self.known
+        ends = zip(runs.start, runs.start + runs.count, strict=True)
+        return [Posterior(self.trained, x[a:b], y[a:b]) for a, b in ends]
