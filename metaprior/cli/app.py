@@ -7,6 +7,7 @@ import sys
 from cyclopts import App, CycloptsError, MissingArgumentError
 
 from metaprior import __version__
+from metaprior.cli.check import check
 from metaprior.cli.demo import demo
 from metaprior.cli.judge import evaluate, methods
 from metaprior.cli.learn import compare, fit
@@ -28,7 +29,7 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # `main` says how to continue
 )
-for verb in (demo, fit, predict, suggest, evaluate, compare, methods, reproduce, rerun):
+for verb in (demo, check, fit, predict, suggest, evaluate, compare, methods, reproduce, rerun):
     app.command(verb)
 
 

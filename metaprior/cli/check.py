@@ -1,0 +1,129 @@
+"""`metaprior check`: what a table is taken for, before anything is learned from it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from metaprior.cli.learn import Columns, feature_names, listed
+from metaprior.errors import InputError
+
+REFUSED = 1  # the status where `fit` would refuse the table
+
+
+def check(
+    table: Path,
+    *,
+    task: str | None = None,
+    target: str | None = None,
+    features: str | None = None,
+    method: str = "auto",
+    log_target: Annotated[bool, Parameter(negative="")] = False,
+    split_by: str | None = None,
+    skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
+    columns: Columns = Columns(),
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Say what every column of a table was read as, what is odd, and what `fit` would do.
+
+    Nothing is learned or written. The status is 0, or 1 with one line where `fit` would refuse.
+
+    Parameters
+    ----------
+    table
+        The table, as for `fit`.
+    task
+        Column that names the group of a row. Without it, candidates are named.
+    target
+        Column to predict, or several with commas between. Without it, candidates are named.
+    features
+        Columns to predict from, with commas between; all others by default.
+    method
+        A name of `metaprior methods`.
+    log_target
+        Model the logarithm of the target, which must be positive.
+    split_by
+        Column whose equal values stay on one side of the split, such as a date.
+    skip_bad_tasks
+        Leave out groups that nothing can be learned from, and say which.
+    as_json
+        Print one JSON object and nothing else.
+    """
+    options = {
+        **columns.options(),
+        "task": task,
+        "target": target,
+        "features": feature_names(features),
+        "log_target": log_target,
+        "split_by": split_by,
+    }
+    try:
+        found = surveyed(table, options, method, skip_bad_tasks)
+    except InputError as error:
+        print(f"metaprior: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(REFUSED)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        print("\n".join(page(found)))
+
+
+def surveyed(table: Path, options: dict[str, Any], method: str, skip: bool) -> Any:
+    """The survey of a table, with the roles of columns where both are given."""
+    from metaprior.cli.run import HOLDOUT
+    from metaprior.tables.checked import Plan, check_all
+    from metaprior.tables.kinds import Choices
+    from metaprior.tables.read import rows_of
+    from metaprior.tables.survey import first_look, survey
+
+    rows = rows_of(table, "table")
+    names = ("numeric", "categorical", "date", "keep_na", "missing")
+    target = options["target"]
+    # A column's own name may contain a comma.
+    one = target is None or target in rows.frame.columns
+    targets = [target or ""] if one else listed(target, "--target")
+    plan = Plan(
+        task=options["task"] or "",
+        targets=targets,
+        features=options["features"],
+        kind=options["kind"],
+        log=options["log_target"],
+        split_by=options["split_by"],
+        holdout=HOLDOUT,
+        choices=Choices(**{name: options[name] for name in names}),
+        drop=options["drop_missing_targets"],
+    )
+    if options["task"] is None or target is None:
+        rows.need([name for name in (options["task"], *targets) if name])
+        return first_look(rows, plan)
+    checked = check_all(rows, plan, {} if skip else None)
+    if method != "auto":  # the list of methods loads JAX
+        from metaprior.tables.learn import check_kind
+
+        for one in checked:
+            check_kind(method, one.target, one.classes, rows.where)
+    return survey(checked, plan, method)
+
+
+def page(found: Any) -> list[str]:
+    """A survey as lines: a table of the columns, what `fit` would do, and notes."""
+    head = ("column", "is", "read as", "values", "missing")
+    body = [
+        (c.name, c.role, c.kind, c.values, f"{c.missing:,}" if c.missing else "")
+        for c in found.columns
+    ]
+    if not any(c.role for c in found.columns):
+        head, body = (*head[:1], *head[2:]), [(*row[:1], *row[2:]) for row in body]
+    cells = [head, *body]
+    wide = [min(max(len(row[i]) for row in cells), 40) for i in range(len(head))]
+    table = ["  ".join(_fitted(cell, w) for cell, w in zip(row, wide)).rstrip() for row in cells]
+    notes = [f"note: {note}" for note in found.notes]
+    lines = [f"{found.where}: {found.rows:,} rows, {len(found.columns)} columns.", "", *table, ""]
+    return [*lines, *found.todo, *([""] if notes else []), *notes]
+
+
+def _fitted(cell: str, width: int) -> str:
+    """A cell of the table, cut where it is too wide."""
+    return cell.ljust(width) if len(cell) <= width else f"{cell[: width - 1]}…"
