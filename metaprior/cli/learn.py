@@ -1,10 +1,12 @@
 """`metaprior fit` and `metaprior compare`: learn from a table."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,6 +85,22 @@ class Columns:
             "keep_na": self.keep_na,
             "drop_missing_targets": self.drop_missing_targets,
         }
+
+
+def say_first(said: list[str], method: str, checked: list[Any], plan: Any) -> None:
+    """Print what a table was taken for, before anything is learned; `said` gets the notes."""
+    from metaprior.tables.survey import short, survey
+
+    found = survey(checked, plan, method)
+    print(short(found), file=sys.stderr)
+    say_notes(found.notes)
+    said += found.notes
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Print what a user should know."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def fit(
@@ -188,12 +206,13 @@ def fit(
         use_cache()
         began = time.monotonic()
         with Progress() as progress:
-            prior = run.fit(table, options, progress if speaks else None, count)
+            said: list[str] = []
+            told = functools.partial(say_first, said, method)
+            prior = run.fit(table, options, *((progress, count, told) if speaks else (None, count)))
 
     if not speaks:
         return
-    for note in prior.info["notes"]:
-        print(f"note: {note}", file=sys.stderr)
+    say_notes(note for note in prior.notes if note not in said)
     groups, seconds = prior.info["groups"], time.monotonic() - began
     print(
         f"{out}: prior from {groups['train']} groups, {groups['test']} kept for evaluation; "

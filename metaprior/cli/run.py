@@ -109,6 +109,7 @@ class Run:
         options: dict[str, Any],
         progress: Callable | None,
         devices: int | str = 1,
+        told: Callable | None = None,
     ) -> Any:
         """Start or continue the run and finish it.
 
@@ -119,6 +120,7 @@ class Run:
             options: of `fit`, plain values.
             progress: called with the share done and what is being done.
             devices: of `--devices`.
+            told: see `Prior.fit`.
         """
         import metaprior
         from metaprior.system.devices import first
@@ -143,7 +145,7 @@ class Run:
                 progress(done, what)
 
         try:
-            prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell)
+            prior.fit(table, **columns, checkpoint=self.checkpoint, progress=tell, told=told)
         except BadTask as error:
             if prior.trained is None:
                 raise

@@ -16,7 +16,7 @@ from metaprior.system.devices import cores, mesh_of
 from metaprior.tables import answers, judging, learn
 from metaprior.tables.asked import named_levels, whole
 from metaprior.tables.baselines import find
-from metaprior.tables.checked import Checked, check_all
+from metaprior.tables.checked import Checked, Plan, check_all
 from metaprior.tables.culprits import BadTasks, bad_task
 from metaprior.tables.fitting import Settings, fit_target, joint_info, share_of
 from metaprior.tables.groups import Arrays, frame_of
@@ -137,6 +137,7 @@ class Prior:
         tasks: Arrays | None = None,
         checkpoint: str | Path | None = None,
         progress: Tell | None = None,
+        told: Callable[[list[Checked], Plan], None] | None = None,
     ) -> "Prior":
         """Learn from a table of groups, or from `tasks=[(x1, y1), …]`.
 
@@ -153,6 +154,7 @@ class Prior:
             checkpoint: folder for intermediate results; a later call with the same data continues
                 from them to the same bits.
             progress: called with the share done and what is being done.
+            told: called once, when the table has been found good.
 
         Raises:
             InputError: names the file, column and row that cannot be used, or the groups with which
@@ -179,6 +181,9 @@ class Prior:
             checked = check_all(rows, plan, skip)
             for one in () if chosen.automatic else checked:
                 learn.check_kind(chosen.method, one.target, one.classes, rows.where)
+            if told is not None:
+                told(checked, plan)
+                told = None
             kept = folder / f"without {len(skip)}" if folder and skip else folder
             try:
                 return self._learn_all(checked, kept, progress, arrays, begin)
@@ -231,6 +236,11 @@ class Prior:
     def info(self) -> dict:
         """What was learned from what: columns, groups, classes, notes, seconds."""
         return self.joint if self.joint is not None else self._ready().info
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was made of the table, left out, or is odd."""
+        return tuple(self.info["notes"])
 
     def _ready(self) -> Trained:
         if self.trained is None:
