@@ -129,7 +129,8 @@ def print_methods(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         kinds = row["kinds"] if isinstance(row["kinds"], str) else ", ".join(row["kinds"])
         console.print(f"\n[bold]{row['name']}[/]  {row['use']}")
-        console.print(f"  [dim]{row['group']}; {kinds}; {row['paper']}[/]")
+        facts = [fact for fact in (row["group"], kinds, row["paper"]) if fact]
+        console.print(f"  [dim]{'; '.join(facts)}[/]")
 
 
 def to_markdown(result: dict[str, Any], metric: str = "nll") -> str:

@@ -92,6 +92,8 @@ def learn_one(name: str, groups: Groups, training: Training) -> Learned:
     base, _, notes = learn_baselines(groups, key=key, stage=training.stage)
     if name in base:
         others = {other: learner for other, learner in base.items() if other != name}
+        if name in baselines.FIXED:
+            notes = (*notes, f"{name}: observed rows of a group do not change its predictions.")
         return Learned(base[name], others, notes)
 
     row = get(name)

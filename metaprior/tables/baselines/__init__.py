@@ -7,6 +7,7 @@ them on the same groups as the methods. For numbers `mixed` is fitted by `fit_mi
 
 from metaprior.tables.baselines.boosting import Boosting, Trees, cross_fit
 from metaprior.tables.baselines.learners import (
+    FIXED,
     TRAINED,
     Fixed,
     boosting,
@@ -20,6 +21,7 @@ from metaprior.tables.baselines.named import BASELINES, Baseline, find
 
 __all__ = [
     "BASELINES",
+    "FIXED",
     "TRAINED",
     "Baseline",
     "Boosting",

@@ -102,4 +102,5 @@ def gp(spec: Spec, *, key) -> Process:
     return _process(spec, _pooled_mean(spec), kernels)
 
 
+FIXED = ("marginal", "boosting")  # predict the same whatever rows of a group are observed
 TRAINED = {"offset": offset, "mixed": mixed, "gp": gp}

@@ -12,7 +12,7 @@ class Baseline:
 
     Args:
         name: in configuration files and on the command line.
-        paper: authors and year.
+        paper: authors and year, where there are some.
         use: one line on what it is and when to use it.
         kinds: what it predicts: `"numbers"`, `"classes"` or both.
         group: its heading in listings.
@@ -30,7 +30,7 @@ BASELINES = {
     for row in (
         Baseline(
             "marginal",
-            "none",
+            "",
             "the control: the same prediction for every row, from all training groups",
         ),
         Baseline(
@@ -40,13 +40,14 @@ BASELINES = {
         ),
         Baseline(
             "offset",
-            "Hajjem, Bellavance & Larocque 2014",
+            "Sigrist 2022",
             "boosting plus one number for each group, shrunk: groups that differ by a level",
         ),
         Baseline(
             "mixed",
             "Laird & Ware 1982",
-            "a linear mixed model with random slopes, fitted by REML: few groups, straight lines",
+            "a linear (for classes logistic) mixed model with random slopes; few groups, straight "
+            "lines",
         ),
         Baseline(
             "gp",
