@@ -4,23 +4,26 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 import metaprior
+from metaprior.errors import InputError
 from metaprior.heads import Categorical, StudentT
 from metaprior.method import Spec
-from metaprior.system.devices import agree
+from metaprior.system.devices import agree, cores, mesh_of
 from metaprior.tables import learn
-from metaprior.tables.baselines import Boosting, cross_fit
+from metaprior.tables.asked import whole
+from metaprior.tables.baselines import Boosting, cross_fit, find
 from metaprior.tables.checked import Checked, Plan
 from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
 from metaprior.tables.groups import digests, runs
 from metaprior.tables.kinds import Choices
-from metaprior.tables.members import Groups
+from metaprior.tables.members import BATCH, Groups
 from metaprior.tables.ordered import columns_of_time
 from metaprior.tables.stages import Progress, Stages
 from metaprior.tables.trained import AUTO, HeldOut, Trained
@@ -51,6 +54,22 @@ class Settings:
     def automatic(self) -> bool:
         """Whether several learners are stacked."""
         return self.method in (AUTO, "stack")
+
+    def checked(self) -> "Settings":
+        """The same, if all arguments are in range."""
+        if not self.automatic:
+            find(self.method)
+        if self.kind not in ("auto", "numbers", "classes"):
+            raise InputError(f"kind is auto, numbers or classes; got {self.kind!r}.")
+        # `not` also refuses NaN.
+        if not isinstance(self.holdout, Real) or not 0 <= self.holdout <= 0.5:
+            raise InputError(f"holdout is a share between 0 and 0.5; got {self.holdout!r}.")
+        steps = None if self.steps is None else whole(self.steps, "steps", 1)
+        seed, part = whole(self.seed, "seed", 0), whole(self.part, "part", 0)
+        if self.devices != 1:
+            cores(BATCH)
+        mesh_of(self.devices, BATCH)  # refuses a number of devices that JAX does not see
+        return dataclasses.replace(self, steps=steps, seed=seed, part=part)
 
     def plan(
         self, task: str, targets: list[str], features: Sequence[str] | None, choices: Choices
@@ -238,10 +257,3 @@ def joint_info(infos: list[dict], values: list[list | None]) -> dict:
         "values": dict(zip(targets, values, strict=True)),
         "classes": dict(zip(targets, [info["classes"] for info in infos], strict=True)),
     }
-
-
-def share_of(progress: Tell | None, i: int, targets: Sequence[str]) -> Tell | None:
-    """Progress of the i-th target as progress of the whole."""
-    if progress is None:
-        return None
-    return lambda done, what: progress((i + done) / len(targets), f"{targets[i]}: {what}")

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.evaluation.evaluate import METHOD, Evaluation, evaluate
+from metaprior.evaluation.evaluate import METHOD, Evaluation, JointEvaluation, evaluate
 from metaprior.evaluation.verdicts import About
 from metaprior.heads import StudentT
 from metaprior.method import Spec
@@ -19,6 +19,7 @@ from metaprior.tables.groups import runs, sorted_groups
 from metaprior.tables.members import Groups
 from metaprior.tables.ordered import MOST_QUERY, columns_of_time, first_rows, in_order
 from metaprior.tables.read import Rows
+from metaprior.tables.stages import share_of
 from metaprior.tables.trained import HeldOut, Trained
 from metaprior.task import Task
 
@@ -133,3 +134,30 @@ def score(trained: Trained, judged: Judged, progress: Tell | None) -> Evaluation
         ),
         progress=tell,
     )
+
+
+def evaluate_all(
+    parts: Sequence[Trained],
+    joint: dict | None,
+    rows: Rows | None,
+    shots: Sequence[int],
+    seed: int,
+    order: str | None,
+    progress: Tell | None,
+) -> Evaluation | JointEvaluation:
+    """See `Prior.evaluate`.
+
+    Args:
+        parts: what was learned of each target.
+        joint: what was learned from what, of several targets.
+        rows: the table.
+        shots, seed, order, progress: as there.
+    """
+    # Every target's tasks are found good before any is scored.
+    judged = [tasks_of(one, rows, shots, seed, order) for one in parts]
+    if joint is None:
+        return score(parts[0], judged[0], progress)
+    targets, each = joint["target"], {}
+    for i, one in enumerate(parts):
+        each[targets[i]] = score(one, judged[i], share_of(progress, i, targets))
+    return JointEvaluation.of(each)

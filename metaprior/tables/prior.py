@@ -3,7 +3,6 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,20 @@ import polars as pl
 from metaprior.errors import InputError
 from metaprior.evaluation.evaluate import Evaluation, JointEvaluation
 from metaprior.system import files
-from metaprior.system.devices import cores, mesh_of
 from metaprior.tables import answers, judging, learn
-from metaprior.tables.asked import named_levels, whole
-from metaprior.tables.baselines import find
+from metaprior.tables.asked import named_levels
 from metaprior.tables.checked import Checked, Plan, check_all
 from metaprior.tables.culprits import BadTasks, bad_task
-from metaprior.tables.fitting import Settings, fit_target, joint_info, share_of
+from metaprior.tables.fitting import Settings, fit_target, joint_info
 from metaprior.tables.groups import Arrays, frame_of
 from metaprior.tables.kinds import Choices
-from metaprior.tables.members import BATCH
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows, rows_of
 from metaprior.tables.several import JointPosterior
 from metaprior.tables.split import need_one
+from metaprior.tables.stages import Tell, share_of
 from metaprior.tables.trained import AUTO, Chain, Trained, load_trained, read_again
 
-Tell = Callable[[float, str], None]
 SEVERAL = "Give the whole table to `Prior.predict` or `Prior.adapt_each`."
 
 
@@ -91,18 +87,6 @@ class Prior:
         keep_na: bool = False,
         missing: Sequence[str] = (),
     ):
-        if method not in (AUTO, "stack"):
-            find(method)
-        if kind not in ("auto", "numbers", "classes"):
-            raise InputError(f"kind is auto, numbers or classes; got {kind!r}.")
-        # `not` also refuses NaN.
-        if not isinstance(holdout, Real) or not 0 <= holdout <= 0.5:
-            raise InputError(f"holdout is a share between 0 and 0.5; got {holdout!r}.")
-        steps, seed = steps if steps is None else whole(steps, "steps", 1), whole(seed, "seed", 0)
-        if devices != 1:
-            cores(BATCH)
-        mesh_of(devices, BATCH)  # refuses a number of devices that JAX does not see
-
         self.settings = Settings(
             method=method,
             log_target=log_target,
@@ -113,12 +97,12 @@ class Prior:
             split_by=split_by,
             devices=devices,
             skip_bad_tasks=skip_bad_tasks,
-            part=whole(part, "part", 0),
+            part=part,
             order=order,
             drop_missing_targets=drop_missing_targets,
             keep_na=keep_na,
             missing=tuple(missing),
-        )
+        ).checked()
         self.trained: Trained | None = None
         # Of several targets: a prior each, with the targets before it among its features.
         self.parts: tuple[Prior, ...] = ()
@@ -267,8 +251,8 @@ class Prior:
     def adapt(self, rows: Any = None) -> Posterior | JointPosterior:
         """Condition on the observed rows of a new group: none, some, or all of them.
 
-        `notes` of the result say what may be wrong with the rows, such as other units. Rows of
-        several groups are refused; `predict`, `suggest` and `adapt_each` take those.
+        `notes` of the result say what may be wrong with the rows, such as other units. For rows of
+        several groups there are `predict`, `suggest` and `adapt_each`.
 
         Args:
             rows: a table with the features and every target; `(x, y)` arrays where the prior was
@@ -314,9 +298,6 @@ class Prior:
             a line for each row without the target, in the order of the table: its group, the
             columns in `keep`, and those of `Posterior.predict`. Of several targets, a line for each
             row that lacks one; nothing is said of a target that the row holds.
-
-        Raises:
-            InputError: where the table cannot be used, or every row holds the target.
 
         Example:
             >>> import numpy as np, metaprior
@@ -396,16 +377,7 @@ class Prior:
             progress: called with the share done and what is being done.
         """
         rows = None if table is None else self.rows(table, "table")
-        # Every target's tasks are found good before any is scored.
-        judged = [judging.tasks_of(one, rows, shots, seed, order) for one in self._all()]
-        if self.joint is None:
-            return judging.score(self._ready(), judged[0], progress)
-
-        targets, each = self.joint["target"], {}
-        for i, one in enumerate(self._all()):
-            share = share_of(progress, i, targets)
-            each[targets[i]] = judging.score(one, judged[i], share)
-        return JointEvaluation.of(each)
+        return judging.evaluate_all(self._all(), self.joint, rows, shots, seed, order, progress)
 
     def save(self, path: str | Path) -> None:
         """Write the prior to one file: a JSON header and arrays, no pickle."""

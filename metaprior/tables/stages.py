@@ -1,11 +1,13 @@
 """The parts of a fit: kept on disk so that a killed run continues, and joined into one progress."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from metaprior.errors import InputError
 from metaprior.system import devices, faults, files
+
+Tell = Callable[[float, str], None]
 
 
 def stop_if_asked() -> None:
@@ -85,3 +87,10 @@ class Progress:
         """How much of the stage is done."""
         if self.call is not None:
             self.call(min(self.base + self.share * done, 1.0), self.what)
+
+
+def share_of(progress: Tell | None, i: int, targets: Sequence[str]) -> Tell | None:
+    """Progress of the i-th target as progress of the whole."""
+    if progress is None:
+        return None
+    return lambda done, what: progress((i + done) / len(targets), f"{targets[i]}: {what}")
