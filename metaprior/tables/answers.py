@@ -14,12 +14,34 @@ from metaprior.tables.joint import JointTable
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows
 from metaprior.tables.several import JointPosterior
-from metaprior.tables.split import Split, split
+from metaprior.tables.split import Split, need_one, split
 from metaprior.tables.trained import Trained
 
 Tell = Callable[[float, str], None]
 Say = Callable[[str], None]
+SEVERAL = "Give the whole table to `Prior.predict` or `Prior.adapt_each`."
 SCORED = ("row", "score", "gain_nats")
+
+
+def adapt(
+    parts: Sequence[Trained], joint: dict | None, known: Rows | None
+) -> Posterior | JointPosterior:
+    """See `Prior.adapt`."""
+    if known is not None:
+        need_one(known, parts[0].info["task"], SEVERAL)
+    posteriors = [_of_group(part, known) for part in parts]
+    return posteriors[0] if joint is None else JointPosterior(joint, posteriors)
+
+
+def _of_group(trained: Trained, rows: Rows | None) -> Posterior:
+    """The posterior of a group given its rows."""
+    if rows is None or rows.frame.height == 0:
+        if rows is not None and rows.frame.width:  # a header alone can be wrong too
+            rows.need([*trained.features.names(), trained.info["target"]])
+        nothing = np.zeros((0, trained.width()), np.float32), np.zeros((0, 1), np.float32)
+        return Posterior(trained, *nothing)
+    x, y = trained.encode(rows), trained.outcomes(rows)
+    return Posterior(trained, x, y, (*rows.notes, *trained.doubts(rows, y)))
 
 
 def predict(
@@ -181,14 +203,3 @@ def _table(parts: Sequence[Trained], joint: dict | None, found: Split) -> Table 
 def _tell(notes: Sequence[str], say: Say) -> None:
     for note in notes:
         say(note)
-
-
-def of_group(trained: Trained, rows: Rows | None) -> Posterior:
-    """The posterior of a group given its rows."""
-    if rows is None or rows.frame.height == 0:
-        if rows is not None and rows.frame.width:  # a header alone can be wrong too
-            rows.need([*trained.features.names(), trained.info["target"]])
-        nothing = np.zeros((0, trained.width()), np.float32), np.zeros((0, 1), np.float32)
-        return Posterior(trained, *nothing)
-    x, y = trained.encode(rows), trained.outcomes(rows)
-    return Posterior(trained, x, y, (*rows.notes, *trained.doubts(rows, y)))

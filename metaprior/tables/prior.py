@@ -21,11 +21,8 @@ from metaprior.tables.kinds import Choices
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows, rows_of
 from metaprior.tables.several import JointPosterior
-from metaprior.tables.split import need_one
 from metaprior.tables.stages import Tell, share_of
 from metaprior.tables.trained import AUTO, Chain, Trained, load_trained, read_again
-
-SEVERAL = "Give the whole table to `Prior.predict` or `Prior.adapt_each`."
 
 
 class Prior:
@@ -263,11 +260,7 @@ class Prior:
             known = Rows(frame_of([rows]), "support")
         elif rows is not None:
             known = self.rows(rows, "support")
-            need_one(known, self.info["task"], SEVERAL)
-        posteriors = [answers.of_group(trained, known) for trained in self._all()]
-        if self.joint is None:
-            return posteriors[0]
-        return JointPosterior(self.joint, posteriors)
+        return answers.adapt(self._all(), self.joint, known)
 
     def predict(
         self,
@@ -340,8 +333,7 @@ class Prior:
             group, the columns in `keep`, and `row` (1 is the table's first), `score` and
             `gain_nats` of `Posterior.suggest`.
         """
-        wish = answers.Wish(n, by, seed, over_all)
-        rows = self.rows(table, "table")
+        wish, rows = answers.Wish(n, by, seed, over_all), self.rows(table, "table")
         return answers.suggest(self._all(), self.joint, rows, keep, wish, progress, say)
 
     def adapt_each(self, table: Any, *, say: Callable[[str], None] = warnings.warn) -> dict:
@@ -381,10 +373,8 @@ class Prior:
 
     def save(self, path: str | Path) -> None:
         """Write the prior to one file: a JSON header and arrays, no pickle."""
-        if self.joint is None:
-            files.save(path, self._ready())
-        else:
-            files.save(path, Chain(self.joint, tuple(self._all())))
+        chain = Chain(self.joint, tuple(self._all())) if self.joint is not None else None
+        files.save(path, chain or self._ready())
 
 
 def load(path: str | Path) -> Prior:
