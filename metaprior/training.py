@@ -1,6 +1,5 @@
 """One trainer for every method: draw tasks, average their losses, step; all of it compiled."""
 
-import functools
 import math
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metaprior.method import AbstractMethod
 from metaprior.system import devices
-from metaprior.system.compiled import apart, full_precision
+from metaprior.system.compiled import apart, full_precision, jit, once
 from metaprior.system.draws import quick_key
 from metaprior.task import Task
 
@@ -124,7 +123,7 @@ def _gradient(params, rest, source, keys, at_once, mesh):
     return devices.spread(weighted, mesh)((params, arrays), *keys)
 
 
-@eqx.filter_jit
+@once
 def _start(method, key, optimiser, members):
     if not members:
         return _begin(method, key, optimiser)
@@ -205,7 +204,6 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
     return new, total / count, loss
 
 
-@eqx.filter_jit
 def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh):
     def one(state, source, validation):
         return _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh)
@@ -217,11 +215,48 @@ def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh
     return devices.whole(members(state, source, validation), mesh)
 
 
-@functools.lru_cache  # the same object for the same numbers: one compiled program
-def adam(learning_rate: float, steps: int, clip: float = 10.0) -> optax.GradientTransformation:
-    """Adam with cosine decay to a tenth, and the gradient's norm clipped: what `fit` uses."""
-    schedule = optax.cosine_decay_schedule(learning_rate, steps, alpha=0.1)
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule))
+_run_one = eqx.filter_jit(_run)
+# Members are dense networks, which lose nothing by a quicker compile; pictures would.
+_run_members = jit(_run)
+
+
+class Adam(eqx.Module):
+    """Adam with cosine decay to a tenth, and the gradient's norm clipped: what `fit` uses.
+
+    It has the methods of an optax transformation. Its numbers are arrays, so that one compiled
+    program serves any of them.
+
+    Args:
+        learning_rate: at the first step.
+        steps: until it is a tenth of that.
+        clip: greatest norm of a gradient.
+    """
+
+    learning_rate: Float[np.ndarray, ""]
+    steps: Float[np.ndarray, ""]
+    clip: float = eqx.field(static=True)
+
+    def _chain(self) -> optax.GradientTransformation:
+        def rate(count):
+            done = jnp.minimum(count.astype(self.steps.dtype), self.steps) / self.steps
+            return self.learning_rate * (0.1 + 0.45 * (1 + jnp.cos(jnp.pi * done)))
+
+        # As one vector: the program of a small network is a fifth smaller.
+        return optax.flatten(optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(rate)))
+
+    def init(self, params: Any) -> Any:
+        """The state before the first step."""
+        return self._chain().init(params)
+
+    def update(self, updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        """What to add to the parameters, and the state after it."""
+        return self._chain().update(updates, state, params)
+
+
+def adam(learning_rate: float, steps: int, clip: float = 10.0) -> Adam:
+    """The `Adam` for so many steps."""
+    kind = jnp.result_type(float)
+    return Adam(np.asarray(learning_rate, kind), np.asarray(steps, kind), clip)
 
 
 @full_precision
@@ -233,7 +268,7 @@ def fit(
     steps: int = 2000,
     batch: int = 16,
     learning_rate: float | None = None,
-    optimiser: optax.GradientTransformation | None = None,
+    optimiser: optax.GradientTransformation | Adam | None = None,
     validation: Task | None = None,
     every: int = 100,
     patience: int | None = None,
@@ -293,6 +328,7 @@ def fit(
     if optimiser is None:
         rate = method.learning_rate if learning_rate is None else learning_rate
         optimiser = adam(rate, steps)
+    run = _run_one if axes is None else _run_members
     new = state is None
     if new:
         members = (
@@ -301,14 +337,14 @@ def fit(
         state = _start(method, key, optimiser, members)
     state, source, validation = devices.replicate((state, source, validation), mesh)
     if new and validation is not None:  # the untrained method competes too
-        state = _run(state, source, validation, axes, optimiser, np.int32(0), batch, at_once, mesh)[
+        state = run(state, source, validation, axes, optimiser, np.int32(0), batch, at_once, mesh)[
             0
         ]
     losses, looks, outcome = [], [], "done"
     done = int(jnp.max(state.step))
     while done < steps:
         size = min(every, steps - done)
-        state, loss, look = _run(
+        state, loss, look = run(
             state, source, validation, axes, optimiser, np.int32(size), batch, at_once, mesh
         )
         done += size

@@ -7,6 +7,7 @@ float32. Importing this module changes nothing for other programs.
 import functools
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any, TypeVar, cast
 
 import equinox as eqx
@@ -30,10 +31,27 @@ def effort() -> dict[str, Any]:
     return {"compiler_options": {"xla_backend_optimization_level": 1}}
 
 
-def jit(function: Callable) -> Callable:
-    """`eqx.filter_jit` with so much `effort`."""
+def least_effort() -> dict[str, Any]:
+    """Options of `jax.jit` for what runs once, on little data.
+
+    On CPUs nothing is optimised: initial weights of a process compile in a seventh of XLA's own
+    time, and what they compute takes milliseconds in any case.
+    """
+    options = effort()
+    if options:
+        options["compiler_options"]["xla_backend_optimization_level"] = 0
+        if version("jaxlib").startswith("0.10."):  # XLA ends at an option that it does not know
+            options["compiler_options"] |= {
+                "xla_cpu_use_fusion_emitters": False,
+                "xla_cpu_parallel_codegen_split_count": 1,
+            }
+    return options
+
+
+def jit(function: Callable, options: Callable[[], dict[str, Any]] | None = None) -> Callable:
+    """`eqx.filter_jit` with so much `effort`, or other options."""
     # At the first call: `effort` starts JAX.
-    compiled = functools.cache(lambda: eqx.filter_jit(function, **effort()))
+    compiled = functools.cache(lambda: eqx.filter_jit(function, **(options or effort)()))
 
     @functools.wraps(function)
     @full_precision
@@ -41,6 +59,11 @@ def jit(function: Callable) -> Callable:
         return compiled()(*arguments)
 
     return call
+
+
+def once(function: Callable) -> Callable:
+    """`jit` with the least effort, for what runs once, on little data."""
+    return jit(function, least_effort)
 
 
 def apart(function: Callable) -> Callable:

@@ -11,7 +11,7 @@ import numpy as np
 
 from metaprior.method import Spec
 from metaprior.sources.table import Table
-from metaprior.system.compiled import jit
+from metaprior.system.compiled import jit, once
 from metaprior.tables import culprits
 from metaprior.training import fit
 
@@ -79,7 +79,7 @@ def _axes(source: Table) -> Table:
     return eqx.tree_at(lambda s: s.groups, none, 0, is_leaf=lambda leaf: leaf is None)
 
 
-@jit
+@once
 def _initial(make: Callable, spec: Spec, keys, decay):
     """One member a key, stacked."""
     if decay is None:
@@ -87,7 +87,7 @@ def _initial(make: Callable, spec: Spec, keys, decay):
     return eqx.filter_vmap(lambda k, d: make(spec, key=k, decay=d))(keys, decay)
 
 
-@eqx.filter_jit
+@once
 def _draw(source: Table, groups, shots, keys):
     """Tasks of groups `(m, t)` with so many support rows, stacked `(m, t, …)`."""
     return jax.vmap(lambda g, k, key: source.tasks(g, k, key=key))(groups, shots, keys)

@@ -54,15 +54,17 @@ CLASSES = {
 }  # its base is another
 # Every row is checked by default with the first head it predicts; these with a second one. The
 # others are slow.
-QUICK = {("maml", "student"), ("process", "student")} | {
-    (n, "classes") for n in ("maml", "cnp", "versa")
-}
+QUICK = {("process", "student")} | {(n, "classes") for n in ("maml", "cnp", "versa")}
+# They share their code with a row that is checked: the others of their family compile for longer.
+RELATED = {"abml", "llama", "vampire", "snail", "anp", "emaml"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 LONG = {"flow_np"}  # splines take a minute to compile, and the rest is np's code
 ORDERED = {"recurrent", "snail"}  # they read a sequence
 CASES = [
     pytest.param(
-        name, head, marks=[] if quick and name not in CHAINS | LONG else [pytest.mark.slow]
+        name,
+        head,
+        marks=[] if quick and name not in CHAINS | LONG | RELATED else [pytest.mark.slow],
     )
     for name, row in METHODS.items()
     for head in HEADS

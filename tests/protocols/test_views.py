@@ -189,6 +189,7 @@ def test_bad_data_ends_in_a_message(tmp_path):
         generation.load(tmp_path / "nothing.npz")
 
 
+@pytest.mark.slow
 def test_a_cell_and_its_pictures(data):
     """The real models with hardly any training: figures follow from the predictions, and pictures
     are drawn.

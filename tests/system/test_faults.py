@@ -35,7 +35,10 @@ from metaprior.training import fit
 # --- SIGTERM and Ctrl-C
 
 
-@pytest.mark.parametrize("number, ends", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    "number, ends",
+    [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)],
+)
 def test_a_stopped_fit_says_how_to_continue_and_ends_with_the_same_bits(
     number, ends, fitted, tmp_path, call, monkeypatch, ctrl_c
 ):

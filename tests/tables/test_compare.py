@@ -93,6 +93,7 @@ def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
             compare(table, methods="maml", **(settings | changed))
 
 
+@pytest.mark.slow
 def test_groups_are_named_and_resampled_whole(table, tmp_path):
     """Two splits: tasks of one number each, with their split and group; a group held out twice
     comes and goes once.

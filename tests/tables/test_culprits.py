@@ -86,6 +86,7 @@ def test_named_with_the_prior_of_before_then_left_out(planted, call):
     )  # the same as if it had not been there
 
 
+@pytest.mark.slow
 def test_in_python_the_prior_of_before_is_there_or_the_group_is_left_out(planted):
     prior = metaprior.Prior("maml", steps=30, holdout=0.2)
     with pytest.raises(metaprior.errors.InputError, match="'g3' the loss is not finite after step"):

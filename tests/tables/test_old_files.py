@@ -32,7 +32,14 @@ def load(tmp_path):
     return load_one
 
 
-@pytest.mark.parametrize("name", RECORD["said"])
+# A file of each kind; the others differ in the methods that they hold.
+QUICK = ("auto_numbers", "auto_classes", "two_targets")
+NAMES = [
+    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in RECORD["said"]
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_prior_of_0_1_0_predicts_the_same(name, load):
     prior = load(name)
     assert prior.info["version"] == "0.1.0"
