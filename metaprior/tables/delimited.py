@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def fields(text: str, where: str) -> Fields:
     sample = _sample(text)
     try:
         separator = head.separator or _separator(sample, where, head.lines)
-        names, notes, end = _names(sample, separator, head)
+        names, notes, end = _names(sample, separator, head, where)
     except csv.Error:
         raise InputError(f"{where}: from line {head.lines + 1} on: {_LONG}") from None
 
@@ -193,12 +194,16 @@ def _stripped(names: list[str]) -> list[str]:
     return [name.strip().removeprefix("\ufeff") for name in names]
 
 
-def _names(sample: str, separator: str, head: _Head) -> tuple[list[str], list[str], int]:
+def _names(
+    sample: str, separator: str, head: _Head, where: str
+) -> tuple[list[str], list[str], int]:
     """The names of the columns, notes, and where the rows begin."""
-    rows = _records(sample, separator)
-    names, notes = _stripped(next(rows)[1]), []
+    rows = list(itertools.islice(_records(sample, separator), 2))
+    if len(rows) < 2:
+        raise InputError(f"{where}: line {head.lines + 1} opens a quote that nothing closes.")
+    names, notes = _stripped(rows[0][1]), []
     end = 0
-    for _ in range(next(rows)[0] - 1):  # the lines of the first row
+    for _ in range(rows[1][0] - 1):  # the lines of the first row
         end = sample.find("\n", end) + 1 or len(sample)
 
     numbers = [name for name in names if _NUMBER.fullmatch(name)]

@@ -150,8 +150,8 @@ def _readable(where: str) -> Generator[None]:
     """Inside, an error of polars is an input error."""
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        said = next(iter(str(error).splitlines()), type(error).__name__)[:200]
         raise InputError(f"{where}: not a readable table: {said}") from None
 
 

@@ -32,7 +32,7 @@ def unpacked(data: bytes, where: str) -> bytes:
             ValueError,
             zlib.error,
             lzma.LZMAError,
-            _zstd().ZstdError,
+            zstd().ZstdError,
         ) as error:
             raise InputError(
                 f"{where}: is {name} that cannot be unpacked ({error}); is the file whole?"
@@ -44,7 +44,7 @@ def _by_mark(data: bytes) -> tuple[str, Callable[[bytes], bytes]] | None:
     if data.startswith(b"\x1f\x8b"):
         return "gzip", gzip.decompress
     if data.startswith(b"\x28\xb5\x2f\xfd"):
-        return "zstd", _zstd().decompress
+        return "zstd", zstd().decompress
     if data.startswith(b"BZh") and data[4:10] == b"1AY&SY":
         return "bzip2", bz2.decompress
     if data.startswith(b"\xfd7zXZ\x00"):
@@ -52,7 +52,7 @@ def _by_mark(data: bytes) -> tuple[str, Callable[[bytes], bytes]] | None:
     return None
 
 
-def _zstd() -> Any:
+def zstd() -> Any:
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
