@@ -37,7 +37,7 @@ def holds_classes(series: pl.Series, kind: str) -> bool:
     if not series.dtype.is_numeric():
         return False
     values = series.drop_nulls().unique()
-    return len(values) == 2 and bool(values.is_in([0, 1]).all())
+    return len(values) == 2 and bool(values.cast(pl.Float64).is_in([0.0, 1.0]).all())
 
 
 def said_of_target(series: pl.Series, kind: str) -> list[str]:

@@ -193,8 +193,8 @@ class _Column:
         units = parts.filter(pl.col("body").is_not_null() & (pl.col("unit") != ""))["unit"]
         unit = str(units.str.to_lowercase().mode().sort()[0]) if len(units) else ""
         said = []
-        if decimal == "," and not doubt and self.rows.decimal != ",":
-            one = found.filter(found.str.contains(","))
+        one = found.filter(found.str.contains(","))
+        if decimal == "," and not doubt and self.rows.decimal != "," and len(one):
             said.append(f"read with a decimal comma ({one[0]!r}).")
         elif doubt:
             said.append(f"{doubt}.")
