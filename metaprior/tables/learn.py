@@ -1,6 +1,7 @@
 """From encoded groups to learners: one method, or several stacked, and the baselines."""
 
 import dataclasses
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -229,10 +230,14 @@ def _stacked(groups: Groups, base: dict, members: dict, fitted, copies: int, key
     return Learned(Stack(tuple(final[name] for name in held), weights), base)
 
 
-def _mixed(groups: Groups) -> Process:
-    """The linear mixed models outside of each fold and of all groups."""
-    x = groups.x[:, : groups.x.shape[1] - groups.spec.pooled]
-    return baselines.fit_mixed(x, groups.y[:, 0], groups.start, groups.fold)
+def _closed(name: str, groups: Groups) -> Process:
+    """A baseline of numbers outside of each fold and of all groups, without training."""
+    width = groups.x.shape[1] - groups.spec.pooled
+    x, pooled, y = groups.x[:, :width], groups.x[:, width:], groups.y[:, 0]
+    if name == "mixed":
+        return baselines.fit_mixed(x, y, groups.start, groups.fold)
+    rest = (pooled, y, groups.start, groups.count, groups.fold)
+    return baselines.fit_offset(*rest) if name == "offset" else baselines.fit_gp(x, *rest)
 
 
 def learn_baselines(groups: Groups, *, key, stage: Stages):
@@ -246,8 +251,8 @@ def learn_baselines(groups: Groups, *, key, stage: Stages):
     }
     members, notes = {}, []
     for name, make in baselines.TRAINED.items():
-        if name == "mixed" and not spec.head.classes:
-            members[name] = stage(name, lambda: _mixed(groups))
+        if not spec.head.classes:
+            members[name] = stage(name, functools.partial(_closed, name, groups))
             base[name] = take(members[name], -1)
             continue
 

@@ -1,11 +1,13 @@
 """Baselines: what a practitioner would use, reported beside every method.
 
 `BASELINES` is their table: each can be fitted, saved and used as a method can (`find` knows both).
-`TRAINED` holds those with a few variances to learn (`offset`, `mixed`, `gp`): the same `fit` trains
-them on the same groups as the methods. For numbers `mixed` is fitted by `fit_mixed` instead.
+`TRAINED` holds those with a few variances to learn (`offset`, `mixed`, `gp`): for classes the same
+`fit` trains them on the same groups as the methods. For numbers `fit_offset`, `fit_mixed` and
+`fit_gp` find the variances with the highest likelihood, without training.
 """
 
 from metaprior.tables.baselines.boosting import Boosting, Trees, cross_fit
+from metaprior.tables.baselines.closed import fit_gp, fit_offset
 from metaprior.tables.baselines.learners import (
     FIXED,
     TRAINED,
@@ -30,7 +32,9 @@ __all__ = [
     "boosting",
     "cross_fit",
     "find",
+    "fit_gp",
     "fit_mixed",
+    "fit_offset",
     "gp",
     "marginal",
     "mixed",

@@ -1,0 +1,180 @@
+"""Boosting plus an offset or a Gaussian process for each group, fitted by evidence, in NumPy.
+
+The evidence of a Gaussian process and its gradient are those of Rasmussen & Williams, "Gaussian
+Processes for Machine Learning", 2006, equations 5.8 and 5.9, summed over groups.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from metaprior.heads import Gaussian
+from metaprior.methods.process import Process
+from metaprior.nets.kernels import Constant, Stationary
+from metaprior.nets.means import Mean, Scale
+from metaprior.tables.baselines.reml import Sums, fit_reml
+
+ROWS = 32  # most rows of a group that the evidence of a process is computed with
+GROUPS = 200  # most groups, which settle a handful of numbers
+NUMBERS = 20_000_000  # most squared differences that are held at once
+FLOOR = 3e-3  # of the noise's deviation, as in `Scale`
+NONE = -12.0  # log of a deviation that is none
+JITTER = 1e-5
+
+
+def fit_offset(
+    pooled: np.ndarray, y: np.ndarray, start: np.ndarray, count: np.ndarray, fold: np.ndarray
+) -> Process:
+    """Offset models of the groups outside each fold and, last, of all groups; stacked.
+
+    The fit is by REML: the pooled prediction has one fixed effect, a group one random intercept.
+
+    Args:
+        pooled: prediction of every row, `(n, 1)`, the rows of a group together.
+        y: outcomes, `(n,)`.
+        start, count: first row and number of rows of each group, `(g,)`.
+        fold: of each group, `(g,)`.
+    """
+    pooled, y = pooled.astype(np.float64), y.astype(np.float64)
+    found = []
+    for keep in _parts(fold):
+        rows = np.repeat(keep, count)
+        first = np.append(0, np.cumsum(count[keep])[:-1])
+        sums = Sums.of(pooled[rows], np.ones((rows.sum(), 1)), y[rows], first)
+        fitted = fit_reml(sums, ridge=1e-6 * len(y))
+        offset = max(abs(float(fitted.factor[0, 0])), np.exp(NONE))
+        noise = max(np.sqrt(fitted.variance) - FLOOR, FLOOR)
+        found.append((fitted.beta[0], np.log(offset), np.log(noise)))
+    coefficient, offset, noise = _stacked(found)
+    return Process(
+        Mean(coefficient, None, None, 1, 0, 1),
+        (Constant(offset),),
+        Scale(noise, None),
+        Gaussian(1),
+        columns=None,
+    )
+
+
+class _Padded(NamedTuple):
+    """Some groups with as many rows each.
+
+    Args:
+        squares: of the differences between rows in each column, `(g, n, n, d)`.
+        pooled, y: `(g, n)`.
+        mask: which rows there are, `(g, n)`.
+    """
+
+    squares: np.ndarray
+    pooled: np.ndarray
+    y: np.ndarray
+    mask: np.ndarray
+
+
+def _padded(x, pooled, y, start, count, rng) -> _Padded:
+    """At most `GROUPS` groups with at most `ROWS` rows each, drawn where there are more."""
+    width = int(min(count.max(), ROWS))
+    most = max(1, min(GROUPS, NUMBERS // (width * width * max(x.shape[1], 1))))
+    groups = np.sort(rng.permutation(len(count))[:most])
+    rows = np.zeros((len(groups), width), int)
+    mask = np.zeros(rows.shape, bool)
+    for i, g in enumerate(groups):
+        chosen = start[g] + rng.permutation(count[g])[:width]
+        rows[i, : len(chosen)], mask[i, : len(chosen)] = chosen, True
+    near = x[rows]
+    squares = (near[:, :, None] - near[:, None]) ** 2
+    return _Padded(squares, pooled[rows] * mask, y[rows] * mask, mask)
+
+
+def _evidence(numbers: np.ndarray, data: _Padded) -> tuple[float, np.ndarray]:
+    """Minus the log evidence a row, and its gradient.
+
+    Args:
+        numbers: coefficient of the pooled prediction; logs of the deviations of the offset, of the
+            smooth function and of the noise; logs of the length scales.
+        data: the groups.
+    """
+    coefficient, offset, smooth, noise = numbers[0], *np.exp(2 * numbers[1:4])
+    weight = np.exp(-2 * numbers[4:])
+    both = data.mask[:, :, None] & data.mask[:, None]
+    near = smooth * np.exp(-0.5 * (data.squares @ weight)) * both
+    eye = np.eye(data.mask.shape[1])
+    jitter = JITTER * (1 + offset + smooth)
+    diagonal = np.where(data.mask, noise + jitter, 1.0)
+    covariance = near + offset * both + eye * diagonal[:, None]
+    precision = np.linalg.inv(covariance)
+    log_det = np.linalg.slogdet(covariance)[1].sum()
+
+    residual = data.y - coefficient * data.pooled
+    alpha = (precision @ residual[..., None])[..., 0]
+    rows = data.mask.sum()
+    value = 0.5 * ((residual * alpha).sum() + log_det + rows * np.log(2 * np.pi))
+
+    # Half of K⁻¹ - α αᵀ, among rows that there are.
+    slope = 0.5 * (precision - alpha[:, :, None] * alpha[:, None]) * both
+    trace = np.einsum("gnn->", slope)
+    along = slope * near
+    gradient = np.empty_like(numbers)
+    gradient[0] = -(data.pooled * alpha).sum()
+    gradient[1] = 2 * offset * (slope.sum() + JITTER * trace)
+    gradient[2] = 2 * (along.sum() + JITTER * smooth * trace)
+    gradient[3] = 2 * noise * trace
+    gradient[4:] = np.tensordot(along, data.squares, 3) * weight
+    return value / rows, gradient / rows
+
+
+def fit_gp(
+    x: np.ndarray,
+    pooled: np.ndarray,
+    y: np.ndarray,
+    start: np.ndarray,
+    count: np.ndarray,
+    fold: np.ndarray,
+) -> Process:
+    """Processes of the groups outside each fold and, last, of all groups; stacked.
+
+    Args:
+        x: standardised columns, `(n, d)`, the rows of a group together; one length scale each.
+        pooled, y, start, count, fold: as `fit_offset` takes them.
+    """
+    from scipy.optimize import minimize
+
+    d = x.shape[1]
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    pooled, rng = pooled[:, 0].astype(np.float64), np.random.default_rng(0)
+    # Distances grow with the square root of the number of columns, and the length scales with them.
+    length = np.full(d, 0.5 * np.log(max(d, 1)) + 0.3)
+    first = np.concatenate([[1.0], np.log([0.3, 0.4, 0.5]), length])
+    bounds = [(None, None), *[(NONE, 3.0)] * 2, (np.log(FLOOR), 3.0), *[(-4.0, 6.0)] * d]
+
+    def best(keep: np.ndarray, begin: np.ndarray, steps: int) -> np.ndarray:
+        data = _padded(x, pooled, y, start[keep], count[keep], rng)
+        options = {"maxiter": steps, "ftol": 1e-6}
+        return minimize(
+            _evidence, begin, (data,), "L-BFGS-B", jac=True, bounds=bounds, options=options
+        ).x
+
+    *outside, every = _parts(fold)
+    whole = best(every, first, 100)
+    found = [best(keep, whole, 30) for keep in outside]  # which are near
+    coefficient, offset, smooth, noise, lengths = _stacked(
+        [(*one[:4], one[4:]) for one in [*found, whole]]
+    )
+    return Process(
+        Mean(coefficient, None, None, 1, 0, 1),
+        (Constant(offset), Stationary(smooth, lengths, "eq")),
+        Scale(jnp.log(jnp.maximum(jnp.exp(noise) - FLOOR, 0.1 * FLOOR)), None, FLOOR),
+        Gaussian(1),
+        columns=d,
+    )
+
+
+def _parts(fold: np.ndarray) -> list[np.ndarray]:
+    """Which groups are outside each fold; last, all of them."""
+    return [*(fold != k for k in range(int(fold.max()) + 1)), np.ones(len(fold), bool)]
+
+
+def _stacked(found: list[tuple]) -> list:
+    """Numbers of several models as arrays with a leading axis."""
+    kind = jnp.result_type(float)
+    return [jnp.asarray(np.stack(part), kind) for part in zip(*found)]
