@@ -50,6 +50,33 @@ class AbstractLearner(eqx.Module):
         """Condition on the support rows of one task. An empty support gives the prior."""
 
 
+class AbstractUpdating(AbstractLearner):
+    """A learner whose posterior takes further rows without conditioning on all of them anew."""
+
+    @abstractmethod
+    def update(
+        self, posterior: Any, everything: Data, new: Data, *, key: PRNGKeyArray
+    ) -> AbstractPosterior:
+        """The posterior given further rows.
+
+        Args:
+            posterior: what `posterior` or `update` gave for the rows before.
+            everything: all rows, the new ones too; the real rows come first, and there may be more
+                room than before.
+            new: the new rows.
+            key: what `posterior` had.
+        """
+
+
+def updated(
+    learner: AbstractLearner, posterior: Any, everything: Data, new: Data, *, key: PRNGKeyArray
+) -> AbstractPosterior:
+    """The posterior given further rows: by `update`, or conditioned anew where there is none."""
+    if isinstance(learner, AbstractUpdating):
+        return learner.update(posterior, everything, new, key=key)
+    return learner.posterior(everything, key=key)
+
+
 class AbstractMethod(AbstractLearner):
     """A learner whose arrays are meta-parameters, trained over tasks by `fit`.
 

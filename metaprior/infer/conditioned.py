@@ -28,6 +28,49 @@ class ProcessPosterior(AbstractPosterior):
     factor: Factor
     z: Array
 
+    def observe(self, new: Data, room: int) -> "ProcessPosterior":
+        """The process given further rows: each adds a row to the factor and to its inverse.
+
+        That costs the square of the number of rows for each new one, where factorising anew costs
+        the cube.
+
+        Args:
+            new: the rows, real ones first.
+            room: rows that there is room for, at least as many as now.
+        """
+        index, empty = jnp.arange(room), room - len(self.mask)
+
+        def grown(a):
+            return jnp.pad(a, [(0, empty)] + [(0, 0)] * (a.ndim - 1))
+
+        def grown_factor(a):  # rows without data are those of the identity
+            square = jnp.pad(a, [(0, empty), (0, empty)])
+            return square + jnp.diag((index >= len(self.mask)).astype(a.dtype))
+
+        def append(i, state):
+            x, mask, lower, inverse, z = state
+            at, row = mask.sum(), new.x[i][None]
+            cross = jnp.where(mask, self.prior.gram(x, row)[:, 0], 0.0)
+            along = Factor(lower, inverse).whiten(cross)
+            own = self.prior.covariance(row)[0, 0]
+            # Rounding must not make a row's variance negative: it has noise at least.
+            pivot = jnp.sqrt(jnp.maximum(own - along @ along, 1e-6 * own))
+            back = -Factor(lower, inverse).unwhiten(along) / pivot
+            surprise = (new.y[i, 0] - self.prior.mean(row)[0, 0] - along @ z) / pivot
+            here = index == at
+            return (
+                x.at[at].set(new.x[i]),
+                mask.at[at].set(True),
+                lower.at[at].set(jnp.where(here, pivot, along)),
+                inverse.at[at].set(jnp.where(here, 1 / pivot, back)),
+                z.at[at].set(surprise),
+            )
+
+        factor = grown_factor(self.factor.lower), grown_factor(self.factor.inverse)
+        state = (grown(self.x), grown(self.mask), *factor, grown(self.z))
+        x, mask, lower, inverse, z = jax.lax.fori_loop(0, new.mask.sum(), append, state)
+        return ProcessPosterior(self.prior, x, mask, Factor(lower, inverse), z)
+
     def _state(self, x):
         """Mean, whitened cross-covariance, and the t's scale² and df after the support."""
         cross = jnp.where(self.mask[:, None], self.prior.gram(self.x, x), 0.0)

@@ -13,7 +13,7 @@ from metaprior.heads import Gaussian, StudentT
 from metaprior.infer.cholesky import Factor, factorise
 from metaprior.infer.gaussian import MatrixNormal
 from metaprior.infer.gp import factorise_rows, sequential_log_prob, whiten
-from metaprior.method import AbstractGenerative, AbstractMethod, Spec
+from metaprior.method import AbstractGenerative, AbstractMethod, AbstractUpdating, Spec
 from metaprior.nets.kernels import polynomial
 from metaprior.nets.mlp import apply
 from metaprior.posterior import AbstractPosterior, Mixture, Part
@@ -22,7 +22,7 @@ from metaprior.task import Data, Task
 DEGREES = {"linear": 1, "quadratic": 2}
 
 
-class ALPaCA(AbstractGenerative, AbstractMethod):
+class ALPaCA(AbstractGenerative, AbstractUpdating, AbstractMethod):
     """Harrison, Sharma & Pavone, WAFR 2018: an exact Bayesian last layer on learned features.
 
     "Meta-Learning Priors for Efficient Online Bayesian Regression". y = Kᵀ φ(x) + ε, ε ~ N(0, Σ),
@@ -146,6 +146,21 @@ class ALPaCA(AbstractGenerative, AbstractMethod):
         factor = factorise(phi.T @ phi + prior + small * jnp.eye(phi.shape[1], dtype=phi.dtype))
         mean = factor.solve(phi.T @ y + prior @ self.mean)
         return LastLayer(self, mean, factor)
+
+    def update(
+        self, posterior: "LastLayer", everything: Data, new: Data, *, key: PRNGKeyArray
+    ) -> "LastLayer":
+        phi = self.phi(new.x)
+
+        def append(i, state):  # one by one, so that it makes no difference which come together
+            mean, lower, _ = state
+            factor = factorise(lower @ lower.T + jnp.outer(phi[i], phi[i]))
+            mean = factor.solve(lower @ (lower.T @ mean) + jnp.outer(phi[i], new.y[i]))
+            return mean, factor.lower, factor.inverse
+
+        state = posterior.mean, posterior.factor.lower, posterior.factor.inverse
+        mean, *factor = jax.lax.fori_loop(0, new.mask.sum(), append, state)
+        return LastLayer(self, mean, Factor(*factor))
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         predictive = self.posterior(task.support, key=key).predict(task.query.x, key=key, samples=1)

@@ -7,7 +7,7 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.method import AbstractMethod, Spec
+from metaprior.method import AbstractMethod, AbstractUpdating, Spec, updated
 from metaprior.posterior import Stacked
 from metaprior.system.devices import over_particles
 from metaprior.task import Data, Task
@@ -22,7 +22,7 @@ def _row(name: str) -> Any:
     return get(name)
 
 
-class Ensemble(AbstractMethod):
+class Ensemble(AbstractUpdating, AbstractMethod):
     """Lakshminarayanan, Pritzel & Blundell, NeurIPS 2017: members with other initial weights.
 
     "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles", section 2.4, for
@@ -95,3 +95,13 @@ class Ensemble(AbstractMethod):
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Stacked:
         return Stacked(self._each(lambda member, k: member.posterior(support, key=k), key))
+
+    def update(
+        self, posterior: Stacked, everything: Data, new: Data, *, key: PRNGKeyArray
+    ) -> Stacked:
+        def one(member, own, k):
+            return updated(member, own, everything, new, key=k)
+
+        keys = jr.split(key, len(jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0]))
+        each = eqx.filter_vmap(one, in_axes=(eqx.if_array(0), eqx.if_array(0), 0))
+        return Stacked(each(over_particles(self.members), posterior.posterior, keys))

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer.conditioned import ClassPosterior, ProcessPosterior
 from metaprior.infer.gp import factorise_rows, laplace, sequential_log_prob, whiten
-from metaprior.method import AbstractMethod, Spec
+from metaprior.method import AbstractMethod, AbstractUpdating, Spec
 from metaprior.nets.kernels import (
     Constant,
     Deep,
@@ -36,7 +36,7 @@ PLAIN = {
 }
 
 
-class Process(AbstractMethod):
+class Process(AbstractUpdating, AbstractMethod):
     """Student-t process with a learned mean, a sum of learned kernels and input-dependent noise.
 
     Shah, Wilson & Ghahramani, "Student-t Processes as Alternatives to Gaussian Processes", AISTATS
@@ -208,3 +208,15 @@ class Process(AbstractMethod):
             return ClassPosterior(self, support, factor, found)
         z = whiten(factor, support.y[:, 0] - self.mean(support.x)[:, 0], support.mask)
         return ProcessPosterior(self, support.x, support.mask, factor, z)
+
+    def update(
+        self,
+        posterior: ProcessPosterior | ClassPosterior,
+        everything: Data,
+        new: Data,
+        *,
+        key: PRNGKeyArray,
+    ) -> ProcessPosterior | ClassPosterior:
+        if isinstance(posterior, ClassPosterior):  # Laplace's mode moves with every row
+            return self.posterior(everything, key=key)
+        return posterior.observe(new, len(everything.mask))

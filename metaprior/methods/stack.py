@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.method import AbstractLearner
+from metaprior.method import AbstractLearner, AbstractUpdating, updated
 from metaprior.posterior import Pool
 from metaprior.task import Data
 
@@ -16,7 +16,7 @@ def shot_features(shots: Array) -> Float[Array, "… 3"]:
     return jnp.stack([jnp.ones_like(growth), growth, jnp.where(shots == 0, 1.0, 0.0)], axis=-1)
 
 
-class Stack(AbstractLearner):
+class Stack(AbstractUpdating):
     """Wolpert, "Stacked Generalization", 1992: a mixture of learners.
 
     Yao, Vehtari, Simpson & Gelman, "Using Stacking to Average Bayesian Predictive Distributions",
@@ -34,9 +34,17 @@ class Stack(AbstractLearner):
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Pool:
         keys = jax.random.split(key, len(self.learners))
         posteriors = [q.posterior(support, key=k) for q, k in zip(self.learners, keys)]
+        return Pool(tuple(posteriors), self._log_weight(support))
+
+    def update(self, posterior: Pool, everything: Data, new: Data, *, key: PRNGKeyArray) -> Pool:
+        keys = jax.random.split(key, len(self.learners))
+        each = zip(self.learners, posterior.posteriors, keys, strict=True)
+        posteriors = tuple(updated(q, own, everything, new, key=k) for q, own, k in each)
+        return Pool(posteriors, self._log_weight(everything))
+
+    def _log_weight(self, support: Data) -> Array:
         features = shot_features(support.count.astype(support.x.dtype))
-        log_weight = jax.nn.log_softmax(self.coefficients @ features)
-        return Pool(tuple(posteriors), log_weight)
+        return jax.nn.log_softmax(self.coefficients @ features)
 
 
 @jax.jit

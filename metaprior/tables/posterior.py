@@ -15,7 +15,9 @@ from metaprior.evaluation.units import moments
 from metaprior.system.programs import kept
 from metaprior.tables.asked import check_sample, check_suggest, named_levels
 from metaprior.tables.quantiles import outcomes_at
+from metaprior.tables.split import need_one
 from metaprior.tables.trained import Trained
+from metaprior.tables.updates import State, append, can_update, padded_rows, rebuilt, start
 from metaprior.task import Data
 
 SAMPLES = 256  # functions of a method that predicts by sampling
@@ -40,7 +42,11 @@ def predictive(learner, support, x, key):
 def predicted(learner, support, x, log, levels):
     """What `Posterior.table` reads of the rows `x` of a group; the rows lead in every array."""
     # The key is made in here: outside, making it is a program of its own to compile.
-    mixture = predictive(learner, support, x, jr.key(0))
+    return described(predictive(learner, support, x, jr.key(0)), support, log, levels)
+
+
+def described(mixture, support, log, levels):
+    """What `Posterior.table` reads of a mixture at the rows of a group."""
     if mixture.parts[0].head.classes:
         return {"p": mixture.mean(), "epistemic": mixture.information()}
     return {
@@ -52,6 +58,14 @@ def predicted(learner, support, x, log, levels):
 
 
 _predict = kept(predicted)
+
+
+@kept
+def _predict_updated(learner, support, leaves, x, log, levels):
+    """`predicted`, of a posterior that is there already."""
+    key = jr.split(jr.key(0))[1]
+    mixture = rebuilt(learner, support, leaves).predict(x, key=key, samples=SAMPLES)
+    return described(mixture, support, log, levels)
 
 
 @kept
@@ -98,17 +112,47 @@ class Posterior:
         trained: of the prior.
         x, y: the observed rows as the prior encodes them, `(n, d)` and `(n, 1)`.
         notes: what may be wrong with the observed rows, such as other units.
+        state: what `update` left of conditioning on them.
     """
 
-    def __init__(self, trained: Trained, x: np.ndarray, y: np.ndarray, notes: Sequence[str] = ()):
+    def __init__(
+        self,
+        trained: Trained,
+        x: np.ndarray,
+        y: np.ndarray,
+        notes: Sequence[str] = (),
+        state: State | None = None,
+    ):
         self.trained, self.x, self.y, self.notes = trained, x, y, tuple(notes)
+        self.state = state
 
     def support(self) -> Data:
         """The observed rows, padded, on the device."""
-        n = len(self.x)
-        rows = [(0, bucket(n) - n), (0, 0)]
-        arrays = (np.pad(self.x, rows), np.pad(self.y, rows), np.arange(bucket(n)) < n)
-        return Data(*jax.device_put(arrays))
+        return padded_rows(self.x, self.y, bucket(len(self.x)))
+
+    def update(self, rows: Any) -> "Posterior":
+        """A new posterior, with more rows of the group observed.
+
+        Updating twice gives the same as updating once with the rows of both, to the last bit, and
+        as adapting to all rows anew, up to rounding. Learners in closed form add the new rows to
+        what they have: processes (the members of `auto` too, and the baselines) and ALPaCA. For
+        them `predict` then costs what the new rows cost. All others, and whatever predicts classes,
+        adapt anew.
+
+        Args:
+            rows: a table with the features and the target.
+        """
+        trained = self.trained
+        found = trained.rows(rows, "rows")
+        need_one(found, trained.info["task"], "Update each group's posterior with its own rows.")
+        x, y = trained.encode(found), trained.outcomes(found)
+        notes = [*self.notes, *trained.doubts(found, y)]
+        all_x, all_y = np.concatenate([self.x, x]), np.concatenate([self.y, y])
+        state, learner = self.state, trained.learner
+        if can_update(learner):
+            state = start(learner, self.support()) if state is None else state
+            state = append(learner, state, all_x, all_y, len(self.x), bucket)
+        return Posterior(trained, all_x, all_y, list(dict.fromkeys(notes)), state)
 
     def observe(self, x: np.ndarray, y: np.ndarray) -> "Posterior":
         """With more encoded rows observed."""
@@ -135,7 +179,11 @@ class Posterior:
         """
         named, trained = named_levels(levels), self.trained
         x, at = self._encode(rows, "query"), np.asarray(list(named.values()), np.float32)
-        out = _predict(trained.learner, self.support(), padded(x), trained.log_scale(), at)
+        learner, log = trained.learner, trained.log_scale()
+        if self.state is None:
+            out = _predict(learner, self.support(), padded(x), log, at)
+        else:
+            out = _predict_updated(learner, *self.state, padded(x), log, at)
         return self.table(out, len(x), list(named))
 
     def _encode(self, rows: Any, called: str) -> np.ndarray:

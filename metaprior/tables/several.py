@@ -196,6 +196,14 @@ class JointPosterior:
         """What may be wrong with the observed rows, such as other units."""
         return tuple(note for part in self.parts for note in part.notes)
 
+    def update(self, rows: Any) -> "JointPosterior":
+        """A new posterior, with more rows of the group observed; see `Posterior.update`.
+
+        Args:
+            rows: a table with the features and every target.
+        """
+        return JointPosterior(self.info, [part.update(rows) for part in self.parts])
+
     def as_feature(self, i: int, z: np.ndarray) -> np.ndarray:
         """Outcomes of target `i` in model units (class indices) as a feature of later targets."""
         values = self.info["values"][self.targets[i]]

@@ -2,7 +2,9 @@
 
 import io
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
@@ -12,7 +14,8 @@ from metaprior.errors import InputError
 from metaprior.evaluation.units import Units
 from metaprior.heads import Categorical, StudentT
 from metaprior.method import Spec
-from metaprior.methods import ALPaCA, Process
+from metaprior.methods import CNP, ALPaCA, Ensemble, Process
+from metaprior.methods.stack import Stack
 from metaprior.tables.baselines import cross_fit
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import digests
@@ -119,6 +122,38 @@ def test_suggestions_for_all_groups_are_those_of_each(prior):
     )
     with pytest.warns(UserWarning, match="1 of 2 groups have fewer than 2 rows without"):
         assert prior.suggest(new.filter(pl.col("week").is_in([0, 3, 14, 20, 18])), 2).height == 3
+
+
+def both(spec, key):
+    """A stack of what can be updated and of what cannot."""
+    small = Process.init(spec, key=key, width=4, features=2)
+    members = eqx.filter_vmap(lambda k: ALPaCA.init(spec, key=k, width=4, size=3))
+    return Stack(
+        (small, Ensemble(members(jax.random.split(key))), CNP.init(spec, key=key, width=4)),
+        jnp.asarray([[0.0, 1.0, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+    )
+
+
+@pytest.mark.parametrize("kind", ["numbers", "classes"])
+def test_updating_twice_is_updating_once(kind):
+    """To the last bit, also where more room is needed; and as adapting anew, up to rounding."""
+    prior = prior_of(kind, both if kind == "numbers" else Process.init)
+    rows, asked = table(1, 11, kind), table(1, 3, kind, seed=5)
+    once = prior.adapt(rows[:2]).update(rows[2:])
+    twice = prior.adapt(rows[:2]).update(rows[2:7]).update(rows[7:])
+    one_by_one = prior.adapt(rows[:2])
+    for i in range(2, 11):
+        one_by_one = one_by_one.update(rows[i])
+    said = once.predict(asked)
+    assert said.equals(twice.predict(asked)) and said.equals(one_by_one.predict(asked))
+    anew = prior.adapt(rows).predict(asked)
+    np.testing.assert_allclose(said.to_numpy(), anew.to_numpy(), rtol=1e-4, atol=1e-5)
+    assert not prior.adapt(rows[:2]).predict(asked).equals(said)
+    if kind == "numbers":
+        from_nothing = prior.adapt(None).update(rows).predict(asked)
+        np.testing.assert_allclose(from_nothing.to_numpy(), anew.to_numpy(), rtol=1e-4, atol=1e-5)
+        with pytest.raises(InputError, match="holds 2 values of 'g'"):
+            once.update(table(2, 1))
 
 
 def test_rows_find_their_program_and_their_way_back():
