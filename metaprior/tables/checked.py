@@ -150,8 +150,9 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
     table = understood(rows, plan)
     notes, names = _without_ids(table, plan, names)
     # Groups are left out for all targets at once, so that every target has the same groups.
-    frame, left = _without_bad(rows, table, plan, skip)
-    notes += _odd(table.rows.frame, [*names, *targets], plan)
+    kept, left = _without_bad(rows, table, plan, skip)
+    notes += _odd(table.rows.frame, kept, [*names, *targets], plan)
+    frame = table.rows.frame.filter(pl.Series(kept))
     checked = []
     for name in targets:
         one = check(Rows(frame, rows.where), plan, name, names)
@@ -207,13 +208,14 @@ def understood(rows: Rows, plan: Plan) -> Understood:
     return Understood(*understand(rows, plan.choices, [plan.task], targets, plan.drop))
 
 
-def _odd(frame: pl.DataFrame, names: Sequence[str], plan: Plan) -> list[Note]:
-    """What is odd about the numbers of some columns."""
+def _odd(frame: pl.DataFrame, kept: np.ndarray, names: Sequence[str], plan: Plan) -> list[Note]:
+    """What is odd about the numbers of some columns, in the rows that are kept."""
     notes = []
     for name in names:
         series = frame[name]
         if series.dtype.is_numeric():
-            notes += [Note(name, one) for one in oddities(name, numbers(series))]
+            values = np.where(kept, numbers(series), np.nan)
+            notes += [Note(name, one) for one in oddities(name, values)]
         if name in plan.targets:
             notes += [Note(name, one) for one in said_of_target(series, plan.kind_of(name))]
         elif len(series) >= FEW and counts_rows(series):
@@ -309,8 +311,8 @@ def feature_columns(
 
 def _without_bad(
     rows: Rows, table: Understood, plan: Plan, skip: dict[str, str] | None
-) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """The table without rows and groups that cannot be used, and notes on them.
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which rows are kept, `(n,)`: those that can be used, of good groups; and notes on others.
 
     Without `skip` they are an error, but for rows that are to be dropped.
     """
@@ -325,8 +327,8 @@ def _without_bad(
             left.setdefault(group, f"column {name!r}, {why}")
 
     out = pl.col(task).cast(pl.String).is_in(list(left)).fill_null(False)
-    kept = frame.filter(~out & ~pl.Series(gone))
-    if not kept.height:
+    kept = ~frame.select(out).to_series().to_numpy() & ~gone
+    if not kept.any():
         first = next(iter(left.values()), "a row without a value of the target")
         raise InputError(f"{where}: no group is left; the first was left out as {first}.")
     return kept, (*said, *(f"{task} {group}: left out, {why}." for group, why in left.items()))
