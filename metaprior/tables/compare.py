@@ -30,6 +30,7 @@ from metaprior.tables.checked import Checked, Plan, check_all
 from metaprior.tables.culprits import BadTask
 from metaprior.tables.files import fingerprint, place
 from metaprior.tables.kinds import Choices
+from metaprior.tables.ordered import check_order
 from metaprior.tables.prior import Prior
 from metaprior.tables.read import rows_of
 
@@ -125,7 +126,10 @@ class Comparison:
             drop=s.get("drop_missing_targets", False),
         )
         skip = {} if s.get("skip_bad_tasks") else None
-        return check_all(rows_of(self.table, "table"), plan, skip)[0]
+        found = check_all(rows_of(self.table, "table"), plan, skip)[0]
+        if plan.order is not None:
+            check_order(found.frame, plan.order, found.task, found.target, found.where)
+        return found
 
     def names(self, text: str | None) -> list[str]:
         """Methods from `a,b`, `all` or nothing (all).

@@ -35,21 +35,8 @@ def in_order(held: HeldOut, column: str, where: str) -> tuple[HeldOut, tuple[str
             "This prior was fitted by an earlier version, which kept no column to order rows by; "
             "fit it again, or give a table of other groups."
         )
-    if column not in held.times:
-        known = ", ".join(held.times) or "none"
-        raise InputError(
-            f"{where}: no column {column!r} of numbers or dates to order rows by; there are: "
-            f"{known}. A column that is no feature is kept with Prior(order=…)."
-        )
-    value = held.times[column]
     group = np.repeat(np.arange(len(held.start)), held.count)
-    missing = np.flatnonzero(np.isnan(value))
-    if len(missing):
-        raise InputError(
-            f"{where}: column {column!r}: {len(missing)} rows have no value, the first in group "
-            f"{held.names[group[missing[0]]]!r}; the order of rows needs all of them."
-        )
-
+    value = _values(held.times, column, [held.names[g] for g in group], where)
     order = np.lexsort((value, group))  # stable
     value = value[order]
     tied = np.flatnonzero((value[1:] == value[:-1]) & (group[1:] == group[:-1]))
@@ -62,6 +49,32 @@ def in_order(held: HeldOut, column: str, where: str) -> tuple[HeldOut, tuple[str
             "the table.",
         )
     return dataclasses.replace(held, x=held.x[order], y=held.y[order]), notes
+
+
+def check_order(frame: pl.DataFrame, column: str, task: str, target: str, where: str) -> None:
+    """A table's rows can be ordered by a column, which is found out before anything is learned."""
+    times = columns_of_time(frame, (task, target))
+    _values(times, column, frame[task].cast(pl.String).to_list(), where)
+
+
+def _values(
+    times: dict[str, np.ndarray], column: str, group: Sequence[str], where: str
+) -> np.ndarray:
+    """The values of a column to order by; `group` names the group of each row."""
+    if column not in times:
+        known = ", ".join(times) or "none"
+        raise InputError(
+            f"{where}: no column {column!r} of numbers or dates to order rows by; there are: "
+            f"{known}. Of a column that is no feature fit keeps the values with Prior(order=…)."
+        )
+    missing = np.flatnonzero(np.isnan(times[column]))
+    if len(missing):
+        rows = "1 row has" if len(missing) == 1 else f"{len(missing)} rows have"
+        raise InputError(
+            f"{where}: column {column!r}: {rows} no value, the first in group "
+            f"{group[missing[0]]!r}; the order of rows needs all of them."
+        )
+    return times[column]
 
 
 def first_rows(held: HeldOut, groups: np.ndarray, shots: int, support: int, seed: int) -> Task:

@@ -182,6 +182,9 @@ def test_bad_input(table, tmp_path):
         (dict(task="g", target="y", methods="npp"), "no method 'npp'"),
         (dict(task="g", target="y", splits=0), "--splits must be at least 1"),
         (dict(task="g", target="y", features=","), "--features is empty"),
+        (dict(task="g", target="y", order="kind"), "no column 'kind' of numbers or dates to order"),
+        (dict(task="g", target="y", order="week"), "week"),
+        (dict(task="g", target="y", keep="npp"), "no method 'npp'"),
     ):
         with pytest.raises(InputError) as error:
             compare(table, out=tmp_path / "out", **options)

@@ -49,7 +49,7 @@ def test_of_many_later_rows_some_are_drawn():
         (
             [3, 1, 2, 4, np.nan, 0, 9],
             "week",
-            "t.csv: column 'week': 1 rows have no value, the .*'b'",
+            "t.csv: column 'week': 1 row has no value, the .*'b'",
         ),
         (np.arange(7), "weak", "t.csv: no column 'weak' of numbers or dates .* there are: week"),
     ],
