@@ -130,7 +130,7 @@ def fit(
     Parameters
     ----------
     table
-        CSV or Parquet file, one row an observation.
+        Table with one row an observation: CSV, Excel, Parquet, Arrow; - is standard input.
     task
         Column that names the group of a row.
     target
@@ -247,7 +247,7 @@ def compare(
     Parameters
     ----------
     table
-        CSV or Parquet file, one row an observation.
+        Table with one row an observation: CSV, Excel, Parquet, Arrow; - is standard input.
     task
         Column that names the group of a row.
     target

@@ -116,7 +116,7 @@ class Run:
         Nothing is written before the table has been found good.
 
         Args:
-            table: CSV or Parquet file.
+            table: path of the table, or `-`.
             options: of `fit`, plain values.
             progress: called with the share done and what is being done.
             devices: of `--devices`.

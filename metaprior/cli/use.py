@@ -108,12 +108,12 @@ def predict(
     folder
         What `fit` made.
     table
-        CSV or Parquet file of new groups, with the column that names them. The target is empty
-        where it is to be predicted.
+        Table of new groups, with the column that names them; - is standard input. The target is
+        empty where it is to be predicted.
     keep
         Columns of TABLE to repeat in the answer, with commas between; the group is always there.
     query
-        CSV or Parquet file of the rows to predict, of one group.
+        Table of the rows to predict, of one group.
     support
         That group's rows so far, target included; none is allowed.
     levels
@@ -142,7 +142,7 @@ def predict(
         return
     rows = prior.rows(query, "query")
     posterior = prior.adapt(observed(prior, support, rows))
-    for note in posterior.notes:
+    for note in dict.fromkeys((*posterior.notes, *rows.notes)):
         say_note(note)
     write_frame(posterior.predict(rows, **asked), out)
 
@@ -170,8 +170,8 @@ def suggest(
     folder
         What `fit` made.
     table
-        CSV or Parquet file of new groups, with the column that names them. The target is empty
-        where it could be measured.
+        Table of new groups, with the column that names them; - is standard input. The target is
+        empty where it could be measured.
     n
         How many rows: of each group, or over all.
     by
@@ -181,7 +181,7 @@ def suggest(
     keep
         Columns of TABLE to repeat in the answer, with commas between; all by default.
     pool
-        CSV or Parquet file of the rows that could be measured, of one group.
+        Table of the rows that could be measured, of one group.
     support
         That group's rows so far, target included; none is allowed.
     out
@@ -211,7 +211,7 @@ def suggest(
     if n > there:
         raise InputError(f"{pool}: holds {there} rows; --n {n} asks for more.")
     posterior = prior.adapt(known)
-    for note in posterior.notes:
+    for note in dict.fromkeys((*posterior.notes, *candidates.notes)):
         say_note(note)
     frame = posterior.suggest(candidates, n=n, by=by)
     write_frame(frame, out)

@@ -58,7 +58,7 @@ class Comparison:
 
     Args:
         folder: of the results.
-        table: CSV or Parquet file.
+        table: path of the table, or `-`.
         settings: `task`, `target`, `features`, `log_target`, `split_by`, `steps`, `shots`,
             `holdout`, `skip_bad_tasks`, `order`; plain values.
     """

@@ -123,8 +123,8 @@ class Prior:
         """Learn from a table of groups, or from `tasks=[(x1, y1), …]`.
 
         Args:
-            table: a polars, pandas or Arrow frame, a mapping of columns, or the path of a CSV or
-                Parquet file; one row an observation.
+            table: a polars, pandas or Arrow frame, a mapping of columns, or the path of a file:
+                CSV, Excel, Parquet, Arrow; one row an observation.
             task: column that names the group.
             target: column to predict, or several: then p(a, b | x) = p(a | x) p(b | x, a), in the
                 order given.

@@ -145,6 +145,7 @@ BAD = [
     ("a tar", 257 * b"a" + b"ustar\x0000", ["tar"]),
     ("an old workbook", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + 600 * b"\0", ["workbook", ".xlsx"]),
     ("a workbook without cells", workbook([]), ["sheet 'Sheet1' is empty"]),
+    ("a title in a workbook", workbook([["Cows"], [], *SHEET]), ["first row", "1 cell", "have 2"]),
     ("a picture", b"\x89PNG\r\n\x1a\n", ["picture"]),
     ("bytes", bytes(range(200)), ["line 1", "zero byte", "no text"]),
     ("a zero byte", b"g,x\na,1\nb\0,2\n", ["line 3", "zero byte"]),
@@ -211,6 +212,11 @@ def test_cells_of_a_workbook():
     assert "'Sheet1' was read; there are also 'Sheet2', 'Sheet3'" in said
     assert "1 row without values" in said and "2 columns without a name" in said
     assert not table.written
+
+
+def test_a_table_that_begins_further_down_in_a_sheet():
+    rows = [[], [None, None], *[[None, *row] for row in SHEET]]
+    assert read_bytes(workbook(rows), "t.xlsx").frame.equals(FRAME)
 
 
 def test_columns_that_are_no_data():
