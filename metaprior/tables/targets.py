@@ -106,7 +106,7 @@ def _bad_numbers(
     most = np.zeros(len(names))
     np.maximum.at(most, index, far)
     typical = np.median(most)  # a group's farthest value, in the middle one of the groups
-    huge = (far > FAR * typical) & (typical > 0) | (far > HUGE)
+    huge = (far / FAR > typical) & (typical > 0) | (far > HUGE)
     words = "{} is so far from the values of other groups that nothing can be learned from those"
     return [*wrong, (huge, words)]
 
