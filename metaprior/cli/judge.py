@@ -10,8 +10,6 @@ from cyclopts import Parameter
 from metaprior.errors import InputError
 from metaprior.system.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
 
-FEW = 10  # groups; verdicts on fewer say so
-
 
 def evaluate(
     folder: Path,
@@ -79,6 +77,8 @@ def evaluate(
 
 def _enough(run: Any, prior: Any, table: Path | None) -> int:
     """How many splits judge enough groups to say something."""
+    from metaprior.evaluation.verdicts import FEW
+
     kept = prior.info["groups"]["test"]
     if table is not None or not kept or kept >= FEW:
         return 1

@@ -7,10 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 from conftest import FIT
+
+from metaprior.cli.judge import _enough
+from metaprior.cli.run import Run
 
 
 def table(text):
@@ -133,6 +137,18 @@ def test_evaluate_on_another_table_prints_a_table_and_the_sentence(fitted, call)
     status, out, _ = call("evaluate", fitted / "run", fitted / "table.csv", "--shots", "1")
     assert status == 0 and "method" in out and "observed rows" in out
     assert call("evaluate", fitted / "run", fitted / "table.csv", "--shots", "1")[1] == out
+
+
+@pytest.mark.parametrize(
+    ("kept", "splits", "words"),
+    [(12, 1, ""), (5, 2, "5 groups were kept aside, too few to judge by: 2 splits"), (1, 5, "One")],
+)
+def test_few_groups_are_judged_on_more_splits(kept, splits, words, fitted, capsys):
+    run = Run(fitted / "run")
+    prior = SimpleNamespace(info={"groups": {"test": kept}})
+    assert _enough(run, prior, None) == splits and words in capsys.readouterr().err
+    assert _enough(run, prior, fitted / "table.csv") == 1
+    assert _enough(Run(fitted), prior, None) == 1  # without a record nothing can be fitted again
 
 
 @pytest.mark.slow
