@@ -209,7 +209,7 @@ def suggest(
     known = observed(prior, support, candidates)
     there = candidates.frame.height
     if n > there:
-        raise InputError(f"{pool}: holds {there} rows; --n {n} asks for more.")
+        raise InputError(f"{candidates.where}: holds {there} rows; --n {n} asks for more.")
     posterior = prior.adapt(known)
     for note in dict.fromkeys((*posterior.notes, *candidates.notes)):
         say_note(note)
@@ -220,6 +220,6 @@ def suggest(
     if "gain_nats" in frame.columns and frame["gain_nats"][0] is not None:
         row, gain = frame["row"][0], frame["gain_nats"][0]
         print(
-            f"Measure row {row} of {pool} next: it is expected to tell {gain:.3f} nats.",
+            f"Measure row {row} of {candidates.where} next: it is expected to tell {gain:.3f} nats.",
             file=sys.stderr,
         )

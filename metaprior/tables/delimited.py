@@ -22,7 +22,7 @@ LARGE = 1_000_000  # characters; longer text is read by polars where it is plain
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _COMMA = re.compile(r"[-+]?(\d{1,3}(\.\d{3})+|\d*),\d+([eE][-+]?\d+)?")
-_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}((,\d{3})+(\.\d+)?|(\.\d{3})+)")
 _SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
@@ -231,7 +231,7 @@ def _decimal(sample: str, separator: str) -> str | None:
         for field in map(str.strip, row):
             if "," in field and _COMMA.fullmatch(field):
                 comma |= separator == ";" or not _THOUSANDS.fullmatch(field)
-            elif "." in field and _NUMBER.fullmatch(field):
+            elif "." in field and _NUMBER.fullmatch(field) and not _THOUSANDS.fullmatch(field):
                 point = True
     if comma == point:
         return None

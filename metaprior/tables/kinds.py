@@ -124,11 +124,17 @@ class Choices:
 
 
 def apply(rows: Rows, kinds: Mapping[str, Kind]) -> tuple[Rows, list[Note]]:
-    """A later table, its columns read as those of the first one; other columns stay."""
+    """A later table, its columns read as those of the first one; other columns stay.
+
+    The decimal mark is that of the later table, where it is plain.
+    """
     columns, notes = [], []
     for series in rows.frame.iter_columns():
         if series.name in kinds:
-            series, said = as_kind(series, kinds[series.name], rows.where)
+            kind = kinds[series.name]
+            if rows.decimal in (".", ",") and kind.name == "number" and kind.decimal != "both":
+                kind = dataclasses.replace(kind, decimal=rows.decimal)
+            series, said = as_kind(series, kind, rows.where)
             notes += [Note(series.name, one) for one in said]
         columns.append(series)
     return dataclasses.replace(rows, frame=pl.DataFrame(columns)), notes

@@ -87,6 +87,8 @@ def test_odd_tables(what, text, names, rows, note):
         ("g\tx\na\t1,500\n", None),  # elsewhere it may be
         ('g,x\na,"1,5"\n', ","),
         ("g,x\na,1.5\n", "."),
+        ("g;x\na;1.500\n", None),  # a thousand, or not
+        ("g;x;y\na;1.500;1,5\n", ","),
         ("g;x;y\na;1,5;1.5\n", None),
         ("g,x\na,1\n", None),
     ],

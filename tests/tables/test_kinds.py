@@ -215,3 +215,12 @@ def test_notes_are_a_line_a_column_or_one_for_many():
     assert lines(notes) == ("a: one thing. Another.", "b: one thing.")
     many = [Note(f"x{i}", "one thing.") for i in range(12)]
     assert lines(many) == ("12 columns (x0, x1, x2, …): one thing.",)
+
+
+@pytest.mark.parametrize(
+    "saved,mark,cell", [(".", ",", "1,5"), (",", ".", "1.5"), (",", None, "1,5")]
+)
+def test_later_tables_may_have_another_decimal_mark(saved, mark, cell):
+    rows = Rows(pl.DataFrame({"x": [cell, "2"]}), "t.csv", decimal=mark)
+    found, notes = apply(rows, {"x": Kind("number", decimal=saved)})
+    assert found.frame["x"].to_list() == [1.5, 2.0] and not notes
