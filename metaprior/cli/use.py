@@ -218,8 +218,8 @@ def suggest(
 
     # In words too, on standard error: standard output is the CSV.
     if "gain_nats" in frame.columns and frame["gain_nats"][0] is not None:
-        row, gain = frame["row"][0], frame["gain_nats"][0]
+        row, gain, where = frame["row"][0], frame["gain_nats"][0], candidates.where
         print(
-            f"Measure row {row} of {candidates.where} next: it is expected to tell {gain:.3f} nats.",
+            f"Measure row {row} of {where} next: it is expected to tell {gain:.3f} nats.",
             file=sys.stderr,
         )
