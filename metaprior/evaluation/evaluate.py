@@ -99,8 +99,11 @@ class Evaluation:
             points[K] = _concatenate([e._numbered(K, start) for e, start in _starts(some, K)])
             grouped[K] = np.concatenate([e.groups(K) for e in some])
         known, first = all(e.grouped is not None for e in evaluations), evaluations[0]
-        notes = dict.fromkeys(note for e in evaluations for note in e.about.notes)
-        about = replace(first.about, notes=tuple(notes))
+        # One on each thing: of another split it differs by its example alone.
+        notes = {
+            note.partition(":")[0]: note for e in reversed(evaluations) for note in e.about.notes
+        }
+        about = replace(first.about, notes=tuple(notes.values()))
         return Evaluation(statistics, points, first.classes, grouped if known else None, about)
 
     def _numbered(self, K: int, start: int) -> dict:
