@@ -38,6 +38,7 @@ PLAIN = [
     ("blank lines", "\n\ng,x\n\na,1\n  \nb,2\n", "without values: lines 4 and 6"),
     ("a blank last line", "g,x\na,1\nb,2\n\n", "without values: line 4"),
     ("lines of separators", "g,x\n,\na,1\n , \nb,2\n,,,\n", "lines 2, 4 and 6"),
+    ("names again", "g,x\na,1\ng , x\nb,2\n", "names of columns stand there again: line 3"),
     ("separators at the end", "g,x\na,1,\nb,2,,\n", ""),
     ("blanks around names", "g , x\na,1\nb,2\n", ""),
     ("quotes after a blank", 'g, x\n"a","1"\n"b", "2"\n', ""),
