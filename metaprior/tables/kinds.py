@@ -22,6 +22,7 @@ MARKS = (
     *("", "NA", "N/A", "n/a", "na", "#N/A", "<NA>", "NaN", "nan", "NaT"),
     *("null", "NULL", "Null", "None", "-", ".", "?"),
 )
+KINDS = ("number", "date", "hours", "truth", "name", "id", "other")
 KEEP_NA = "--keep-na (in Python keep_na=True)"
 TRUE, FALSE = ("true", "yes"), ("false", "no")
 
@@ -67,7 +68,13 @@ class Kind:
 
     @staticmethod
     def of_json(saved: Mapping[str, Any]) -> "Kind":
-        """What `to_json` gave."""
+        """What `to_json` gave.
+
+        Raises:
+            KeyError: there is no such kind.
+        """
+        if saved["name"] not in KINDS:
+            raise KeyError(saved["name"])
         rest: dict[str, Any] = {name: saved[name] for name in saved if name != "missing"}
         return Kind(**rest, missing=tuple(saved.get("missing", ())))
 
@@ -131,13 +138,40 @@ def apply(rows: Rows, kinds: Mapping[str, Kind]) -> tuple[Rows, list[Note]]:
     columns, notes = [], []
     for series in rows.frame.iter_columns():
         if series.name in kinds:
-            kind = kinds[series.name]
-            if rows.decimal in (".", ",") and kind.name == "number" and kind.decimal != "both":
-                kind = dataclasses.replace(kind, decimal=rows.decimal)
+            kind, how = _as_written(series, kinds[series.name], rows.decimal)
             series, said = as_kind(series, kind, rows.where)
+            notes += [Note(series.name, one) for one in how]
             notes += [Note(series.name, one) for one in said]
         columns.append(series)
     return dataclasses.replace(rows, frame=pl.DataFrame(columns)), notes
+
+
+def _as_written(series: pl.Series, kind: Kind, decimal: str | None) -> tuple[Kind, list[str]]:
+    """The kind of a later column, whose file may have another decimal mark or order of dates.
+
+    Args:
+        series: the column.
+        kind: of the first one.
+        decimal: the mark that the source of the later table makes plain.
+    """
+    if series.dtype != pl.String or kind.name not in ("number", "date"):
+        return kind, []
+    marks: list[numerals.Decimal] = [",", "."] if decimal == "," else [".", ","]
+    if kind.name == "date":
+        others = [dataclasses.replace(kind, order=order) for order in ("dmy", "mdy")]
+    else:
+        others = [dataclasses.replace(kind, decimal=mark) for mark in marks]
+    ways = [others[0], kind, others[1]] if decimal and kind.name == "number" else [kind, *others]
+    cells = cleaned(series, missing=kind.missing).drop_nulls().unique(maintain_order=True)
+    for way in ways:
+        if not _READERS[kind.name](cells, way).null_count():
+            if way == kind or way.decimal == decimal:
+                return way, []
+            how = f"the decimal mark {way.decimal!r}"
+            if kind.name == "date":
+                how = f"the {'month' if way.order == 'mdy' else 'day'} first"
+            return way, [f"read with {how}, unlike what was learned from."]
+    return kind, []
 
 
 def cleaned(text: pl.Series, keep_na: bool = False, missing: Sequence[str] = ()) -> pl.Series:

@@ -13,12 +13,12 @@ _MONEY = r"[$€£¥₹₽₩]|R\$|kr\.?|Rs\.?|CHF|EUR|GBP|JPY|USD"
 _PATTERN = (
     r"^(?P<bound>[<>≤≥~≈]=?)?\s*(?P<sign>[+-])?\s*"
     rf"(?P<before>{_MONEY})?\s*(?P<inner>[+-])?\s*"
-    r"(?P<body>[.,]?\d(?:[\d.,'’_\s]*\d)?[.,]?)"
-    r"(?P<power>[eE][+-]?\d+)?"
-    r"\s*(?P<after>[^\d\s.,:;/\\<>()'\x22+\-_][^:;<>()'\x22]{0,11})?$"
+    r"(?P<body>[.,]?[0-9](?:[0-9.,'’_\s]*[0-9])?[.,]?)"
+    r"(?P<power>[eE][+-]?[0-9]+)?"
+    r"\s*(?P<after>[^0-9\s.,:;/\\<>()'\x22+\-_][^:;<>()'\x22]{0,11})?$"
 )
-_BLANK_THOUSANDS = r"^\d{1,3}(?:[\s'’_]\d{3})+(?:[.,]\d+)?$"
-_THREE = r"^[1-9]\d{{0,2}}{mark}\d{{3}}$"
+_BLANK_THOUSANDS = r"^[0-9]{1,3}(?:[\s'’_][0-9]{3})+(?:[.,][0-9]+)?$"
+_THREE = r"^[1-9][0-9]{{0,2}}{mark}[0-9]{{3}}$"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,9 @@ def votes(bodies: pl.Series) -> tuple[bool, bool]:
 def thousands(cells: pl.Series) -> bool:
     """Whether every point in the cells could be a mark of thousands, and there is one."""
     dotted = cells.filter(cells.str.contains(r"\."))
-    return len(dotted) > 0 and bool(dotted.str.contains(r"^[+-]?[1-9]\d{0,2}(\.\d{3})+$").all())
+    return len(dotted) > 0 and bool(
+        dotted.str.contains(r"^[+-]?[1-9][0-9]{0,2}(\.[0-9]{3})+$").all()
+    )
 
 
 def decided(bodies: pl.Series, hint: Decimal | None) -> tuple[Decimal, str]:
@@ -110,8 +112,8 @@ def values(found: pl.DataFrame, how: Numeral) -> pl.Series:
         digits = pl.when(one).then(body.str.replace(",", "."))
     else:
         mark, group = (r"\.", ",") if how.decimal == "." else (",", r"\.")
-        grouped = body.str.contains(rf"^\d{{1,3}}(?:{group}\d{{3}})+(?:{mark}\d*)?$")
-        single = body.str.contains(rf"^\d*{mark}?\d*$")
+        grouped = body.str.contains(rf"^[0-9]{{1,3}}(?:{group}[0-9]{{3}})+(?:{mark}[0-9]*)?$")
+        single = body.str.contains(rf"^[0-9]*{mark}?[0-9]*$")
         digits = (
             pl.when(grouped)
             .then(body.str.replace_all(group, ""))

@@ -101,7 +101,8 @@ def _bad_numbers(
 
     far = np.zeros(len(y))
     if finite.any():
-        far = np.where(finite, np.abs(z - np.median(z[finite])), 0.0)
+        with np.errstate(over="ignore"):
+            far = np.where(finite, np.abs(z - np.median(z[finite])), 0.0)
     names, index = np.unique(group, return_inverse=True)
     most = np.zeros(len(names))
     np.maximum.at(most, index, far)

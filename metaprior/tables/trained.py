@@ -39,8 +39,7 @@ def read_again(
     """
     rows = rows_of(table, called, may_be_empty=may_be_empty)
     if "kinds" in info:
-        kinds = {name: Kind.of_json(saved) for name, saved in info["kinds"].items()}
-        rows, found = apply(rows, kinds)
+        rows, found = apply(rows, kinds_of(info))
         targets = info["target"] if isinstance(info["target"], list) else [info["target"]]
         needed = {info["task"], *targets, *info["features"]}
         notes = [note for note in found if note.column in needed]
@@ -48,7 +47,13 @@ def read_again(
         there = [name for name in (*text, info["task"]) if name in rows.frame.columns]
         names = info["target"] if isinstance(info["target"], list) else [info["target"]]
         rows, _, notes = understand(rows, names=there, targets=dict.fromkeys(names, "auto"))
-    return dataclasses.replace(rows, notes=(*rows.notes, *lines(notes)))
+    said = (f"{rows.where}: column {line}" for line in lines(notes))
+    return dataclasses.replace(rows, notes=(*rows.notes, *said))
+
+
+def kinds_of(info: dict) -> dict[str, Kind]:
+    """How a prior reads its columns."""
+    return {name: Kind.of_json(saved) for name, saved in info["kinds"].items()}
 
 
 # What the header of every prior says, and of what kind it is.
@@ -209,6 +214,12 @@ def load_trained(path: str | Path) -> Trained | Chain:
     for one in (found, *parts):
         if not all(fits(one.info.get(name), kind) for name, kind in INFO.items()):
             raise InputError(f"{path}: a prior that does not say what was learned from what.")
+        try:
+            kinds_of(one.info | {"kinds": one.info.get("kinds", {})})
+        except (AttributeError, KeyError, TypeError):
+            raise InputError(
+                f"{path}: a prior that does not say how its columns are read."
+            ) from None
         method = one.info["method"]
         if method not in (AUTO, *METHODS, *BASELINES):
             raise InputError(

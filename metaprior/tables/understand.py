@@ -28,8 +28,8 @@ SHOWN = 1000  # different cells, and so many others, show what a column is
 FEW = 20  # rows say nothing about that
 EXACT = 2**53  # whole numbers beyond it lose digits
 _ZIP = r"(?i)^(zip|zip_?code|post_?code|postal_?code|plz)$"
-_CODE = r"^[+-]?0\d+$"
-_WHOLE = r"^[+-]?\d+$"
+_CODE = r"^[+-]?0[0-9]+$"
+_WHOLE = r"^[+-]?[0-9]+$"
 
 
 def understand(
@@ -347,8 +347,8 @@ def _common_decimal(columns: Iterable[pl.Series]) -> numerals.Decimal | None:
     for text in columns:
         seen = text.drop_nulls().head(20_000).unique()
         if seen.cast(pl.Float64, strict=False).null_count() == 0:
-            point |= bool(seen.str.contains(r"^[^.]*\.(\d{1,2}|\d{4,})$|^[+-]?0?\.").any())
-        elif seen.str.contains(r"\d[.,]\d").any():
+            point |= bool(seen.str.contains(r"^[^.]*\.([0-9]{1,2}|[0-9]{4,})$|^[+-]?0?\.").any())
+        elif seen.str.contains(r"[0-9][.,][0-9]").any():
             needs = numerals.votes(numerals.parts(seen)["body"].drop_nulls())
             comma, point = comma | needs[0], point | needs[1]
     return "," if comma and not point else None
@@ -358,6 +358,11 @@ def _common_order(columns: Iterable[pl.Series]) -> dates.Order | None:
     """The order of day and month that the dates of a table need, if they need just one."""
     needed: set[dates.Order] = set()
     for text in columns:
-        if text.drop_nulls().head(1000).str.contains(r"^\d{1,2}[-/.]\d{1,2}[-/.]\d{2}").any():
+        if (
+            text.drop_nulls()
+            .head(1000)
+            .str.contains(r"^[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2}")
+            .any()
+        ):
             needed |= dates.orders(text)
     return needed.pop() if len(needed) == 1 else None

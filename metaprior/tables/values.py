@@ -11,6 +11,7 @@ from metaprior.tables.notes import count
 
 # One number so many times farther from the middle than all others says nothing of their scale.
 APART = 1000.0
+HUGE = 1e300  # sums of larger numbers overflow
 MOST_APART = 0.05  # of the numbers; more of them are a group of their own
 _NINES = tuple(sign * (10**n - 1) for n in range(2, 7) for sign in (-1.0, 1.0)) + (-9.0,)
 
@@ -79,7 +80,7 @@ def apart(values: np.ndarray) -> np.ndarray:
 
 def oddities(name: str, values: np.ndarray) -> list[str]:
     """What to say of numbers: values that may stand for none, or that are far from all others."""
-    seen = values[np.isfinite(values)]
+    seen = values[np.abs(values) < HUGE]  # also leaves out NaN
     if len(np.unique(seen)) < 3:
         return []
     said, far = [], apart(seen)

@@ -34,6 +34,7 @@ def test_a_table_from_standard_input(fitted, tmp_path, call, typed_in):
     typed_in(tiny_csv().encode())
     status, _, err = call("fit", "-", *FIT, "--out", tmp_path / "run")
     assert status == 0, err
+    assert "96 rows. 12 groups of 8 rows each, 2 of them kept aside" in err.splitlines()[0]
     prior = (tmp_path / "run" / "prior").read_bytes()
     assert prior == (fitted / "run" / "prior").read_bytes()
     record = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -175,6 +175,10 @@ def test_a_prior_reads_new_rows_as_it_read_the_first(tmp_path):
     new.write_text("x;day;code;y\nlong;3/4/2024;01;1,25\n")
     with pytest.raises(InputError, match=r"new.csv: column 'x', row 1: 'long' is not a number"):
         prior.adapt(new)
+    prior.info["kinds"]["x"] = {"name": "gone"}
+    prior.save(tmp_path / "prior")
+    with pytest.raises(InputError, match="does not say how its columns are read"):
+        metaprior.load(tmp_path / "prior")
 
 
 PAGE = """\

@@ -83,6 +83,7 @@ CELLS = [
     (["a", " b", "b ", ""], None, "name", ["a", "b", "b", None], ["' b' is the same as 'b'"]),
     (["a", "NA"], None, "name", ["a", None], ["'NA' counts as missing", "--keep-na"]),
     (["a", "NA", ""], Choices(keep_na=True), "name", ["a", "NA", None], []),
+    (["١٢", "٣"], None, "name", ["١٢", "٣"], []),
     (["+", "-"], None, "name", ["+", "-"], []),
     (["1", "-999"], Choices(missing=["-999"]), "number", [1, None], []),
     (["1", "-999.0"], Choices(missing=["k=-999"]), "number", [1, None], []),
@@ -174,6 +175,27 @@ def test_later_rows_are_read_as_the_first_were():
     rows, notes = apply(Rows(pl.DataFrame(later | {"other": ["?"]}), "q"), kinds)
     expected = {"x": 2.345, "d": day(2024, 3, 4), "c": "2", "p": 5, "t": 0.75, "w": "a"}
     assert rows.frame.row(0, named=True) == expected | {"other": "?"} and not notes
+
+
+LATER = [
+    # the first cells, later cells, the decimal mark of the later file, values, words of the note
+    (["1.5", "2"], ["0,1", "2"], ",", [0.1, 2.0], ""),
+    (["1.5", "2"], ["1,234", "2,5"], None, [1.234, 2.5], "the decimal mark ','"),
+    (["1,5", "2"], ["1.234"], ".", [1.234], ""),
+    (["1,5", "2"], ["1.234"], None, [1234.0], ""),
+    (["1,5", "2"], ["3"], None, [3.0], ""),
+    (["2024-01-31"], ["12/31/2024"], None, [day(2024, 12, 31)], "the month first"),
+    (["31/12/2024"], ["1/2/2024"], None, [day(2024, 2, 1)], ""),
+]
+
+
+@pytest.mark.parametrize("first,cells,mark,values,words", LATER, ids=lambda v: str(v)[:20])
+def test_later_files_may_be_written_in_another_way(first, cells, mark, values, words):
+    _, kinds, _ = understand(Rows(pl.DataFrame({"k": first}), "t"))
+    rows, notes = apply(Rows(pl.DataFrame({"k": cells}), "q", decimal=mark), kinds)
+    said = " ".join(note.said for note in notes)
+    assert rows.frame["k"].to_list() == values
+    assert words in said and bool(words) == bool(said), said
 
 
 def test_later_cells_that_cannot_be_read_are_errors_or_missing():
