@@ -262,6 +262,17 @@ def _lines(numbers: list[int]) -> str:
     return f"lines {', '.join(shown)} and {last}"
 
 
+def _outside(text: str, separator: str) -> str | None:
+    """What stands outside of quotes; `None` where a quote is not at an end of a field."""
+    pieces = text.split('"')[::2]
+    ends = {separator, "\n", ""}  # nothing between two quotes is a quote within a field
+    if {piece[:1] for piece in pieces[1:]} <= ends and {
+        piece[-1:] for piece in pieces[:-1]
+    } <= ends:
+        return "".join(pieces)
+    return None
+
+
 def _plain(body: str, reading: _Reading) -> pl.DataFrame | None:
     """Rows of a long text by polars; `None` if there is anything that only slow reading can tell.
 
@@ -272,7 +283,9 @@ def _plain(body: str, reading: _Reading) -> pl.DataFrame | None:
     if separator == " " or "\n#" in body or body.startswith("#") or f'{separator} "' in body:
         return None
     whole, body = body, body.rstrip("\n")
-    outside = "".join(body.split('"')[::2]) if '"' in body else body
+    outside = _outside(body, separator)
+    if outside is None:
+        return None
     try:
         frame = pl.read_csv(
             body.encode(),

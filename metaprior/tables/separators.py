@@ -47,7 +47,7 @@ def separator_of(sample: str, where: str, lines: int) -> str:
     best, found = (0.0, 0), None
     for mark in SEPARATORS:
         rows = first_records(sample, mark)
-        if not rows or len(rows[0]) < 2 or (mark == " " and not _space(rows)):
+        if not rows or len(rows[0]) < 2 or (mark == " " and not _space(rows, sample)):
             continue
         widths = [len(row) for row in rows[1:]]
         same = max(widths.count(len(rows[0])), widths.count(len(rows[0]) + 1))
@@ -61,8 +61,8 @@ def separator_of(sample: str, where: str, lines: int) -> str:
     return found or NOTHING
 
 
-def _space(rows: list[list[str]]) -> bool:
-    """Whether blanks separate columns: all rows alike, and one column at least of numbers."""
+def _space(rows: list[list[str]], sample: str) -> bool:
+    """Whether blanks separate columns: all rows alike, and one column of numbers, or all quoted."""
     width = len(rows[0])
     if (
         len(rows) < 2
@@ -70,6 +70,8 @@ def _space(rows: list[list[str]]) -> bool:
         or len(rows[1]) - width not in (0, 1)
     ):
         return False
+    if sample.count('" "') >= len(rows):
+        return True
     return any(all(map(NUMBER.fullmatch, column)) for column in zip(*rows[1:]))
 
 
@@ -78,7 +80,11 @@ def _need_names(sample: str, where: str, lines: int) -> None:
     for mark in SEPARATORS:
         rows = first_records(sample, mark)
         width, count = Counter(map(len, rows[1:])).most_common(1)[0] if len(rows) > 2 else (0, 0)
-        if width < 2 or count < 0.9 * (len(rows) - 1) or (mark == " " and not _space(rows[1:])):
+        if (
+            width < 2
+            or count < 0.9 * (len(rows) - 1)
+            or (mark == " " and not _space(rows[1:], sample))
+        ):
             continue
         if mark == "," and all(_COMMA.fullmatch(",".join(row).strip()) for row in rows[1:]):
             continue  # one column of numbers with a decimal comma
