@@ -24,7 +24,7 @@ MARKS = (
 )
 KINDS = ("number", "date", "hours", "truth", "name", "id", "other")
 KEEP_NA = "--keep-na (in Python keep_na=True)"
-TRUE, FALSE = ("true", "yes"), ("false", "no")
+TRUE, FALSE = "true", "false"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +258,9 @@ def _hours(text: pl.Series, kind: Kind) -> pl.Series:
 def _truth(text: pl.Series, kind: Kind) -> pl.Series:
     low = text.str.to_lowercase()
     found = pl.Series(text.name, [None] * len(text), dtype=pl.Boolean)
-    return found.set(low.is_in(TRUE), True).set(low.is_in(FALSE), False)
+    return found.set((low == TRUE).fill_null(False), True).set(
+        (low == FALSE).fill_null(False), False
+    )
 
 
 _READERS = {"number": _numbers, "date": _dates, "hours": _hours, "truth": _truth}

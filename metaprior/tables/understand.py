@@ -168,8 +168,7 @@ class _Column:
             return float(often[readable.to_numpy()].sum() / often.sum())
 
         low = found.str.to_lowercase()
-        words = TRUE[:1] + FALSE[:1] if target else TRUE + FALSE
-        if low.is_in(words).all():
+        if low.is_in([TRUE, FALSE]).all():
             return Kind("truth", missing=self.absent), []
         day_first, month_first = dates.datetimes(found, "dmy"), dates.datetimes(found, "mdy")
         if share(day_first.is_not_null() | month_first.is_not_null()) >= ENOUGH:

@@ -78,7 +78,7 @@ CELLS = [
     (["00:30", "13:45:00", "1:30 PM"], None, "hours", [0.5, 13.75, 13.5], []),
     (["1 day, 2:00:00", "25:30:00"], None, "hours", [26.0, 25.5], []),
     (["PT1H30M", "1h 30m"], None, "hours", [1.5, 1.5], []),
-    (["yes", "No", "NA"], None, "truth", [True, False, None], []),
+    (["yes", "No", "NA"], None, "name", ["yes", "No", None], ["'NA' counts as missing"]),
     (["true", "FALSE"], None, "truth", [True, False], []),
     (["a", " b", "b ", ""], None, "name", ["a", "b", "b", None], ["' b' is the same as 'b'"]),
     (["a", "NA"], None, "name", ["a", None], ["'NA' counts as missing", "--keep-na"]),
