@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import re
 
+import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
@@ -24,7 +25,7 @@ SAMPLE = 65_536  # characters, by which the separator is found, or more where li
 _LINES = 10
 LARGE = 1_000_000  # characters; longer text is read by polars where it is plain
 
-_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_SEP_LINE = re.compile(r'"?sep=([^\w"])"?\s*', re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _head(text: str) -> _Head:
     head = _Head()
     for line in re.finditer(r"[^\n]*(\n|$)", text):
         said = line[0].strip()
-        if head.lines == 0 and (told := _SEP_LINE.fullmatch(said)):
+        if head.lines == 0 and (told := _SEP_LINE.fullmatch(line[0])):
             head.separator = told[1]
         elif said.startswith("#"):
             head.comments.append(line[0].strip("\n"))
@@ -264,12 +265,15 @@ def _lines(numbers: list[int]) -> str:
 
 def _outside(text: str, separator: str) -> str | None:
     """What stands outside of quotes; `None` where a quote is not at an end of a field."""
-    pieces = text.split('"')[::2]
-    ends = {separator, "\n", ""}  # nothing between two quotes is a quote within a field
-    if {piece[:1] for piece in pieces[1:]} <= ends and {
-        piece[-1:] for piece in pieces[:-1]
-    } <= ends:
-        return "".join(pieces)
+    if '"' not in text:
+        return text
+    signs = np.frombuffer(f"\n{text}\n".encode(), np.uint8)
+    quotes = np.flatnonzero(signs == ord('"'))
+    # A quote beside another one is a quote within a field.
+    ends = [ord(separator), ord("\n"), ord('"')]
+    before, behind = signs[quotes[::2] - 1], signs[quotes[1::2] + 1]
+    if np.isin(before, ends).all() and np.isin(behind, ends).all():
+        return "".join(text.split('"')[::2])
     return None
 
 
@@ -280,7 +284,13 @@ def _plain(body: str, reading: _Reading) -> pl.DataFrame | None:
     outside of quotes are counted.
     """
     separator, width = reading.separator, reading.width
-    if separator == " " or "\n#" in body or body.startswith("#") or f'{separator} "' in body:
+    if (
+        separator == " "
+        or not separator.isascii()
+        or "\n#" in body
+        or body.startswith("#")
+        or f'{separator} "' in body
+    ):
         return None
     whole, body = body, body.rstrip("\n")
     outside = _outside(body, separator)

@@ -32,6 +32,8 @@ PLAIN = [
     ("quotes", '"g","x"\n"a","1"\n"b","2"\n', ""),
     ("a line that names the separator", "sep=|\ng|x\na|1\nb|2\n", "'|'"),
     ("an unusual separator that is named", "SEP=:\r\ng:x\r\na:1\r\nb:2\r\n", "':'"),
+    ("a tab that is named", "sep=\t\ng\tx\na\t1\nb\t2\n", "tabs"),
+    ("a separator beyond ASCII", "sep=§\ng§x\na§1\nb§2\n", "'§'"),
     ("comments above", "# by hand\n#\ng,x\na,1\nb,2\n", "2 lines that begin with '#'"),
     ("a comment within", "g,x\na,1\n# pause\nb,2\n", "comments, which begin with '#': line 3"),
     ("names in a comment", "# made today\n# g x\na 1\nb 2\n", "line that begins with '#'"),
