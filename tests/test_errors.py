@@ -380,6 +380,18 @@ USES = [
     ("negative shots", {}, "evaluate run --shots -1", ["--shots"]),
     ("no splits", {}, "evaluate run --splits 0", ["--splits"]),
     (
+        "no column to order by",
+        {},
+        "evaluate run --splits 1 --order z",
+        ["no column 'z' of numbers or dates", "x, day"],
+    ),
+    (
+        "order by text",
+        {"t.csv": tiny_csv().encode()},
+        "evaluate run t.csv --order kind",
+        ["t.csv: no column 'kind' of numbers or dates"],
+    ),
+    (
         "table lacks the target",
         {"t.csv": b"g,x,kind,day\na,1,a,1\n"},
         "evaluate run t.csv",
@@ -444,6 +456,8 @@ PRIORS = [
     (dict(steps=1.5), {}, ["steps is a whole number", "at least 1", "1.5"]),
     (dict(steps=True), {}, ["steps is a whole number", "True"]),
     (dict(seed=-1), {}, ["seed is a whole number", "at least 0", "-1"]),
+    (dict(part=-1), {}, ["part is a whole number", "at least 0", "-1"]),
+    (dict(method="mixd"), {}, ["no method 'mixd'", "did you mean 'mixed'"]),
     (dict(holdout=0.6), {}, ["holdout", "0.5", "0.6"]),
     (dict(holdout=float("nan")), {}, ["holdout", "nan"]),
     (dict(holdout="a fifth"), {}, ["holdout", "'a fifth'"]),
