@@ -163,6 +163,26 @@ class Pool(AbstractPosterior):
         return jax.nn.logsumexp(jnp.stack(each) + jax.nn.log_softmax(self.log_weight))
 
 
+def merged(stacked: Mixture) -> Mixture:
+    """The components of equally likely mixtures side by side, given mixtures with a leading axis.
+
+    They are one part where the mixtures share the head. A head with trained arrays of its own
+    differs from one to the next: then there is a part for each.
+    """
+
+    def merge(a):
+        return a.reshape(-1, *a.shape[2:])
+
+    parts = []
+    for part in stacked.parts:
+        if jax.tree.leaves(eqx.filter(part.head, eqx.is_array)):
+            parts += [_rows(part, i) for i in range(len(part.log_weight))]
+        else:
+            inside = None if part.inside is None else merge(part.inside)
+            parts.append(Part(part.head, merge(part.params), merge(part.log_weight), inside))
+    return Mixture(tuple(parts))
+
+
 class Stacked(AbstractPosterior):
     """Equal-weight mixture of `m` posteriors of one kind, stacked on a leading axis."""
 
@@ -173,36 +193,17 @@ class Stacked(AbstractPosterior):
         keys = jr.split(key, _length(self.posterior))
         return eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))(self.posterior, keys)
 
-    def _flatten(self, mixture: Mixture) -> Mixture:
-        """Members' components side by side.
-
-        They are one part where the members share the head. A head with trained arrays of its own
-        differs from member to member: then there is a part a member.
-        """
-
-        def merge(a):
-            return a.reshape(-1, *a.shape[2:])
-
-        parts = []
-        for part in mixture.parts:
-            if jax.tree.leaves(eqx.filter(part.head, eqx.is_array)):
-                parts += [_rows(part, i) for i in range(len(part.log_weight))]
-            else:
-                inside = None if part.inside is None else merge(part.inside)
-                parts.append(Part(part.head, merge(part.params), merge(part.log_weight), inside))
-        return Mixture(tuple(parts))
-
     def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         def one(member, k):
             return member.sample(x, key=k, samples=samples)
 
-        return self._flatten(self._each(one, key))
+        return merged(self._each(one, key))
 
     def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         def one(member, k):
             return member.predict(x, key=k, samples=samples)
 
-        return self._flatten(self._each(one, key))
+        return merged(self._each(one, key))
 
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         def one(member, k):

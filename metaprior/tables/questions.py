@@ -1,0 +1,185 @@
+"""Questions to a learner about one group, as compiled programs in the model's units.
+
+In all of them `support` holds the observed rows and `x` the rows that are asked about, `(n, d)`.
+Where rows lack a feature, values were drawn for it: then `x` is `(m, n, d)` and `support` is stacked
+alike, or the same for all draws.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array
+
+from metaprior import acquire
+from metaprior.evaluation.units import moments
+from metaprior.mixture import Mixture
+from metaprior.posterior import merged
+from metaprior.system.programs import kept
+from metaprior.tables.quantiles import outcomes_at
+from metaprior.task import Data
+
+SAMPLES = 256  # functions of a method that predicts by sampling
+FEWEST = 32  # of them for each draw of features
+CURVES = 32  # whole curves in one program
+
+
+def _each(function, support: Data, x: Array, *more: Array) -> Any:
+    """`function(support, x, …)` of every draw of the features."""
+    own = 0 if support.x.ndim == 3 else None
+    axes = (Data(own, own, own), 0, *(0 for _ in more))  # ty: ignore[invalid-argument-type]
+    return eqx.filter_vmap(function, in_axes=axes)(support, x, *more)
+
+
+def first(support: Data) -> Data:
+    """The observed rows, where there are several draws of their features those of the first."""
+    return support if support.x.ndim == 2 else jax.tree.map(lambda a: a[0], support)
+
+
+def believed(learner, support, x, key) -> tuple[Mixture, Array]:
+    """What is believed of each row, and how much of its variance more rows could remove."""
+    post_key, key = jr.split(key)
+
+    def one(support, x, samples=SAMPLES):
+        mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=samples)
+        return mixture, mixture.epistemic()
+
+    if x.ndim == 2:
+        return one(support, x)
+    fewer = max(SAMPLES // len(x), FEWEST)
+    each, removable = _each(lambda support, x: one(support, x, fewer), support, x)
+    # What only the feature could tell, no other row can.
+    return merged(each), removable.mean(0)
+
+
+def predicted(learner, support, x, log, levels):
+    """What `Posterior.table` reads of the rows `x` of a group; the rows lead in every array."""
+    # The key is made in here: outside, making it is a program of its own to compile.
+    mixture, removable = believed(learner, support, x, jr.key(0))
+    if mixture.parts[0].head.classes:
+        return {"p": mixture.mean(), "epistemic": _information(learner, support, x, mixture)}
+    return {
+        **moments(mixture, log, first(support)),
+        "quantiles": jax.vmap(mixture.quantile, out_axes=1)(levels)[..., 0],
+        # As a share of the standard deviation: with a logarithm a unit differs from row to row.
+        "removable": jnp.sqrt(removable / mixture.variance())[:, 0],
+    }
+
+
+def _information(learner, support, x, mixture):
+    """Information about the group's function in each row, nats."""
+    if x.ndim == 2:
+        return mixture.information()
+
+    def one(support, x):
+        return believed(learner, support, x, jr.key(0))[0].information()
+
+    return _each(one, support, x).mean(0)
+
+
+predict = kept(predicted)
+
+
+@kept
+def sample(learner, support, x, log, levels):
+    """Outcomes of each row at levels `(m, n)`."""
+    drawn = outcomes_at(believed(learner, support, x, jr.key(0))[0], levels)
+    return drawn if log is None else jnp.clip(drawn, *log.bounds(first(support)))
+
+
+@kept
+def log_prob(learner, support, x, y):
+    """Log density of each row's outcome `(n, 1)`."""
+    return believed(learner, support, x, jr.key(0))[0].log_prob(y)
+
+
+@kept
+def cdf(learner, support, x, y):
+    """Probability of less than each row's outcome `(n, 1)`, or as much."""
+    return believed(learner, support, x, jr.key(0))[0].cdf(y)[:, 0]
+
+
+@kept
+def joint_log_prob(learner, support, x, y, mask):
+    """Log density of all outcomes together."""
+    post_key, key = jr.split(jr.key(0))
+
+    def one(support, x):
+        posterior = learner.posterior(support, key=post_key)
+        return posterior.joint_log_prob(Data(x, y, mask), key=key, samples=SAMPLES)
+
+    if x.ndim == 2:
+        return one(support, x)
+    return jax.nn.logsumexp(_each(one, support, x)) - jnp.log(len(x))
+
+
+def drawn_functions(learner, support, x, log, key) -> tuple[Array, Array]:
+    """`CURVES` functions of the group at all rows: their values, and outcomes with noise.
+
+    A function is drawn whole. Where several learners are mixed, the learner comes first, by its
+    weight, and then a function of it.
+
+    Returns:
+        values `(CURVES, n, 1)`, or probabilities of classes `(CURVES, n, C)`; and outcomes
+        `(CURVES, n, 1)`.
+    """
+    post_key, draw_key = jr.split(key)
+
+    def some(support, x, keys, count):
+        mixture = learner.posterior(support, key=keys[0]).sample(x, key=keys[1], samples=count)
+        return _picked(mixture, count, keys[2])
+
+    if x.ndim == 2:
+        value, outcome = some(support, x, (post_key, *jr.split(draw_key)), CURVES)
+    else:  # a function for each draw of the features
+        keys = jr.split(draw_key, (len(x), 2))
+
+        def one(support, x, keys):
+            value, outcome = some(support, x, (post_key, keys[0], keys[1]), 1)
+            return value[0], outcome[0]
+
+        value, outcome = _each(one, support, x, keys)
+    if log is None:
+        return value, outcome
+    low, high = log.bounds(first(support))
+    return jnp.clip(value, low, high), jnp.clip(outcome, low, high)
+
+
+def _picked(mixture: Mixture, count: int, key) -> tuple[Array, Array]:
+    """One of the j-th functions of all learners by their weights, for each j."""
+    pick_key, noise_key = jr.split(key)
+    weights, values, outcomes = [], [], []
+    for i, part in enumerate(mixture.parts):
+        noise = part.head.sample(part.params, key=jr.fold_in(noise_key, i))
+        weights.append(part.log_weight.reshape(-1, count))
+        for found, array in ((values, part.head.mean(part.params)), (outcomes, noise)):
+            found.append(array.reshape(-1, count, *array.shape[1:]))
+    choice = jr.categorical(pick_key, jnp.concatenate(weights), axis=0)
+    chosen = (choice, jnp.arange(count))
+    return jnp.concatenate(values)[chosen], jnp.concatenate(outcomes)[chosen]
+
+
+@kept
+def curves(learner, support, x, log, seed, number):
+    """See `drawn_functions`; other ones for each number."""
+    return drawn_functions(learner, support, x, log, jr.fold_in(jr.key(seed), number))
+
+
+@kept
+def score(learner, support, x, by, key):
+    """Score by `by`, information in nats, and expected outcome of each row."""
+    post_key, key = jr.split(key)
+
+    def one(support, x):
+        mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=SAMPLES)
+        return acquire.score(mixture, by, key=key), mixture.information(), mixture.mean()
+
+    if x.ndim == 2:
+        value, information, expected = one(support, x)
+    else:
+        value, information, expected = (a.mean(0) for a in _each(one, support, x))
+    if expected.shape[1] > 1:  # probabilities: the most likely class
+        expected = expected.argmax(-1)[:, None].astype(x.dtype)
+    return value, information, expected
