@@ -41,7 +41,7 @@ def _of_group(trained: Trained, rows: Rows | None) -> Posterior:
         nothing = np.zeros((0, trained.width()), np.float32), np.zeros((0, 1), np.float32)
         return Posterior(trained, *nothing)
     x, y = trained.encode(rows), trained.outcomes(rows)
-    return Posterior(trained, x, y, (*rows.notes, *trained.doubts(rows, y)))
+    return Posterior(trained, x, y, (*rows.notes, *trained.doubts(rows, y)), rows.frame)
 
 
 def predict(

@@ -79,7 +79,18 @@ def check_suggest(candidates: int, n: int, by: str, seed: int) -> None:
     whole(seed, "seed", 0)
 
 
-def check_sample(n: int, seed: int) -> None:
+def check_sample(n: int, seed: int, functions: bool = False, noise: bool = True) -> None:
     """Arguments of `sample`."""
     whole(n, "n", 1)
     whole(seed, "seed", 0)
+    if not noise and not functions:
+        raise InputError("noise=False gives values of functions; add functions=True.")
+
+
+def check_curves(rows: int) -> None:
+    """Whole curves are drawn at so many rows."""
+    if rows > MOST_ROWS:
+        raise InputError(
+            f"functions=True takes at most {MOST_ROWS:,} rows at once, since their covariance is a "
+            f"matrix of rows by rows; got {rows:,}."
+        )

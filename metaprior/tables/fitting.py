@@ -21,6 +21,7 @@ from metaprior.tables.baselines import Boosting, cross_fit, find
 from metaprior.tables.checked import Checked, Plan
 from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
+from metaprior.tables.gaps import Gaps
 from metaprior.tables.groups import digests, runs
 from metaprior.tables.kinds import Choices
 from metaprior.tables.members import BATCH, Groups
@@ -101,6 +102,7 @@ class Encoded:
         features: how columns became numbers.
         boosting: gives the pooled prediction.
         pooled: columns of the pooled prediction.
+        gaps: what the training rows say of a feature that a new row lacks.
     """
 
     x: np.ndarray
@@ -108,6 +110,7 @@ class Encoded:
     features: Features
     boosting: Boosting
     pooled: int
+    gaps: Gaps | None
 
 
 def fit_target(
@@ -178,6 +181,7 @@ def fit_target(
         learner=result.learner,
         baselines=result.baselines,
         held=aside,
+        gaps=encoded.gaps,
         groups=np.sort(digests(_names(checked, ~held, range(int((~held).sum()))))),
     )
     return trained, stopped
@@ -221,7 +225,9 @@ def _encode(checked: Checked, stage: Stages, seed: int) -> Encoded:
         pooled[~train] = boosting(raw[~train])
 
     x = np.concatenate([encoded, pooled], axis=1).astype(np.float32)
-    return Encoded(x, z[:, None].astype(np.float32), features, boosting, pooled.shape[1])
+    shown = frame.filter(pl.Series(train))
+    gaps = Gaps.learn(features, shown, (encoded[train], raw[train]), z[train], group[train])
+    return Encoded(x, z[:, None].astype(np.float32), features, boosting, pooled.shape[1], gaps)
 
 
 def _marks(encoded: Encoded) -> list[str]:

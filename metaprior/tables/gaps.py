@@ -30,7 +30,9 @@ class Gaps(eqx.Module):
     """What is learned of the feature columns, and of the target, for rows that lack a feature.
 
     Args:
-        lacked: for each feature column, whether training rows lacked it.
+        lacked: for each feature column, whether training rows lacked it, `(c,)`.
+        low, high: smallest and largest number of each feature column in training, `(c,)`; NaN for
+            text.
         knots: quantiles of each encoded column at even levels, `(d, k)`.
         mean: of the scores of the encoded columns and of the target, `(d + 1,)`.
         between, within: covariances of what groups have in common, and of a row's own part,
@@ -38,6 +40,8 @@ class Gaps(eqx.Module):
     """
 
     lacked: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     knots: np.ndarray
     mean: np.ndarray
     between: np.ndarray
@@ -45,27 +49,37 @@ class Gaps(eqx.Module):
 
     @staticmethod
     def learn(
-        features: Features, frame: pl.DataFrame, encoded: np.ndarray, z: np.ndarray, group
+        features: Features,
+        frame: pl.DataFrame,
+        columns: tuple[np.ndarray, np.ndarray],
+        z: np.ndarray,
+        group: np.ndarray,
     ) -> "Gaps | None":
-        """From the training rows; nothing where there are too many columns.
+        """From the training rows; nothing where there are no features, or too many.
 
         Args:
             features: how columns became numbers.
             frame: the rows, those of a group together.
-            encoded: the same as numbers, `(n, d)`.
+            columns: what `features` made of them, encoded and raw.
             z: the target in the model's units, or class indices, `(n,)`.
             group: of each row.
         """
+        encoded, raw = columns
         if not features.columns or encoded.shape[1] > MOST:
             return None
-        lacked = np.array([frame[c.name].null_count() > 0 for c in features.columns])
+        lacked = np.array([bool(absent(frame[c.name]).any()) for c in features.columns])
+        numbers = np.array([isinstance(column, Number) for column in features.columns])
+        low, high = (
+            np.where(numbers, end(np.where(np.isnan(raw), -sign * np.inf, raw), axis=0), np.nan)
+            for end, sign in ((np.min, -1), (np.max, 1))
+        )
         rows = slice(0, ROWS)
         encoded, z, group = encoded[rows].astype(np.float64), z[rows], group[rows]
-        levels = (np.arange(KNOTS) + 0.5) / KNOTS
-        knots = np.quantile(encoded, levels, axis=0).T
-        gaps = Gaps(lacked, knots, np.zeros(0), np.zeros(0), np.zeros(0))
-        scores = np.column_stack([gaps.scores(features, encoded), np.clip(z, -6.0, 6.0)])
-        return Gaps(lacked, knots, *_two_levels(scores, group))
+        knots = np.quantile(encoded, (np.arange(KNOTS) + 0.5) / KNOTS, axis=0).T
+        nothing = np.zeros(0)
+        start = Gaps(lacked, low, high, knots, nothing, nothing, nothing)
+        scores = np.column_stack([start.scores(features, encoded), np.clip(z, -6.0, 6.0)])
+        return Gaps(lacked, low, high, knots, *_two_levels(scores, group))
 
     def where(self, features: Features, frame: pl.DataFrame) -> np.ndarray:
         """Which features each row lacks though no training row did, `(n, columns)`."""
@@ -100,7 +114,7 @@ class Gaps(eqx.Module):
         own, there = (self._blank(features, frame) for frame in (known, asked))
         seen = np.column_stack([own, np.clip(z[:, :1], -6.0, 6.0)])
         rest = np.column_stack([there, np.full(len(there), np.nan)])
-        use = self._chosen(np.isnan(np.concatenate([own, there])).any(0))
+        use = self._chosen(np.asarray(np.isnan(np.concatenate([own, there])).any(0)))
         both = np.ix_(use, use)
         model = _Group(self.mean[use], self.between[both], self.within[both])
         drawn = model.draw(seen[:, use], rest[:, use], np.random.default_rng(0))
@@ -123,15 +137,15 @@ class Gaps(eqx.Module):
 
     def _blank(self, features: Features, frame: pl.DataFrame) -> np.ndarray:
         """Scores of rows, NaN where a feature is lacking."""
+        if not frame.height:
+            return np.zeros((0, len(self.mean) - 1))
         found = self.scores(features, features.encode(frame)[0])
         gap = self.where(features, frame)
         for i, (_, first, count) in enumerate(spans(features)):
             found[gap[:, i], first : first + count] = np.nan
         return found
 
-    def _filled(
-        self, features: Features, frame: pl.DataFrame, drawn: np.ndarray
-    ) -> pl.DataFrame:
+    def _filled(self, features: Features, frame: pl.DataFrame, drawn: np.ndarray) -> pl.DataFrame:
         """Every row once for each draw, with what was drawn in its gaps."""
         draws, gap = len(drawn), self.where(features, frame)
         many = frame.select(features.names())[np.tile(np.arange(frame.height), draws)]

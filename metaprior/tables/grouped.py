@@ -1,6 +1,6 @@
 """The rows of one target in a table of new groups, and what is said of them all at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -8,7 +8,9 @@ import polars as pl
 
 from metaprior.system.programs import kept
 from metaprior.tables.many import Batch, Runs, batches, run_all, scattered
-from metaprior.tables.posterior import Posterior, predicted, scored
+from metaprior.tables.posterior import Posterior
+from metaprior.tables.questions import predicted, scored
+from metaprior.tables.read import Rows
 from metaprior.tables.split import Split
 from metaprior.tables.trained import Trained
 from metaprior.task import Data
@@ -69,7 +71,24 @@ class Table:
         found = scattered(todo, run_all(todo, run, "predicting", progress), len(self.x))
         rows = np.sort(self.asked.order)
         out = jax.tree.map(lambda value: value[rows], found)
-        return self.nothing().table(out, len(rows), list(levels))
+        table = self.nothing().table(out, len(rows), list(levels))
+        return self._with_gaps(table, rows, list(levels.values()))
+
+    def _with_gaps(
+        self, table: pl.DataFrame, rows: np.ndarray, levels: Sequence[float]
+    ) -> pl.DataFrame:
+        """Predictions with those of groups whose rows lack a feature, one group at a time."""
+        frame, group = self.split.rows.frame, self.split.group
+        some = np.unique(group[self.trained.lacking(self.split.rows)])
+        if not len(some):
+            return table
+        values = table.to_numpy().copy()
+        for one in some.tolist():
+            here = np.flatnonzero(group[rows] == one)
+            if len(here):
+                asked = Rows(frame[rows[here]], self.split.rows.where)
+                values[here] = self.posterior(one).predict(asked, levels).to_numpy()
+        return pl.DataFrame(values, table.schema)
 
     def nothing(self) -> Posterior:
         """The posterior of a group of which nothing was observed."""
@@ -105,6 +124,11 @@ class Table:
 
     def posteriors(self) -> list[Posterior]:
         """Of every group, given its observed rows."""
-        x, y, runs = self.x[self.known.order], self.y[self.known.order], self.known
-        ends = zip(runs.start, runs.start + runs.count, strict=True)
-        return [Posterior(self.trained, x[a:b], y[a:b]) for a, b in ends]
+        return [self.posterior(group) for group in range(self.split.count)]
+
+    def posterior(self, group: int) -> Posterior:
+        """Of one group, given its observed rows."""
+        first, runs = self.known.start[group], self.known
+        rows = runs.order[first : first + runs.count[group]]
+        known = self.split.rows.frame[rows]
+        return Posterior(self.trained, self.x[rows], self.y[rows], known=known)

@@ -15,10 +15,11 @@ import polars as pl
 
 from metaprior.heads.draws import uniform_points
 from metaprior.system.programs import kept
+from metaprior.tables.chain import BLOCK, DRAWS, Link, drawn, predicted
 from metaprior.tables.grouped import Table
 from metaprior.tables.many import Batch, batches, run_all, scattered
 from metaprior.tables.read import Rows
-from metaprior.tables.several import BLOCK, DRAWS, JointPosterior, Link, drawn, predicted
+from metaprior.tables.several import JointPosterior
 from metaprior.tables.split import Split
 from metaprior.tables.trained import Trained
 

@@ -4,23 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import polars as pl
 from jaxtyping import Array
 
-from metaprior import acquire
-from metaprior.evaluation.units import moments
-from metaprior.system.programs import kept
-from metaprior.tables.asked import check_sample, check_suggest, named_levels
-from metaprior.tables.quantiles import outcomes_at
+from metaprior.errors import InputError
+from metaprior.tables import questions
+from metaprior.tables.asked import (
+    check_curves,
+    check_sample,
+    check_suggest,
+    interval_levels,
+    named_levels,
+)
+from metaprior.tables.read import Rows
 from metaprior.tables.split import need_one
 from metaprior.tables.trained import Trained
-from metaprior.tables.updates import State, append, can_update, padded_rows, rebuilt, start
+from metaprior.tables.updates import State, append, can_update, start
 from metaprior.task import Data
 
-SAMPLES = 256  # functions of a method that predicts by sampling
+LEVELS = (0.05, 0.5, 0.95)
 
 
 def bucket(n: int) -> int:
@@ -29,63 +33,27 @@ def bucket(n: int) -> int:
 
 
 def padded(x: np.ndarray) -> Array:
-    """Encoded rows on the device, with rows of zeros up to a bucket's size, at least 8."""
-    return jax.device_put(np.pad(x, ((0, bucket(max(len(x), 1)) - len(x)), (0, 0))))
+    """Encoded rows `(…, n, d)` on the device, with rows of zeros up to a bucket's size."""
+    return jax.device_put(_longer(x, bucket(max(x.shape[-2], 1))))
 
 
-def predictive(learner, support, x, key):
-    """The mixture that a learner predicts at `x` from the support."""
-    post_key, key = jr.split(key)
-    return learner.posterior(support, key=post_key).predict(x, key=key, samples=SAMPLES)
+def _longer(a: np.ndarray, n: int) -> np.ndarray:
+    """With rows of zeros up to `n` rows."""
+    return np.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, n - a.shape[-2]), (0, 0)])
 
 
-def predicted(learner, support, x, log, levels):
-    """What `Posterior.table` reads of the rows `x` of a group; the rows lead in every array."""
-    # The key is made in here: outside, making it is a program of its own to compile.
-    return described(predictive(learner, support, x, jr.key(0)), support, log, levels)
+def data_of(x: np.ndarray, y: np.ndarray) -> Data:
+    """Observed rows, padded, on the device.
 
-
-def described(mixture, support, log, levels):
-    """What `Posterior.table` reads of a mixture at the rows of a group."""
-    if mixture.parts[0].head.classes:
-        return {"p": mixture.mean(), "epistemic": mixture.information()}
-    return {
-        **moments(mixture, log, support),
-        "quantiles": jax.vmap(mixture.quantile, out_axes=1)(levels)[..., 0],
-        # As a share of the standard deviation: with a logarithm a unit differs from row to row.
-        "removable": jnp.sqrt(mixture.epistemic() / mixture.variance())[:, 0],
-    }
-
-
-_predict = kept(predicted)
-
-
-@kept
-def _predict_updated(learner, support, leaves, x, log, levels):
-    """`predicted`, of a posterior that is there already."""
-    key = jr.split(jr.key(0))[1]
-    mixture = rebuilt(learner, support, leaves).predict(x, key=key, samples=SAMPLES)
-    return described(mixture, support, log, levels)
-
-
-@kept
-def _sample(learner, support, x, log, levels):
-    drawn = outcomes_at(predictive(learner, support, x, jr.key(0)), levels)
-    return drawn if log is None else jnp.clip(drawn, *log.bounds(support))
-
-
-def scored(learner, support, x, by, key):
-    """Score by `by`, information in nats, and expected outcome of each row."""
-    post_key, key = jr.split(key)
-    mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=SAMPLES)
-    value = acquire.score(mixture, by, key=key)
-    expected = mixture.mean()
-    if mixture.parts[0].head.classes:
-        expected = expected.argmax(-1)[:, None].astype(x.dtype)
-    return value, mixture.information(), expected
-
-
-score = kept(scored)
+    Args:
+        x: encoded, `(n, d)`, or `(m, n, d)` for several draws of their features.
+        y: `(n, 1)`.
+    """
+    n = bucket(len(y))
+    x, y, mask = _longer(x, n), _longer(y, n), np.arange(n) < len(y)
+    if x.ndim == 3:
+        y, mask = (np.broadcast_to(a, (len(x), *a.shape)) for a in (y, mask))
+    return Data(*jax.device_put((x, y, mask)))
 
 
 def suggested(
@@ -111,8 +79,24 @@ class Posterior:
     Args:
         trained: of the prior.
         x, y: the observed rows as the prior encodes them, `(n, d)` and `(n, 1)`.
-        notes: what may be wrong with the observed rows, such as other units.
+        notes: what may be wrong with the observed rows, such as other units. What is noted of rows
+            that are asked about is added.
+        known: the observed rows as they came, if there are any.
         state: what `update` left of conditioning on them.
+
+    Example:
+        >>> import numpy as np, metaprior
+        >>> rng = np.random.default_rng(0)
+        >>> table = {"g": np.repeat(np.arange(12), 8), "x": rng.normal(size=96)}
+        >>> table["y"] = table["x"] + rng.normal(size=96)
+        >>> prior = metaprior.Prior("alpaca", steps=4).fit(table, task="g", target="y")
+        >>> posterior = prior.adapt({"x": [0.0, 1.0], "y": [0.1, 1.2]})
+        >>> posterior.interval({"x": [0.5]}, 0.9).columns
+        ['low', 'high']
+        >>> posterior.log_prob({"x": [0.5, 0.7], "y": [0.4, 0.9]}).shape
+        (2,)
+        >>> posterior.sample({"x": [0.5, 0.7]}, n=10, functions=True).shape
+        (20, 3)
     """
 
     def __init__(
@@ -121,14 +105,15 @@ class Posterior:
         x: np.ndarray,
         y: np.ndarray,
         notes: Sequence[str] = (),
+        known: pl.DataFrame | None = None,
         state: State | None = None,
     ):
         self.trained, self.x, self.y, self.notes = trained, x, y, tuple(notes)
-        self.state = state
+        self.known, self.state = known, state
 
     def support(self) -> Data:
         """The observed rows, padded, on the device."""
-        return padded_rows(self.x, self.y, bucket(len(self.x)))
+        return data_of(self.x, self.y)
 
     def update(self, rows: Any) -> "Posterior":
         """A new posterior, with more rows of the group observed.
@@ -146,18 +131,44 @@ class Posterior:
         found = trained.rows(rows, "rows")
         need_one(found, trained.info["task"], "Update each group's posterior with its own rows.")
         x, y = trained.encode(found), trained.outcomes(found)
-        notes = [*self.notes, *trained.doubts(found, y)]
+        notes = [*self.notes, *trained.doubts(found, y), *trained.remarks(found)]
         all_x, all_y = np.concatenate([self.x, x]), np.concatenate([self.y, y])
+        known = found.frame.select(trained.features.names())
+        if self.known is not None:
+            before = self.known.select(known.columns)
+            known = pl.concat([before, known], how="vertical_relaxed")
         state, learner = self.state, trained.learner
         if can_update(learner):
             state = start(learner, self.support()) if state is None else state
             state = append(learner, state, all_x, all_y, len(self.x), bucket)
-        return Posterior(trained, all_x, all_y, list(dict.fromkeys(notes)), state)
+        return Posterior(trained, all_x, all_y, list(dict.fromkeys(notes)), known, state)
 
     def observe(self, x: np.ndarray, y: np.ndarray) -> "Posterior":
         """With more encoded rows observed."""
         more = np.concatenate([self.x, x]), np.concatenate([self.y, y])
         return Posterior(self.trained, *more, self.notes)
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Add what is not in `notes` yet."""
+        self.notes = tuple(dict.fromkeys([*self.notes, *notes]))
+
+    def arrays(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """The observed and other rows as the prior encodes them, `(n, d)` each.
+
+        Where rows lack a feature that no training row lacked: `(m, n, d)`, once for each draw of
+        what they lack.
+        """
+        self.note(self.trained.remarks(rows))
+        filled = self.trained.fill(self.known, self.y, rows)
+        if filled is None:
+            return self.x, self.trained.encode(rows)
+        return filled
+
+    def _asked(self, rows: Any, called: str = "query") -> tuple[Rows, Data, Array]:
+        """Rows, and what a compiled question reads: the observed ones and these, padded."""
+        rows = self.trained.rows(rows, called)
+        known, x = self.arrays(rows)
+        return rows, data_of(known, self.y), padded(x)
 
     def to_column(self, values: np.ndarray) -> np.ndarray:
         """Outcomes in the model's units as the user's numbers, or class indices as classes."""
@@ -165,7 +176,7 @@ class Posterior:
             return np.asarray(self.trained.info["classes"])[np.asarray(values, int)]
         return self.trained.units.to_y(values)
 
-    def predict(self, rows: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> pl.DataFrame:
+    def predict(self, rows: Any, levels: Sequence[float] = LEVELS) -> pl.DataFrame:
         """Predictions for rows, in their order and the target's own units.
 
         Args:
@@ -178,16 +189,76 @@ class Posterior:
             classes: `p_<class>` each, and `epistemic` in nats.
         """
         named, trained = named_levels(levels), self.trained
-        x, at = self._encode(rows, "query"), np.asarray(list(named.values()), np.float32)
+        at = np.asarray(list(named.values()), np.float32)
+        rows, support, x = self._asked(rows)
         learner, log = trained.learner, trained.log_scale()
-        if self.state is None:
-            out = _predict(learner, self.support(), padded(x), log, at)
+        if self.state is None or x.ndim == 3:
+            out = questions.predict(learner, support, x, log, at)
         else:
-            out = _predict_updated(learner, *self.state, padded(x), log, at)
-        return self.table(out, len(x), list(named))
+            out = questions.predict_updated(learner, *self.state, x, log, at)
+        return self.table(out, rows.frame.height, list(named))
 
-    def _encode(self, rows: Any, called: str) -> np.ndarray:
-        return self.trained.encode(self.trained.rows(rows, called))
+    def quantile(self, rows: Any, levels: Sequence[float] = LEVELS) -> pl.DataFrame:
+        """Quantiles of a target of numbers alone, a column for each level; see `predict`."""
+        self.need_numbers("quantile")
+        return self.predict(rows, levels).select(list(named_levels(levels)))
+
+    def interval(self, rows: Any, share: float = 0.9) -> pl.DataFrame:
+        """Between which numbers a share of the outcomes of each row lies.
+
+        As many lie below `low` as above `high`.
+
+        Args:
+            rows: see `predict`.
+            share: inside (0, 1).
+
+        Returns:
+            `low` and `high`.
+        """
+        self.need_numbers("interval")
+        found = self.predict(rows, interval_levels(share))
+        return found.select(low=pl.nth(2), high=pl.nth(3))
+
+    def log_prob(self, rows: Any, joint: bool = False) -> Any:
+        """Log density of outcomes in the target's own unit; for classes log probability. In nats.
+
+        Args:
+            rows: a table with the features and the target.
+            joint: of all rows together, with their dependence, instead of each on its own.
+
+        Returns:
+            `(n,)`, or with `joint` one number.
+        """
+        rows, support, x = self._asked(rows)
+        y, trained = self.trained.outcomes(rows), self.trained
+        n, end = len(y), x.shape[-2]
+        slope = 0.0 if trained.units is None else trained.units.log_slope(y[:, 0])
+        if joint:
+            mask = np.arange(end) < n
+            each = questions.joint_log_prob(trained.learner, support, x, _longer(y, end), mask)
+            return float(each) - float(np.sum(slope))
+        each = questions.log_prob(trained.learner, support, x, _longer(y, end))
+        return np.asarray(each, np.float64)[:n] - slope
+
+    def cdf(self, rows: Any) -> np.ndarray:
+        """Probability of the outcome of each row, or less, `(n,)`; not for classes.
+
+        Args:
+            rows: a table with the features and the target.
+        """
+        self.need_numbers("cdf")
+        rows, support, x = self._asked(rows)
+        y = self.trained.outcomes(rows)
+        below = questions.cdf(self.trained.learner, support, x, _longer(y, x.shape[-2]))
+        return np.asarray(below, np.float64)[: len(y)]
+
+    def need_numbers(self, what: str) -> None:
+        """The target is numbers."""
+        if self.trained.units is None:
+            raise InputError(
+                f"{what} is for numbers; the target {self.trained.info['target']!r} has classes, "
+                "which have no order. predict gives their probabilities."
+            )
 
     def table(self, out: dict[str, Any], n: int, names: Sequence[str]) -> pl.DataFrame:
         """The first `n` rows of a compiled prediction, under the names that `predict` lists."""
@@ -206,26 +277,52 @@ class Posterior:
         removable = np.asarray(out["removable"], np.float64)[:n]
         return pl.DataFrame(columns | {"epistemic": std * removable})
 
-    def sample(self, rows: Any, n: int = 100, seed: int = 0) -> pl.DataFrame:
-        """Outcomes drawn from what `predict` describes, each row on its own.
+    def sample(
+        self, rows: Any, n: int = 100, seed: int = 0, functions: bool = False, noise: bool = True
+    ) -> pl.DataFrame:
+        """Outcomes drawn from what `predict` describes.
 
         Args:
             rows: a table with the features (the target may be absent), or x where fitted on arrays.
             n: draws for each row, at least 1.
             seed: of the draws, at least 0.
+            functions: draw whole functions of the group: the rows of a draw depend on one another
+                as the posterior says. Otherwise each row is drawn on its own.
+            noise: whether outcomes scatter about the function. Without it, which needs `functions`,
+                the function's own values are given; for classes their probabilities.
 
         Returns:
-            `draw` and `row` (both from 1) and the outcome under the target's name.
+            `draw` and `row` (both from 1) and the outcome under the target's name, or `p_<class>`.
         """
-        check_sample(n, seed)
-        x = self._encode(rows, "query")
-        uniform = np.random.default_rng(seed).uniform(size=(n, bucket(max(len(x), 1))))
-        levels = uniform.astype(x.dtype)
-        trained = self.trained
+        check_sample(n, seed, functions, noise)
+        rows, support, x = self._asked(rows)
+        trained, count = self.trained, rows.frame.height
         log = trained.log_scale()
-        drawn = _sample(trained.learner, self.support(), padded(x), log, levels)
-        values = np.asarray(drawn)[:, : len(x)]
-        return sampled({trained.info["target"]: self.to_column(values)})
+        if functions:
+            check_curves(count)
+            value, outcome = self._curves(support, x, n, seed)
+            return sampled(self.named(value[:, :count], outcome[:, :count], noise))
+        levels = np.random.default_rng(seed).uniform(size=(n, x.shape[-2])).astype(np.float32)
+        values = np.asarray(questions.sample(trained.learner, support, x, log, levels))
+        return sampled({trained.info["target"]: self.to_column(values[:, :count])})
+
+    def _curves(self, support: Data, x: Array, n: int, seed: int) -> tuple[np.ndarray, ...]:
+        """Values and outcomes of `n` functions, `(n, rows, …)` in the model's units."""
+        trained, parts = self.trained, []
+        for number in range(-(-n // questions.CURVES)):
+            which = np.asarray([seed % 2**32, number], np.uint32)
+            parts.append(questions.curves(trained.learner, support, x, trained.log_scale(), which))
+        value, outcome = (np.concatenate(each)[:n] for each in zip(*parts))
+        return value, outcome
+
+    def named(self, value: np.ndarray, outcome: np.ndarray, noise: bool) -> dict[str, np.ndarray]:
+        """Columns `(m, n)` of functions: outcomes, or without noise the functions' values."""
+        target, classes = self.trained.info["target"], self.trained.info["classes"]
+        if noise:
+            return {target: self.to_column(outcome[..., 0])}
+        if classes is None:
+            return {target: self.to_column(value[..., 0])}
+        return {f"p_{c}": value[..., i].astype(np.float64) for i, c in enumerate(classes)}
 
     def suggest(
         self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0
@@ -247,19 +344,21 @@ class Posterior:
         """
         rows = self.trained.rows(candidates, "pool")
         check_suggest(rows.frame.height, n, by, seed)
-        x = self.trained.encode(rows)
-        pool = padded(x)
+        (known, x), y = self.arrays(rows), self.y
+        pool, count = padded(x), rows.frame.height
 
-        posterior, chosen, scores, gains = self, [], [], []
+        chosen, scores, gains = [], [], []
         for step in range(n):
             key = jr.fold_in(jr.key(seed), step)
-            out = score(self.trained.learner, posterior.support(), pool, by, key)
-            value, gain, expected = (np.asarray(a)[: len(x)] for a in out)
+            out = questions.score(self.trained.learner, data_of(known, y), pool, by, key)
+            value, gain, expected = (np.asarray(a)[:count] for a in out)
             # A row is chosen once.
-            value = np.where(np.isin(np.arange(len(x)), chosen), -np.inf, value)
+            value = np.where(np.isin(np.arange(count), chosen), -np.inf, value)
             pick = int(value.argmax())
             chosen.append(pick)
             scores.append(float(value[pick]))
             gains.append(float(gain[pick]))
-            posterior = posterior.observe(x[pick : pick + 1], expected[pick : pick + 1])
+            one = slice(pick, pick + 1)
+            known = np.concatenate([known, x[..., one, :]], axis=-2)
+            y = np.concatenate([y, expected[one]])
         return suggested(rows.frame, chosen, scores, gains)

@@ -1,8 +1,8 @@
 """Questions to a learner about one group, as compiled programs in the model's units.
 
 In all of them `support` holds the observed rows and `x` the rows that are asked about, `(n, d)`.
-Where rows lack a feature, values were drawn for it: then `x` is `(m, n, d)` and `support` is stacked
-alike, or the same for all draws.
+Where rows lack a feature, values were drawn for it: then `x` is `(m, n, d)`, and `support` is
+stacked alike or the same for all draws.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ from metaprior.mixture import Mixture
 from metaprior.posterior import merged
 from metaprior.system.programs import kept
 from metaprior.tables.quantiles import outcomes_at
+from metaprior.tables.updates import rebuilt
 from metaprior.task import Data
 
 SAMPLES = 256  # functions of a method that predicts by sampling
@@ -60,6 +61,11 @@ def predicted(learner, support, x, log, levels):
     mixture, removable = believed(learner, support, x, jr.key(0))
     if mixture.parts[0].head.classes:
         return {"p": mixture.mean(), "epistemic": _information(learner, support, x, mixture)}
+    return _described(mixture, removable, support, log, levels)
+
+
+def _described(mixture, removable, support, log, levels):
+    """What `Posterior.table` reads of a mixture of numbers."""
     return {
         **moments(mixture, log, first(support)),
         "quantiles": jax.vmap(mixture.quantile, out_axes=1)(levels)[..., 0],
@@ -80,6 +86,16 @@ def _information(learner, support, x, mixture):
 
 
 predict = kept(predicted)
+
+
+@kept
+def predict_updated(learner, support, leaves, x, log, levels):
+    """`predicted`, of a posterior that is there already."""
+    key = jr.split(jr.key(0))[1]
+    mixture = rebuilt(learner, support, leaves).predict(x, key=key, samples=SAMPLES)
+    if mixture.parts[0].head.classes:
+        return {"p": mixture.mean(), "epistemic": mixture.information()}
+    return _described(mixture, mixture.epistemic(), support, log, levels)
 
 
 @kept
@@ -162,13 +178,12 @@ def _picked(mixture: Mixture, count: int, key) -> tuple[Array, Array]:
 
 
 @kept
-def curves(learner, support, x, log, seed, number):
-    """See `drawn_functions`; other ones for each number."""
-    return drawn_functions(learner, support, x, log, jr.fold_in(jr.key(seed), number))
+def curves(learner, support, x, log, which):
+    """See `drawn_functions`; `which` is a seed and a number, with other functions for each."""
+    return drawn_functions(learner, support, x, log, jr.fold_in(jr.key(which[0]), which[1]))
 
 
-@kept
-def score(learner, support, x, by, key):
+def scored(learner, support, x, by, key):
     """Score by `by`, information in nats, and expected outcome of each row."""
     post_key, key = jr.split(key)
 
@@ -183,3 +198,6 @@ def score(learner, support, x, by, key):
     if expected.shape[1] > 1:  # probabilities: the most likely class
         expected = expected.argmax(-1)[:, None].astype(x.dtype)
     return value, information, expected
+
+
+score = kept(scored)

@@ -8,159 +8,24 @@ for it.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import polars as pl
 
-from metaprior import acquire
-from metaprior.evaluation.units import moments
 from metaprior.heads.draws import uniform_points
-from metaprior.method import AbstractLearner
-from metaprior.system.programs import kept
+from metaprior.tables import chain, questions
 from metaprior.tables import posterior as one
-from metaprior.tables.asked import check_sample, check_suggest, named_levels
-from metaprior.tables.given import Given
-from metaprior.tables.posterior import Posterior, bucket
-from metaprior.tables.quantiles import outcomes_at
+from metaprior.tables.asked import (
+    check_curves,
+    check_sample,
+    check_suggest,
+    interval_levels,
+    named_levels,
+)
+from metaprior.tables.chain import DRAWS, Link, Pass, blocks
+from metaprior.tables.posterior import LEVELS, Posterior
 from metaprior.tables.read import Rows
-from metaprior.task import Data
-
-DRAWS = 64  # of the earlier targets, for each row
-FUNCTIONS = 32  # of methods that predict by sampling, for each of those draws
-BLOCK = 16_384  # rows times draws in one compiled call
-
-
-class Link(eqx.Module):
-    """What compiled functions read of one target, after draws of the targets before it.
-
-    Args:
-        learner: of the target.
-        support: the observed rows.
-        x: encoded rows for each draw of the earlier targets, `(m, n, d)`; `m` is 1 for the first.
-        before, removable: see `Given`.
-    """
-
-    learner: AbstractLearner
-    support: Data
-    x: jax.Array
-    before: jax.Array
-    removable: jax.Array
-
-    def given(self, key) -> Given:
-        """The predictive at every draw."""
-        post_key, key = jr.split(key)
-        # The first target is predicted once, so it can have more functions.
-        samples = FUNCTIONS if len(self.x) > 1 else one.SAMPLES
-        posterior = self.learner.posterior(self.support, key=post_key)
-        x = self.x.reshape(-1, self.x.shape[-1])
-        return Given(posterior.predict(x, key=key, samples=samples), self.before, self.removable)
-
-
-def drawn(link, log, levels, key):
-    """Outcomes at `levels` `(m, n)` given the earlier ones, and the removable share of variance."""
-    given = link.given(key)
-    if len(link.x) == 1:
-        values = outcomes_at(given.mixture, levels)
-    else:
-        values = given.outcomes_at(levels)
-    if log is not None:
-        values = jnp.clip(values, *log.bounds(link.support))
-    return values, given.removable_share()
-
-
-_draw = kept(drawn)
-
-
-def predicted(link, log, levels, key):
-    """What `Posterior.predict` gives, with the earlier targets integrated out."""
-    given = link.given(key)
-    if given.mixture.parts[0].head.classes:
-        return _predict_classes(given)
-    _, total, part = given.moments()
-    each = given.each(lambda mixture: moments(mixture, log, link.support))
-    return {
-        **jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), each),
-        "quantiles": given.quantiles(levels).T,
-        "removable": jnp.sqrt(part / total)[:, 0],
-    }
-
-
-_predict = kept(predicted)
-
-
-def _predict_classes(given: Given) -> dict[str, jax.Array]:
-    def entropy(p):
-        return -jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-30)), 0.0).sum(-1)
-
-    p, (weight, means) = given.split(given.mixture.mean()), given.functions()
-    total = entropy(p.mean(0))
-    own = total - jnp.tensordot(weight, entropy(means), axes=1)
-    between = total - entropy(p).mean(0)
-    return {"p": p.mean(0), "epistemic": jnp.maximum(own + given.share() * between, 0.0)}
-
-
-@kept
-def _score(link, by, key):
-    """A target's terms of the score of `suggest` and of the information.
-
-    Both are averaged over the earlier targets.
-    """
-    given = link.given(key)
-    information = given.each(lambda mixture: mixture.information()).mean(0)
-    if by == "random":  # drawn once, for the first target
-        return jnp.zeros_like(information), information
-    if by == "variance":
-        return given.moments()[2].sum(-1), information
-    return given.each(lambda mixture: acquire.score(mixture, by, key=key)).mean(0), information
-
-
-class _Pass:
-    """One pass over the targets of some rows: what is drawn of each is a feature of the next ones.
-
-    Args:
-        posterior: of the group.
-        rows: without targets.
-        levels: of the draws, `(m, n, targets)`.
-    """
-
-    def __init__(self, posterior: "JointPosterior", rows: Rows, levels: np.ndarray):
-        self.posterior, self.rows = posterior, rows
-        self.m, self.n = levels.shape[:2]
-        self.size = bucket(max(self.n, 1))
-        pad = ((0, 0), (0, self.size - self.n), (0, 0))
-        self.levels = jnp.asarray(np.pad(levels, pad, constant_values=0.5), jnp.float32)
-        # Every row once for each draw, with a column more for each target that was drawn.
-        self.many = rows.frame[np.tile(np.arange(self.n), self.m)]
-        self.drawn: list[jax.Array] = []
-        self.shares: list[jax.Array] = []
-
-    def link(self, i: int) -> Link:
-        """Of target `i`, when all targets before it are drawn."""
-        part = self.posterior.parts[i]
-        frame = self.many if i else self.rows.frame
-        encoded = part.trained.encode(Rows(frame, self.rows.where))
-        x = encoded.reshape(self.m if i else 1, self.n, encoded.shape[1])
-        x = jnp.asarray(np.pad(x, ((0, 0), (0, self.size - self.n), (0, 0))))
-        if i:
-            before, removable = jnp.stack(self.drawn), jnp.stack(self.shares)
-        else:
-            before = jnp.zeros((0, 1, self.size), x.dtype)
-            removable = before[:, 0]
-        return Link(part.trained.learner, part.support(), x, before, removable)
-
-    def draw(self, i: int, link: Link) -> np.ndarray:
-        """Draws `(m, n)` of target `i`, which the later targets then see."""
-        log = self.posterior.parts[i].trained.log_scale()
-        drawn, share = _draw(link, log, self.levels[:, :, i], jr.key(0))
-        self.drawn.append(drawn)
-        self.shares.append(share)
-        values = np.asarray(drawn)[:, : self.n]
-        column = self.posterior.as_feature(i, values).reshape(-1)
-        self.many = self.many.with_columns(pl.Series(self.posterior.targets[i], column))
-        return values
 
 
 class JointPosterior:
@@ -194,7 +59,7 @@ class JointPosterior:
     @property
     def notes(self) -> tuple[str, ...]:
         """What may be wrong with the observed rows, such as other units."""
-        return tuple(note for part in self.parts for note in part.notes)
+        return tuple(dict.fromkeys(note for part in self.parts for note in part.notes))
 
     def update(self, rows: Any) -> "JointPosterior":
         """A new posterior, with more rows of the group observed; see `Posterior.update`.
@@ -218,14 +83,14 @@ class JointPosterior:
 
     def _links(self, rows: Rows) -> Iterator[tuple[int, Link]]:
         """Every target's link, after even draws of the targets before it."""
-        walk = _Pass(self, rows, self._even(rows.frame.height))
+        walk = Pass(self, rows, self._even(rows.frame.height))
         for i in range(len(self.parts)):
             link = walk.link(i)
             yield i, link
             if i < len(self.parts) - 1:
                 walk.draw(i, link)
 
-    def predict(self, rows: Any, levels: Sequence[float] = (0.05, 0.5, 0.95)) -> pl.DataFrame:
+    def predict(self, rows: Any, levels: Sequence[float] = LEVELS) -> pl.DataFrame:
         """Predictions of every target for rows, in their order and the targets' own units.
 
         The first target is predicted as by `Posterior.predict`. A later one is the mixture over 64
@@ -244,11 +109,11 @@ class JointPosterior:
         asked = named_levels(levels)
         at = jnp.asarray(list(asked.values()), jnp.float32)
         later: list[list[pl.DataFrame]] = [[] for _ in self.parts[1:]]
-        for block in _blocks(rows, DRAWS):
+        for block in blocks(rows, DRAWS):
             for i, link in self._links(block):
                 if i:
                     part = self.parts[i]
-                    out = _predict(link, part.trained.log_scale(), at, jr.key(0))
+                    out = chain.predict(link, part.trained.log_scale(), at, jr.key(0))
                     later[i - 1].append(part.table(out, block.frame.height, list(asked)))
 
         tables = [first.predict(rows, levels), *(pl.concat(blocks) for blocks in later)]
@@ -258,31 +123,145 @@ class JointPosterior:
         ]
         return pl.concat(named, how="horizontal")
 
-    def sample(self, rows: Any, n: int = 100, seed: int = 0) -> pl.DataFrame:
-        """Outcomes of all targets drawn together.
+    def quantile(self, rows: Any, levels: Sequence[float] = LEVELS) -> pl.DataFrame:
+        """Quantiles alone, as `<target>_q05` and so on, of the targets that are numbers."""
+        named = named_levels(levels)
+        wanted = [
+            f"{part.trained.info['target']}_{name}"
+            for part in self._numbers("quantile")
+            for name in named
+        ]
+        return self.predict(rows, levels).select(wanted)
 
-        Each row is drawn on its own, and its targets with their dependence.
+    def interval(self, rows: Any, share: float = 0.9) -> pl.DataFrame:
+        """`<target>_low` and `<target>_high` of the targets that are numbers.
+
+        See `Posterior.interval`.
+        """
+        self._numbers("interval")
+        found = self.quantile(rows, interval_levels(share))
+        ends = ("low", "high")
+        return found.rename(
+            {c: f"{c[: c.rindex('_')]}_{ends[i % 2]}" for i, c in enumerate(found.columns)}
+        )
+
+    def log_prob(self, rows: Any, joint: bool = False) -> Any:
+        """Log density of all targets of a row together, in their own units and in nats.
+
+        By the chain rule it is exact. Of classes, log probability.
+
+        Args:
+            rows: a table with the features and every target.
+            joint: of all rows together, with their dependence, instead of each on its own.
+
+        Returns:
+            `(n,)`, or with `joint` one number.
+        """
+        rows = self.parts[0].trained.rows(rows, "query")
+        return sum(part.log_prob(rows, joint) for part in self.parts)
+
+    def cdf(self, rows: Any) -> pl.DataFrame:
+        """Probability of each outcome, or less, whatever the other targets of its row are.
+
+        Args:
+            rows: a table with the features and the targets.
+
+        Returns:
+            a column for each target that is numbers.
+        """
+        self._numbers("cdf")
+        first = self.parts[0]
+        rows = first.trained.rows(rows, "query")
+        found: dict[str, list[np.ndarray]] = {}
+        if first.trained.units is not None:
+            found[self.targets[0]] = [first.cdf(rows)]
+        for block in blocks(rows, DRAWS):
+            for i, link in self._links(block):
+                trained = self.parts[i].trained
+                if i and trained.units is not None:
+                    y = trained.outcomes(block)
+                    y = np.pad(y, ((0, link.x.shape[1] - len(y)), (0, 0)))
+                    below = np.asarray(chain.cdf(link, y, jr.key(0)), np.float64)
+                    found.setdefault(self.targets[i], []).append(below[: block.frame.height])
+        return pl.DataFrame({name: np.concatenate(each) for name, each in found.items()})
+
+    def _numbers(self, what: str) -> list[Posterior]:
+        """The targets that are numbers, of which there must be one."""
+        found = [part for part in self.parts if part.trained.units is not None]
+        if not found:
+            self.parts[0].need_numbers(what)
+        return found
+
+    def repeated(self, rows: Rows, m: int) -> pl.DataFrame | None:
+        """Rows once for each of `m` draws, with draws in the place of features that they lack.
+
+        Nothing where they lack none.
+        """
+        first = self.parts[0]
+        filled = first.trained.filled(first.known, first.y, rows)
+        if filled is None:
+            return None
+        n = rows.frame.height
+        draw = np.arange(m) % (filled[1].height // n)
+        return filled[1][(draw[:, None] * n + np.arange(n)).reshape(-1)]
+
+    def sample(
+        self, rows: Any, n: int = 100, seed: int = 0, functions: bool = False, noise: bool = True
+    ) -> pl.DataFrame:
+        """Outcomes of all targets drawn together.
 
         Args:
             rows: a table with the features.
             n: draws for each row, at least 1.
             seed: of the draws, at least 0.
+            functions: draw whole functions of the group, so that the rows of a draw depend on one
+                another too. Otherwise each row is drawn on its own.
+            noise: whether outcomes scatter about the functions. Without it, which needs
+                `functions`, each target's function is given at the values of those before it.
 
         Returns:
             `draw` and `row` (both from 1) and a column for each target.
         """
-        check_sample(n, seed)
+        check_sample(n, seed, functions, noise)
         rows = self.parts[0].trained.rows(rows, "query")
+        self.parts[0].note(self.parts[0].trained.remarks(rows))
+        if functions:
+            check_curves(rows.frame.height)
+            return one.sampled(self._curves(rows, n, seed, noise))
         rng = np.random.default_rng(seed)
-        blocks: list[list[np.ndarray]] = [[] for _ in self.parts]
-        for block in _blocks(rows, n):
+        found: list[list[np.ndarray]] = [[] for _ in self.parts]
+        for block in blocks(rows, n):
             levels = rng.uniform(size=(n, block.frame.height, len(self.parts)))
-            walk = _Pass(self, block, levels)
+            walk = Pass(self, block, levels)
             for i, part in enumerate(self.parts):
-                blocks[i].append(part.to_column(walk.draw(i, walk.link(i))))
+                found[i].append(part.to_column(walk.draw(i, walk.link(i))))
 
-        columns = [np.concatenate(column, axis=1) for column in blocks]
+        columns = [np.concatenate(column, axis=1) for column in found]
         return one.sampled(dict(zip(self.targets, columns)))
+
+    def _curves(self, rows: Rows, n: int, seed: int, noise: bool) -> dict[str, np.ndarray]:
+        """Columns `(n, rows)` of functions, each target's at the drawn values of those before."""
+        count, size = rows.frame.height, questions.CURVES
+        found: dict[str, list[np.ndarray]] = {}
+        for number in range(-(-n // size)):
+            many = self.repeated(rows, size)
+            if many is None:
+                many = rows.frame[np.tile(np.arange(count), size)]
+            for i, part in enumerate(self.parts):
+                trained = part.trained
+                x = trained.encode(Rows(many, rows.where)).reshape(size, count, -1)
+                which = np.asarray([seed % 2**32, number * len(self.parts) + i], np.uint32)
+                support, log = part.support(), trained.log_scale()
+                pair = questions.curves(trained.learner, support, one.padded(x), log, which)
+                value, outcome = (np.asarray(a)[:, :count] for a in pair)
+                for name, column in part.named(value, outcome, noise).items():
+                    if name != self.targets[i]:  # probabilities of classes
+                        name = f"{self.targets[i]}_{name}"
+                    found.setdefault(name, []).append(column)
+                shown = outcome if noise or trained.units is None else value
+                column = self.as_feature(i, shown[..., 0]).reshape(-1)
+                many = many.with_columns(pl.Series(self.targets[i], column))
+        return {name: np.concatenate(each)[:n] for name, each in found.items()}
 
     def suggest(
         self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0
@@ -324,14 +303,14 @@ class JointPosterior:
         """Score and information of every row, summed over the targets."""
         first = self.parts[0]
         x = one.padded(first.trained.encode(rows))
-        out = one.score(first.trained.learner, first.support(), x, by, key)
+        out = questions.score(first.trained.learner, first.support(), x, by, key)
         total = np.stack([np.asarray(a, float)[: rows.frame.height] for a in out[:2]])
         done = 0
-        for block in _blocks(rows, DRAWS):
+        for block in blocks(rows, DRAWS):
             size = block.frame.height
             for i, link in self._links(block):
                 if i:
-                    total[:, done : done + size] += np.stack(_score(link, by, key))[:, :size]
+                    total[:, done : done + size] += np.stack(chain.score(link, by, key))[:, :size]
             done += size
         return total[0], total[1]
 
@@ -340,16 +319,9 @@ class JointPosterior:
         frame, parts = row.frame, []
         for i, part in enumerate(self.parts):
             x = part.trained.encode(Rows(frame, row.where))
-            out = one.score(part.trained.learner, part.support(), one.padded(x), by, key)
+            out = questions.score(part.trained.learner, part.support(), one.padded(x), by, key)
             expected = np.asarray(out[2])[:1]
             column = self.as_feature(i, expected[:, 0])
             frame = frame.with_columns(pl.Series(self.targets[i], column))
             parts.append(part.observe(x, expected))
         return JointPosterior(self.info, parts)
-
-
-def _blocks(rows: Rows, draws: int) -> Iterator[Rows]:
-    """Rows in blocks that keep compiled calls small."""
-    size = 1 << max(3, (max(BLOCK // draws, 1)).bit_length() - 1)
-    for start in range(0, max(rows.frame.height, 1), size):
-        yield Rows(rows.frame[start : start + size], rows.where)

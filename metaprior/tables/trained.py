@@ -17,10 +17,12 @@ from metaprior.system import files
 from metaprior.system.annotations import fits
 from metaprior.tables.baselines import BASELINES, Boosting
 from metaprior.tables.columns import Features
+from metaprior.tables.gaps import DRAWS, Gaps
 from metaprior.tables.groups import digests, frame_of
 from metaprior.tables.kinds import Kind, apply
 from metaprior.tables.notes import lines
 from metaprior.tables.read import Rows, is_table, rows_of
+from metaprior.tables.remarks import remarks
 from metaprior.tables.targets import class_indices, far_outside, in_units
 from metaprior.tables.understand import understand
 
@@ -106,6 +108,7 @@ class Trained(eqx.Module):
         learner: the method that was asked for.
         baselines: learners by name.
         held: groups kept aside.
+        gaps: what training rows say of a feature that a new row lacks; `None` in older files.
         groups: `digests` of the names of the groups that were learned from; `None` in older files.
     """
 
@@ -117,6 +120,7 @@ class Trained(eqx.Module):
     baselines: dict
     held: HeldOut | None
     groups: np.ndarray | None = None
+    gaps: Gaps | None = None
 
     @property
     def classes(self) -> int:
@@ -141,6 +145,50 @@ class Trained(eqx.Module):
             return np.zeros((0, self.width()), np.float32)
         encoded, raw = self.features.encode(rows.frame, rows.where)
         return np.concatenate([encoded, self.boosting(raw)], axis=1).astype(np.float32)
+
+    def filled(
+        self, known: pl.DataFrame | None, y: np.ndarray, asked: Rows
+    ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+        """Observed and other rows of a group, `DRAWS` times each, with what they lack drawn.
+
+        Nothing where no row lacks a feature that all training rows had.
+
+        Args:
+            known: the observed rows; `None` for none.
+            y: their outcomes in the model's units, `(n, 1)`.
+            asked: the other rows.
+        """
+        if self.gaps is None or asked.frame.height == 0:
+            return None
+        rows = [asked] if known is None else [Rows(known, "support"), asked]
+        if not any(self.lacking(some).any() for some in rows):
+            return None
+        if known is None:
+            known, y = asked.frame.head(0), np.zeros((0, 1), np.float32)
+        return self.gaps.fill(self.features, known, y, asked.frame)
+
+    def fill(
+        self, known: pl.DataFrame | None, y: np.ndarray, asked: Rows
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The same, encoded: `(m, n, d)` each."""
+        found = self.filled(known, y, asked)
+        if found is None:
+            return None
+        before, rest = (self.encode(Rows(some, asked.where)) for some in found)
+        shape = (DRAWS, -1, rest.shape[1])
+        if not len(before):
+            return np.zeros((DRAWS, *before.shape), np.float32), rest.reshape(shape)
+        return before.reshape(shape), rest.reshape(shape)
+
+    def lacking(self, rows: Rows) -> np.ndarray:
+        """Which rows lack a feature that no training row lacked, `(n,)`."""
+        if self.gaps is None:
+            return np.zeros(rows.frame.height, bool)
+        return np.asarray(self.gaps.where(self.features, rows.frame).any(axis=1))
+
+    def remarks(self, rows: Rows) -> tuple[str, ...]:
+        """Notes on features of rows that training does not cover."""
+        return remarks(self.gaps, self.features, rows)
 
     def width(self) -> int:
         """Columns of an encoded row."""
@@ -184,13 +232,15 @@ class Trained(eqx.Module):
             rows: of a group.
             outcomes: of the rows, in the model's units, `(n, 1)`.
         """
+        notes = self.remarks(rows)
         row = None if self.units is None else far_outside(outcomes[:, 0], self.units)
         if row is None:
-            return ()
+            return notes
         target = self.info["target"]
         return (
             f"{rows.where}: column {target!r}, row {row + 1}: {rows.frame[target][row]} is far "
             "from everything that was learned from; are the units the same?",
+            *notes,
         )
 
 
