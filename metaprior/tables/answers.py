@@ -30,6 +30,8 @@ def adapt(
     if known is not None:
         need_one(known, parts[0].info["task"], SEVERAL)
     posteriors = [_of_group(part, known) for part in parts]
+    if known is not None:  # the features of the first are all but the targets
+        posteriors[0].note(parts[0].remarks(known))
     return posteriors[0] if joint is None else JointPosterior(joint, posteriors)
 
 

@@ -10,6 +10,7 @@ in training; classes of a text column enter as zeros and ones, and the largest o
 What a new group has in common is learned from all its observed rows, the target included.
 """
 
+import zlib
 from collections.abc import Iterator
 
 import equinox as eqx
@@ -117,7 +118,7 @@ class Gaps(eqx.Module):
         use = self._chosen(np.asarray(np.isnan(np.concatenate([own, there])).any(0)))
         both = np.ix_(use, use)
         model = _Group(self.mean[use], self.between[both], self.within[both])
-        drawn = model.draw(seen[:, use], rest[:, use], np.random.default_rng(0))
+        drawn = model.draw(seen[:, use], rest[:, use])
 
         def filled(frame, values):
             full = np.zeros((*values.shape[:2], len(self.mean)))
@@ -132,7 +133,7 @@ class Gaps(eqx.Module):
         size = np.sqrt(np.diagonal(total)) + 1e-12
         like = np.abs(total / np.outer(size, size))[:-1, :-1][:, wanted].max(1, initial=0.0)
         like[wanted] = 2.0
-        most = int(wanted.sum()) + PREDICTORS
+        most = max(int(wanted.sum()) + PREDICTORS, 2 * PREDICTORS)
         return np.append(np.sort(np.argsort(-like, kind="stable")[:most]), len(self.mean) - 1)
 
     def _blank(self, features: Features, frame: pl.DataFrame) -> np.ndarray:
@@ -243,17 +244,18 @@ class _Group:
     def __init__(self, mean: np.ndarray, between: np.ndarray, within: np.ndarray):
         self.mean, self.between, self.within = mean, between, within
 
-    def draw(self, seen: np.ndarray, rest: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, seen: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draws `(DRAWS, n, d)` of observed and of other rows, equal to them where they are known.
 
         Rows have what their group has in common in common in each draw too. A row among `rest`
-        knows the observed rows and itself, so its draws do not depend on the rows beside it.
+        knows the observed rows and itself: its draws do not depend on the rows beside it, nor on
+        their order.
         """
         center, left = self._common(seen)
-        shared = center + _pairs(rng, 1, len(self.mean)) @ _root(left).T
+        shared = center + _pairs(0, len(self.mean))[:, None] @ _root(left).T
         total = left + self.within
-        observed = self._rows(seen, shared, center, total, self.within, rng)
-        return observed, self._rows(rest, shared, center, total, total, rng)
+        observed = self._rows(seen, shared, center, total, self.within)
+        return observed, self._rows(rest, shared, center, total, total)
 
     def _common(self, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and covariance of what the group has in common, given its observed rows."""
@@ -266,7 +268,7 @@ class _Group:
         left = np.linalg.inv(precision)
         return left @ pull, 0.5 * (left + left.T)
 
-    def _rows(self, values, shared, center, total, matrix, rng) -> np.ndarray:
+    def _rows(self, values, shared, center, total, matrix) -> np.ndarray:
         """Draws of rows: drawn freely, then moved to what is known of each (Matheron's rule).
 
         Args:
@@ -275,11 +277,9 @@ class _Group:
             center: the mean of those.
             total: covariance of a row in the draws.
             matrix: the covariance that decides what known columns say of the others.
-            rng: of the draws.
         """
-        n, d = values.shape
+        d, root = values.shape[1], _root(self.within).T
         found = np.repeat(values[None], DRAWS, 0)
-        free = self.mean + shared + _pairs(rng, n, d) @ _root(self.within).T
         for pattern, rows in _patterns(~np.isnan(values)):
             k, m = np.flatnonzero(pattern), np.flatnonzero(~pattern)
             if not len(m):
@@ -287,7 +287,8 @@ class _Group:
             gain = matrix[np.ix_(m, k)] @ np.linalg.inv(matrix[np.ix_(k, k)])
             known = values[np.ix_(rows, k)]
             middle = (self.mean + center)[m] + (known - (self.mean + center)[k]) @ gain.T
-            some = free[:, rows]
+            own = np.stack([_pairs(zlib.crc32(values[row].tobytes()), d) for row in rows], axis=1)
+            some = self.mean + shared + own @ root
             drawn = some[..., m] + (known - some[..., k]) @ gain.T - middle
             # Pairs of draws make the mean exact; this does the same for the variance.
             apart = np.zeros((len(m), d))
@@ -299,9 +300,9 @@ class _Group:
         return found
 
 
-def _pairs(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
-    """Standard normals `(DRAWS, n, d)`, the second half of the draws the first with other signs."""
-    half = rng.normal(size=(DRAWS // 2, n, d))
+def _pairs(seed: int, d: int) -> np.ndarray:
+    """Standard normals `(DRAWS, d)`, the second half of the draws the first with other signs."""
+    half = np.random.default_rng(seed).normal(size=(DRAWS // 2, d))
     return np.concatenate([half, -half])
 
 

@@ -43,9 +43,14 @@ class Table:
         self.trained, self.split = trained, split
         self.x = trained.encode(split.rows)
         self.y = trained.observed(split.rows, known)
-        self.notes = trained.doubts(split.rows, self.y)
+        self.doubts = trained.doubts(split.rows, self.y)
         self.is_known = known
         self.known, self.asked = self.runs(known), self.runs(~known)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What may be wrong with the rows."""
+        return (*self.doubts, *self.trained.remarks(self.split.rows))
 
     def runs(self, use: np.ndarray) -> Runs:
         """The rows in a mask by their groups."""

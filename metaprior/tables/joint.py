@@ -58,7 +58,8 @@ class JointTable:
         self.split, self.usable = split, usable
         self.tables = [Table(part, whole, usable[:, i]) for i, part in enumerate(parts)]
         self.nothing = JointPosterior(info, [table.nothing() for table in self.tables])
-        self.notes = [note for table in self.tables for note in table.notes] + self._unused()
+        self.notes = list(self.tables[0].trained.remarks(split.rows))
+        self.notes += [note for table in self.tables for note in table.doubts] + self._unused()
 
     def _unused(self) -> list[str]:
         notes = []

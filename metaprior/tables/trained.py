@@ -232,15 +232,13 @@ class Trained(eqx.Module):
             rows: of a group.
             outcomes: of the rows, in the model's units, `(n, 1)`.
         """
-        notes = self.remarks(rows)
         row = None if self.units is None else far_outside(outcomes[:, 0], self.units)
         if row is None:
-            return notes
+            return ()
         target = self.info["target"]
         return (
             f"{rows.where}: column {target!r}, row {row + 1}: {rows.frame[target][row]} is far "
             "from everything that was learned from; are the units the same?",
-            *notes,
         )
 
 
