@@ -86,7 +86,7 @@ class Gaps(eqx.Module):
         """Which features each row lacks though no training row did, `(n, columns)`."""
         found = np.zeros((frame.height, len(features.columns)), bool)
         for i, column in enumerate(features.columns):
-            if not self.lacked[i]:
+            if not self.lacked[i] and column.name in frame.columns:
                 found[:, i] = absent(frame[column.name])
         return found
 

@@ -162,6 +162,8 @@ class Posterior:
         filled = self.trained.fill(self.known, self.y, rows)
         if filled is None:
             return self.x, self.trained.encode(rows)
+        if self.known is None and len(self.x):  # only known as they were encoded
+            return np.broadcast_to(self.x, (len(filled[1]), *self.x.shape)), filled[1]
         return filled
 
     def _asked(self, rows: Any, called: str = "query") -> tuple[Rows, Data, Array]:

@@ -141,6 +141,13 @@ class Trained(eqx.Module):
 
     def encode(self, rows: Rows) -> np.ndarray:
         """Encoded feature columns with the pooled prediction behind them, `(n, d)`."""
+        names = self.features.names()
+        if self.gaps is not None and not set(names) <= set(rows.frame.columns):
+            try:
+                rows.need(names)
+            except InputError as error:
+                hint = "To predict without it, add a column of that name with empty cells."
+                raise InputError(f"{error} {hint}") from None
         if rows.frame.height == 0:  # an empty column has no type to check
             return np.zeros((0, self.width()), np.float32)
         encoded, raw = self.features.encode(rows.frame, rows.where)

@@ -210,3 +210,38 @@ def test_a_fit_is_the_same_in_any_unit():
         for name in own.columns:
             back = (other[name] - (shift if name[0] in "mq" else 0)) / scale
             assert ((back - own[name]) / own["std"]).abs().max() < 1e-4, name
+
+
+CHANGES = {
+    # of the table, of the new group's rows, and of names and order in the answer
+    "order of columns": lambda t: t.select(t.columns[::-1]),
+    "names of groups": lambda t: t.with_columns(g=pl.lit("group ") + pl.col("g")),
+    "names of columns": lambda t: t.rename({"x": "speed", "day": "a date"}),
+    "unit of a feature": lambda t: t.with_columns(x=pl.col("x") * 1e6),
+    "unit of the target": lambda t: t.with_columns(y=pl.col("y") * 1e-6),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method,steps", [("cnp", 20), ("process", 20), ("auto", 60)])
+def test_what_means_nothing_changes_nothing(method, steps):
+    """Names, order of columns and units; and a row's answer is its own whatever is beside it."""
+    table = pl.read_csv(io.StringIO(tiny_csv(20, 8)))
+
+    def said(change):
+        rows = change(table)
+        prior = metaprior.Prior(method, steps=steps).fit(rows[16:], task="g", target="y")
+        posterior = prior.adapt(rows[:3])
+        return posterior, rows[3:8], posterior.predict(rows[3:8])
+
+    posterior, query, own = said(lambda t: t)
+    turned = posterior.predict(query[::-1])[::-1]
+    for name, change in CHANGES.items():
+        there = said(change)[2]
+        scale = 1e-6 if name == "unit of the target" else 1.0
+        for column in own.columns:
+            gap = (there[column] / scale - own[column]).abs().max() / own["std"].min()
+            # Networks start from random weights, column by column: their order is part of the seed.
+            assert gap < (0.2 if name == "order of columns" else 1e-3), (name, column)
+    for column in own.columns:
+        assert (turned[column] - own[column]).abs().max() < 1e-4 * own["std"].min()
