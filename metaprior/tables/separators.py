@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from metaprior.errors import InputError
 
@@ -72,7 +72,13 @@ def _space(rows: list[list[str]], sample: str) -> bool:
         return False
     if sample.count('" "') >= len(rows):
         return True
-    return any(all(map(NUMBER.fullmatch, column)) for column in zip(*rows[1:]))
+    return any(_is_numeric(column) for column in zip(*rows[1:]))
+
+
+def _is_numeric(fields: Iterable[str]) -> bool:
+    """Whether fields are numbers, or missing as statisticians write it."""
+    seen = [field for field in fields if field not in ("NA", "NaN", "nan", ".", "?", "-")]
+    return bool(seen) and all(map(NUMBER.fullmatch, seen))
 
 
 def _need_names(sample: str, where: str, lines: int) -> None:

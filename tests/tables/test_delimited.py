@@ -64,6 +64,7 @@ ODD = [
     ("decimal commas", "g;x\na;1,5\nb;-2\n", TWO, [("a", "1,5"), ("b", "-2")], "',' as decimal"),
     ("lines in quotes", '"g","x\ny"\n"a\n\nb",1\n', ["g", "x\ny"], [("a\n\nb", "1")], ""),
     ("quotes in quotes", 'g,x\n"a ""b""",1\n', TWO, [('a "b"', "1")], ""),
+    ("blanks and NA", "g x\na NA\nb 2\n", TWO, [("a", "NA"), ("b", "2")], "spaces between"),
     ("inches", 'g,x\n5" pipe,1\n', TWO, [('5" pipe', "1")], ""),
     ("a # that is a name", "g,x\n#1,1\n", TWO, [("#1", "1")], ""),
     ("short rows", "g,x\na\nb,2\n", TWO, [("a", ""), ("b", "2")], "rest is missing: line 2"),
