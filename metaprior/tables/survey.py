@@ -19,7 +19,7 @@ _CALLED = {
     "number": "numbers",
     "date": "dates",
     "hours": "hours",
-    "truth": "yes or no",
+    "truth": "true or false",
     "name": "names",
     "id": "names of rows",
     "other": "no single values",
@@ -162,7 +162,7 @@ def _values(series: pl.Series, kind: Kind) -> str:
         values = values[np.isfinite(values)]
         return f"{values.min():g} to {values.max():g}" if len(values) else ""
     if kind.name == "truth":
-        return f"{int(seen.sum())} of {len(seen)} yes"
+        return f"{int(seen.sum())} of {len(seen)} true"
     names = seen.cast(pl.String).unique().sort()
     return f"{len(names):,}: {some(names.head(3).to_list())}{', …' if len(names) > 3 else ''}"
 

@@ -144,9 +144,13 @@ class _Column:
         if self.decimal == "," and numerals.thousands(seen):
             numeral, said = self.numeral(seen)
             return Kind("number", numeral.decimal, missing=self.absent), said
+        kind, said = Kind("number", missing=self.absent), []
         if seen.str.contains(_WHOLE).all():
-            return beyond_exact(self.text, name, self.absent)
-        return Kind("number", missing=self.absent), []
+            kind, said = beyond_exact(self.text, name, self.absent)
+        if kind.name == "number" and set(self.rows.frame.dtypes) != {pl.String}:
+            # In a file everything is text; a frame with other types could have made it a number.
+            said = [f"text of which all is numbers; --categorical {name} makes names of it.", *said]
+        return kind, said
 
     @property
     def is_compact(self) -> bool:

@@ -160,6 +160,12 @@ def test_typed_columns_are_what_their_library_says(series, kind, values):
     assert again.frame["k"].equals(rows.frame["k"])
 
 
+def test_text_of_a_frame_that_is_all_numbers_is_read_so_and_said():
+    rows, kinds, notes = understand(Rows(pl.DataFrame({"k": ["1", "2"], "x": [0.5, 1.5]}), "t"))
+    assert kinds["k"].name == "number" and rows.frame["k"].to_list() == [1, 2]
+    assert notes == [Note("k", "text of which all is numbers; --categorical k makes names of it.")]
+
+
 def test_names_stay_names_where_missing_ones_made_numbers_of_them():
     table = pl.DataFrame({"k": [1.0, None, 2.0]})
     rows, _, _ = understand(Rows(table, "t"), names=["k"])
