@@ -218,7 +218,7 @@ def _odd(frame: pl.DataFrame, kept: np.ndarray, names: Sequence[str], plan: Plan
             notes += [Note(name, one) for one in oddities(name, values)]
         if name in plan.targets:
             notes += [Note(name, one) for one in said_of_target(series, plan.kind_of(name))]
-        elif len(series) >= FEW and counts_rows(series):
+        elif series.dtype.is_integer() and len(series) >= FEW and counts_rows(series):
             said = "it only counts the rows; --features names what to predict from without it."
             notes.append(Note(name, said))
     return notes

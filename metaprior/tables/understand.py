@@ -306,7 +306,8 @@ def beyond_exact(text: pl.Series, name: str, absent: tuple[str, ...]) -> tuple[K
     if size is None or not isinstance(size, float) or size <= EXACT:
         return kind, []
     what = "whole numbers beyond 2^53, of which a computer's numbers lose the last digits"
-    if 1e18 <= size <= 2.3e18:
+    number = text.cast(pl.Float64, strict=False)
+    if 1e18 <= size <= 2.3e18 and number.n_unique() >= DISTINCT * text.n_unique():
         return kind, [f"{what}; read as numbers (times in nanoseconds?)."]
     hardly = text.n_unique() >= DISTINCT * text.count()
     kind = dataclasses.replace(kind, name="id" if hardly and len(text) >= FEW else "name")

@@ -146,7 +146,8 @@ FRAMES = [
     (pl.Series("k", [None, None]), "number", [None, None]),
     (pl.Series("k", [datetime.date(2024, 1, 2)]), "date", [datetime.date(2024, 1, 2)]),
     (pl.Series("k", [day(2024, 1, 2, 3)]).dt.replace_time_zone("Europe/Paris"), "date", None),
-    (pl.Series("k", [2**60 + 1, 2**60 + 1]), "number", None),
+    (pl.Series("k", [2**60 + 1, 2**60 + 4096]), "number", None),
+    (pl.Series("k", [2**60 + 1, 2**60 + 2]), "name", None),
     (pl.Series("k", [2**55 + 1, 2**55 + 1]), "name", [str(2**55 + 1)] * 2),
 ]
 
