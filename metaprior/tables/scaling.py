@@ -1,5 +1,6 @@
 """What is learned of feature columns from the training groups: scales and levels."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +58,37 @@ def used_columns(
                 found.append(_text(frame[name], group))
             else:
                 found.append(_number(frame[name], where))
+    return _without_repeats(frame, found)
+
+
+def _without_repeats(frame: pl.DataFrame, used: list[Used]) -> list[Used]:
+    """Columns that say in every row what an earlier one says are left out, in other units too.
+
+    Twice in, a feature would count more than once.
+    """
+    seen: dict[bytes, str] = {}
+    found = []
+    for one in used:
+        content = None if one.left_out else _content(frame[one.name], one)
+        first = None if content is None else seen.setdefault(content, one.name)
+        if first is None or first == one.name:
+            found.append(one)
+        else:
+            why = f"left out, it says in every row what {first} says."
+            found.append(Used(one.name, None, None, (Note(one.name, why),)))
     return found
+
+
+def _content(series: pl.Series, one: Used) -> bytes:
+    """A digest of what a column says: the same in any unit."""
+    if one.scale is None:
+        said = "\0".join(series.cast(pl.String).fill_null("\1").to_list()).encode()
+    else:
+        values = numbers(series)
+        seen = values[np.isfinite(values)]
+        # Zero without a sign, since -0.0 has other bytes.
+        said = (np.round((values - seen.mean()) / seen.std(), 6) + 0.0).tobytes()
+    return hashlib.blake2b(said, digest_size=16).digest()
 
 
 def _text(series: pl.Series, group: np.ndarray) -> Used:

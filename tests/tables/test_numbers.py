@@ -212,6 +212,21 @@ def test_a_fit_is_the_same_in_any_unit():
             assert ((back - own[name]) / own["std"]).abs().max() < 1e-4, name
 
 
+def test_a_feature_given_twice_counts_once():
+    """In another unit too; a note says so."""
+    frame = pl.read_csv(io.StringIO(tiny_csv()))
+    group = frame["day"].to_numpy()
+    more = frame.with_columns(
+        twice=pl.col("x") * 1000 + 5, kind2=pl.col("kind"), other=-pl.col("x")
+    )
+    features = Features.learn(more, ["x", "kind", "twice", "kind2", "other"], group)
+    assert features.names() == ["x", "kind", "other"]
+    assert features.notes == (
+        "twice: left out, it says in every row what x says.",
+        "kind2: left out, it says in every row what kind says.",
+    )
+
+
 CHANGES = {
     # of the table, of the new group's rows, and of names and order in the answer
     "order of columns": lambda t: t.select(t.columns[::-1]),
