@@ -313,7 +313,14 @@ def compare(
     wanted = comparison.names(methods)
     if keep is not None and keep not in wanted:
         keep, *_ = comparison.names(keep)
-    splits = splits or comparison.enough()
+    if splits is None:
+        splits = comparison.enough()
+        if splits > 1:
+            print(
+                f"note: {int(comparison.checked.held.sum())} groups to judge on are too few; "
+                f"{splits} splits of the groups are judged. --splits 1 judges the first alone.",
+                file=sys.stderr,
+            )
     with alone(folder), Progress() as progress:
         results, found = comparison.run(wanted, splits, progress)
         write_comparison(folder / "report.html", results, found)
