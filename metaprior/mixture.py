@@ -106,7 +106,8 @@ class Mixture(eqx.Module):
         # forgives heads whose quantile and cdf are inverse to each other only nearly.
         width = jnp.concatenate([part.head.variance(part.params) for part in self.parts])
         slack = 1e-2 * jnp.sqrt(width.max(0))
-        return quantile(self._below, level_, each.min(0) - slack, each.max(0) + slack)
+        start = jnp.tensordot(jnp.exp(self._log_weights()), each, axes=1)
+        return quantile(self._below, level_, each.min(0) - slack, each.max(0) + slack, start)
 
     def _below(self, v: Float[Array, "n p"], sign: Array) -> Float[Array, "n p"]:
         """P(sign Y <= v) for a sign of 1 or -1; where it is small, it keeps its digits."""

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtri
 from jaxtyping import Array
 
-CLOSE = 2e-6  # normal score, just above rounding errors, from which one more step is the last
+CLOSE = 2e-6  # value, a normal score, from which one more step of Newton's method is the last
+NEAR = 10 * CLOSE  # what rounding errors reach at most: three steps from there are enough
 MOST = 60  # steps; more than it takes to halve any interval of single precision to nothing
 
 
-def root(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array) -> Array:
+def root(
+    function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array, start: Array
+) -> Array:
     """The root between `low` and `high`, by Newton's method kept inside a shrinking bracket.
 
     An element that has arrived stays where it is, whatever the others do: what is found does not
@@ -20,6 +23,7 @@ def root(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Arr
     Args:
         function: its value and slope at each element.
         low, high: bracket of each element.
+        start: where to begin, inside it.
     """
 
     def go_on(state):
@@ -27,27 +31,27 @@ def root(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Arr
         return ~done.all() & (count < MOST)
 
     def step(state):
-        y, low, high, last, done, count = state
+        y, low, high, last, near, done, count = state
         value, slope = function(y)
         low, high = jnp.where(value < 0, y, low), jnp.where(value < 0, high, y)
-        newton = y - value / slope
-        near = jnp.abs(value) <= CLOSE
+        newton, middle = y - value / slope, 0.5 * (low + high)
+        size = jnp.abs(value)
+        near = near + (size <= NEAR)
         # Halving never fails: for steps that leave the bracket, or do not shrink.
         inside = (newton >= low) & (newton <= high)
-        good = inside & (near | (jnp.abs(newton - y) <= 0.5 * last))
-        new = jnp.where(good, newton, 0.5 * (low + high))
-        arrived = (near & inside) | (new == low) & (new == high)
+        good = inside & ((near > 0) | (jnp.abs(newton - y) <= 0.5 * last))
+        new = jnp.where(good, newton, middle)
+        arrived = inside & ((size <= CLOSE) | (near >= 3)) | (middle <= low) | (middle >= high)
         last = jnp.abs(new - y)
-        return jnp.where(done, y, new), low, high, last, done | arrived, count + 1
+        return jnp.where(done, y, new), low, high, last, near, done | arrived, count + 1
 
-    start = 0.5 * (low + high)
-    never = jnp.zeros(start.shape, bool)
-    state = (start, low, high, high - low, never, 0)
+    near, never = jnp.zeros(start.shape, int), jnp.zeros(start.shape, bool)
+    state = (start, low, high, high - low, near, never, 0)
     return jax.lax.while_loop(go_on, step, state)[0]
 
 
 def quantile(
-    below: Callable[[Array, Array], Array], level: Array, low: Array, high: Array
+    below: Callable[[Array, Array], Array], level: Array, low: Array, high: Array, start: Array
 ) -> Array:
     """Where a cdf reaches a level, to the precision of the numbers.
 
@@ -57,7 +61,7 @@ def quantile(
     Args:
         below: `(v, sign) -> P(sign Y <= v)`, for `sign` 1 and -1.
         level: a number in (0, 1).
-        low, high: bracket of each element.
+        low, high, start: bracket of each element, and where to begin.
     """
     level = jnp.asarray(level, low.dtype)
     sign = jnp.where(level <= 0.5, 1.0, -1.0).astype(low.dtype)
@@ -70,4 +74,4 @@ def quantile(
         return score - target, density / jax.scipy.stats.norm.pdf(score)
 
     ends = jnp.stack([sign * low, sign * high])
-    return sign * root(function, ends.min(0), ends.max(0))
+    return sign * root(function, ends.min(0), ends.max(0), sign * start)
