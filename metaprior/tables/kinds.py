@@ -14,6 +14,7 @@ import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.tables import dates, numerals
+from metaprior.tables.names import is_nested
 from metaprior.tables.notes import Note
 from metaprior.tables.rows import Rows
 
@@ -138,6 +139,8 @@ def apply(rows: Rows, kinds: Mapping[str, Kind]) -> tuple[Rows, list[Note]]:
     columns, notes = [], []
     for series in rows.frame.iter_columns():
         if series.name in kinds:
+            if is_nested(series.dtype):
+                rows.need([series.name])  # which says what it holds
             kind, how = _as_written(series, kinds[series.name], rows.decimal)
             series, said = as_kind(series, kind, rows.where)
             notes += [Note(series.name, one) for one in how]
