@@ -21,6 +21,7 @@ def remarks(gaps: Gaps | None, features: Features, rows: Rows) -> tuple[str, ...
         rows: of a group.
     """
     found: list[str] = []
+    rows.need([name for name in features.names() if name in rows.frame.columns])
     for i, column in enumerate(features.columns):
         if column.name not in rows.frame.columns:
             continue
