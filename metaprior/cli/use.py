@@ -142,9 +142,11 @@ def predict(
         return
     rows = prior.rows(query, "query")
     posterior = prior.adapt(observed(prior, support, rows))
+    said = posterior.predict(rows, **asked)
+    # With what was noted of the rows that are predicted.
     for note in dict.fromkeys((*posterior.notes, *rows.notes)):
         say_note(note)
-    write_frame(posterior.predict(rows, **asked), out)
+    write_frame(said, out)
 
 
 def suggest(
@@ -211,9 +213,9 @@ def suggest(
     if n > there:
         raise InputError(f"{candidates.where}: holds {there} rows; --n {n} asks for more.")
     posterior = prior.adapt(known)
+    frame = posterior.suggest(candidates, n=n, by=by)
     for note in dict.fromkeys((*posterior.notes, *candidates.notes)):
         say_note(note)
-    frame = posterior.suggest(candidates, n=n, by=by)
     write_frame(frame, out)
 
     # In words too, on standard error: standard output is the CSV.
