@@ -27,8 +27,8 @@ import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.tables.checked import Plan, check_all
-from metaprior.tables.packed import zstd
 from metaprior.tables.read import rows_of
+from metaprior.tables.reading.packed import zstd
 
 SLOW = 1.0  # seconds of the processor
 _CELLS: list[Callable[[random.Random], str]] = [

@@ -74,9 +74,9 @@ def surveyed(table: Path, options: dict[str, Any], method: str, skip: bool) -> A
     """The survey of a table, with the roles of columns where both are given."""
     from metaprior.cli.run import HOLDOUT
     from metaprior.tables.checked import Plan, check_all
-    from metaprior.tables.kinds import Choices
+    from metaprior.tables.meaning.kinds import Choices
+    from metaprior.tables.meaning.survey import first_look, survey
     from metaprior.tables.read import rows_of
-    from metaprior.tables.survey import first_look, survey
 
     rows = rows_of(table, "table")
     names = ("numeric", "categorical", "date", "keep_na", "missing")

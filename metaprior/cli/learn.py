@@ -89,7 +89,7 @@ class Columns:
 
 def say_first(said: list[str], method: str, checked: list[Any], plan: Any) -> None:
     """Print what a table was taken for, before anything is learned; `said` gets the notes."""
-    from metaprior.tables.survey import short, survey
+    from metaprior.tables.meaning.survey import short, survey
 
     found = survey(checked, plan, method)
     print(short(found), file=sys.stderr)
@@ -189,7 +189,7 @@ def fit(
     def check() -> None:
         held.enter_context(alone(out))
         run.check_new(resume)
-        from metaprior.tables.files import need_file
+        from metaprior.tables.reading.files import need_file
 
         need_file(table)
         if run.record.exists():
@@ -303,7 +303,7 @@ def compare(
     use_cache()
     from metaprior.report.comparison import print_comparison, write_comparison
     from metaprior.tables.compare import Comparison
-    from metaprior.tables.files import need_file
+    from metaprior.tables.reading.files import need_file
 
     need_file(table)
     folder = out or Path("metaprior-compare")

@@ -11,8 +11,8 @@ from metaprior.errors import InputError
 from metaprior.protocols import runner
 from metaprior.system.devices import cores
 from metaprior.tables import compare
-from metaprior.tables.files import again, fingerprint
 from metaprior.tables.members import BATCH
+from metaprior.tables.reading.files import again, fingerprint
 
 Tell = Callable[[float, str], None]
 _TIMES = ("seconds", "versions")  # what a second run cannot have in common with the first

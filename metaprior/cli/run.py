@@ -98,7 +98,7 @@ class Run:
                     f"{self.folder}: was started with {flag} {was}, now {flag} {value}; "
                     "they must agree."
                 )
-        from metaprior.tables.files import fingerprint
+        from metaprior.tables.reading.files import fingerprint
 
         if record["table_sha256"] != fingerprint(table):
             raise InputError(f"{table}: has changed since the run in {self.folder} was started.")
@@ -173,7 +173,7 @@ class Run:
 
     def start(self, table: Path, options: dict[str, Any], devices: int | str = 1) -> None:
         """Write the record of a run that begins."""
-        from metaprior.tables.files import fingerprint, place
+        from metaprior.tables.reading.files import fingerprint, place
 
         record = {
             "format": FORMAT,
@@ -207,7 +207,7 @@ class Run:
 
     def recorded(self) -> tuple[Path, dict[str, Any]]:
         """The table and options of the fit, if the table is still there and the same."""
-        from metaprior.tables.files import again, fingerprint
+        from metaprior.tables.reading.files import again, fingerprint
 
         record = self.read()
         table = again(record["table"], "--splits fits again from the table of `fit`")

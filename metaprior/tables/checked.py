@@ -9,10 +9,12 @@ import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.tables.groups import sorted_groups, split_groups, varies_within
-from metaprior.tables.kinds import KEEP_NA, Choices, Kind
-from metaprior.tables.names import counts_rows
-from metaprior.tables.notes import Note, count, lines, some
+from metaprior.tables.meaning.kinds import KEEP_NA, Choices, Kind
+from metaprior.tables.meaning.notes import Note, count, lines, some
+from metaprior.tables.meaning.understand import FEW, understand
+from metaprior.tables.meaning.values import is_text, numbers, oddities
 from metaprior.tables.read import Rows
+from metaprior.tables.reading.names import counts_rows
 from metaprior.tables.scaling import Used, used_columns
 from metaprior.tables.targets import (
     Measure,
@@ -21,8 +23,6 @@ from metaprior.tables.targets import (
     standardised,
     target_values,
 )
-from metaprior.tables.understand import FEW, understand
-from metaprior.tables.values import is_text, numbers, oddities
 
 if TYPE_CHECKING:  # it loads JAX, and a table is checked without
     from metaprior.evaluation.units import Units

@@ -4,10 +4,10 @@ import equinox as eqx
 import numpy as np
 import polars as pl
 
-from metaprior.tables.notes import lines
+from metaprior.tables.meaning.notes import lines
+from metaprior.tables.meaning.values import as_numbers, usable
 from metaprior.tables.read import need_columns
 from metaprior.tables.scaling import Used, used_columns
-from metaprior.tables.values import as_numbers, usable
 
 CLIP = 6.0  # standard deviations
 

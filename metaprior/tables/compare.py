@@ -28,11 +28,11 @@ from metaprior.system.folder import (
 from metaprior.tables.baselines import BASELINES, find
 from metaprior.tables.checked import Checked, Plan, check_all
 from metaprior.tables.culprits import BadTask
-from metaprior.tables.files import fingerprint, place
-from metaprior.tables.kinds import Choices
+from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.ordered import check_order
 from metaprior.tables.prior import Prior
 from metaprior.tables.read import rows_of
+from metaprior.tables.reading.files import fingerprint, place
 
 FORMAT = "metaprior comparison"
 AUTO = "auto"

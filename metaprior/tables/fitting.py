@@ -23,7 +23,7 @@ from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
 from metaprior.tables.gaps import Gaps
 from metaprior.tables.groups import digests, runs
-from metaprior.tables.kinds import Choices
+from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.members import BATCH, Groups
 from metaprior.tables.ordered import columns_of_time
 from metaprior.tables.stages import Progress, Stages

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.names import is_nested
+from metaprior.tables.meaning.values import is_text, numbers
+from metaprior.tables.reading.names import is_nested
 from metaprior.tables.trained import HeldOut
-from metaprior.tables.values import is_text, numbers
 from metaprior.task import Data, Task
 
 MOST_QUERY = 50  # rows of a group that are predicted

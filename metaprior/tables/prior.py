@@ -17,7 +17,7 @@ from metaprior.tables.checked import Checked, Plan, check_all
 from metaprior.tables.culprits import BadTasks, bad_task
 from metaprior.tables.fitting import Settings, fit_target, joint_info
 from metaprior.tables.groups import Arrays, frame_of
-from metaprior.tables.kinds import Choices
+from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows, rows_of
 from metaprior.tables.several import JointPosterior

@@ -8,12 +8,12 @@ from typing import Any
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.files import called as name_of
-from metaprior.tables.files import read_bytes, read_file
-from metaprior.tables.frames import is_frame, read_frame
-from metaprior.tables.names import Table
+from metaprior.tables.meaning.understand import understand
+from metaprior.tables.reading.files import called as name_of
+from metaprior.tables.reading.files import read_bytes, read_file
+from metaprior.tables.reading.frames import is_frame, read_frame
+from metaprior.tables.reading.names import Table
 from metaprior.tables.rows import Rows, need_columns
-from metaprior.tables.understand import understand
 
 __all__ = ["Rows", "as_frame", "found", "is_table", "need_columns", "read", "rows_of"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.names import held, is_nested
+from metaprior.tables.reading.names import held, is_nested
 
 _SHOWN = 30  # names of columns in a message
 

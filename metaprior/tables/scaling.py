@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.notes import Note
-from metaprior.tables.values import apart, is_text, numbers, usable
+from metaprior.tables.meaning.notes import Note
+from metaprior.tables.meaning.values import apart, is_text, numbers, usable
 
 LARGEST = 1e30  # of a feature; squares of larger numbers, and sums of those, overflow
 MOST_LEVELS = 30  # of a text column that have a column of their own

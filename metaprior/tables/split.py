@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
+from metaprior.tables.meaning.values import as_numbers, is_text
 from metaprior.tables.read import Rows
 from metaprior.tables.trained import Trained
-from metaprior.tables.values import as_numbers, is_text
 
 SHOWN = 3  # names of groups in a note
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.values import as_numbers, is_text, usable
+from metaprior.tables.meaning.values import as_numbers, is_text, usable
 
 if TYPE_CHECKING:  # it loads JAX, and a table is checked without
     from metaprior.evaluation.units import Units

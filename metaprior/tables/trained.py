@@ -19,12 +19,12 @@ from metaprior.tables.baselines import BASELINES, Boosting
 from metaprior.tables.columns import Features
 from metaprior.tables.gaps import DRAWS, Gaps
 from metaprior.tables.groups import digests, frame_of
-from metaprior.tables.kinds import Kind, apply
-from metaprior.tables.notes import lines
+from metaprior.tables.meaning.kinds import Kind, apply
+from metaprior.tables.meaning.notes import lines
+from metaprior.tables.meaning.understand import understand
 from metaprior.tables.read import Rows, is_table, rows_of
 from metaprior.tables.remarks import remarks
 from metaprior.tables.targets import class_indices, far_outside, in_units
-from metaprior.tables.understand import understand
 
 AUTO = "auto"
 

@@ -11,7 +11,7 @@ from conftest import FIT, tiny_csv
 
 from metaprior.cli.run import Run
 from metaprior.errors import InputError
-from metaprior.tables import files
+from metaprior.tables.reading import files
 
 
 @pytest.fixture

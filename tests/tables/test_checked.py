@@ -15,7 +15,7 @@ from metaprior.errors import InputError
 from metaprior.tables.checked import Plan, check_all
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import joined, split_groups
-from metaprior.tables.kinds import Choices
+from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.read import rows_of
 from metaprior.tables.rows import Rows
 

@@ -4,8 +4,8 @@ import polars as pl
 import pytest
 
 from metaprior.errors import InputError
-from metaprior.tables import delimited
-from metaprior.tables.delimited import fields
+from metaprior.tables.reading import delimited
+from metaprior.tables.reading.delimited import fields
 
 TWO = ["g", "x"]
 ROWS = [("a", "1"), ("b", "2")]

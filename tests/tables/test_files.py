@@ -18,9 +18,9 @@ import xlsxwriter
 from backports import zstd
 
 from metaprior.errors import InputError
-from metaprior.tables import files
-from metaprior.tables.files import read_bytes, read_file
 from metaprior.tables.read import found, read
+from metaprior.tables.reading import files
+from metaprior.tables.reading.files import read_bytes, read_file
 
 TEXT = "g,x\nä,1.5\nb,2\n"
 FRAME = pl.DataFrame({"g": ["ä", "b"], "x": [1.5, 2.0]})

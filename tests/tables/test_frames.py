@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from metaprior.errors import InputError
-from metaprior.tables.frames import is_frame, read_frame
 from metaprior.tables.read import Rows, rows_of
+from metaprior.tables.reading.frames import is_frame, read_frame
 
 DAY, HOUR = datetime.date(2024, 1, 1), datetime.time(7, 30)
 MOMENT = datetime.datetime(2024, 1, 1, 7, 30)

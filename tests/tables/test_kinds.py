@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 
 from metaprior.errors import InputError
-from metaprior.tables.kinds import Choices, Kind, apply
-from metaprior.tables.notes import Note, lines
+from metaprior.tables.meaning.kinds import Choices, Kind, apply
+from metaprior.tables.meaning.notes import Note, lines
+from metaprior.tables.meaning.understand import understand
+from metaprior.tables.meaning.values import apart, oddities
 from metaprior.tables.read import Rows
-from metaprior.tables.understand import understand
-from metaprior.tables.values import apart, oddities
 
 
 def day(year, month, number, *time):

@@ -11,8 +11,8 @@ import pytest
 import metaprior
 from metaprior.errors import InputError
 from metaprior.tables.columns import Features
+from metaprior.tables.meaning.values import numbers
 from metaprior.tables.read import as_frame, is_table, read, rows_of
-from metaprior.tables.values import numbers
 
 COLUMNS = {
     "whole": [1, None, 3],

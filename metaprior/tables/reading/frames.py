@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.names import Table, tabled
+from metaprior.tables.reading.names import Table, tabled
 
 _UNREADABLE = (
     pl.exceptions.PolarsError,

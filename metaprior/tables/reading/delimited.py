@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.separators import (
+from metaprior.tables.reading.separators import (
     END,
     NOTHING,
     NUMBER,

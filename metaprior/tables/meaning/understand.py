@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables import dates, numerals
-from metaprior.tables.kinds import (
+from metaprior.tables.meaning import dates, numerals
+from metaprior.tables.meaning.kinds import (
     FALSE,
     KEEP_NA,
     MARKS,
@@ -18,7 +18,7 @@ from metaprior.tables.kinds import (
     cleaned,
     unreadable,
 )
-from metaprior.tables.notes import Note, count, some
+from metaprior.tables.meaning.notes import Note, count, some
 from metaprior.tables.rows import Rows
 
 ENOUGH = 0.8  # of the cells: then a column is numbers or dates, and the others are missing

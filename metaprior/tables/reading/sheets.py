@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.names import Table, tabled
+from metaprior.tables.reading.names import Table, tabled
 
 if TYPE_CHECKING:
     import fastexcel

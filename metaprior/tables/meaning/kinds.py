@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables import dates, numerals
-from metaprior.tables.names import is_nested
-from metaprior.tables.notes import Note
+from metaprior.tables.meaning import dates, numerals
+from metaprior.tables.meaning.notes import Note
+from metaprior.tables.reading.names import is_nested
 from metaprior.tables.rows import Rows
 
 # Cells that hold no value, in columns of every kind.

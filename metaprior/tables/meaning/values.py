@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.notes import count
+from metaprior.tables.meaning.notes import count
 
 # One number so many times farther from the middle than all others says nothing of their scale.
 APART = 1000.0

@@ -15,12 +15,12 @@ import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.system.folder import digest
-from metaprior.tables.decoding import decoded
-from metaprior.tables.delimited import fields
-from metaprior.tables.names import Table, tabled
-from metaprior.tables.packed import unpacked
-from metaprior.tables.refused import READ, refusal
-from metaprior.tables.sheets import sheet
+from metaprior.tables.reading.decoding import decoded
+from metaprior.tables.reading.delimited import fields
+from metaprior.tables.reading.names import Table, tabled
+from metaprior.tables.reading.packed import unpacked
+from metaprior.tables.reading.refused import READ, refusal
+from metaprior.tables.reading.sheets import sheet
 
 STDIN = "-"
 _START = 4096  # bytes, which tell the format

@@ -9,11 +9,11 @@ import polars as pl
 
 from metaprior.tables.checked import Checked, Plan
 from metaprior.tables.groups import runs
-from metaprior.tables.kinds import Kind
-from metaprior.tables.notes import count, lines, some
+from metaprior.tables.meaning.kinds import Kind
+from metaprior.tables.meaning.notes import count, lines, some
+from metaprior.tables.meaning.understand import understand
+from metaprior.tables.meaning.values import numbers
 from metaprior.tables.rows import Rows
-from metaprior.tables.understand import understand
-from metaprior.tables.values import numbers
 
 _CALLED = {
     "number": "numbers",
