@@ -56,7 +56,7 @@ CLASSES = {
 # others are slow.
 QUICK = {("process", "student")} | {(n, "classes") for n in ("maml", "cnp", "versa")}
 # They share their code with a row that is checked: the others of their family compile for longer.
-RELATED = {"abml", "llama", "vampire", "snail", "anp", "emaml"}
+RELATED = {"abml", "llama", "vampire", "platipus", "snail", "anp", "emaml", "ensemble", "dkt"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 LONG = {"flow_np"}  # splines take a minute to compile, and the rest is np's code
 ORDERED = {"recurrent", "snail"}  # they read a sequence
@@ -165,7 +165,7 @@ def test_contract_of_heads(name, head, key):
     check_method(METHODS[name].init, head=SHAPED[head](key), **SMALL.get(name, dict(width=8)))
 
 
-@pytest.mark.parametrize("head", ["gaussian", "classes"])
+@pytest.mark.parametrize("head", ["gaussian", pytest.param("classes", marks=pytest.mark.slow)])
 def test_contract_of_the_control(head):
     bnn = METHODS["bnn"].init(
         Spec(2, HEADS[head]), key=jax.random.key(0), width=8, depth=1, steps=20, samples=2
@@ -202,16 +202,6 @@ def test_contract_of_a_stack(head):
         (ProtoNet, Categorical(3), dict(width=8, pseudo_count=0.0)),
         (METHODS["matching"].method, Categorical(3), dict(width=8, pseudo_count=0.0, scale=1.0)),
         (Process, Gaussian(1), dict(kernel="rbf", width=0)),
-        (
-            METHODS["llama"].method,
-            Gaussian(1),
-            dict(width=6, depth=1, structure="diagonal", precision=10.0),
-        ),
-        (
-            METHODS["bmaml"].method,
-            Gaussian(1),
-            dict(width=8, depth=1, steps=2, particles=3, subset="last_layer"),
-        ),
         (Process, Gaussian(1), dict(kernel="linear", width=8, features=4)),
     ],
 )
@@ -221,6 +211,8 @@ def test_contract_of_options(method, head, options):
 
 # Variants of what is checked above, each of which compiles for longer than most methods.
 LONG_OPTIONS = {
+    "diagonal": ("llama", dict(width=6, depth=1, structure="diagonal", precision=10.0)),
+    "last layer": ("bmaml", dict(width=8, depth=1, steps=2, particles=3, subset="last_layer")),
     "kronecker": ("llama", dict(width=6, depth=1, structure="kronecker", steps=2)),
     "chaser": ("bmaml", dict(width=8, depth=1, steps=1, particles=2, objective="chaser")),
 }

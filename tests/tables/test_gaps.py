@@ -72,6 +72,7 @@ def test_text_is_drawn_as_often_as_it_occurs(normal):
     assert likely[:, truth].mean() > 0.75 and likely[:, ~truth].mean() < 0.25
 
 
+@pytest.mark.slow
 def test_a_band_does_not_shrink_for_not_knowing(prior, rows):  # noqa: F811
     known, query = rows
     full = prior.adapt(known).predict(query)

@@ -325,7 +325,7 @@ def test_the_commands(joint, new, tmp_path, capsys):
     ]
     assert frame.height == query.height and (frame["b_q05"] < frame["b_q95"]).all()
     assert "gain_nats" in call("suggest RUN --support DIR/s.csv --pool DIR/q.csv --n 2")
-    result = json.loads(call("evaluate RUN --shots 0,2 --json"))
+    result = json.loads(call("evaluate RUN --shots 0,2 --splits 1 --json"))
     assert list(result["targets"]) == TARGETS and list(result["joint"]["shots"]["2"]["method"]) == [
         "n_tasks",
         "n_groups",
