@@ -36,6 +36,7 @@ def small():
     return {"steps": 20, "tasks": 60, "slow_tasks": 8, "shots": [1, 2], "draws": 40, "samples": 40}
 
 
+@pytest.mark.slow
 def test_exact_functions_come_as_often_as_they_should(small):
     """Every draw of the exact posterior is a sine wave or a line, both families where both are
     probable, and the share of sine waves is off by what 40 draws are: a standard deviation of at
@@ -81,7 +82,7 @@ def test_figures_follow_from_the_predictions(tmp_path, small):
     assert page.count("<svg") == 3 and "cnp with a mixture head" in page
 
 
-@pytest.mark.parametrize("method", ["platipus", "process"])
+@pytest.mark.parametrize("method", [pytest.param("platipus", marks=pytest.mark.slow), "process"])
 def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, monkeypatch, method):
     """Likelihoods from the draws' log densities, coverage from their distances, distances from
     drawn functions.

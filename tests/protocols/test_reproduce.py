@@ -184,7 +184,7 @@ BAD = [
     (lambda p: reproduce("oracles", list_=True), "--list takes nothing beside it"),
     (lambda p: reproduce("oracles", seeds=0), "--seeds must be at least 1; got 0"),
     (lambda p: compare(p / "no.csv", task="g", target="y"), "no.csv: no such file."),
-    (lambda p: compare(p, task="g", target="y"), "is a folder; give a CSV or Parquet file"),
+    (lambda p: compare(p, task="g", target="y"), "is a folder; give a file"),
 ]
 
 
