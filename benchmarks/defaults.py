@@ -37,6 +37,7 @@ from metaprior.evaluation.evaluate import SAMPLES
 from metaprior.heads import Categorical, Gaussian
 from metaprior.methods import METHODS
 from metaprior.sources import GP, Linear, SineLine, Sinusoid, Table
+from metaprior.tables import rows as found
 from metaprior.tables.checked import feature_columns
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import runs, sorted_groups, split_groups
@@ -124,7 +125,7 @@ def from_file(data, name):
     """A table; numbers are standardised."""
     file, task, target, without, log = TABLES[name]
     frame = as_frame(data / file).drop(without)
-    names = feature_columns(frame, task, target, None, None, file)
+    names = feature_columns(found.Rows(frame, file), task, target, None, None)
     y, classes = target_values(frame[target], file, target, "auto")
     group, order = sorted_groups(frame, task, file)
     frame, y = frame[order], np.log(y[order]) if log else y[order]
