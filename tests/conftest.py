@@ -85,7 +85,7 @@ def give_back_programs():
     """
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and "jax" in sys.modules and maps.read_bytes().count(b"\n") > 40_000:
+    if maps.exists() and "jax" in sys.modules and maps.read_bytes().count(b"\n") > 25_000:
         sys.modules["jax"].clear_caches()
 
 
