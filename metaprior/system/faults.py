@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -98,21 +97,23 @@ def stoppable(message: str, patient: bool) -> Generator[None]:
             hook(found)
 
     hook, sys.unraisablehook = sys.unraisablehook, dropped
+    left = threading.Event()
     ear, mouth = os.pipe()
     os.set_blocking(mouth, False)
     before = signal.signal(signal.SIGTERM, handle)
     old = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(ear, message), daemon=True).start()
+    threading.Thread(target=_watch, args=(ear, message, left), daemon=True).start()
     try:
         yield
     finally:
+        left.set()
         sys.unraisablehook = hook
         signal.set_wakeup_fd(old)
         signal.signal(signal.SIGTERM, before)
         os.close(mouth)
 
 
-def _watch(ear: int, message: str) -> None:
+def _watch(ear: int, message: str, left: threading.Event) -> None:
     """End the process where SIGTERM comes and the main thread does not unwind.
 
     Python runs signal handlers between its own instructions, but a compilation or a compiled
@@ -123,8 +124,8 @@ def _watch(ear: int, message: str) -> None:
         count += data.count(signal.SIGTERM)
         if count == 0 or (count == 1 and _signals.waits):
             continue
-        if count == 1:
-            time.sleep(GRACE)
+        if count == 1 and left.wait(GRACE):
+            return  # the main thread has unwound: what is left of the process is its caller's
         shown = SHOW_CURSOR if os.isatty(2) else ""  # a progress bar may have hidden it
         os.write(2, (shown + message).encode())
         os._exit(STOPPED)
