@@ -26,7 +26,8 @@ from collections.abc import Callable
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.checked import Plan, check_all
+from metaprior.tables.checked import check_all
+from metaprior.tables.plan import Plan
 from metaprior.tables.read import rows_of
 from metaprior.tables.reading.packed import zstd
 

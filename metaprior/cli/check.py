@@ -73,28 +73,17 @@ def check(
 def surveyed(table: Path, options: dict[str, Any], method: str, skip: bool) -> Any:
     """The survey of a table, with the roles of columns where both are given."""
     from metaprior.cli.run import HOLDOUT
-    from metaprior.tables.checked import Plan, check_all
-    from metaprior.tables.meaning.kinds import Choices
+    from metaprior.tables.checked import check_all
     from metaprior.tables.meaning.survey import first_look, survey
+    from metaprior.tables.plan import Plan
     from metaprior.tables.read import rows_of
 
     rows = rows_of(table, "table")
-    names = ("numeric", "categorical", "date", "keep_na", "missing")
     target = options["target"]
     # A column's own name may contain a comma.
     one = target is None or target in rows.frame.columns
     targets = [target or ""] if one else listed(target, "--target")
-    plan = Plan(
-        task=options["task"] or "",
-        targets=targets,
-        features=options["features"],
-        kind=options["kind"],
-        log=options["log_target"],
-        split_by=options["split_by"],
-        holdout=HOLDOUT,
-        choices=Choices(**{name: options[name] for name in names}),
-        drop=options["drop_missing_targets"],
-    )
+    plan = Plan.of(options, targets, HOLDOUT)
     if options["task"] is None or target is None:
         rows.need([name for name in (options["task"], *targets) if name])
         return first_look(rows, plan)

@@ -1,14 +1,20 @@
 """`metaprior evaluate` and `metaprior methods`: judge a prior, and list the methods."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from metaprior.errors import InputError
-from metaprior.system.terminal import SHOTS, Progress, at_least, use_cache, whole_numbers
+from metaprior.system.terminal import (
+    SHOTS,
+    Progress,
+    at_least,
+    say_note,
+    use_cache,
+    whole_numbers,
+)
 
 
 def evaluate(
@@ -77,24 +83,22 @@ def evaluate(
 
 def _enough(run: Any, prior: Any, table: Path | None) -> int:
     """How many splits judge enough groups to say something."""
-    from metaprior.evaluation.verdicts import FEW
+    from metaprior.cli.run import SPLITS
+    from metaprior.evaluation.verdicts import enough_splits
 
     kept = prior.info["groups"]["test"]
-    if table is not None or not kept or kept >= FEW:
+    splits = 1 if table is not None or not kept else enough_splits(kept, SPLITS)
+    if splits == 1:
         return 1
-    from metaprior.cli.run import SPLITS
-
-    splits = min(SPLITS, -(-FEW // kept))
     kept = "One group was" if kept == 1 else f"{kept} groups were"
     try:
         run.recorded()
     except InputError as error:
-        print(f"note: {kept} kept aside, too few to judge by. {error}", file=sys.stderr)
+        say_note(f"{kept} kept aside, too few to judge by. {error}")
         return 1
-    print(
-        f"note: {kept} kept aside, too few to judge by: {splits} splits of the groups are judged, "
-        "each fitted anew. --splits 1 judges the first alone.",
-        file=sys.stderr,
+    say_note(
+        f"{kept} kept aside, too few to judge by: {splits} splits of the groups are judged, "
+        "each fitted anew. --splits 1 judges the first alone."
     )
     return splits
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +20,8 @@ from metaprior.system.terminal import (
     Progress,
     at_least,
     device_count,
+    names_in,
+    say_note,
     use_cache,
     whole_numbers,
 )
@@ -35,7 +36,7 @@ def listed(text: str | None, option: str) -> list[str]:
     """`a,b` as names; nothing: none."""
     if text is None:
         return []
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = names_in(text)
     if not names:
         raise InputError(
             f"{option} is empty; give column names with commas between, or leave it out."
@@ -93,14 +94,9 @@ def say_first(said: list[str], method: str, checked: list[Any], plan: Any) -> No
 
     found = survey(checked, plan, method)
     print(short(found), file=sys.stderr)
-    say_notes(found.notes)
+    for note in found.notes:
+        say_note(note)
     said += found.notes
-
-
-def say_notes(notes: Iterable[str]) -> None:
-    """Print what a user should know."""
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
 
 
 def fit(
@@ -212,7 +208,9 @@ def fit(
 
     if not speaks:
         return
-    say_notes(note for note in prior.notes if note not in said)
+    for note in prior.notes:
+        if note not in said:
+            say_note(note)
     groups, seconds = prior.info["groups"], time.monotonic() - began
     print(
         f"{out}: prior from {groups['train']} groups, {groups['test']} kept for evaluation; "
@@ -316,10 +314,9 @@ def compare(
     if splits is None:
         splits = comparison.enough()
         if splits > 1:
-            print(
-                f"note: {int(comparison.checked.held.sum())} groups to judge on are too few; "
-                f"{splits} splits of the groups are judged. --splits 1 judges the first alone.",
-                file=sys.stderr,
+            say_note(
+                f"{int(comparison.checked.held.sum())} groups to judge on are too few; "
+                f"{splits} splits of the groups are judged. --splits 1 judges the first alone."
             )
     with alone(folder), Progress() as progress:
         results, found = comparison.run(wanted, splits, progress)

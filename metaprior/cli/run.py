@@ -9,6 +9,7 @@ from typing import Any
 
 from metaprior.errors import InputError
 from metaprior.system.folder import PART, check_writable, machine, versions, write_atomic
+from metaprior.system.terminal import names_in
 
 FORMAT = "metaprior run"
 HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
@@ -269,7 +270,7 @@ def split_target(text: str, table: Path) -> str | list[str]:
 
     if text in read(table).columns:
         return text
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = names_in(text)
     if not names:
         raise InputError(f"--target {text!r} is empty; give column names with commas between.")
     return names

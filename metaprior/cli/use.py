@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from metaprior.errors import InputError
-from metaprior.system.terminal import Progress, at_least, use_cache
+from metaprior.system.terminal import Progress, at_least, names_in, say_note, use_cache
 
 By = Literal["entropy", "bald", "variance", "random"]
 SEVERAL = "Give the whole table in place of --support and the rows to predict."
@@ -44,9 +44,10 @@ def observed(prior: Any, support: Path | None, asked: Any) -> Any:
     return known
 
 
-def say_note(note: str) -> None:
-    """Print what was made of the rows, or may be wrong with them; they are used all the same."""
-    print(f"note: {note}", file=sys.stderr)
+def say_notes(posterior: Any, asked: Any) -> None:
+    """Print what was made of a group's rows, or may be wrong with them; all are used."""
+    for note in dict.fromkeys((*posterior.notes, *asked.notes)):
+        say_note(note)
 
 
 def need_one_way(table: Path | None, other: Path | None, support: Path | None, flag: str) -> None:
@@ -59,11 +60,6 @@ def need_one_way(table: Path | None, other: Path | None, support: Path | None, f
         raise InputError(
             f"{table}: a table holds what was observed too; leave {flag} and --support out."
         )
-
-
-def column_names(text: str | None) -> list[str]:
-    """`a,b` as names."""
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def asked_levels(levels: str | None, interval: float | None) -> dict[str, Any]:
@@ -136,16 +132,14 @@ def predict(
     if table is not None:
         with Progress() as progress:
             said = prior.predict(
-                table, keep=column_names(keep), progress=progress, say=say_note, **asked
+                table, keep=names_in(keep or ""), progress=progress, say=say_note, **asked
             )
         write_frame(said, out)
         return
     rows = prior.rows(query, "query")
     posterior = prior.adapt(observed(prior, support, rows))
     said = posterior.predict(rows, **asked)
-    # With what was noted of the rows that are predicted.
-    for note in dict.fromkeys((*posterior.notes, *rows.notes)):
-        say_note(note)
+    say_notes(posterior, rows)
     write_frame(said, out)
 
 
@@ -199,7 +193,7 @@ def suggest(
         check_output(out)
     prior = Run(folder).load()
     if table is not None:
-        kept = None if keep is None else column_names(keep)
+        kept = None if keep is None else names_in(keep)
         with Progress() as progress:
             frame = prior.suggest(
                 table, n, by=by, over_all=over_all, keep=kept, progress=progress, say=say_note
@@ -214,8 +208,7 @@ def suggest(
         raise InputError(f"{candidates.where}: holds {there} rows; --n {n} asks for more.")
     posterior = prior.adapt(known)
     frame = posterior.suggest(candidates, n=n, by=by)
-    for note in dict.fromkeys((*posterior.notes, *candidates.notes)):
-        say_note(note)
+    say_notes(posterior, candidates)
     write_frame(frame, out)
 
     # In words too, on standard error: standard output is the CSV.

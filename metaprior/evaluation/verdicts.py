@@ -14,6 +14,13 @@ from metaprior.evaluation import metrics
 from metaprior.evaluation.metrics import METHOD
 
 FEW = 10  # groups; fewer say too little of others
+
+
+def enough_splits(groups: int, most: int) -> int:
+    """How many splits judge `FEW` groups, where one judges `groups`; at most `most`."""
+    return 1 if groups >= FEW else min(most, -(-FEW // groups))
+
+
 LEVEL = 0.9  # of the intervals
 NEAR = 0.02  # of the level: as good as on it
 

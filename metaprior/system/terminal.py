@@ -187,6 +187,16 @@ def whole_numbers(text: str, flag: str) -> tuple[int, ...]:
     return numbers
 
 
+def names_in(text: str) -> list[str]:
+    """`a,b` as names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def say_note(note: str) -> None:
+    """Print what a user should know, beside what a command answers."""
+    print(f"note: {note}", file=sys.stderr)
+
+
 def device_count(text: str) -> int | str:
     """What `--devices` says: a number, or `all`."""
     if text == "all":

@@ -9,10 +9,11 @@ import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.tables.groups import sorted_groups, split_groups, varies_within
-from metaprior.tables.meaning.kinds import KEEP_NA, Choices, Kind
+from metaprior.tables.meaning.kinds import KEEP_NA, Kind
 from metaprior.tables.meaning.notes import Note, count, lines, some
 from metaprior.tables.meaning.understand import FEW, understand
 from metaprior.tables.meaning.values import is_text, numbers, oddities
+from metaprior.tables.plan import Plan
 from metaprior.tables.read import Rows
 from metaprior.tables.reading.names import counts_rows
 from metaprior.tables.scaling import Used, used_columns
@@ -29,50 +30,6 @@ if TYPE_CHECKING:  # it loads JAX, and a table is checked without
 
 SKIP = "--skip-bad-tasks (in Python skip_bad_tasks=True)"
 DROP = "--drop-missing-targets (in Python drop_missing_targets=True)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What to learn from a table, and how its groups are split.
-
-    Args:
-        task: the column that names the group (in the words of the lecture, the task) of a row.
-        targets: the columns to predict; each is a feature of the later ones.
-        features: columns to predict from; `None`: all others.
-        kind: of the targets: `"numbers"`, `"classes"` or `"auto"`.
-        log: whether the logarithm of numbers is modelled.
-        split_by: column; groups that share a value of it stay on one side of the split.
-        holdout: share of the groups that is kept aside.
-        seed: of the split.
-        part: which of the disjoint parts of that size is kept aside, 0 …
-        order: a column that `evaluate` orders rows by; it need not be a feature.
-        choices: what the user says of the columns.
-        drop: whether rows without a target are left out.
-    """
-
-    task: str
-    targets: Sequence[str]
-    features: Sequence[str] | None = None
-    kind: str = "auto"
-    log: bool = False
-    split_by: str | None = None
-    holdout: float = 0.0
-    seed: int = 0
-    part: int = 0
-    order: str | None = None
-    choices: Choices = Choices()
-    drop: bool = False
-
-    def kind_of(self, target: str) -> str:
-        """Of one target: what the user says of it goes before what is said of all."""
-        return "numbers" if target in self.choices.numeric else self.kind
-
-    def columns(self) -> list[str] | None:
-        """All columns that are needed; `None`: all there are."""
-        if self.features is None:
-            return None
-        more = [name for name in (self.split_by, self.order) if name]
-        return [self.task, *self.targets, *self.features, *more]
 
 
 @dataclasses.dataclass(frozen=True)

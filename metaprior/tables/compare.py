@@ -16,7 +16,7 @@ import metaprior
 from metaprior.errors import InputError
 from metaprior.evaluation.evaluate import METHOD, Evaluation
 from metaprior.evaluation.ranks import level_sentence, rank, sentence
-from metaprior.evaluation.verdicts import FEW, About
+from metaprior.evaluation.verdicts import About, enough_splits
 from metaprior.methods import METHODS
 from metaprior.system.folder import (
     continued,
@@ -26,10 +26,10 @@ from metaprior.system.folder import (
     write_parquet,
 )
 from metaprior.tables.baselines import BASELINES, find
-from metaprior.tables.checked import Checked, Plan, check_all
+from metaprior.tables.checked import Checked, check_all
 from metaprior.tables.culprits import BadTask
-from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.ordered import check_order
+from metaprior.tables.plan import KINDS, Plan
 from metaprior.tables.prior import Prior
 from metaprior.tables.read import rows_of
 from metaprior.tables.reading.files import fingerprint, place
@@ -40,7 +40,6 @@ _OURS = {"run.json", "cells", "shared", "results.json", "predictions.parquet", "
 _KEPT = {AUTO, *METHODS, *BASELINES}  # folders of priors
 # Settings that `Prior` and `Prior.fit` take under the same names.
 _SETTINGS = ("skip_bad_tasks", "kind", "keep_na", "missing", "drop_missing_targets")
-_KINDS = ("numeric", "categorical", "date")
 
 Tell = Callable[[float, str], None]
 
@@ -99,8 +98,7 @@ class Comparison:
 
     def enough(self) -> int:
         """How many splits judge enough groups to say which method is best."""
-        kept = int(self.checked.held.sum())
-        return 1 if kept >= FEW else min(self.parts, -(-FEW // kept))
+        return enough_splits(int(self.checked.held.sum()), self.parts)
 
     @functools.cached_property
     def checked(self) -> Checked:
@@ -109,22 +107,7 @@ class Comparison:
         A bad table ends the comparison here, before anything is written.
         """
         s = self.settings
-        plan = Plan(
-            task=s["task"],
-            targets=[s["target"]],
-            features=s["features"],
-            kind=s.get("kind", "auto"),
-            log=s["log_target"],
-            split_by=s["split_by"],
-            holdout=s["holdout"],
-            order=s.get("order"),
-            choices=Choices(
-                **{name: s.get(name, ()) for name in _KINDS},
-                keep_na=s.get("keep_na", False),
-                missing=s.get("missing", ()),
-            ),
-            drop=s.get("drop_missing_targets", False),
-        )
+        plan = Plan.of(s, [s["target"]], s["holdout"])
         skip = {} if s.get("skip_bad_tasks") else None
         found = check_all(rows_of(self.table, "table"), plan, skip)[0]
         if plan.order is not None:
@@ -258,7 +241,7 @@ class Comparison:
             task=s["task"],
             target=s["target"],
             features=s["features"],
-            **{name: s.get(name, ()) for name in _KINDS},
+            **{name: s.get(name, ()) for name in KINDS},
             # Boosting and baselines of a split are the same for every method: fitted once, kept in
             # a shared folder.
             checkpoint=self.folder / "shared" / f"split-{split}",

@@ -18,7 +18,7 @@ from metaprior.system.devices import agree, cores, mesh_of
 from metaprior.tables import learn
 from metaprior.tables.asked import whole
 from metaprior.tables.baselines import Boosting, cross_fit, find
-from metaprior.tables.checked import Checked, Plan
+from metaprior.tables.checked import Checked
 from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
 from metaprior.tables.gaps import Gaps
@@ -26,6 +26,7 @@ from metaprior.tables.groups import digests, runs
 from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.members import BATCH, Groups
 from metaprior.tables.ordered import columns_of_time
+from metaprior.tables.plan import Plan
 from metaprior.tables.stages import Progress, Stages
 from metaprior.tables.trained import AUTO, HeldOut, Trained
 

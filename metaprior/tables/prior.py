@@ -13,11 +13,12 @@ from metaprior.evaluation.evaluate import Evaluation, JointEvaluation
 from metaprior.system import files
 from metaprior.tables import answers, judging, learn
 from metaprior.tables.asked import named_levels
-from metaprior.tables.checked import Checked, Plan, check_all
+from metaprior.tables.checked import Checked, check_all
 from metaprior.tables.culprits import BadTasks, bad_task
 from metaprior.tables.fitting import Settings, fit_target, joint_info
 from metaprior.tables.groups import Arrays, frame_of
 from metaprior.tables.meaning.kinds import Choices
+from metaprior.tables.plan import Plan
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows, rows_of
 from metaprior.tables.several import JointPosterior

@@ -28,7 +28,8 @@ from metaprior.sources.table import Table
 from metaprior.system import faults
 from metaprior.system.folder import continued
 from metaprior.tables import culprits, stages
-from metaprior.tables.checked import Plan, check_all
+from metaprior.tables.checked import check_all
+from metaprior.tables.plan import Plan
 from metaprior.tables.read import Rows, rows_of
 from metaprior.training import fit
 

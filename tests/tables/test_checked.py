@@ -12,10 +12,11 @@ from conftest import tiny_csv
 
 import metaprior
 from metaprior.errors import InputError
-from metaprior.tables.checked import Plan, check_all
+from metaprior.tables.checked import check_all
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import joined, split_groups
 from metaprior.tables.meaning.kinds import Choices
+from metaprior.tables.plan import Plan
 from metaprior.tables.read import rows_of
 from metaprior.tables.rows import Rows
 

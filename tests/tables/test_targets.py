@@ -18,8 +18,9 @@ from metaprior.cli.app import main
 from metaprior.heads import Gaussian, StudentT
 from metaprior.posterior import Mixture, Part
 from metaprior.report import write_report
-from metaprior.tables.checked import Plan, check_all
+from metaprior.tables.checked import check_all
 from metaprior.tables.given import Given
+from metaprior.tables.plan import Plan
 from metaprior.tables.quantiles import outcomes_at
 from metaprior.tables.read import Rows
 

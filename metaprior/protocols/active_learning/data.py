@@ -12,9 +12,10 @@ import polars as pl
 from metaprior.errors import InputError
 from metaprior.protocols import characters
 from metaprior.sources import Table
-from metaprior.tables.checked import Plan, check, understood
+from metaprior.tables.checked import check, understood
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import runs
+from metaprior.tables.plan import Plan
 from metaprior.tables.read import rows_of
 from metaprior.task import Task
 

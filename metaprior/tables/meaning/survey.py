@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from metaprior.tables.checked import Checked, Plan
+from metaprior.tables.checked import Checked
 from metaprior.tables.groups import runs
 from metaprior.tables.meaning.kinds import Kind
 from metaprior.tables.meaning.notes import count, lines, some
 from metaprior.tables.meaning.understand import understand
 from metaprior.tables.meaning.values import numbers
+from metaprior.tables.plan import Plan
 from metaprior.tables.rows import Rows
 
 _CALLED = {

@@ -1,0 +1,73 @@
+"""What to learn from a table, as the user asks for it."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from metaprior.tables.meaning.kinds import Choices
+
+KINDS = ("numeric", "categorical", "date")  # options that say what columns are
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to learn from a table, and how its groups are split.
+
+    Args:
+        task: the column that names the group (in the words of the lecture, the task) of a row.
+        targets: the columns to predict; each is a feature of the later ones.
+        features: columns to predict from; `None`: all others.
+        kind: of the targets: `"numbers"`, `"classes"` or `"auto"`.
+        log: whether the logarithm of numbers is modelled.
+        split_by: column; groups that share a value of it stay on one side of the split.
+        holdout: share of the groups that is kept aside.
+        seed: of the split.
+        part: which of the disjoint parts of that size is kept aside, 0 …
+        order: a column that `evaluate` orders rows by; it need not be a feature.
+        choices: what the user says of the columns.
+        drop: whether rows without a target are left out.
+    """
+
+    task: str
+    targets: Sequence[str]
+    features: Sequence[str] | None = None
+    kind: str = "auto"
+    log: bool = False
+    split_by: str | None = None
+    holdout: float = 0.0
+    seed: int = 0
+    part: int = 0
+    order: str | None = None
+    choices: Choices = Choices()
+    drop: bool = False
+
+    def kind_of(self, target: str) -> str:
+        """Of one target: what the user says of it goes before what is said of all."""
+        return "numbers" if target in self.choices.numeric else self.kind
+
+    @staticmethod
+    def of(options: dict[str, Any], targets: Sequence[str], holdout: float) -> "Plan":
+        """From the options of a command; those that a record of before lacks are as by default."""
+        kinds = {name: options.get(name, ()) for name in KINDS}
+        choices = Choices(
+            **kinds, keep_na=options.get("keep_na", False), missing=options.get("missing", ())
+        )
+        return Plan(
+            task=options["task"] or "",
+            targets=targets,
+            features=options["features"],
+            kind=options.get("kind", "auto"),
+            log=options["log_target"],
+            split_by=options["split_by"],
+            holdout=holdout,
+            order=options.get("order"),
+            choices=choices,
+            drop=options.get("drop_missing_targets", False),
+        )
+
+    def columns(self) -> list[str] | None:
+        """All columns that are needed; `None`: all there are."""
+        if self.features is None:
+            return None
+        more = [name for name in (self.split_by, self.order) if name]
+        return [self.task, *self.targets, *self.features, *more]
