@@ -16,7 +16,7 @@ from metaprior.method import AbstractLearner
 from metaprior.system.programs import kept
 from metaprior.tables import questions
 from metaprior.tables.given import Given
-from metaprior.tables.posterior import bucket
+from metaprior.tables.padding import bucket
 from metaprior.tables.quantiles import outcomes_at
 from metaprior.tables.read import Rows
 from metaprior.task import Data

@@ -236,8 +236,9 @@ def _closed(name: str, groups: Groups) -> Process:
     x, pooled, y = groups.x[:, :width], groups.x[:, width:], groups.y[:, 0]
     if name == "mixed":
         return baselines.fit_mixed(x, y, groups.start, groups.fold)
-    rest = (pooled, y, groups.start, groups.count, groups.fold)
-    return baselines.fit_offset(*rest) if name == "offset" else baselines.fit_gp(x, *rest)
+    if name == "offset":
+        return baselines.fit_offset(pooled, y, groups.count, groups.fold)
+    return baselines.fit_gp(x, pooled, y, groups.start, groups.count, groups.fold)
 
 
 def learn_baselines(groups: Groups, *, key, stage: Stages):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from metaprior.system.devices import usable_cores
-from metaprior.tables.posterior import bucket
+from metaprior.tables.padding import bucket
 
 MOST_ASKED = 256  # rows of a group in one program; further rows are a task of their own
 MOST_GROUPS = 64  # in one program

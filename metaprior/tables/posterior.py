@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.random as jr
 import numpy as np
 import polars as pl
@@ -18,6 +17,7 @@ from metaprior.tables.asked import (
     interval_levels,
     named_levels,
 )
+from metaprior.tables.padding import data_of, longer, padded
 from metaprior.tables.read import Rows
 from metaprior.tables.split import need_one
 from metaprior.tables.trained import Trained
@@ -25,35 +25,6 @@ from metaprior.tables.updates import State, append, can_update, start
 from metaprior.task import Data
 
 LEVELS = (0.05, 0.5, 0.95)
-
-
-def bucket(n: int) -> int:
-    """Rows that `n` rows are padded to, so that few programs are compiled: 0, 8, 16, 32, 64, …"""
-    return 0 if n == 0 else max(8, 1 << (n - 1).bit_length())
-
-
-def padded(x: np.ndarray) -> Array:
-    """Encoded rows `(…, n, d)` on the device, with rows of zeros up to a bucket's size."""
-    return jax.device_put(_longer(x, bucket(max(x.shape[-2], 1))))
-
-
-def _longer(a: np.ndarray, n: int) -> np.ndarray:
-    """With rows of zeros up to `n` rows."""
-    return np.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, n - a.shape[-2]), (0, 0)])
-
-
-def data_of(x: np.ndarray, y: np.ndarray) -> Data:
-    """Observed rows, padded, on the device.
-
-    Args:
-        x: encoded, `(n, d)`, or `(m, n, d)` for several draws of their features.
-        y: `(n, 1)`.
-    """
-    n = bucket(len(y))
-    x, y, mask = _longer(x, n), _longer(y, n), np.arange(n) < len(y)
-    if x.ndim == 3:
-        y, mask = (np.broadcast_to(a, (len(x), *a.shape)) for a in (y, mask))
-    return Data(*jax.device_put((x, y, mask)))
 
 
 def suggested(
@@ -140,7 +111,7 @@ class Posterior:
         state, learner = self.state, trained.learner
         if can_update(learner):
             state = start(learner, self.support()) if state is None else state
-            state = append(learner, state, all_x, all_y, len(self.x), bucket)
+            state = append(learner, state, all_x, all_y, len(self.x))
         return Posterior(trained, all_x, all_y, list(dict.fromkeys(notes)), known, state)
 
     def observe(self, x: np.ndarray, y: np.ndarray) -> "Posterior":
@@ -237,9 +208,9 @@ class Posterior:
         slope = 0.0 if trained.units is None else trained.units.log_slope(y[:, 0])
         if joint:
             mask = np.arange(end) < n
-            each = questions.joint_log_prob(trained.learner, support, x, _longer(y, end), mask)
+            each = questions.joint_log_prob(trained.learner, support, x, longer(y, end), mask)
             return float(each) - float(np.sum(slope))
-        each = questions.log_prob(trained.learner, support, x, _longer(y, end))
+        each = questions.log_prob(trained.learner, support, x, longer(y, end))
         return np.asarray(each, np.float64)[:n] - slope
 
     def cdf(self, rows: Any) -> np.ndarray:
@@ -251,7 +222,7 @@ class Posterior:
         self.need_numbers("cdf")
         rows, support, x = self._asked(rows)
         y = self.trained.outcomes(rows)
-        below = questions.cdf(self.trained.learner, support, x, _longer(y, x.shape[-2]))
+        below = questions.cdf(self.trained.learner, support, x, longer(y, x.shape[-2]))
         return np.asarray(below, np.float64)[: len(y)]
 
     def need_numbers(self, what: str) -> None:

@@ -15,7 +15,6 @@ import polars as pl
 
 from metaprior.heads.draws import uniform_points
 from metaprior.tables import chain, questions
-from metaprior.tables import posterior as one
 from metaprior.tables.asked import (
     check_curves,
     check_sample,
@@ -24,7 +23,8 @@ from metaprior.tables.asked import (
     named_levels,
 )
 from metaprior.tables.chain import DRAWS, Link, Pass, blocks
-from metaprior.tables.posterior import LEVELS, Posterior
+from metaprior.tables.padding import padded
+from metaprior.tables.posterior import LEVELS, Posterior, sampled, suggested
 from metaprior.tables.read import Rows
 
 
@@ -227,7 +227,7 @@ class JointPosterior:
         self.parts[0].note(self.parts[0].trained.remarks(rows))
         if functions:
             check_curves(rows.frame.height)
-            return one.sampled(self._curves(rows, n, seed, noise))
+            return sampled(self._curves(rows, n, seed, noise))
         rng = np.random.default_rng(seed)
         found: list[list[np.ndarray]] = [[] for _ in self.parts]
         for block in blocks(rows, n):
@@ -237,7 +237,7 @@ class JointPosterior:
                 found[i].append(part.to_column(walk.draw(i, walk.link(i))))
 
         columns = [np.concatenate(column, axis=1) for column in found]
-        return one.sampled(dict(zip(self.targets, columns)))
+        return sampled(dict(zip(self.targets, columns)))
 
     def _curves(self, rows: Rows, n: int, seed: int, noise: bool) -> dict[str, np.ndarray]:
         """Columns `(n, rows)` of functions, each target's at the drawn values of those before."""
@@ -252,7 +252,7 @@ class JointPosterior:
                 x = trained.encode(Rows(many, rows.where)).reshape(size, count, -1)
                 which = np.asarray([seed % 2**32, number * len(self.parts) + i], np.uint32)
                 support, log = part.support(), trained.log_scale()
-                pair = questions.curves(trained.learner, support, one.padded(x), log, which)
+                pair = questions.curves(trained.learner, support, padded(x), log, which)
                 value, outcome = (np.asarray(a)[:, :count] for a in pair)
                 for name, column in part.named(value, outcome, noise).items():
                     if name != self.targets[i]:  # probabilities of classes
@@ -297,12 +297,12 @@ class JointPosterior:
             gains.append(float(gain[pick]))
             if step < n - 1:
                 posterior = posterior._observe_expected(Rows(rows.frame[pick], rows.where), by, key)
-        return one.suggested(rows.frame, chosen, scores, gains)
+        return suggested(rows.frame, chosen, scores, gains)
 
     def _scores(self, rows: Rows, by: str, key) -> tuple[np.ndarray, np.ndarray]:
         """Score and information of every row, summed over the targets."""
         first = self.parts[0]
-        x = one.padded(first.trained.encode(rows))
+        x = padded(first.trained.encode(rows))
         out = questions.score(first.trained.learner, first.support(), x, by, key)
         total = np.stack([np.asarray(a, float)[: rows.frame.height] for a in out[:2]])
         done = 0
@@ -319,7 +319,7 @@ class JointPosterior:
         frame, parts = row.frame, []
         for i, part in enumerate(self.parts):
             x = part.trained.encode(Rows(frame, row.where))
-            out = questions.score(part.trained.learner, part.support(), one.padded(x), by, key)
+            out = questions.score(part.trained.learner, part.support(), padded(x), by, key)
             expected = np.asarray(out[2])[:1]
             column = self.as_feature(i, expected[:, 0])
             frame = frame.with_columns(pl.Series(self.targets[i], column))

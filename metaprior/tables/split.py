@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
+from metaprior.tables.gaps import absent
 from metaprior.tables.meaning.values import as_numbers, is_text
 from metaprior.tables.read import Rows
 from metaprior.tables.trained import Trained
@@ -99,11 +100,9 @@ def is_missing(series: pl.Series, where: str, number: bool = False) -> np.ndarra
     """Which values are missing: of numbers, also of those written as text."""
     if number:
         return np.isnan(as_numbers(series, where))
-    if series.dtype.is_float():
-        return (series.is_null() | series.is_nan().fill_null(False)).to_numpy()
     if is_text(series):
         return (series.cast(pl.String).str.strip_chars().fill_null("") == "").to_numpy()
-    return series.is_null().to_numpy()
+    return absent(series)
 
 
 def groups_of(rows: Rows, task: str) -> tuple[np.ndarray, pl.Series]:

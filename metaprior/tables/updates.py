@@ -10,6 +10,7 @@ import numpy as np
 from metaprior.method import AbstractLearner, AbstractUpdating, updated
 from metaprior.posterior import AbstractPosterior
 from metaprior.system.programs import kept
+from metaprior.tables.padding import bucket, data_of
 from metaprior.task import Data
 
 STEP = 8  # new rows that one program takes
@@ -59,24 +60,17 @@ def can_update(learner: AbstractLearner) -> bool:
     return isinstance(learner, AbstractUpdating)
 
 
-def padded_rows(x: np.ndarray, y: np.ndarray, size: int) -> Data:
-    """Rows on the device, with rows of zeros up to `size`."""
-    n = len(x)
-    more = [(0, size - n), (0, 0)]
-    return Data(*jax.device_put((np.pad(x, more), np.pad(y, more), np.arange(size) < n)))
-
-
 def start(learner: AbstractLearner, support: Data) -> State:
     """Conditioned on all rows at once."""
     return State(support, _start(learner, support))
 
 
 def append(
-    learner: AbstractLearner, state: State, x: np.ndarray, y: np.ndarray, known: int, room
+    learner: AbstractLearner, state: State, x: np.ndarray, y: np.ndarray, known: int
 ) -> State:
     """Conditioned on further rows.
 
-    Each row is added where `room` has just enough places for it, so that it makes no difference
+    Each row is added where its bucket just has a place for it, so that it makes no difference
     whether rows come together or one by one.
 
     Args:
@@ -84,13 +78,12 @@ def append(
         state: of the first `known` rows.
         x, y: all rows, encoded.
         known: how many of them the state has.
-        room: how many places so many rows take.
     """
     while known < len(x):
-        size = room(known + 1)
+        size = bucket(known + 1)
         last = min(known + STEP, size, len(x))
-        everything = padded_rows(x[:last], y[:last], size)
-        new = padded_rows(x[known:last], y[known:last], STEP)
+        everything = data_of(x[:last], y[:last], size)
+        new = data_of(x[known:last], y[known:last], STEP)
         leaves = _append(learner, state.support, state.leaves, everything, new)
         state, known = State(everything, leaves), last
     return state

@@ -64,11 +64,11 @@ def test_the_numbers_of_the_process_are_found(drawn):
 
 def test_the_offset_is_found(drawn):
     """Without the smooth function in the data its likelihood is the truth's."""
-    _, pooled, _, start, count, fold = drawn
+    _, pooled, _, _, count, fold = drawn
     rng = np.random.default_rng(2)
     offsets = np.repeat(OFFSET * rng.normal(size=GROUPS), ROWS)
     y = COEFFICIENT * pooled[:, 0] + offsets + NOISE * rng.normal(size=len(pooled))
-    process = fit_offset(pooled, y, start, count, fold)
+    process = fit_offset(pooled, y, count, fold)
     assert process.mean.coefficient[-1] == pytest.approx(COEFFICIENT, abs=0.05)
     assert np.exp(process.kernels[0].log_std[-1]) == pytest.approx(OFFSET, rel=0.25)
     assert np.exp(process.noise.log_std[-1]) == pytest.approx(NOISE, rel=0.05)

@@ -13,7 +13,7 @@ from metaprior.heads import Gaussian
 from metaprior.methods.process import Process
 from metaprior.nets.kernels import Constant, Stationary
 from metaprior.nets.means import Mean, Scale
-from metaprior.tables.baselines.reml import Sums, fit_reml
+from metaprior.tables.baselines.reml import Sums, fit_reml, parts_of, starts
 
 ROWS = 32  # most rows of a group that the evidence of a process is computed with
 GROUPS = 200  # most groups, which settle a handful of numbers
@@ -23,9 +23,7 @@ NONE = -12.0  # log of a deviation that is none
 JITTER = 1e-5
 
 
-def fit_offset(
-    pooled: np.ndarray, y: np.ndarray, start: np.ndarray, count: np.ndarray, fold: np.ndarray
-) -> Process:
+def fit_offset(pooled: np.ndarray, y: np.ndarray, count: np.ndarray, fold: np.ndarray) -> Process:
     """Offset models of the groups outside each fold and, last, of all groups; stacked.
 
     The fit is by REML: the pooled prediction has one fixed effect, a group one random intercept.
@@ -33,20 +31,20 @@ def fit_offset(
     Args:
         pooled: prediction of every row, `(n, 1)`, the rows of a group together.
         y: outcomes, `(n,)`.
-        start, count: first row and number of rows of each group, `(g,)`.
+        count: number of rows of each group, `(g,)`.
         fold: of each group, `(g,)`.
     """
     pooled, y = pooled.astype(np.float64), y.astype(np.float64)
     found = []
-    for keep in _parts(fold):
+    for keep in parts_of(fold):
         rows = np.repeat(keep, count)
-        first = np.append(0, np.cumsum(count[keep])[:-1])
-        sums = Sums.of(pooled[rows], np.ones((rows.sum(), 1)), y[rows], first)
+        ones = np.ones((rows.sum(), 1))
+        sums = Sums.of(pooled[rows], ones, y[rows], starts(count[keep]))
         fitted = fit_reml(sums, ridge=1e-6 * len(y))
         offset = max(abs(float(fitted.factor[0, 0])), np.exp(NONE))
         noise = max(np.sqrt(fitted.variance) - FLOOR, FLOOR)
         found.append((fitted.beta[0], np.log(offset), np.log(noise)))
-    coefficient, offset, noise = _stacked(found)
+    coefficient, offset, noise = stacked(found)
     return Process(
         Mean(coefficient, None, None, 1, 0, 1),
         (Constant(offset),),
@@ -135,7 +133,8 @@ def fit_gp(
 
     Args:
         x: standardised columns, `(n, d)`, the rows of a group together; one length scale each.
-        pooled, y, start, count, fold: as `fit_offset` takes them.
+        start: first row of each group, `(g,)`.
+        pooled, y, count, fold: as `fit_offset` takes them.
     """
     from scipy.optimize import minimize
 
@@ -154,10 +153,10 @@ def fit_gp(
             _evidence, begin, (data,), "L-BFGS-B", jac=True, bounds=bounds, options=options
         ).x
 
-    *outside, every = _parts(fold)
+    *outside, every = parts_of(fold)
     whole = best(every, first, 100)
     found = [best(keep, whole, 30) for keep in outside]  # which are near
-    coefficient, offset, smooth, noise, lengths = _stacked(
+    coefficient, offset, smooth, noise, lengths = stacked(
         [(*one[:4], one[4:]) for one in [*found, whole]]
     )
     return Process(
@@ -169,12 +168,7 @@ def fit_gp(
     )
 
 
-def _parts(fold: np.ndarray) -> list[np.ndarray]:
-    """Which groups are outside each fold; last, all of them."""
-    return [*(fold != k for k in range(int(fold.max()) + 1)), np.ones(len(fold), bool)]
-
-
-def _stacked(found: list[tuple]) -> list:
+def stacked(found: list[tuple]) -> list:
     """Numbers of several models as arrays with a leading axis."""
     kind = jnp.result_type(float)
     return [jnp.asarray(np.stack(part), kind) for part in zip(*found)]

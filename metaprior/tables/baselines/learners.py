@@ -1,7 +1,7 @@
 """The baselines as learners.
 
-Two of them ignore the support. The others are special cases of the Gaussian process method whose
-posterior has a closed form.
+Two of them ignore the support. The others, here for classes, are special cases of the Gaussian
+process method, and are trained.
 """
 
 import equinox as eqx
@@ -12,7 +12,7 @@ from metaprior.heads import Gaussian
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods.process import Process
 from metaprior.nets.kernels import Constant, RandomEffects, Stationary
-from metaprior.nets.means import Mean, Scale
+from metaprior.nets.means import Mean
 from metaprior.posterior import AbstractHead, Particles
 from metaprior.task import Data
 
@@ -63,15 +63,12 @@ def boosting(spec: Spec, y: Array, pooled: Array) -> Fixed:
 
 
 def _process(spec, mean, kernels):
-    head = spec.head if spec.head.classes else Gaussian(1)
-    # Outcomes are standardised: every starting value here is a share of their deviation.
-    noise = None if spec.head.classes else Scale(jnp.log(jnp.asarray(0.5)), None)
-    return Process(mean, kernels, noise, head, columns=spec.x_dim - spec.pooled)
+    return Process(mean, kernels, None, spec.head, columns=spec.x_dim - spec.pooled)
 
 
 def _pooled_mean(spec):
     """The boosting prediction, where the tasks have one, times a number that is learned."""
-    return Mean(1.0 if spec.pooled else None, None, None, spec.pooled, 0, spec.head.classes or 1)
+    return Mean(1.0 if spec.pooled else None, None, None, spec.pooled, 0, spec.head.classes)
 
 
 def offset(spec: Spec, *, key) -> Process:
@@ -85,7 +82,7 @@ def mixed(spec: Spec, *, key) -> Process:
     Laird & Ware, "Random-Effects Models for Longitudinal Data", Biometrics 1982, written as the
     Gaussian process that is the same model.
     """
-    d, out = spec.x_dim - spec.pooled, spec.head.classes or 1
+    d, out = spec.x_dim - spec.pooled, spec.head.classes
     mean = Mean(None, jnp.zeros((1 + d, out)), None, 0, 1, out)
     return _process(spec, mean, (RandomEffects.init(d, 1, 0.3, key=key),))
 

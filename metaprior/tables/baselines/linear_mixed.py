@@ -7,7 +7,8 @@ from metaprior.heads import Gaussian
 from metaprior.methods.process import Process
 from metaprior.nets.kernels import RandomEffects
 from metaprior.nets.means import Mean, Scale
-from metaprior.tables.baselines.reml import Fitted, Sums, fit_reml
+from metaprior.tables.baselines.closed import stacked
+from metaprior.tables.baselines.reml import Fitted, Sums, fit_reml, parts_of, starts
 
 MOST_SLOPES = 16  # columns with a slope a group
 MOST_CORRELATED = 8  # more slopes than these would be uncorrelated
@@ -64,8 +65,7 @@ def fit_mixed(
     effects = np.append(
         0, 1 + slopes(x, start, most_slopes)
     )  # columns of `fixed` with random effects
-    parts = [_part(fixed, effects, y, count, fold != k) for k in range(int(fold.max()) + 1)]
-    whole = _part(fixed, effects, y, count, np.ones(len(count), bool))
+    *parts, whole = [_part(fixed, effects, y, count, keep) for keep in parts_of(fold)]
 
     best, chosen, correlated = _choose(*whole, np.arange(len(effects)))
     lambda_ = best.factor / np.sqrt(best.variance)
@@ -81,8 +81,7 @@ def _part(fixed, effects, y, count, keep) -> tuple[Sums, np.ndarray]:
     """The sums of some groups, and the basis of their fixed effects."""
     rows = np.repeat(keep, count)
     x, basis = fixed[rows], _basis(fixed[rows])
-    start = np.append(0, np.cumsum(count[keep])[:-1])
-    return Sums.of(x @ basis, x[:, effects], y[rows], start), basis
+    return Sums.of(x @ basis, x[:, effects], y[rows], starts(count[keep])), basis
 
 
 def _fit(sums: Sums, correlated: bool, start: np.ndarray | None = None) -> Fitted:
@@ -124,15 +123,10 @@ def _effects(fitted: Fitted, basis: np.ndarray, effects: np.ndarray) -> tuple[np
 
 def _learner(found: list[tuple[np.ndarray, ...]]) -> Process:
     """The models as processes on the columns, stacked."""
-    beta, factor, noise = (jnp.asarray(np.stack(part), _dtype()) for part in zip(*found))
+    beta, factor, noise = stacked(found)
     q = factor.shape[1]
     kernel = RandomEffects(factor, jnp.full((len(found), q), NO_EFFECT, factor.dtype), 1)
     mean = Mean(None, beta[..., None], None, 0, 1, 1)
     floor = 1e-6
     scale = Scale(jnp.log(jnp.maximum(noise - floor, floor)), None, floor)
     return Process(mean, (kernel,), scale, Gaussian(1), columns=q - 1)
-
-
-def _dtype():
-    """The precision of JAX's numbers."""
-    return jnp.zeros(()).dtype

@@ -61,6 +61,16 @@ class Sums(NamedTuple):
         return self._replace(zz=zz, zx=self.zx[:, columns], zy=self.zy[:, columns])
 
 
+def parts_of(fold: np.ndarray) -> list[np.ndarray]:
+    """Which groups are outside each fold, as masks `(g,)`; last, all of them."""
+    return [*(fold != k for k in range(int(fold.max()) + 1)), np.ones(len(fold), bool)]
+
+
+def starts(count: np.ndarray) -> np.ndarray:
+    """The first row of each group, where their rows follow one another."""
+    return np.append(0, np.cumsum(count)[:-1])
+
+
 class Fitted(NamedTuple):
     """A fitted mixed model.
 
