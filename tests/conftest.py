@@ -61,10 +61,17 @@ LONG = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Files of long slow tests first: at the end no worker waits for minutes while another one has
-    a test left.
+    """All but the quick parameters of a test are slow.
+
+    Files of long slow tests come first: at the end no worker waits for minutes while another one
+    has a test left.
     """
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick is not None and item.callspec.id not in quick.args:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 

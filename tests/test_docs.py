@@ -120,8 +120,21 @@ def run_shapes(test: doctest.DocTest) -> bool:
     return right[0]
 
 
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.stem)
+# Their examples need values, and compile for seconds.
+LONG = {"prior", "posterior", "several", "method", "nuts", "laplace"}
+
+
+@pytest.mark.parametrize(
+    "path,whole",
+    [
+        pytest.param(
+            path, whole, id=f"{path.relative_to(ROOT).with_suffix('')}-{whole}", marks=marks
+        )
+        for path in SHOWN
+        for whole in (False, True)
+        for marks in ([pytest.mark.slow] if whole or path.stem in LONG else [],)
+    ],
+)
 def test_docstring_examples_run(path, whole):
     module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
     tests = [test for test in doctest.DocTestFinder().find(module) if test.examples]

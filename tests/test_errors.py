@@ -155,6 +155,12 @@ TABLES = [
     ("constant target", columns(y="3.5"), FIT, ["t.csv", "'y'", "3.5"]),
     ("log of a negative target", tiny_csv(), FIT + " --log-target", ["t.csv", "'y'", "row"]),
     (
+        "log of classes",
+        tiny_csv(),
+        FIT.replace("--target y", "--target kind") + " --log-target",
+        ["t.csv", "'kind'", "logarithm"],
+    ),
+    (
         "one of two targets missing",
         tiny_csv(),
         FIT.replace("--target y", "--target y,z"),

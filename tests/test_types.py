@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).with_name("users_script.py")
 LINES = SCRIPT.read_text().splitlines()
 # The lines of `mistakes`, after its name and docstring.
@@ -20,6 +22,7 @@ def lines_with_errors(*command: str) -> set[int]:
     return {int(row[1]) for row in rows}
 
 
+@pytest.mark.slow
 def test_mypy_sees_real_types(request):
     """`Any` in a type's place would fail `assert_type`; each mistake is found on its line.
 

@@ -213,6 +213,8 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
         values = None
     else:
         notes = _rare_classes(y, group, held, labels, target)
+        if plan.log:
+            notes.append(_no_logarithm(where, target, alone=len(plan.targets) == 1))
         z, measure = y, None
         levels = series.unique().sort()
         # As a feature of later targets, classes written as numbers are numbers.
@@ -329,6 +331,20 @@ def _remedy(why: str) -> str:
     """What helps with a group that cannot be used."""
     drop = f"leave such rows out with {DROP}, or " if why.endswith("no value") else ""
     return f"Correct it, {drop or 'or '}leave such groups out with {SKIP}."
+
+
+def _no_logarithm(where: str, target: str, alone: bool) -> str:
+    """A note on a target of classes among others of which the logarithm is to be modelled.
+
+    Raises:
+        InputError: it is the only target, so that what was asked for cannot be done.
+    """
+    if alone:
+        raise InputError(
+            f"{where}: column {target!r} is classes, which have no logarithm; leave out "
+            "--log-target."
+        )
+    return f"{target}: classes have no logarithm; --log-target is of the other targets."
 
 
 def _rare_classes(

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import ROOT
 
-from benchmarks import defaults, oracle, properties, tables
+from benchmarks import defaults, longer, oracle, properties, tables
 from metaprior.methods import METHODS
 
 RESULTS, PAGE = ROOT / "benchmarks" / "oracle.json", ROOT / "docs" / "methods.md"
@@ -64,6 +64,15 @@ def test_defaults_trained_and_the_page_says_how_well():
     assert len(cells) > 150 and all(cell["finite"] for cell in cells)
     begin, end = oracle.marks("defaults")
     assert PAGE.read_text("utf-8").split(begin)[1].split(end)[0] == defaults.markdown(measured)
+
+
+def test_what_takes_minutes_holds():
+    kept = longer.read(longer.KEPT)
+    assert set(kept) == set(longer.CLAIMS)
+    for name, claim in longer.CLAIMS.items():
+        assert claim.misses(kept[name]["figures"]) == []
+    worse = kept["views"]["figures"] | {"np": kept["views"]["figures"]["np"] | {"mse": 1.0}}
+    assert longer.CLAIMS["views"].misses(worse) == ["np: mse"]
 
 
 def test_a_leak_and_a_missed_bound_are_noticed():

@@ -55,6 +55,7 @@ def test_an_unfinished_fit_of_standard_input_continues_with_the_same_table(tmp_p
         run.check_same(options, files.Path("-"))
 
 
+@pytest.mark.slow
 def test_rows_from_standard_input(fitted, call, typed_in):
     typed_in(b"x;kind;day\n0,1;a;1\n0,2;b;1\n")
     status, out, err = call("predict", fitted / "run", "--query", "-")

@@ -44,7 +44,7 @@ SHAPES = {
         0.02,
     ),
 }
-QUICK = ["mixture", "mixture of 2", "autoregressive of 2", "flow", "energy", "implicit"]
+QUICK = ["mixture", "mixture of 2", "flow", "energy", "implicit"]
 SHAPED = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SHAPES]
 DENSE = [case for case in SHAPED if SHAPES[case.values[0]][1] is not None]  # those with a density
 LEVELS = np.array([0.01, 0.1, 0.3, 0.5, 0.8, 0.95])
@@ -322,6 +322,7 @@ def _judged(head, raw, y):
     return 10.0 * at(head.discriminator, raw[..., head.dim :], y)[..., 0]
 
 
+@pytest.mark.quick("implicit")
 @pytest.mark.parametrize("name", ["implicit", "autoregressive of 2"])
 def test_members_keep_their_own_head(name, key):
     """A stack of posteriors whose heads hold arrays is the mixture of its members.

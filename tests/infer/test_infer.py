@@ -281,6 +281,7 @@ def test_diagonal_over_a_network(key):
     np.testing.assert_allclose(weights.mean(0), net.layers[0].weight, atol=0.05)
 
 
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("classes", [2, 3, 5])
 def test_laplace_against_the_dense_hessian(x64, classes):
     """Mode, precision, evidence and its derivative, from the curvature written out in full.
@@ -413,6 +414,7 @@ def test_bandwidth_is_that_of_the_paper(x64):
     assert float(bandwidth(jnp.zeros((1, 2)))) == 1.0
 
 
+@pytest.mark.slow
 def test_svgd_recovers_a_correlated_normal(x64):
     """100 particles: mean and covariance within 10 % of the scales.
 
@@ -442,6 +444,7 @@ def test_svgd_with_one_particle_climbs(x64):
 # ---- Laplace ----
 
 
+@pytest.mark.quick("head0-y0", "head2-y2")
 @pytest.mark.parametrize(
     "head,y",
     [
@@ -472,6 +475,7 @@ def test_fisher_information_against_many_draws(head, y, x64):
     assert float(jnp.abs(ours - expected).max()) < bound * float(jnp.abs(expected).max())
 
 
+@pytest.mark.quick("kronecker")
 @pytest.mark.parametrize("structure", ["full", "diagonal", "kronecker"])
 def test_laplace_structures(structure, x64):
     """Against the dense Gauss-Newton matrix of a small network.

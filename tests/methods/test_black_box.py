@@ -20,6 +20,7 @@ from metaprior.sources import GP
 from metaprior.testing import example_task
 
 
+@pytest.mark.quick("acnp", "anp")
 @pytest.mark.parametrize("name", ["recurrent", "snail", "acnp", "anp"])
 def test_padding_may_be_anywhere(name, key):
     """Three rows, in slots 0, 1, 2 of 3 and in slots 1, 2 and 5 of 6.
@@ -121,6 +122,7 @@ def test_deterministic_path_of_a_deep_set(key):
     assert not jax.numpy.allclose(method.raw(one, x, z), method.raw(other, x, z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [pytest.param("ml", marks=pytest.mark.slow), "elbo"])
 def test_flow_is_trained(objective, key):
     """Finite gradients, which reach the flow's own networks."""

@@ -54,11 +54,12 @@ CLASSES = {
 }  # its base is another
 # Every row is checked by default with the first head it predicts; these with a second one. The
 # others are slow.
-QUICK = {("process", "student")} | {(n, "classes") for n in ("maml", "cnp", "versa")}
+QUICK = {("process", "student"), ("maml", "classes")}
 # They share their code with a row that is checked: the others of their family compile for longer.
 RELATED = {"abml", "llama", "vampire", "platipus", "snail", "anp", "emaml", "ensemble", "dkt"}
+RELATED |= {"acnp", "ar_cnp", "np", "bmaml", "recurrent", "matching"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
-LONG = {"flow_np"}  # splines take a minute to compile, and the rest is np's code
+LONG = {"flow_np", "process"}  # splines take a minute to compile, and the rest is np's code
 ORDERED = {"recurrent", "snail"}  # they read a sequence
 CASES = [
     pytest.param(
@@ -143,10 +144,7 @@ SHAPED = {
     "adversarial of 2": lambda key: Implicit.init(2, objective="adversarial", key=key, **LITTLE),
 }
 SHAPED_QUICK = {
-    ("maml", "mixture"),
-    ("cnp", "autoregressive of 2"),
     ("cnp", "energy"),
-    ("cnp", "implicit"),
 }
 SHAPED_CASES = [(method, head) for head in SHAPED for method in ("maml", "cnp")]
 SHAPED_CASES += [
@@ -165,6 +163,7 @@ def test_contract_of_heads(name, head, key):
     check_method(METHODS[name].init, head=SHAPED[head](key), **SMALL.get(name, dict(width=8)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["gaussian", pytest.param("classes", marks=pytest.mark.slow)])
 def test_contract_of_the_control(head):
     bnn = METHODS["bnn"].init(
@@ -184,6 +183,7 @@ def test_contract_of_a_stack(head):
     check_learner(METHODS["stack"].method(tuple(made), coefficients), head=HEADS[head])
 
 
+@pytest.mark.quick("ProtoNet-head4-options4", "MatchingNet-head5-options5", "ALPaCA-head1-options1")
 @pytest.mark.parametrize(
     "method,head,options",
     [
@@ -306,6 +306,7 @@ def test_contract_accepts_what_is_declared():
     check_method(Broken, fault="order", ordered=True)
 
 
+@pytest.mark.quick("anp", "llama", "abml", "platipus", "process")
 @pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.trainable])
 def test_any_row_makes_an_ensemble(name):
     head = Gaussian(1) if "numbers" in METHODS[name].kinds else Categorical(3)

@@ -66,6 +66,7 @@ PLAIN = {
 }
 
 
+@pytest.mark.quick("rbf")
 @pytest.mark.parametrize("name", PLAIN)
 def test_dkt_is_gaussian_process_regression(name, x64):
     """Without a network: scikit-learn's posterior, and its marginal likelihood is the loss."""
@@ -196,6 +197,7 @@ def test_matching_is_attention(key):
     np.testing.assert_allclose(say(nothing).mean(), 1 / 3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_bmaml_goes_to_the_exact_posterior(x64):
     """A linear model with 10 rows, 100 particles.
 
@@ -225,6 +227,7 @@ def test_bmaml_goes_to_the_exact_posterior(x64):
     assert float(jnp.abs((jnp.cov(lines.T) - cov) / jnp.outer(scale, scale)).max()) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [0, 5])
 def test_nuts_samples_the_exact_posterior(shown, x64):
     """The predictive of draws of ALPaCA's last layer is ALPaCA's own.
@@ -283,6 +286,7 @@ PRIORS = [
 ]
 
 
+@pytest.mark.quick("vampire-head2-options2")
 @pytest.mark.parametrize("name,head,options", PRIORS)
 def test_written_priors_are_densities(name, head, options, x64):
     """E log p(w) over draws is the negative entropy of the normal that `prior` says it is."""

@@ -23,48 +23,39 @@ from metaprior.methods import METHODS
 from metaprior.sources import Linear, Sinusoid
 from metaprior.system import files
 
-SLOW = [pytest.mark.slow]
 # name, head, nats a query row by which training must improve on the start (about half of what it
 # does), options
 LEARNERS = [
     ("maml", Gaussian(1), 0.10, {}),
-    pytest.param("maml", StudentT(1), 0.10, {}, marks=SLOW),
+    ("maml", StudentT(1), 0.10, {}),
     ("maml", Categorical(2), 0.03, dict(inner_lr=0.4)),
     ("protonet", Categorical(2), 0.10, {}),
     ("cnp", Gaussian(1), 0.25, dict(width=64)),
-    pytest.param("cnp", StudentT(1), 0.25, dict(width=64), marks=SLOW),
+    ("cnp", StudentT(1), 0.25, dict(width=64)),
     ("cnp", Categorical(2), 0.04, dict(width=64)),
     ("acnp", Gaussian(1), 0.25, {}),
-    pytest.param("acnp", Categorical(2), 0.04, {}, marks=SLOW),
-    pytest.param("ar_cnp", Gaussian(1), 0.25, {}, marks=SLOW),
+    ("acnp", Categorical(2), 0.04, {}),
+    ("ar_cnp", Gaussian(1), 0.25, {}),
     ("np", Gaussian(1), 0.15, {}),
-    pytest.param("np", Gaussian(1), 0.15, dict(objective="elbo"), marks=SLOW),
-    pytest.param("np", Categorical(2), 0.05, {}, marks=SLOW),
-    pytest.param("anp", Gaussian(1), 0.15, {}, marks=SLOW),
-    pytest.param("flow_np", Gaussian(1), 0.15, {}, marks=SLOW),
+    ("np", Gaussian(1), 0.15, dict(objective="elbo")),
+    ("np", Categorical(2), 0.05, {}),
+    ("anp", Gaussian(1), 0.15, {}),
+    ("flow_np", Gaussian(1), 0.15, {}),
     ("recurrent", Gaussian(1), 0.15, {}),
-    pytest.param("recurrent", Categorical(2), 0.04, {}, marks=SLOW),
+    ("recurrent", Categorical(2), 0.04, {}),
     ("snail", Gaussian(1), 0.15, dict(width=16, depth=1, length=8)),
-    pytest.param("snail", Gaussian(1), 0.15, {}, marks=SLOW),
-    pytest.param("snail", Categorical(2), 0.04, {}, marks=SLOW),
+    ("snail", Gaussian(1), 0.15, {}),
+    ("snail", Categorical(2), 0.04, {}),
     ("alpaca", Gaussian(1), 0.25, dict(width=32)),
     ("process", StudentT(1), 0.10, dict(width=8)),
     ("matching", Categorical(2), 0.5, {}),
     ("dkt", Gaussian(1), 0.35, {}),
-    pytest.param(
-        "bmaml", Gaussian(1), 0.15, dict(width=20, depth=2, objective="chaser"), marks=SLOW
-    ),
-    pytest.param(
-        "bmaml",
-        Gaussian(1),
-        0.15,
-        dict(width=20, depth=2, objective="chaser", subset="last_layer"),
-        marks=SLOW,
-    ),
-    pytest.param("nuts", Gaussian(1), 0.25, dict(width=32, warmup=50, draws=25), marks=SLOW),
+    ("bmaml", Gaussian(1), 0.15, dict(width=20, depth=2, objective="chaser")),
+    ("bmaml", Gaussian(1), 0.15, dict(width=20, depth=2, objective="chaser", subset="last_layer")),
+    ("nuts", Gaussian(1), 0.25, dict(width=32, warmup=50, draws=25)),
     ("versa", Gaussian(1), 0.12, dict(width=32, samples=8)),
     ("versa", Categorical(2), 0.07, dict(width=32, samples=8)),
-    pytest.param("dkt", Categorical(2), 0.02, {}, marks=SLOW),
+    ("dkt", Categorical(2), 0.02, {}),
     ("process", Categorical(2), 0.02, dict(width=8)),
     ("ensemble", Gaussian(1), 0.10, dict(members=2)),
     ("ensemble", Categorical(2), 0.045, dict(members=2, base="protonet")),
@@ -109,6 +100,12 @@ def held_out(method, tasks: Task, keys):
     return jax.vmap(one)(tasks, keys).mean()
 
 
+@pytest.mark.quick(
+    "maml-head0-0.1-options0",
+    "protonet-head3-0.1-options3",
+    "cnp-head6-0.04-options6",
+    "alpaca-head20-0.25-options20",
+)
 @pytest.mark.parametrize("name,head,margin,options", LEARNERS)
 def test_training_helps(name, head, margin, options, key):
     source = Tasks(
@@ -171,12 +168,12 @@ SHAPED = [
     ("energy of 2", lambda key: Energy.init(2, key=key), 500, 1.4, 0.7),
     ("implicit of 2", lambda key: Implicit.init(2, key=key), 500, 0.03, 0.95),
 ]
-NEW = {"mixture", "flow", "implicit", "autoregressive of 2"}  # the others are slow
 
 
+@pytest.mark.quick("mixture")
 @pytest.mark.parametrize(
     "name,make,steps,margin,most",
-    [pytest.param(*r, marks=[] if r[0] in NEW else SLOW, id=r[0]) for r in SHAPED],
+    [pytest.param(*r, id=r[0]) for r in SHAPED],
 )
 def test_heads_learn_two_modes(name, make, steps, margin, most, key):
     head = make(key)

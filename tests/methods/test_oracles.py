@@ -86,6 +86,7 @@ def test_closed_forms_equal_the_oracle(method, x64):
     assert float(marginal.max()) < 1e-4 and float(joint.max()) < 1e-4
 
 
+@pytest.mark.slow
 def test_alpaca_outcomes_and_draws(key):
     """Two outcomes are two regressions; draws have the mean and the variance of the closed form."""
     head = Gaussian(2)
@@ -113,6 +114,7 @@ def test_alpaca_outcomes_and_draws(key):
     )
 
 
+@pytest.mark.quick("eq-kernel0")
 @pytest.mark.parametrize(
     "name,kernel",
     [
@@ -140,6 +142,7 @@ def test_gp_against_sklearn(name, kernel, x64):
 
 # Bruinsma et al., "The Gaussian Neural Process", 2021: log-likelihood of a query row, jointly and
 # marginally, in nats
+@pytest.mark.quick("eq-0.7--0.81")
 @pytest.mark.parametrize(
     "kernel,joint,marginal",
     [("eq", 0.70, -0.81), ("matern52", 0.31, -0.93), ("weakly periodic", -0.32, -1.18)],

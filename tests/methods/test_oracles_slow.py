@@ -11,8 +11,8 @@ from conftest import draw
 
 from metaprior import Spec, fit
 from metaprior.heads import Gaussian
-from metaprior.methods import MAML, METHODS, ALPaCA, AutoregressiveMode
-from metaprior.sources import GP, SineLine, Sinusoid
+from metaprior.methods import MAML, METHODS, AutoregressiveMode
+from metaprior.sources import GP, Sinusoid
 
 
 def nats_a_point(trained, source, tasks, samples):
@@ -85,57 +85,6 @@ def test_black_boxes_against_the_exact_process(name, steps, bound, key):
         error = float((ours - exact).std() / len(ours) ** 0.5)
         print(f"its autoregressive mode: joint {ours.mean():.3f} (exact {exact.mean():.3f})")
         assert -0.1 < float((ours - exact).mean()) < 2 * error
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name,steps", [("np", 15_000)])
-def test_two_rows_of_a_sine_wave_or_a_line(name, steps, key):
-    """At K = 2, four tasks in ten leave both families open.
-
-    1.6 nats a point at most; the exact posterior has 1.0.
-    """
-    source = SineLine(fewest=0)
-    row = METHODS[name]
-    fitted = fit(
-        row.init(Spec(1, Gaussian(1)), key=key),
-        source,
-        key=jax.random.key(1),
-        steps=steps,
-        every=1000,
-    )
-    tasks = draw(SineLine(support=2), jax.random.key(2), 1000)
-    ours, exact = jnp.moveaxis(nats_a_point(fitted.method, SineLine(support=2), tasks, 32), 1, 0)[
-        :, :, 1
-    ]
-    error = float((ours - exact).std() / len(ours) ** 0.5)
-    said = f"{-ours.mean():.3f} nats a point, exact {-exact.mean():.3f}"
-    print(f"\n{name}: {said}, {fitted.seconds:.0f} s")
-    assert float(-ours.mean()) < 1.6
-    assert float((ours - exact).mean()) < 2 * error
-
-
-@pytest.mark.slow
-def test_alpaca_on_noisy_sine_waves(key):
-    """Harrison et al.'s family, default settings.
-
-    The exact posterior has about -0.33 nats a row at 5 rows, and -0.44 at 10.
-    """
-    fitted = fit(
-        ALPaCA.init(Spec(1, Gaussian(1)), key=key),
-        Sinusoid(noise=0.02**0.5, fewest=0),
-        key=jax.random.key(1),
-        steps=3_000,
-        every=1000,
-    )
-    for shown, bound in ((5, -0.05), (10, -0.20)):
-        source = Sinusoid(noise=0.02**0.5, support=shown, query=20)
-        tasks = draw(source, jax.random.key(2), 1000)
-        ours, exact = jnp.moveaxis(nats_a_point(fitted.method, source, tasks, 1), 1, 0)
-        gap, error = (ours - exact).mean(0), (ours - exact).std(0) / len(ours) ** 0.5
-        said = f"{-ours[:, 1].mean():.3f} nats a point, exact {-exact[:, 1].mean():.3f}"
-        print(f"\nalpaca, {shown} rows: {said}")
-        assert float(-ours[:, 1].mean()) <= bound
-        assert bool((gap < 2 * error).all())
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def test_group_norm_is_normal_in_every_group():
     np.testing.assert_allclose(grouped.std((0, 2)), 1.0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_resnet_and_decoder_have_the_shapes_they_say():
     resnet = ResNet12.init(7, size=21, channels=3, widths=(8, 8, 16, 16), key=jr.key(0))
     assert resnet(jr.normal(jr.key(1), (21 * 21 * 3,))).shape == (7,)

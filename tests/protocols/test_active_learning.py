@@ -107,6 +107,7 @@ def test_who_sees_no_label_of_a_table_is_a_standard_normal(data, monkeypatch):
     assert error == pytest.approx(np.mean([(v**2).mean() for v in y]), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ar_cnp", "bnn"])
 def test_slow_methods_run_on_fewer_tasks(monkeypatch, method):
     monkeypatch.setattr(judge, "settings_of", lambda method, data: [judge.LINES])

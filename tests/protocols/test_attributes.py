@@ -170,6 +170,7 @@ def test_bad_data_ends_in_a_message(tmp_path):
         faces.load(tmp_path / "nothing.npz")
 
 
+@pytest.mark.slow
 def test_a_cell_and_its_pictures(data):
     """The real avatars with hardly any training: figures follow from the predictions, and pictures
     are drawn.

@@ -112,6 +112,7 @@ def test_uniform_loses_a_hundred_and_the_exact_posterior_little():
     assert found["thompson"]["δ = 0.95", "cumulative"].value < 6
 
 
+@pytest.mark.slow
 def test_protocol_runs_and_draws():
     cells = []
     for method in ("uniform", "maml"):

@@ -149,6 +149,7 @@ def test_a_spec_names_the_network_and_without_it_nothing_changes():
     assert isinstance(alpaca.features, Conv4)
 
 
+@pytest.mark.slow
 def test_contract_of_methods_on_images():
     def image(spec, *, key, **hyper):
         return Embedded.init(spec, key=key, base="cnp", features=4, width=8, depth=1)
@@ -156,6 +157,7 @@ def test_contract_of_methods_on_images():
     check_method(image, head=Categorical(3))
 
 
+@pytest.mark.quick("versa")
 @pytest.mark.parametrize("name", ["protonet", "matching", "versa", "embedded"])
 def test_a_loss_in_one_pass_is_that_of_two(name):
     """What the posterior gives to the query rows; of VERSA and a black box, what two passes through

@@ -33,6 +33,7 @@ def test_hausdorff_by_hand():
     assert distances(none, bar)[0, 0] > 1e6
 
 
+@pytest.mark.slow
 def test_hausdorff_errs_in_38_75_per_cent_of_lakes_runs(data):
     """The figure of Lake et al.'s demo_classification.py, exactly."""
     protocol = get("few-shot-images")

@@ -31,6 +31,7 @@ def test_the_sloped_sines_evidence_is_that_of_draws_from_its_prior():
     assert error < 0.02
 
 
+@pytest.mark.slow
 def test_the_sloped_sines_predictive_is_a_ratio_of_evidences_and_ignores_padding():
     source = SlopedSine(support=5, query=3)
     task = source(jr.key(3))
@@ -114,6 +115,7 @@ def test_the_entropy_of_a_prior_is_that_of_a_normal():
     assert few_tasks.judge.entropy_of_prior(Exact(Linear.of(1))) is None
 
 
+@pytest.mark.slow
 def test_few_tasks_runs_and_its_figures_follow_from_its_predictions():
     options = few_tasks.PROTOCOL.budgets["quick"] | {
         "sizes": [1, 3],

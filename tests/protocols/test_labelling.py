@@ -152,6 +152,7 @@ def test_a_split_of_a_table_leaves_judged_groups_out(tmp_path):
         read_rows(tmp_path, subject)
 
 
+@pytest.mark.slow
 def test_active_learning_runs_and_its_figures_follow_from_its_predictions(monkeypatch):
     monkeypatch.setattr(
         active_learning.judge, "settings_of", lambda method, data: [active_learning.judge.LINES]

@@ -28,6 +28,7 @@ def small(monkeypatch):
     judge.exact.cache_clear()
 
 
+@pytest.mark.slow
 def test_posterior_of_labels_agrees_with_importance_sampling():
     source = Labelled(SineLine(support=4, query=6))
     task = jax.jit(source)(jax.random.key(3))
@@ -108,6 +109,7 @@ def test_figures_of_known_rows():
     assert abs(figures["inside: K = 50", "rmse"].value - 50**-0.5) < 0.01
 
 
+@pytest.mark.slow
 def test_protocol_runs_numbers_and_classes(small):
     cells = []
     for method in ("exact", "maml", "exact_classes", "protonet"):

@@ -168,6 +168,7 @@ def test_the_closed_form_of_a_mean(monkeypatch):
     assert trained["mean: K = 5", "gap"].value > 0
 
 
+@pytest.mark.slow
 def test_single_draws_give_the_figures_of_oracles_again():
     """NLL, joint NLL and squared error from rows and draws; distances from the exact ones."""
     options = {"sources": ["mean"], "steps_share": 0.002, "tasks": 20, "samples": 5, "minutes": 1.0}

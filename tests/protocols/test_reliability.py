@@ -11,6 +11,7 @@ from metaprior.posterior import Mixture, Part
 from metaprior.protocols import reliability
 
 
+@pytest.mark.slow
 def test_reliability_runs_and_its_figures_follow_from_its_predictions(monkeypatch):
     some = reliability.data.settings_of
     kept = (reliability.data.LINES, reliability.data.BLOBS)

@@ -60,6 +60,7 @@ def look(source, support, query):
     return posterior.family(), *densities(posterior, query), jnp.stack(alone)
 
 
+@pytest.mark.quick("sine")
 @pytest.mark.parametrize("source", [LINES, ALPACA], ids=["sine or line", "sine"])
 def test_grid_is_bayes_rule(source):
     """In single precision, with 10 query rows at once.
@@ -120,6 +121,7 @@ PUBLISHED = [
 ]
 
 
+@pytest.mark.quick("sine")
 @pytest.mark.parametrize("source,tasks,nll,p", PUBLISHED, ids=["sine or line", "sine"])
 def test_grid_has_the_published_values(source, tasks, nll, p):
     ours = 300

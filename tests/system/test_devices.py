@@ -348,6 +348,7 @@ def test_wrong_devices_are_one_line(more, said, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_memory_of_checkpointed_descent_hardly_grows_with_steps():
     """The same gradient. For 16 times as many steps the temporary memory of the compiled program
     grows as a logarithm does, where keeping all steps takes 16 times as much.

@@ -59,6 +59,7 @@ def table(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_comparison_is_kept_and_grows(table, tmp_path, capsys):
     """The second call fits one more method only; figures follow from predictions.parquet."""
     out = tmp_path / "out"

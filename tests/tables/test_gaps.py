@@ -97,6 +97,7 @@ def test_a_band_does_not_shrink_for_not_knowing(prior, rows):  # noqa: F811
     assert posterior.predict(query).equals(full)  # rows that lack nothing are as before
 
 
+@pytest.mark.slow
 def test_a_table_of_groups_is_answered_as_each_group_is(prior, rows):  # noqa: F811
     known, query = rows
     asked = blank(query, "y").with_columns(pl.Series("x", [0.5, None, 1.0, None, 0.0]))

@@ -79,6 +79,7 @@ def hide(frame: pl.DataFrame, share: float = 0.5) -> pl.DataFrame:
     return mixed.with_columns(pl.when(~hidden).then(pl.col("y")))
 
 
+@pytest.mark.quick("numbers")
 @pytest.mark.parametrize("kind", ["numbers", "logarithms", "classes"])
 def test_all_groups_at_once_are_as_one_at_a_time(kind):
     """In millionths of a deviation; groups of all sizes, some with nothing observed."""
@@ -134,6 +135,7 @@ def both(spec, key):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["numbers", "classes"])
 def test_updating_twice_is_updating_once(kind):
     """To the last bit, also where more room is needed; and as adapting anew, up to rounding."""

@@ -32,14 +32,9 @@ def load(tmp_path):
     return load_one
 
 
-# A file of each kind; the others differ in the methods that they hold.
-QUICK = ("auto_numbers", "auto_classes", "two_targets")
-NAMES = [
-    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in RECORD["said"]
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
+# Files of all kinds, and of all methods.
+@pytest.mark.quick("auto_numbers")
+@pytest.mark.parametrize("name", RECORD["said"])
 def test_a_prior_of_0_1_0_predicts_the_same(name, load):
     prior = load(name)
     assert prior.info["version"] == "0.1.0"
@@ -51,6 +46,7 @@ def test_a_prior_of_0_1_0_predicts_the_same(name, load):
         np.testing.assert_allclose(said.to_numpy(), before.to_numpy(), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_groups_kept_aside_by_0_1_0_are_judged_the_same(load):
     found = load("auto_numbers").evaluate(shots=(2,)).to_json()["shots"]["2"]["method"]
     assert found["nll"] == pytest.approx(RECORD["said"]["auto_numbers"]["evaluate"], rel=1e-3)

@@ -117,6 +117,7 @@ def test_densities_are_those_of_the_closed_form(log, process, rows):  # noqa: F8
     assert np.trapezoid(np.exp(posterior.log_prob(one)), grid) == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_classes_have_log_probabilities_and_no_order(joint, new):  # noqa: F811
     prior = metaprior.load(joint / "run" / "prior")  # noqa: F811
     known, query = new

@@ -77,6 +77,7 @@ def new():
     return rows[:3], rows[3:].select("x")
 
 
+@pytest.mark.slow
 def test_joint_nll_is_the_sum_over_the_same_rows(prior):
     evaluation = prior.evaluate(shots=(0, 2))
     result = evaluation.to_json()
@@ -144,6 +145,7 @@ def test_a_later_target_integrates_the_earlier_out(mixed, new):
         np.testing.assert_allclose(below, level, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_classes_after_numbers_integrate_out_too(mixed, new):
     known, query = new
     posterior = mixed.adapt(known)
@@ -159,6 +161,7 @@ def test_classes_after_numbers_integrate_out_too(mixed, new):
     assert (said["c_epistemic"] >= 0).all() and (said["c_epistemic"] < np.log(2)).all()
 
 
+@pytest.mark.slow
 def test_draws_depend_on_each_other_and_have_the_right_marginals(mixed, new):
     known, query = new
     posterior = mixed.adapt(known)
@@ -224,6 +227,7 @@ def test_targets_in_the_query_are_not_read(mixed, new):
     assert posterior.predict(told).equals(posterior.predict(query))
 
 
+@pytest.mark.slow
 def test_scores_add_up_along_the_chain(mixed, new):
     """Entropy of a, plus those of b and of c, each averaged over the targets before."""
     known, query = new
@@ -243,6 +247,7 @@ def test_scores_add_up_along_the_chain(mixed, new):
     assert first["score"][0] == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["bald", "variance", "random"])
 def test_every_criterion_chooses(mixed, new, by):
     known, query = new
@@ -254,6 +259,7 @@ def test_every_criterion_chooses(mixed, new, by):
     )
 
 
+@pytest.mark.slow
 def test_a_chosen_row_counts_as_observed(mixed, new):
     known, query = new
     same = pl.concat([query[:1]] * 3)
@@ -271,6 +277,7 @@ def test_saved_and_loaded_it_is_the_same(prior, joint, new, tmp_path):
     assert again.adapt(known).predict(query).equals(prior.adapt(known).predict(query))
 
 
+@pytest.mark.slow
 def test_cut_off_in_the_second_part_it_continues_to_the_same_bits(joint, tmp_path):
     shares, table = [], pl.read_csv(joint / "table.csv")
 
