@@ -19,7 +19,7 @@ KEPT = ROOT / "benchmarks" / "tables.parquet"
 SHOTS = (0, 1, 2, 5, 10)
 TABLES = {
     "weather": ("weather_airport_days.csv", "group", "temp", {"split_by": "day_of_year"}),
-    "remifentanil": ("remifentanil_pk.csv", "subject", "conc", {"log_target": True}),
+    "remifentanil": ("remifentanil_pk.csv", "subject", "conc", {}),
     "milk": ("milk_protein.csv", "cow", "protein", {}),
     "school_math": ("school_math.csv", "school", "math_score", {}),
     "radon": ("radon_counties.csv", "county", "log_radon", {}),

@@ -153,11 +153,11 @@ TABLES = [
         ["t.csv", "one set of groups", "'kind'"],
     ),
     ("constant target", columns(y="3.5"), FIT, ["t.csv", "'y'", "3.5"]),
-    ("log of a negative target", tiny_csv(), FIT + " --log-target", ["t.csv", "'y'", "row"]),
+    ("log of a negative target", tiny_csv(), FIT + " --target-scale log", ["t.csv", "'y'", "row"]),
     (
         "log of classes",
         tiny_csv(),
-        FIT.replace("--target y", "--target kind") + " --log-target",
+        FIT.replace("--target y", "--target kind") + " --target-scale log",
         ["t.csv", "'kind'", "logarithm"],
     ),
     (
@@ -200,7 +200,7 @@ TABLES = [
     (
         "log of a negative second target",
         tiny_csv(),
-        FIT.replace("--target y", "--target kind,y --log-target"),
+        FIT.replace("--target y", "--target kind,y --target-scale log"),
         ["t.csv", "'y'", "row", "logarithm"],
     ),
     (

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -20,7 +20,7 @@ def check(
     target: str | None = None,
     features: str | None = None,
     method: str = "auto",
-    log_target: Annotated[bool, Parameter(negative="")] = False,
+    target_scale: Literal["auto", "linear", "log", "log1p"] = "auto",
     split_by: str | None = None,
     skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
     columns: Columns = Columns(),
@@ -42,8 +42,9 @@ def check(
         Columns to predict from, with commas between; all others by default.
     method
         A name of `metaprior methods`.
-    log_target
-        Model the logarithm of the target, which must be positive.
+    target_scale
+        What numbers are modelled on: linear (as they are), log, log1p, or auto, which takes a
+        logarithm where groups are clearly more likely with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
     skip_bad_tasks
@@ -56,7 +57,7 @@ def check(
         "task": task,
         "target": target,
         "features": feature_names(features),
-        "log_target": log_target,
+        "target_scale": target_scale,
         "split_by": split_by,
     }
     try:

@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -107,7 +107,7 @@ def fit(
     out: Path,
     features: str | None = None,
     method: str = "auto",
-    log_target: Annotated[bool, Parameter(negative="")] = False,
+    target_scale: Literal["auto", "linear", "log", "log1p"] = "auto",
     split_by: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -138,8 +138,9 @@ def fit(
         Columns to predict from, with commas between; all others by default.
     method
         A name of `metaprior methods`.
-    log_target
-        Model the logarithm of the target, which must be positive.
+    target_scale
+        What numbers are modelled on: linear (as they are), log, log1p, or auto, which takes a
+        logarithm where groups are clearly more likely with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
     steps
@@ -171,7 +172,7 @@ def fit(
         "target": target,
         "features": feature_names(features),
         "method": method,
-        "log_target": log_target,
+        "target_scale": target_scale,
         "split_by": split_by,
         "steps": steps,
         "seed": seed,
@@ -225,7 +226,7 @@ def compare(
     target: str,
     methods: str | None = None,
     features: str | None = None,
-    log_target: Annotated[bool, Parameter(negative="")] = False,
+    target_scale: Literal["auto", "linear", "log", "log1p"] = "auto",
     split_by: str | None = None,
     shots: str = SHOTS,
     order: str | None = None,
@@ -255,8 +256,9 @@ def compare(
         while.
     features
         Columns to predict from, with commas between; all others by default.
-    log_target
-        Model the logarithm of the target, which must be positive.
+    target_scale
+        What numbers are modelled on: linear (as they are), log, log1p, or auto, which takes a
+        logarithm where groups are clearly more likely with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
     shots
@@ -289,7 +291,7 @@ def compare(
         "task": task,
         "target": target,
         "features": feature_names(features),
-        "log_target": log_target,
+        "target_scale": target_scale,
         "split_by": split_by,
         "steps": steps,
         "shots": list(counts),

@@ -235,7 +235,7 @@ class Run:
 
 _SETTINGS = (
     "method",
-    "log_target",
+    "target_scale",
     "steps",
     "seed",
     "kind",

@@ -42,12 +42,13 @@ class LogScale(eqx.Module):
 
 
 class Units(eqx.Module):
-    """The user's scale: y = center + scale z, or the exponential of that when `log`.
+    """The user's scale: y = center + scale z, or with `log` the exponential of that less `shift`.
 
     Args:
         center, scale: of the training rows, on the log scale with `log`.
         low, high: smallest and largest training outcome, in the model's units.
         log: whether the target was modelled on the log scale.
+        shift: what was added to it before the logarithm; outcomes are then never below 0.
     """
 
     center: float
@@ -55,6 +56,7 @@ class Units(eqx.Module):
     low: float
     high: float
     log: bool = eqx.field(static=True, default=False)
+    shift: float = eqx.field(static=True, default=0.0)
 
     def log_scale(self) -> LogScale | None:
         """What compiled programs read; nothing where they can do without."""
@@ -65,12 +67,14 @@ class Units(eqx.Module):
     def to_z(self, y: Any) -> np.ndarray:
         """From the user's units to the model's."""
         y = np.asarray(y, np.float64)
-        return ((np.log(y) if self.log else y) - self.center) / self.scale
+        return ((np.log(y + self.shift) if self.log else y) - self.center) / self.scale
 
     def to_y(self, z: Any) -> np.ndarray:
         """From the model's units to the user's."""
         y = self.center + self.scale * np.asarray(z, np.float64)
-        return np.exp(y) if self.log else y
+        if not self.log:
+            return y
+        return np.maximum(np.exp(y) - self.shift, 0.0) if self.shift else np.exp(y)
 
     def log_slope(self, z: Any) -> np.ndarray:
         """log dy/dz at outcomes: what a log density in y has less than one in z, nats."""
@@ -83,7 +87,7 @@ class Units(eqx.Module):
         if not self.log:
             return self.to_y(mean), self.scale * std
         size = np.exp(self.center + np.asarray(found["at"], np.float64))
-        return size * (1 + mean), size * std
+        return size * (1 + mean) - self.shift, size * std
 
     def crps(self, found: dict[str, Any]) -> np.ndarray:
         """In the user's units, of what `scores` gives."""

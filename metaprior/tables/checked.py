@@ -17,6 +17,7 @@ from metaprior.tables.plan import Plan
 from metaprior.tables.read import Rows
 from metaprior.tables.reading.names import counts_rows
 from metaprior.tables.scaling import Used, used_columns
+from metaprior.tables.target_scale import TargetScale, choose, named
 from metaprior.tables.targets import (
     Measure,
     bad_groups,
@@ -209,11 +210,13 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
 
     notes: list[str] = []
     if labels is None:
-        z, measure = standardised(y, train, plan.log, where, target)
+        scale = _scale(plan.scale, y[train], shown, used, group[train], fold)
+        notes = [f"{target}: {scale.said()}"] if scale.gain else []
+        z, measure = standardised(y, train, scale, where, target)
         values = None
     else:
         notes = _rare_classes(y, group, held, labels, target)
-        if plan.log:
+        if plan.scale in ("log", "log1p"):
             notes.append(_no_logarithm(where, target, alone=len(plan.targets) == 1))
         z, measure = y, None
         levels = series.unique().sort()
@@ -279,7 +282,7 @@ def _without_bad(
     gone, said = _gone(rows, table, plan, skip)
     left = dict(skip or {})
     for name in plan.targets:
-        bad = bad_groups(frame, task, name, where, plan.kind_of(name), plan.log, gone)
+        bad = bad_groups(frame, task, name, where, plan.kind_of(name), plan.scale, gone)
         for group, why in bad.items():
             if skip is None:
                 raise InputError(f"{where}: column {name!r}, {why}. {_remedy(why)}")
@@ -333,6 +336,21 @@ def _remedy(why: str) -> str:
     return f"Correct it, {drop or 'or '}leave such groups out with {SKIP}."
 
 
+def _scale(
+    asked: str,
+    y: np.ndarray,
+    frame: pl.DataFrame,
+    used: list[Used],
+    group: np.ndarray,
+    fold: np.ndarray,
+) -> TargetScale:
+    """The scale that is asked for, or the one that suits the training rows."""
+    if asked != "auto":
+        return named(asked, y)
+    number, group = np.unique(group, return_inverse=True)
+    return choose(y, frame, used, group, fold[number])
+
+
 def _no_logarithm(where: str, target: str, alone: bool) -> str:
     """A note on a target of classes among others of which the logarithm is to be modelled.
 
@@ -342,9 +360,9 @@ def _no_logarithm(where: str, target: str, alone: bool) -> str:
     if alone:
         raise InputError(
             f"{where}: column {target!r} is classes, which have no logarithm; leave out "
-            "--log-target."
+            "--target-scale."
         )
-    return f"{target}: classes have no logarithm; --log-target is of the other targets."
+    return f"{target}: classes have no logarithm; --target-scale is of the other targets."
 
 
 def _rare_classes(

@@ -7,9 +7,7 @@ import polars as pl
 from metaprior.tables.meaning.notes import lines
 from metaprior.tables.meaning.values import as_numbers, usable
 from metaprior.tables.read import need_columns
-from metaprior.tables.scaling import Used, used_columns
-
-CLIP = 6.0  # standard deviations
+from metaprior.tables.scaling import Scale, Used, used_columns
 
 
 class Number(eqx.Module):
@@ -25,9 +23,7 @@ class Number(eqx.Module):
         """Encoded columns and the raw column for trees."""
         values = as_numbers(series, where)
         raw = np.where(np.isfinite(values), values, np.nan)
-        scaled = raw if self.unit is None else np.log1p(np.maximum(raw, 0.0) / self.unit)
-        scaled = np.clip((scaled - self.mean) / self.std, -CLIP, CLIP)
-        columns = [np.nan_to_num(scaled)]
+        columns = [Scale(self.unit, self.mean, self.std, self.missing).of(raw)]
         if self.missing:
             columns.append(np.isnan(raw).astype(float))
         return columns, raw

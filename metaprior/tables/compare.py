@@ -29,7 +29,7 @@ from metaprior.tables.baselines import BASELINES, find
 from metaprior.tables.checked import Checked, check_all
 from metaprior.tables.culprits import BadTask
 from metaprior.tables.ordered import check_order
-from metaprior.tables.plan import KINDS, Plan
+from metaprior.tables.plan import KINDS, Plan, scale_of
 from metaprior.tables.prior import Prior
 from metaprior.tables.read import rows_of
 from metaprior.tables.reading.files import fingerprint, place
@@ -58,7 +58,7 @@ class Comparison:
     Args:
         folder: of the results.
         table: path of the table, or `-`.
-        settings: `task`, `target`, `features`, `log_target`, `split_by`, `steps`, `shots`,
+        settings: `task`, `target`, `features`, `target_scale`, `split_by`, `steps`, `shots`,
             `holdout`, `skip_bad_tasks`, `order`; plain values.
     """
 
@@ -227,7 +227,7 @@ class Comparison:
         s = self.settings
         prior = metaprior.Prior(
             name,
-            log_target=s["log_target"],
+            target_scale=scale_of(s),
             steps=s["steps"],
             seed=split // self.parts,
             part=split % self.parts,

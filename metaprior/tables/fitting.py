@@ -28,6 +28,7 @@ from metaprior.tables.members import BATCH, Groups
 from metaprior.tables.ordered import columns_of_time
 from metaprior.tables.plan import Plan
 from metaprior.tables.stages import Progress, Stages
+from metaprior.tables.target_scale import SCALES
 from metaprior.tables.trained import AUTO, HeldOut, Trained
 
 Tell = Callable[[float, str], None]
@@ -38,7 +39,7 @@ class Settings:
     """How to learn; the arguments of `Prior`, which explains them."""
 
     method: str = AUTO
-    log_target: bool = False
+    target_scale: str = "auto"
     steps: int | None = None
     seed: int = 0
     kind: str = "auto"
@@ -63,6 +64,9 @@ class Settings:
             find(self.method)
         if self.kind not in ("auto", "numbers", "classes"):
             raise InputError(f"kind is auto, numbers or classes; got {self.kind!r}.")
+        if self.target_scale not in SCALES:
+            known = ", ".join(SCALES)
+            raise InputError(f"target_scale is one of {known}; got {self.target_scale!r}.")
         # `not` also refuses NaN.
         if not isinstance(self.holdout, Real) or not 0 <= self.holdout <= 0.5:
             raise InputError(f"holdout is a share between 0 and 0.5; got {self.holdout!r}.")
@@ -82,7 +86,7 @@ class Settings:
             targets=targets,
             features=features,
             kind=self.kind,
-            log=self.log_target,
+            scale=self.target_scale,
             split_by=self.split_by,
             holdout=self.holdout,
             seed=self.seed,
@@ -199,7 +203,7 @@ def _info(checked: Checked, settings: Settings, notes: list[str]) -> dict:
         "groups": {"train": int((~held).sum()), "test": int(held.sum())},
         "rows": len(checked.z),
         "notes": [*checked.notes, *notes],
-        "log_target": settings.log_target,
+        "target_scale": settings.target_scale,
         "seed": settings.seed,
         "split_by": settings.split_by,
         "kinds": {name: kind.to_json() for name, kind in checked.kinds.items()},

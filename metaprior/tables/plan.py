@@ -9,6 +9,12 @@ from metaprior.tables.meaning.kinds import Choices
 KINDS = ("numeric", "categorical", "date")  # options that say what columns are
 
 
+def scale_of(options: dict[str, Any]) -> str:
+    """The target's scale; records of before say whether it was the logarithm."""
+    before = "log" if options.get("log_target") else "linear"
+    return options.get("target_scale", before)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What to learn from a table, and how its groups are split.
@@ -18,7 +24,7 @@ class Plan:
         targets: the columns to predict; each is a feature of the later ones.
         features: columns to predict from; `None`: all others.
         kind: of the targets: `"numbers"`, `"classes"` or `"auto"`.
-        log: whether the logarithm of numbers is modelled.
+        scale: that numbers are modelled on: one of `target_scale.SCALES`.
         split_by: column; groups that share a value of it stay on one side of the split.
         holdout: share of the groups that is kept aside.
         seed: of the split.
@@ -32,7 +38,7 @@ class Plan:
     targets: Sequence[str]
     features: Sequence[str] | None = None
     kind: str = "auto"
-    log: bool = False
+    scale: str = "auto"
     split_by: str | None = None
     holdout: float = 0.0
     seed: int = 0
@@ -57,7 +63,7 @@ class Plan:
             targets=targets,
             features=options["features"],
             kind=options.get("kind", "auto"),
-            log=options["log_target"],
+            scale=scale_of(options),
             split_by=options["split_by"],
             holdout=holdout,
             order=options.get("order"),

@@ -18,7 +18,7 @@ from metaprior.tables.culprits import BadTasks, bad_task
 from metaprior.tables.fitting import Settings, fit_target, joint_info
 from metaprior.tables.groups import Arrays, frame_of
 from metaprior.tables.meaning.kinds import Choices
-from metaprior.tables.plan import Plan
+from metaprior.tables.plan import Plan, scale_of
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows, rows_of
 from metaprior.tables.several import JointPosterior
@@ -33,7 +33,10 @@ class Prior:
         method: `"auto"` (several learners stacked with weights that depend on the number of
             observed rows) or a name that `metaprior methods` lists, such as `"cnp"`, `"mixed"` (a
             linear mixed model) or `"boosting"`.
-        log_target: model the logarithm of the target; all figures stay in the target's own units.
+        target_scale: what numbers are modelled on; all figures stay in the target's own units.
+            `"linear"`: as they are; `"log"`: their logarithm; `"log1p"`: the logarithm of them
+            plus 1 (whole numbers) or plus a middle one (others). `"auto"`: a logarithm where groups
+            that a model has not seen are clearly more likely with it, which a note says.
         steps: most training steps; `None` takes the method's default.
         seed: of everything random.
         kind: `"numbers"`, `"classes"`, or `"auto"`: classes when the target is text, boolean, or
@@ -71,7 +74,7 @@ class Prior:
         self,
         method: str = AUTO,
         *,
-        log_target: bool = False,
+        target_scale: str = "auto",
         steps: int | None = None,
         seed: int = 0,
         kind: str = "auto",
@@ -87,7 +90,7 @@ class Prior:
     ):
         self.settings = Settings(
             method=method,
-            log_target=log_target,
+            target_scale=target_scale,
             steps=steps,
             seed=seed,
             kind=kind,
@@ -395,7 +398,7 @@ def load(path: str | Path) -> Prior:
 
 def _prior_of(info: dict, trained: Trained | None) -> Prior:
     """A prior of one target from what was learned, or an empty one."""
-    names = ("method", "log_target", "seed", "split_by")
-    prior = Prior(**{name: info[name] for name in names})
+    names = ("method", "seed", "split_by")
+    prior = Prior(target_scale=scale_of(info), **{name: info[name] for name in names})
     prior.trained = trained
     return prior

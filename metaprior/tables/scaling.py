@@ -11,6 +11,7 @@ from metaprior.tables.meaning.notes import Note
 from metaprior.tables.meaning.values import apart, is_text, numbers, usable
 
 LARGEST = 1e30  # of a feature; squares of larger numbers, and sums of those, overflow
+CLIP = 6.0  # standard deviations
 MOST_LEVELS = 30  # of a text column that have a column of their own
 
 
@@ -25,6 +26,11 @@ class Scale(NamedTuple):
     mean: float
     std: float
     missing: bool
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Values on this scale, cut at `CLIP`; 0 where there is none."""
+        scaled = values if self.unit is None else np.log1p(np.maximum(values, 0.0) / self.unit)
+        return np.nan_to_num(np.clip((scaled - self.mean) / self.std, -CLIP, CLIP))
 
 
 class Used(NamedTuple):

@@ -7,6 +7,7 @@ import polars as pl
 
 from metaprior.errors import InputError
 from metaprior.tables.meaning.values import as_numbers, is_text, usable
+from metaprior.tables.target_scale import TargetScale
 
 if TYPE_CHECKING:  # it loads JAX, and a table is checked without
     from metaprior.evaluation.units import Units
@@ -26,6 +27,7 @@ class Measure(NamedTuple):
     low: float
     high: float
     log: bool
+    shift: float = 0.0
 
 
 def holds_classes(series: pl.Series, kind: str) -> bool:
@@ -57,7 +59,7 @@ def bad_groups(
     target: str,
     where: str,
     kind: str,
-    log: bool,
+    scale: str,
     gone: np.ndarray,
 ) -> dict[str, str]:
     """Groups with a target that nothing can be learned from, and the first row that says why.
@@ -66,7 +68,7 @@ def bad_groups(
         frame: the rows.
         task, target: names of columns.
         where: what messages call the table.
-        kind, log: of the target; see `Plan`.
+        kind, scale: of the target; see `Plan`.
         gone: rows that are left out, and not looked at, `(n,)`.
     """
     series = frame[target]
@@ -75,7 +77,7 @@ def bad_groups(
     wrong = [(empty & ~gone, "no value")]
     if not holds_classes(series, kind):
         y = as_numbers(series, where)
-        wrong += _bad_numbers(np.where(gone, np.nan, y), empty | gone, group, log)
+        wrong += _bad_numbers(np.where(gone, np.nan, y), empty | gone, group, scale)
 
     found: dict[str, str] = {}
     for mask, words in wrong:
@@ -87,15 +89,19 @@ def bad_groups(
 
 
 def _bad_numbers(
-    y: np.ndarray, empty: np.ndarray, group: np.ndarray, log: bool
+    y: np.ndarray, empty: np.ndarray, group: np.ndarray, scale: str
 ) -> list[tuple[np.ndarray, str]]:
     """Masks of rows that cannot be used, each with what to say of them."""
     finite = np.isfinite(y)
     wrong = [(~finite & ~empty, "{} is not a finite number")]
-    if log:
+    if scale == "log":
         wrong.append((finite & (y <= 0), "{} has no logarithm"))
         finite &= y > 0
         z = np.log(y, where=finite, out=np.zeros(len(y)))
+    elif scale == "log1p":
+        wrong.append((finite & (y < 0), "{} is below zero, which log1p does not take"))
+        finite &= y >= 0
+        z = np.where(finite, y, 0.0)
     else:
         z = np.where(finite, y, 0.0)
 
@@ -138,21 +144,22 @@ def target_values(
 
 
 def standardised(
-    y: np.ndarray, train: np.ndarray, log: bool, where: str, target: str
+    y: np.ndarray, train: np.ndarray, scale: TargetScale, where: str, target: str
 ) -> tuple[np.ndarray, Measure]:
     """Numbers in the model's units, and the units, which come from the rows in `train`."""
-    z = np.log(y) if log else y
+    z = scale.of(y)
     # Around a middle value, so that a large offset leaves the squares exact; and over the farthest,
     # so that squares of very small numbers are numbers.
     middle = np.median(z[train])
     reach = np.abs(z[train] - middle).max()
     spread = reach * ((z[train] - middle) / max(reach, 1e-300)).std()
     # A number in double precision is exact to 1e-16 of its size; the logarithm of one near 1 too.
-    if not spread > 1e-12 * max(np.abs(z).max(), 1.0 if log else 0.0):
+    if not spread > 1e-12 * max(np.abs(z).max(), 1.0 if scale.log else 0.0):
         raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
     center = float(middle + (z[train] - middle).mean())
     z = (z - center) / float(spread)
-    return z, Measure(center, float(spread), float(z[train].min()), float(z[train].max()), log)
+    low, high = float(z[train].min()), float(z[train].max())
+    return z, Measure(center, float(spread), low, high, scale.log, scale.shift)
 
 
 def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
@@ -162,10 +169,12 @@ def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
     """
     with usable(series, where):
         y = as_numbers(series, where)
-    bad = ~np.isfinite(y) | ((y <= 0) & units.log)
+    bad = ~np.isfinite(y) | (units.log & (y + units.shift <= 0))
     z = units.to_z(np.where(bad, 1.0, y))
     for row in np.flatnonzero(bad | (np.abs(z) > FAR)).tolist():
         why = ""
+        if units.log and np.isfinite(y[row]) and bad[row]:
+            why = ": it has no logarithm; a prior fitted with --target-scale linear takes it"
         if not bad[row]:
             why = f": it is {abs(z[row]):.0e} standard deviations from what was learned from"
         raise InputError(

@@ -71,7 +71,7 @@ INFO = {
     "rows": int,
     "arrays": bool,
     "split_by": str | None,
-    "log_target": bool,
+    "target_scale": str | None,
     "version": str,
 }
 

@@ -207,7 +207,7 @@ def test_check_names_candidates_and_refuses_as_fit_does(tmp_path, call):
     (tmp_path / "t.csv").write_text(tiny_csv())
     status, out, _ = call("check", tmp_path / "t.csv")
     assert status == 0 and "groups: perhaps g" in out and "predict: perhaps y" in out
-    for wrong in (["--target", "z"], ["--target", "y", "--log-target"], ["--target", "g"]):
+    for wrong in (["--target", "z"], ["--target", "y", "--target-scale", "log"], ["--target", "g"]):
         status, out, err = call("check", tmp_path / "t.csv", "--task", "g", *wrong)
         assert status == 1 and not out and err.startswith("metaprior: ") and err.count("\n") == 1
 

@@ -55,7 +55,13 @@ def prior_of(kind: str, make=Process.init) -> metaprior.Prior:
     boosting, pooled = cross_fit(raw, z, fold, classes=len(labels or ()), rounds=3)
     spec = Spec(encoded.shape[1] + pooled.shape[1], head, pooled.shape[1])
     info = {"task": "g", "target": "y", "features": ["x"], "classes": labels, "arrays": False}
-    info |= {"method": "auto", "log_target": log, "seed": 0, "split_by": None, "notes": []}
+    info |= {
+        "method": "auto",
+        "target_scale": "log" if log else "linear",
+        "seed": 0,
+        "split_by": None,
+        "notes": [],
+    }
     info |= {"groups": {"train": 10, "test": 0}, "rows": 60, "version": "test"}
     learner = make(spec, key=jax.random.key(0))
     prior = metaprior.Prior()

@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from metaprior.tables.baselines.linear_mixed import fit_mixed
-from metaprior.tables.baselines.reml import Sums, _solve, fit_reml
 from metaprior.tables.groups import runs, sorted_groups
 from metaprior.tables.members import take
+from metaprior.tables.reml import Sums, _solve, fit_reml
 from metaprior.task import Data
 
 TABLES = {

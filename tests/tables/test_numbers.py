@@ -16,6 +16,7 @@ from metaprior.posterior import Mixture, Part
 from metaprior.tables.asked import interval_levels, named_levels
 from metaprior.tables.baselines import cross_fit
 from metaprior.tables.columns import Features
+from metaprior.tables.target_scale import named
 from metaprior.tables.targets import standardised
 from metaprior.task import Data
 
@@ -79,12 +80,13 @@ def test_training_sees_the_same_numbers_in_any_unit():
     y, train = rng.gamma(2.0, size=200), np.arange(200) < 150
     raw, fold = rng.normal(size=(200, 2)), np.arange(200) % 5
     for log in (False, True):
-        z, measure = standardised(y, train, log, "t", "y")
+        scale_of_it = named("log" if log else "linear", y)
+        z, measure = standardised(y, train, scale_of_it, "t", "y")
         units = Units(*measure)
         for scale, shift in ((1e13, 0.0), (1e-13, 0.0), (1e-200, 0.0), (1.0, 1e8)):
             if log and shift:
                 continue
-            there, measure = standardised(scale * y + shift, train, log, "t", "y")
+            there, measure = standardised(scale * y + shift, train, scale_of_it, "t", "y")
             other = Units(*measure)
             np.testing.assert_allclose(there, z, atol=1e-6)
             np.testing.assert_allclose(other.to_y(there), scale * y + shift, rtol=1e-12)

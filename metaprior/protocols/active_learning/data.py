@@ -130,7 +130,7 @@ def read_rows(folder: Path, subject: Subject) -> Rows:
         task=subject.task,
         targets=[subject.target],
         kind="numbers",
-        log=subject.log,
+        scale="log" if subject.log else "linear",
         split_by=subject.split_by,
     )
     rows = understood(rows, plan).rows

@@ -13,7 +13,7 @@ from metaprior.heads import Gaussian
 from metaprior.methods.process import Process
 from metaprior.nets.kernels import Constant, Stationary
 from metaprior.nets.means import Mean, Scale
-from metaprior.tables.baselines.reml import Sums, fit_reml, parts_of, starts
+from metaprior.tables.reml import Sums, fit_reml, parts_of, starts
 
 ROWS = 32  # most rows of a group that the evidence of a process is computed with
 GROUPS = 200  # most groups, which settle a handful of numbers

@@ -8,7 +8,7 @@ from metaprior.methods.process import Process
 from metaprior.nets.kernels import RandomEffects
 from metaprior.nets.means import Mean, Scale
 from metaprior.tables.baselines.closed import stacked
-from metaprior.tables.baselines.reml import Fitted, Sums, fit_reml, parts_of, starts
+from metaprior.tables.reml import Fitted, Sums, fit_reml, parts_of, starts
 
 MOST_SLOPES = 16  # columns with a slope a group
 MOST_CORRELATED = 8  # more slopes than these would be uncorrelated

@@ -1,0 +1,210 @@
+"""The scale that a target of numbers is modelled on: as it is, or a logarithm of it.
+
+Box & Cox, "An Analysis of Transformations", Journal of the Royal Statistical Society B, 1964:
+scales are compared by the density that a model on each of them gives to the outcomes themselves,
+which takes the slope of the transformation in.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from metaprior.tables.meaning.values import numbers
+from metaprior.tables.reml import Fitted, Sums, fit_reml, starts
+from metaprior.tables.scaling import Used
+
+SCALES = ("auto", "linear", "log", "log1p")
+GROUPS, ROWS, COLUMNS = 200, 24, 12  # at most, of those that decide
+SLOPES = 2  # columns with a slope a group
+ALIKE = 3.0  # outcomes whose ratio is below this are alike on both scales
+CLEAR = 0.02  # nats a row by which a logarithm must be better
+FREEDOMS = (2.5, 3.0, 4.0, 6.0, 10.0, 20.0, 100.0)  # of the noise
+
+
+class TargetScale(NamedTuple):
+    """A scale of a target.
+
+    Args:
+        name: `"linear"`, `"log"` or `"log1p"`.
+        shift: what is added before the logarithm.
+        gain: nats a row that it is better by than the target as it is; `None` where nobody asked.
+    """
+
+    name: str
+    shift: float = 0.0
+    gain: float | None = None
+
+    @property
+    def log(self) -> bool:
+        """Whether it is a logarithm."""
+        return self.name != "linear"
+
+    def of(self, y: np.ndarray) -> np.ndarray:
+        """Outcomes on this scale."""
+        return np.log(y + self.shift) if self.log else y
+
+    def log_slope(self, y: np.ndarray) -> np.ndarray:
+        """Log of the slope of `of`, at outcomes."""
+        return -np.log(y + self.shift) if self.log else np.zeros(len(y))
+
+    def said(self) -> str:
+        """Of a target whose scale was chosen."""
+        what = "its logarithm"
+        if self.shift:
+            what = f"the logarithm of it plus {self.shift:g}"
+        return (
+            f"{what} is modelled: groups that a model has not seen are {self.gain:.2f} nats a row "
+            "more likely than as it is; --target-scale linear takes it as it is."
+        )
+
+
+def named(name: str, y: np.ndarray) -> TargetScale:
+    """The scale of this name for outcomes of which none is too small for it."""
+    return TargetScale(name, _shift(y) if name == "log1p" else 0.0)
+
+
+def _shift(y: np.ndarray) -> float:
+    """1 for whole numbers, else the middle one of the positive outcomes."""
+    if (y == np.round(y)).all():
+        return 1.0
+    return float(f"{np.median(y[y > 0]):.3g}")
+
+
+def choose(
+    y: np.ndarray, frame: pl.DataFrame, used: list[Used], group: np.ndarray, fold: np.ndarray
+) -> TargetScale:
+    """The scale on which groups that a model has not seen are most likely.
+
+    The model is a linear mixed model with squares and heavy tails: what it takes from the features
+    and from a group's own rows is nearly what any learner takes. The target stays as it is where
+    that is hardly worse.
+
+    Args:
+        y: outcomes of the training rows, `(n,)`.
+        frame: the rows.
+        used: what was learned of each feature column.
+        group: number of the group of each row, in order, `(n,)`.
+        fold: of each group, `(g,)`.
+    """
+    linear = TargetScale("linear")
+    candidates = _candidates(y)
+    if not candidates:
+        return linear
+    rows = _some_rows(group)
+    y, group = y[rows], group[rows]
+    x = _columns(frame[rows], used)
+    fold, group = fold[group] % 2, np.unique(group, return_inverse=True)[1]
+    fold = fold[np.unique(group, return_index=True)[1]]
+    if len(np.unique(fold)) < 2 or y.min() == y.max():
+        return linear
+
+    base = _likelihood(linear, y, x, group, fold)
+    best, most = linear, 0.0
+    for one in candidates:
+        gains = _likelihood(one, y, x, group, fold) - base
+        gain, error = gains.mean(), gains.std() / np.sqrt(len(gains))
+        if gain > max(most, CLEAR, 2 * error):
+            best, most = one._replace(gain=float(gain)), gain
+    return best
+
+
+def _candidates(y: np.ndarray) -> list[TargetScale]:
+    """Logarithms that all outcomes have, if they would make a difference."""
+    if y.min() < 0 or not (y > 0).any():
+        return []
+    positive = y[y > 0]
+    low, high = np.quantile(positive, [0.02, 0.98])
+    if y.min() > 0 and high < ALIKE * low:
+        return []
+    found = [named("log", y)] if y.min() > 0 else []
+    return [*found, named("log1p", y)]
+
+
+def _some_rows(group: np.ndarray) -> np.ndarray:
+    """Numbers of rows of at most `GROUPS` groups, at most `ROWS` each."""
+    rng = np.random.default_rng(0)
+    which = np.sort(rng.permutation(int(group.max()) + 1)[:GROUPS])
+    order = rng.permutation(len(group))
+    order = order[np.argsort(group[order], kind="stable")]
+    rank = np.arange(len(order)) - np.searchsorted(group[order], group[order])
+    kept = order[(rank < ROWS) & np.isin(group[order], which)]
+    return kept[np.argsort(group[kept], kind="stable")]
+
+
+def _columns(frame: pl.DataFrame, used: list[Used]) -> np.ndarray:
+    """Standardised columns and their squares, `(n, p)`; the first ones where there are many."""
+    found: list[np.ndarray] = []
+    for one in used:
+        if one.scale is not None:
+            scaled = one.scale.of(numbers(frame[one.name]))
+            found += [scaled, scaled**2 - 1]
+        elif one.levels is not None:
+            text = frame[one.name].cast(pl.String).fill_null("").to_numpy()
+            found += [(text == level).astype(float) for level in one.levels]
+    if not found:
+        return np.zeros((frame.height, 0))
+    x = np.stack(found[:COLUMNS], axis=1)
+    return x[:, x.std(0) > 1e-9]
+
+
+def _likelihood(
+    scale: TargetScale, y: np.ndarray, x: np.ndarray, group: np.ndarray, fold: np.ndarray
+) -> np.ndarray:
+    """Mean log density of each group's outcomes under a model of the other half, `(g,)`."""
+    u = scale.of(y)
+    u = (u - u.mean()) / u.std()
+    fixed = np.concatenate([np.ones((len(x), 1)), x], axis=1)
+    count = np.bincount(group)
+    varies = [j for j in range(x.shape[1]) if _within(x[:, j], group, count) > 1e-6]
+    z = fixed[:, [0, *(1 + j for j in varies[:SLOPES])]]
+    errors, dets = np.zeros(len(y)), np.zeros(len(y))
+    for half in (0, 1):
+        known, judged = fold[group] != half, fold[group] == half
+        sums = Sums.of(fixed[known], z[known], u[known], starts(count[fold != half]))
+        fitted = fit_reml(sums, correlated=False, restricted=False, ridge=1.0)
+        errors[judged], dets[judged] = _whitened(
+            u[judged] - fixed[judged] @ fitted.beta, z[judged], fitted, count[fold == half]
+        )
+    density = _tails(errors) - dets - np.log(scale.of(y).std()) + scale.log_slope(y)
+    return np.bincount(group, density) / count
+
+
+def _within(column: np.ndarray, group: np.ndarray, count: np.ndarray) -> float:
+    """Variance within groups."""
+    mean = np.bincount(group, column) / count
+    return float(((column - mean[group]) ** 2).mean())
+
+
+def _whitened(
+    error: np.ndarray, z: np.ndarray, fitted: Fitted, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each row's error given the rows of its group before it, over its deviation; and the log of
+    that.
+    """
+    place = np.arange(count.max()) < count[:, None]
+    rows = np.zeros((*place.shape, z.shape[1]))
+    rows[place] = z
+    e = np.zeros(place.shape)
+    e[place] = error
+    effects = rows @ fitted.factor
+    covariance = effects @ effects.transpose(0, 2, 1)
+    covariance += np.eye(place.shape[1]) * np.where(place, fitted.variance, 1.0)[:, None]
+    factor = np.linalg.cholesky(covariance)
+    white = np.linalg.solve(factor, e[..., None])[..., 0]
+    return white[place], np.log(np.diagonal(factor, axis1=1, axis2=2))[place]
+
+
+def _tails(errors: np.ndarray) -> np.ndarray:
+    """Log density of errors under the Student-t that fits them best."""
+    from scipy.special import gammaln
+
+    def density(df: float) -> np.ndarray:
+        size = errors.std()
+        for _ in range(20):  # EM of the scale
+            weight = (df + 1) / (df + (errors / size) ** 2)
+            size = np.sqrt((weight * errors**2).mean())
+        top = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(df * np.pi) - np.log(size)
+        return top - (df + 1) / 2 * np.log1p((errors / size) ** 2 / df)
+
+    return max(map(density, FREEDOMS), key=np.sum)
