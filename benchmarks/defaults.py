@@ -199,7 +199,7 @@ def members(kind, data, test, without=(), splits=SPLITS):
         *map(np.stack, zip(*arrays)),
         np.stack([np.resize(train, most) for train, _, _ in roles]),
     ]
-    source = Table(*map(jnp.asarray, arrays), SUPPORT, QUERY, ROWS)
+    source = Table(*map(jnp.asarray, arrays), SUPPORT, QUERY)
     draw = jax.jit(jax.vmap(lambda s, g, k, key: s.tasks(g, k, key=key)))
     tasks = {}
     for role, size in ((1, test), (2, VALIDATION)):

@@ -217,10 +217,14 @@ def level(inside: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
 
 
 def level_words(levels: Mapping[int, dict[str, Any]]) -> str:
-    """Whether 90 % intervals hold 90 % of the rows of a group, in words; `""` for one group."""
-    groups = max(one["groups"] for one in levels.values())
-    if groups < 2:
+    """Whether 90 % intervals hold 90 % of the rows of a group, in words.
+
+    A number of observed rows that one group alone is judged with has no interval, and is left out.
+    """
+    levels = {K: one for K, one in levels.items() if one["low"] is not None}
+    if not levels:
         return ""
+    groups = max(one["groups"] for one in levels.values())
     mean = [one["mean"] for one in levels.values()]
     between = percent(max(mean))
     if between != percent(min(mean)):

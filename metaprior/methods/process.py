@@ -22,6 +22,7 @@ from metaprior.nets.kernels import (
     Stationary,
     diagonal,
     gram,
+    of_both,
 )
 from metaprior.nets.means import Mean, Scale
 from metaprior.nets.mlp import network
@@ -164,7 +165,7 @@ class Process(AbstractUpdating, AbstractMethod):
 
     def gram(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         """Prior covariance of the function between two sets of points."""
-        return gram(self.kernels, a[:, : self.columns], b[:, : self.columns])
+        return gram(self.kernels, *of_both(lambda x: x[:, : self.columns], a, b))
 
     def variance(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
         """Prior variance of the function."""
@@ -178,10 +179,11 @@ class Process(AbstractUpdating, AbstractMethod):
         """Covariance of the observations, noise included, with a jitter that float32 needs."""
         # Without noise, equal rows make it singular.
         jitter = 1e-5 if self.noise is not None else 1e-4
-        extra = jitter * (1 + self.variance(x)) if x.dtype == jnp.float32 else 1e-12
+        function = self.gram(x, x)
+        extra = jitter * (1 + jnp.diagonal(function)) if x.dtype == jnp.float32 else 1e-12
         if self.noise is not None:
             extra = self.noise_variance(x) + extra
-        return self.gram(x, x) + jnp.diag(jnp.broadcast_to(extra, x.shape[:1]))
+        return function + jnp.diag(jnp.broadcast_to(extra, x.shape[:1]))
 
     def df(self) -> Array | None:
         """Degrees of freedom; `None` for a Gaussian process."""

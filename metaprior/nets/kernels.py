@@ -5,12 +5,21 @@ A sum of kernels is a tuple of them (`gram`, `diagonal`).
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from metaprior.nets.mlp import apply
+
+
+def of_both(function: Callable[[Array], Array], a: Array, b: Array) -> tuple[Array, Array]:
+    """`function` of both sets of points; once where they are the same one."""
+    first = function(a)
+    return first, first if b is a else function(b)
 
 
 class AbstractKernel(eqx.Module):
@@ -71,7 +80,7 @@ class Stationary(AbstractKernel):
 
     def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         length = jnp.exp(self.log_length)
-        squared = _squared_distance(a / length, b / length)
+        squared = _squared_distance(*of_both(lambda x: x / length, a, b))
         if self.shape == "eq":
             k = jnp.exp(-0.5 * squared)
         else:
@@ -144,7 +153,8 @@ class RandomEffects(AbstractKernel):
         return jnp.concatenate([phi @ self.factor, phi * jnp.exp(self.log_std)], axis=1)
 
     def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        return self._weights(a) @ self._weights(b).T
+        left, right = of_both(self._weights, a, b)
+        return left @ right.T
 
     def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return (self._weights(a) ** 2).sum(-1)
@@ -213,7 +223,7 @@ class Deep(AbstractKernel):
     kernel: AbstractKernel
 
     def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        return self.kernel(jax.vmap(self.net)(a), jax.vmap(self.net)(b))
+        return self.kernel(*of_both(lambda x: apply(self.net, x), a, b))
 
     def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
-        return self.kernel.diag(jax.vmap(self.net)(a))
+        return self.kernel.diag(apply(self.net, a))

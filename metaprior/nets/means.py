@@ -1,12 +1,12 @@
 """Mean and noise functions of processes: small modules from x to one or a few numbers a point."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.method import Spec
 from metaprior.nets.kernels import polynomial
+from metaprior.nets.mlp import apply
 
 
 def _zero_last(net: eqx.nn.MLP) -> eqx.nn.MLP:
@@ -64,7 +64,7 @@ class Mean(eqx.Module):
         if self.weights is not None:
             seen = x[:, : (self.weights.shape[0] - 1) // max(self.degree, 1)]
             value = value + polynomial(seen, self.degree) @ self.weights
-        return value if self.net is None else value + jax.vmap(self.net)(x)
+        return value if self.net is None else value + apply(self.net, x)
 
 
 class Scale(eqx.Module):
@@ -93,5 +93,5 @@ class Scale(eqx.Module):
         if self.net is not None:
             # At most e³ times the common scale, and at least e⁻³: far from the rows that were seen
             # the net could give any number.
-            log_std = log_std + 3.0 * jnp.tanh(jax.vmap(self.net)(x)[:, 0] / 3.0)
+            log_std = log_std + 3.0 * jnp.tanh(apply(self.net, x)[:, 0] / 3.0)
         return self.floor + jnp.exp(log_std)

@@ -9,6 +9,31 @@ from jaxtyping import Array, Float, Int
 from metaprior.task import Data, Task
 
 
+def distinct(key, count, most: int) -> Int[Array, "m"]:
+    """Numbers below `count` in random order, each once; zeros behind them where there are fewer.
+
+    Floyd's algorithm (Bentley & Floyd, "A Sample of Brilliance", Communications of the ACM 1987),
+    and a shuffle: it costs what the numbers cost, however large `count` is.
+
+    Args:
+        key: of the draws.
+        count: at least 1.
+        most: how many.
+    """
+    pick_key, order_key = jr.split(key)
+    place, size = jnp.arange(most), jnp.minimum(most, count)
+    last = jnp.maximum(count - size + place, 0)  # the largest number that may come into each place
+    drawn = jr.randint(pick_key, (most,), 0, last + 1)
+
+    def fill(i, chosen):
+        number = jnp.where((chosen == drawn[i]).any(), last[i], drawn[i])
+        return jnp.where((place == i) & (i < size), number, chosen)
+
+    chosen = jax.lax.fori_loop(0, most, fill, jnp.full(most, -1, drawn.dtype))
+    order = jnp.argsort(jr.uniform(order_key, (most,)) + jnp.where(place < size, 0.0, 2.0))
+    return jnp.maximum(chosen[order], 0)
+
+
 class Table(eqx.Module):
     """Draws a group, shuffles its rows, and shows some as support and others as query.
 
@@ -19,9 +44,9 @@ class Table(eqx.Module):
     Args:
         x, y: all rows, `(r, d)` and `(r, p)`, the rows of a group together.
         start, count: first row and number of rows of each group, `(g,)`.
-        groups: indices of the groups to draw from, `(t,)`; an index may be repeated.
+        groups: indices of the groups to draw from, `(t,)`; an index may be repeated, and -1 behind
+            them stands for none.
         support, query: rows a task shows and is judged on; `support = 0` makes every row a query.
-        longest: rows of the largest group.
     """
 
     x: Float[Array, "r d"]
@@ -31,11 +56,10 @@ class Table(eqx.Module):
     groups: Int[Array, "*m t"]
     support: int = eqx.field(static=True)
     query: int = eqx.field(static=True)
-    longest: int = eqx.field(static=True)
 
     def __call__(self, key) -> Task:
         g_key, o_key, k_key, z_key = jr.split(key, 4)
-        group = self.groups[jr.randint(g_key, (), 0, self.groups.shape[-1])]
+        group = self.groups[jr.randint(g_key, (), 0, (self.groups >= 0).sum())]
         return self.task(group, self._shots(self.count[group], k_key, z_key), key=o_key)
 
     def _shots(self, count, k_key, z_key):
@@ -49,16 +73,14 @@ class Table(eqx.Module):
 
     def task(self, group, shots, *, key) -> Task:
         """A task from one group with `shots` support rows (as many of them as `support` holds)."""
-        # A random order of the group's rows; places that only larger groups fill come last.
-        count = self.count[group]
-        missing = jnp.where(jnp.arange(self.longest) < count, 0.0, 2.0)
-        order = jnp.argsort(jr.uniform(key, (self.longest,)) + missing)
+        count, most = self.count[group], self.support + self.query
+        order = distinct(key, count, most)
 
         def rows(first, slots, last):
             position = first + jnp.arange(slots)
             mask = position < jnp.minimum(last, count)
             # Padding repeats the group's first row: any finite numbers would do.
-            row = self.start[group] + order[jnp.clip(position, 0, self.longest - 1)]
+            row = self.start[group] + order[jnp.minimum(position, most - 1)]
             row = jnp.where(mask, row, self.start[group])
             return Data(self.x[row], self.y[row], mask)
 

@@ -116,9 +116,9 @@ def _bad(fitted: Fitted, source: Table, members: bool) -> np.ndarray:
     method = fitted.state.method
     if not members:
         method = jax.tree.map(lambda a: a[None] if eqx.is_array(a) else a, method)
-    count = len(source.count)
+    count = int((source.count > 0).sum())  # behind them is padding
     groups = np.tile(np.arange(count), DRAWS)
-    most = np.minimum(source.support, np.asarray(source.count) - 1)
+    most = np.minimum(source.support, np.asarray(source.count[:count]) - 1)
     # With no support, one row, half of the rows, and all of them.
     shots = np.concatenate([most * 0, np.minimum(most, 1), most // 2, most])
     keys = jr.split(jr.key(0), len(groups))

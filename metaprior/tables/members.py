@@ -11,12 +11,15 @@ import numpy as np
 
 from metaprior.method import Spec
 from metaprior.sources.table import Table
-from metaprior.system.compiled import jit, once
+from metaprior.system.compiled import once
 from metaprior.tables import culprits
 from metaprior.training import fit
 
 BATCH = 16  # tasks a training step
 ROWS = 32  # most rows of a group in one training episode
+QUERY = 24  # most rows that a held-out task is judged on
+LOOKS = 48  # held-out tasks by which a member is stopped; five times as many at most
+SMALLEST = 64
 SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)
 
 
@@ -32,10 +35,16 @@ def take(members: Any, index) -> Any:
     return jax.tree.map(part, members)
 
 
-def equal_rows(lists: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Index lists as rows of one array; the shorter ones repeat some of their own entries."""
-    longest = max(map(len, lists))
-    return np.stack([np.concatenate([a, rng.choice(a, longest - len(a))]) for a in lists])
+def padded(values: np.ndarray, fill: int = 0) -> np.ndarray:
+    """With more entries up to 64, 256, 1024, …: tables of like size share their programs."""
+    size = max(SMALLEST, 4 ** int(np.ceil(np.log2(len(values)) / 2)))
+    more = [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)]
+    return np.pad(values, more, constant_values=fill)
+
+
+def slots(rows: int, most: int) -> int:
+    """Rows that tasks have, of which a group has at most `rows`: 8, 16, 24, … up to `most`."""
+    return int(min(-(-max(rows, 1) // 8) * 8, most))
 
 
 class Groups(eqx.Module):
@@ -58,20 +67,27 @@ class Groups(eqx.Module):
 
     def table(self, groups, support: int, query: int) -> Table:
         """A source over some of the groups."""
-        arrays = jax.device_put([self.x, self.y, self.start, self.count, groups])
-        return Table(*arrays, support, query, int(self.count.max()))
+        own = [padded(values) for values in (self.x, self.y, self.start, self.count)]
+        arrays = jax.device_put([*own, np.apply_along_axis(padded, -1, groups, -1)])
+        return Table(*arrays, support, query)
 
-    def folds(self, everything: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    def folds(self, everything: bool = False) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Groups that each member trains on, and groups that it holds out.
 
         With `everything`, a last member trains on all groups.
         """
-        rng, index = np.random.default_rng(0), np.arange(len(self.count))
+        index = np.arange(len(self.count))
         inside = [index[self.fold != k] for k in range(self.fold.max() + 1)]
         outside = [index[self.fold == k] for k in range(self.fold.max() + 1)]
         if everything:
             inside.append(index)
-        return equal_rows(inside, rng), equal_rows(outside, rng)
+        return inside, outside
+
+
+def stacked(lists: list[np.ndarray]) -> np.ndarray:
+    """Index lists as rows of one array, with -1 behind the shorter ones."""
+    longest = max(map(len, lists))
+    return np.stack([np.pad(a, (0, longest - len(a)), constant_values=-1) for a in lists])
 
 
 def _axes(source: Table) -> Table:
@@ -123,17 +139,18 @@ def train_members(
     """
     inside, outside = groups.folds(everything=not held)
     # Classes need Laplace's approximation, which costs more.
-    rows = int(min(ROWS // 2 if groups.spec.head.classes else ROWS, groups.count.max()))
+    rows = slots(groups.count.max(), ROWS // 2 if groups.spec.head.classes else ROWS)
     members = len(copies) * len(inside)
     decay = None if copies[0] is None else jnp.repeat(jnp.asarray(copies), len(inside))
-    inside, outside = np.tile(inside, (len(copies), 1)), np.tile(outside, (len(copies), 1))
     keys = jr.split(key, members + 1)
-    source = groups.table(inside, 0, rows)
+    source = groups.table(np.tile(stacked(inside), (len(copies), 1)), 0, rows)
 
     validation = None
     if held:
-        looks = max(1, 48 // outside.shape[1])  # about 48 tasks for each member
-        repeated = np.repeat(outside, looks, axis=1)
+        rng = np.random.default_rng(0)
+        size = LOOKS * min(-(-max(map(len, outside)) // LOOKS), 5)
+        looks = [np.resize(rng.permutation(fold), size) for fold in outside]
+        repeated = np.tile(np.stack(looks), (len(copies), 1))
         shots = np.zeros(repeated.shape, int)
         validation = _draw(source, repeated, shots, jr.split(keys[-1], members))
 
@@ -152,7 +169,7 @@ def train_members(
     return fitted.method, culprits.trouble(fitted, source, what, members=True)
 
 
-@jit
+@once
 def log_prob(members, tasks, key):
     """Log density of every query row under each of the stacked members, `(m, t, n)`."""
 
@@ -175,8 +192,8 @@ def held_out_tasks(groups: Groups, *, key, most: int = 240):
         tasks stacked `(folds, t, …)`, and the number of support rows of each, `(folds, t)`.
     """
     _, outside = groups.folds()
-    support = int(min(max(SHOTS), max(groups.count.max() - 1, 1)))
-    source = groups.table(outside[0], support, int(min(24, groups.count.max())))
+    support = slots(groups.count.max() - 1, max(SHOTS))
+    source = groups.table(outside[0], support, slots(groups.count.max(), QUERY))
     per_fold = max(1, most // len(outside))
     rng = np.random.default_rng(1)
 

@@ -89,7 +89,9 @@ def test_groups_count_alike_whatever_their_rows():
     found = level(inside, np.array([3, 7, 7]))
     assert found["mean"] == pytest.approx(0.45) and found["groups"] == 2
     assert found["low"] == 0 and found["high"] == 1
-    assert level_words({0: found | {"groups": 1}}) == ""
+    alone = found | {"groups": 1, "low": None, "high": None}
+    assert level_words({0: alone}) == ""
+    assert level_words({0: found, 5: alone}) == level_words({0: found})
 
 
 def test_figures_in_words():

@@ -144,6 +144,7 @@ def test_shaped_quantile_inverts_the_cdf(name):
     )
 
 
+@pytest.mark.quick("mixture", "energy", "implicit")
 @pytest.mark.parametrize("name", SHAPED)
 def test_gradients_of_gradients_are_finite(name):
     """Two inner steps on the raw outputs, differentiated through.
@@ -236,6 +237,7 @@ def test_components_start_apart():
     assert len(np.unique(np.asarray(slope.reshape(4, 3)[:, 1]).round(6))) == 4
 
 
+@pytest.mark.slow
 def test_coupling_layers_have_the_stated_slopes():
     """The log determinant is that of the Jacobian, and the way back undoes the way there."""
     head, raw = shaken("flow of 2")

@@ -560,6 +560,7 @@ def test_laplace_refuses(x64):
         )
 
 
+@pytest.mark.slow
 def test_llama_is_exact_on_a_linear_normal_model(x64):
     """Descent to the end on likelihood and prior, and Laplace's normal there.
 

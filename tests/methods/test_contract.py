@@ -57,7 +57,7 @@ CLASSES = {
 QUICK = {("process", "student"), ("maml", "classes")}
 # They share their code with a row that is checked: the others of their family compile for longer.
 RELATED = {"abml", "llama", "vampire", "platipus", "snail", "anp", "emaml", "ensemble", "dkt"}
-RELATED |= {"acnp", "ar_cnp", "np", "bmaml", "recurrent", "matching"}
+RELATED |= {"acnp", "ar_cnp", "np", "bmaml", "recurrent", "matching", "versa"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 LONG = {"flow_np", "process"}  # splines take a minute to compile, and the rest is np's code
 ORDERED = {"recurrent", "snail"}  # they read a sequence
@@ -155,6 +155,7 @@ SHAPED_CASES += [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,head",
     [pytest.param(*c, marks=[] if c in SHAPED_QUICK else [pytest.mark.slow]) for c in SHAPED_CASES],

@@ -66,7 +66,7 @@ PLAIN = {
 }
 
 
-@pytest.mark.quick("rbf")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLAIN)
 def test_dkt_is_gaussian_process_regression(name, x64):
     """Without a network: scikit-learn's posterior, and its marginal likelihood is the loss."""
@@ -286,7 +286,7 @@ PRIORS = [
 ]
 
 
-@pytest.mark.quick("vampire-head2-options2")
+@pytest.mark.slow
 @pytest.mark.parametrize("name,head,options", PRIORS)
 def test_written_priors_are_densities(name, head, options, x64):
     """E log p(w) over draws is the negative entropy of the normal that `prior` says it is."""

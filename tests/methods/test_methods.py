@@ -203,6 +203,7 @@ def test_random_shots():
         Sinusoid(support=4, fewest=5)(jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_meta_sgd_learns_its_rates(key):
     """An array of a rate is trained, a float is not."""
     spec = Spec(1, Gaussian(1, scale=0.5**0.5))

@@ -89,6 +89,7 @@ def test_memory_keeps_the_rare_arms():
     assert int(kept.count) == 5 and set(kept.y[kept.mask][:, 0].tolist()) == {0, 1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_uniform_loses_a_hundred_and_the_exact_posterior_little():
     options = OPTIONS | {"horizon": 2000, "repeats": 8, "late": 500}
     found = {}

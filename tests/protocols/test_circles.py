@@ -95,6 +95,7 @@ def test_posterior_of_one_label_is_the_marginal_one_and_padding_counts_for_nothi
     np.testing.assert_allclose(exact(moved, task.query)[0], p, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_prior_is_the_share_of_the_box_inside():
     _, empty = shown(0, 0)
     x = jax.random.uniform(jax.random.key(1), (500, 2), maxval=5.0)

@@ -157,7 +157,7 @@ def test_contract_of_methods_on_images():
     check_method(image, head=Categorical(3))
 
 
-@pytest.mark.quick("versa")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["protonet", "matching", "versa", "embedded"])
 def test_a_loss_in_one_pass_is_that_of_two(name):
     """What the posterior gives to the query rows; of VERSA and a black box, what two passes through

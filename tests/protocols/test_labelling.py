@@ -39,6 +39,7 @@ def _labelled(rule, rows=6, tasks=3):
     return made, (judged["nll"], judged["error"], picks)
 
 
+@pytest.mark.quick("random")
 @pytest.mark.parametrize("rule", labelling.RULES + labelling.SEEKING)
 def test_each_rule_labels_each_row_of_the_pool_once_and_no_other(rule):
     tasks, (nll, error, picks) = _labelled(rule)

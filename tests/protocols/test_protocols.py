@@ -82,6 +82,7 @@ def test_figures_follow_from_the_predictions(tmp_path, small):
     assert page.count("<svg") == 3 and "cnp with a mixture head" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [pytest.param("platipus", marks=pytest.mark.slow), "process"])
 def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, monkeypatch, method):
     """Likelihoods from the draws' log densities, coverage from their distances, distances from
@@ -151,6 +152,7 @@ def test_a_sampling_method_covers_both_explanations():
         assert coverage.value >= 0.7
 
 
+@pytest.mark.slow
 def test_the_closed_form_of_a_mean(monkeypatch):
     """VERSA's toy problem, variances 1: 1.49601 and 1.46244 nats a row after 5 and 10 rows (closed
     form).

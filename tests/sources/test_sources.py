@@ -121,7 +121,7 @@ PUBLISHED = [
 ]
 
 
-@pytest.mark.quick("sine")
+@pytest.mark.slow
 @pytest.mark.parametrize("source,tasks,nll,p", PUBLISHED, ids=["sine or line", "sine"])
 def test_grid_has_the_published_values(source, tasks, nll, p):
     ours = 300

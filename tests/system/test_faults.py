@@ -225,7 +225,7 @@ def source_of(bad=()):
     arrays = [
         jnp.asarray(a) for a in (rng.normal(size=(40, 1)), y, np.arange(8) * 5, count, np.arange(8))
     ]
-    return Table(*[a.astype(jnp.float32) if a.dtype.kind == "f" else a for a in arrays], 2, 3, 5)
+    return Table(*[a.astype(jnp.float32) if a.dtype.kind == "f" else a for a in arrays], 2, 3)
 
 
 def test_the_culprit_of_a_loss_that_is_not_finite_is_found(key):

@@ -12,6 +12,7 @@ from metaprior.errors import InputError
 from metaprior.tables.baselines import BASELINES, find
 
 
+@pytest.mark.slow
 def test_the_command_line_fits_and_uses_a_baseline(tmp_path, call):
     table = tmp_path / "t.csv"
     table.write_text(tiny_csv())

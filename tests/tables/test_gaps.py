@@ -109,6 +109,7 @@ def test_a_table_of_groups_is_answered_as_each_group_is(prior, rows):  # noqa: F
     assert any("no value (2 rows" in note for note in said)
 
 
+@pytest.mark.slow
 def test_what_training_does_not_cover_is_noted(saved, rows):  # noqa: F811
     known, query = rows
     posterior = saved.adapt(known)

@@ -108,6 +108,7 @@ def test_all_groups_at_once_are_as_one_at_a_time(kind):
             assert (np.abs(both.to_numpy() - alone.to_numpy()) < 3e-6 * unit).all()
 
 
+@pytest.mark.slow
 def test_suggestions_for_all_groups_are_those_of_each(prior):
     """Of each group as of that group alone; over all the best of those."""
     first = pl.int_range(pl.len()).over("g") < 3

@@ -52,6 +52,7 @@ def test_groups_kept_aside_by_0_1_0_are_judged_the_same(load):
     assert found["nll"] == pytest.approx(RECORD["said"]["auto_numbers"]["evaluate"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_prior_saved_again_is_the_same(load, tmp_path):
     """With the names of today."""
     for name in ("auto_classes", "two_targets"):

@@ -71,6 +71,7 @@ def test_parts_hold_every_group_out_once():
     assert np.sum(out, axis=0).tolist() == [1] * 20
 
 
+@pytest.mark.slow
 def test_a_prior_is_judged_in_order_and_says_so(fitted):
     prior = metaprior.load(fitted / "run" / "prior")
     found = prior.evaluate(shots=(2,), order="x").to_json()

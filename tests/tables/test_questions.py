@@ -51,6 +51,7 @@ def covariance(posterior: Posterior, query) -> tuple[np.ndarray, np.ndarray]:
     return trained.units.to_y(gain @ posterior.y[:, 0]), scale**2 * (k[n:, n:] - gain @ k[:n, n:])
 
 
+@pytest.mark.slow
 def test_curves_have_the_covariance_of_the_posterior(process, rows):  # noqa: F811
     known, query = rows
     posterior = process.adapt(known.with_columns(pl.col("y") * 2 + 100))
@@ -133,6 +134,7 @@ def test_classes_have_log_probabilities_and_no_order(joint, new):  # noqa: F811
     np.testing.assert_allclose(p["p_high"] + p["p_low"], 1.0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_targets_by_the_chain_rule(joint, new):  # noqa: F811
     prior = metaprior.load(joint / "run" / "prior")  # noqa: F811
     known, query = new

@@ -115,6 +115,7 @@ def by_quadrature(part, query: pl.DataFrame, earlier: list[pl.DataFrame]) -> lis
     return [part.predict(query.with_columns(values.get_columns())) for values in earlier]
 
 
+@pytest.mark.slow
 def test_a_later_target_integrates_the_earlier_out(mixed, new):
     """Against 400 exact quantiles of a, which the mixed model says is normal, and b's own
     predictions given each.
@@ -376,7 +377,7 @@ def test_a_name_with_a_comma_is_one_column(tmp_path):
 
 def test_the_logarithm_is_of_numbers_only():
     rows = rows_of().with_columns(pl.col("a").exp(), pl.col("b").exp())
-    checked = check_all(Rows(rows, "table"), Plan("g", ["c", "b"], log=True, holdout=0.2))
+    checked = check_all(Rows(rows, "table"), Plan("g", ["c", "b"], scale="log", holdout=0.2))
     assert checked[0].units is None and checked[1].units.log
     assert [c.features for c in checked] == [["x", "a"], ["x", "a", "c"]]
     assert (checked[0].held == checked[1].held).all() and (checked[0].fold == checked[1].fold).all()

@@ -19,8 +19,8 @@ from metaprior.tables.plan import Plan
 from metaprior.tables.read import rows_of
 from metaprior.task import Task
 
-# Tables are padded to these, so that one program serves all: columns, rows, groups, longest group.
-WIDTH, ROWS, GROUPS, LONGEST = 16, 27_000, 1_100, 400
+# Tables are padded to these, so that one program serves all: columns, rows, groups.
+WIDTH, ROWS, GROUPS = 16, 27_000, 1_100
 POOL, QUERY = 40, 24
 
 
@@ -213,7 +213,6 @@ def fold_of(rows: Rows, subject: Subject, fold: int) -> Fold:
         jnp.asarray(np.resize(groups, max(GROUPS, len(groups)))),
         POOL,
         QUERY,
-        max(LONGEST, int(rows.count.max())),
     )
     held = np.flatnonzero(rows.fold == fold)
     return Fold(table, held, expected_costs(encoded, rows.cost, inside))
