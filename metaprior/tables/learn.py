@@ -35,9 +35,6 @@ from metaprior.training import fit
 
 # Of each bag of processes: how fast the weights of a group's rows fall; see `Process`. Laplace's
 # evidence, which classes need, is no sum over rows.
-# Of the bags. Members are best after 150 to 300 steps on most tables; a rate that falls until 400
-# ends a little better than one that falls until 1,500 and is stopped.
-STEPS = 400
 DECAYS = {"numbers": (0.0, 0.7), "classes": (0.0,)}
 
 
@@ -166,7 +163,7 @@ def learn_auto(groups: Groups, training: Training) -> Learned:
             Process.init,
             groups,
             key=jr.fold_in(key, 1),
-            steps=training.steps or STEPS,
+            steps=training.steps or _steps(len(groups.count)),
             rate=1e-2,
             held=True,
             copies=decays,
@@ -195,6 +192,16 @@ def learn_auto(groups: Groups, training: Training) -> Learned:
     training.tell.start("weighing the learners", 0.1)
     learned = stage("stack", lambda: _stacked(groups, base, members, fitted, len(decays), key))
     return dataclasses.replace(learned, notes=(*notes, *([note] if note else [])))
+
+
+def _steps(groups: int) -> int:
+    """Most training steps of the processes.
+
+    Where there are up to 200 groups members are best after 150 to 300 steps, and a rate that falls
+    until 400 ends a little better than one that falls until 1,500 and is stopped. A thousand groups
+    have more to say.
+    """
+    return min(max(400, 2 * groups), 1500)
 
 
 def _stacked(groups: Groups, base: dict, members: dict, fitted, copies: int, key) -> Learned:
