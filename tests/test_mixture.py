@@ -19,6 +19,7 @@ def test_crps_of_one_normal_against_scoringrules():
     np.testing.assert_allclose(mixture.crps(y), exact, rtol=5e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_mixture_against_scoringrules_and_scipy():
     p = np.array([[[0.0, 1.0]], [[2.0, 0.3]], [[-1.0, 3.0]]])
     weights, y = np.array([0.2, 0.5, 0.3]), 0.7

@@ -524,6 +524,7 @@ def test_laplace_structures(structure, x64):
     assert float(log_det(empty)) == pytest.approx(flat.size * np.log(p))  # without rows: the prior
 
 
+@pytest.mark.slow
 def test_laplace_of_a_last_layer_is_conjugate(x64):
     """Its arrays as `w`, the features inside `apply`: exactly Bayesian linear regression."""
     from metaprior import Data

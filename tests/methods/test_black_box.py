@@ -177,6 +177,7 @@ def test_chain_rule_is_the_exact_joint(name, x64):
     np.testing.assert_allclose(chain, joint(learner, key), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_draws_have_the_exact_covariance(key):
     """The covariance of 2,000 draws, to 4 standard deviations of its error.
 

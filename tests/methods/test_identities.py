@@ -44,6 +44,7 @@ def agree(posterior, query, mean, covariance, y):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_loss_of_maml_is_the_risk_of_what_it_adapts(steps, x64):
     """With one step it goes another way than `adapt`. A row of the support is padding."""
@@ -176,6 +177,7 @@ def test_versa_infers_a_mean(n):
     assert abs(slope - 1) < 0.02 and kl < 0.01
 
 
+@pytest.mark.slow
 def test_matching_is_attention(key):
     """Equation 1 of the paper in numpy, and what is said without rows."""
     matching = METHODS["matching"].init(

@@ -114,7 +114,7 @@ def test_alpaca_outcomes_and_draws(key):
     )
 
 
-@pytest.mark.quick("eq-kernel0")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name,kernel",
     [

@@ -43,6 +43,7 @@ def again(outcome, setting, tasks):
             assert value == pytest.approx(by(outcome, setting, name), rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [judge.LINES, judge.BLOBS])
 def test_judged_rows_give_the_figures_again(monkeypatch, setting):
     monkeypatch.setattr(judge, "settings_of", lambda method, data: [setting])

@@ -125,6 +125,7 @@ def test_one_function_covers_one_concept():
     assert (judge.score(p, y)["coverage"] == 1).all()
 
 
+@pytest.mark.slow
 def test_what_knows_the_attributes_is_right_and_covers_as_chance_says(small):
     """Ten fair choices of three cover 3 (1 - (2/3)^10) = 2.948; standard error 0.011 at 400
     episodes, bound four of it.
@@ -218,6 +219,7 @@ def test_a_sampling_method_covers_the_concepts(data):
     assert found["platipus"]["accuracy"] >= found["maml"]["accuracy"] - 2.0
 
 
+@pytest.mark.slow
 def test_features_are_of_training_images_only():
     """The network of features never sees held-out images: changing these changes only their own
     features.

@@ -41,6 +41,7 @@ def test_rewards_of_each_quadrant_inside_and_outside():
     np.testing.assert_allclose(rewards(out, 0.99), np.tile([1.2, 1, 1, 1, 1], (4, 1)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_tasks_show_one_arm_a_context_and_ask_for_all():
     task = jax.jit(Wheel(support=300, every_size=False))(jax.random.key(0))
     delta = Wheel().radius(jax.random.key(0))
@@ -71,6 +72,7 @@ def test_exact_posterior_lies_between_what_is_known_inside_and_outside():
     assert abs(float(draws.mean()) - (low + high) / 2) < 4 * (high - low) / 12**0.5 / 2000**0.5
 
 
+@pytest.mark.slow
 def test_memory_keeps_the_rare_arms():
     arm = jnp.concatenate([jnp.zeros(900, int), jnp.ones(60, int), jnp.full(40, 2)])
     rows = Data(

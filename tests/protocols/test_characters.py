@@ -30,6 +30,7 @@ def test_blob_probabilities_are_bayes_rule():
     np.testing.assert_allclose(p, want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_episodes_hold_different_drawings_of_different_classes():
     x = jnp.arange(12.0 * 6).reshape(12, 6, 1)  # class = x // 6
     source = characters.FewShot(characters.Drawings(x), 5, 1, 2)

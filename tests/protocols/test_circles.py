@@ -64,6 +64,7 @@ def importance(support, query, shots: int, draws: int = 400_000):
     return 0.01 + 0.98 * weight @ inside, joint, 1 / (weight**2).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("key", "shots"), [(1, 1), (2, 2), (3, 5)])
 def test_posterior_agrees_with_importance_sampling(key, shots):
     task, support = shown(key, shots)
@@ -86,6 +87,7 @@ def test_quarter_of_a_disc_in_a_rectangle():
         assert abs(float(found) - inside.mean()) < 4 * 0.5 / 400_000**0.5
 
 
+@pytest.mark.slow
 def test_posterior_of_one_label_is_the_marginal_one_and_padding_counts_for_nothing():
     task, support = shown(4, 2)
     p, _, each, _ = exact(support, task.query)

@@ -56,6 +56,7 @@ def test_classes_with_too_few_images_and_those_left_out_are_never_drawn():
         Episodes.of(pixels, label, way=5, shot=1, query=6)
 
 
+@pytest.mark.slow
 def test_turned_classes_are_classes_of_their_own():
     pixels, label = stamped(classes=3)
     source = Episodes.of(pixels, label, way=8, shot=1, query=2, rotations=True)
@@ -192,6 +193,7 @@ def test_embedded_refuses_a_pooled_column():
         Embedded.init(Spec(3, Gaussian(1), 1), key=jr.key(0))
 
 
+@pytest.mark.slow
 def test_tasks_one_after_another_train_as_all_at_once():
     maml = MAML.init(Spec(1, Gaussian(1)), key=jr.key(0), width=8)
 

@@ -56,6 +56,7 @@ def test_figures_come_from_the_rows():
     )
 
 
+@pytest.mark.slow
 def test_padding_does_not_change_what_is_judged():
     """Support and query are padded so that all settings share a program."""
     pixels, label = stamped(size=16)

@@ -17,6 +17,7 @@ from metaprior.sources import Cauchy, Linear, SlopedSine
 from metaprior.task import Data, concat
 
 
+@pytest.mark.slow
 def test_the_sloped_sines_evidence_is_that_of_draws_from_its_prior():
     x, y = np.array([-3.0, 0.5, 2.0]), np.array([4.4, 6.0, 6.2])
     posterior = SlopedSine().exact(Data(jnp.zeros((1, 1)), jnp.zeros((1, 1)), jnp.zeros(1, bool)))
@@ -72,6 +73,7 @@ def test_cauchy_tasks_have_the_stated_moments():
     assert residual.var() == pytest.approx(0.0425, abs=5 * 0.0425 * (2 / 4000) ** 0.5)
 
 
+@pytest.mark.slow
 def test_finite_sets_are_nested_fixed_and_in_units_of_their_own_rows():
     family = few_tasks.data.FAMILIES["PACOH sinusoid"](10)
     source = few_tasks.data.finite_sets(family, [1, 3], jr.key(0))

@@ -60,6 +60,7 @@ def test_posterior_of_labels_agrees_with_importance_sampling():
     assert np.abs(np.asarray(draws) - p).max() < 4 * 0.5 / 2000**0.5 + 5e-3
 
 
+@pytest.mark.slow
 def test_truth_is_the_function_without_noise():
     task, truth = ranges.tasks("inside", False, 10, 50)
     noise = task.query.y[..., 0] - truth

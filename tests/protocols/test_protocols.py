@@ -55,6 +55,7 @@ def test_exact_functions_come_as_often_as_they_should(small):
         assert abs(figure.value - value) < 3 * figure.error * (1 + figure.count / 500) ** 0.5
 
 
+@pytest.mark.slow
 def test_figures_follow_from_the_predictions(tmp_path, small):
     """NLL, MSE and mode coverage computed again from the file."""
     import dataclasses

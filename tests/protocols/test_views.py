@@ -104,6 +104,7 @@ def linear(seed: int = 0) -> tuple[NP, Task]:
     return method, Task(support, Data.of(jr.normal(keys[2], (2, 2)), jr.normal(keys[3], (2, 3))))
 
 
+@pytest.mark.slow
 def test_importance_weighting_gives_the_exact_likelihood_of_a_linear_model(x64):
     """p(query | support) is normal where the decoder is linear in z: 20,000 draws agree within 0.02
     nats.
@@ -123,6 +124,7 @@ def test_importance_weighting_gives_the_exact_likelihood_of_a_linear_model(x64):
     assert float(bound) == pytest.approx(exact, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_control_with_a_latent_a_view_has_independent_views(x64):
     """Its evidence of two views is the sum of those of each, and agrees with plain draws from the
     prior.

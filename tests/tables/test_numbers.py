@@ -55,6 +55,7 @@ def in_other_units(prior, **change):
 UNITS = ("center", "scale", "low", "high", "log")
 
 
+@pytest.mark.quick("logarithm")
 @pytest.mark.parametrize("log", [False, True], ids=["plain", "logarithm"])
 def test_predictions_are_the_same_in_any_unit(log, prior, rows):
     """At 1e-13 and 1e13 times, and 1e8 away, to a millionth of a deviation."""

@@ -96,6 +96,7 @@ def test_joint_nll_is_the_sum_over_the_same_rows(prior):
     assert merged["joint"]["shots"]["0"]["method"]["n_tasks"] == 2 * parts[0]["method"]["n_tasks"]
 
 
+@pytest.mark.slow
 def test_the_tasks_of_all_parts_show_the_same_rows(prior, monkeypatch):
     seen = []
     monkeypatch.setattr(
@@ -212,6 +213,7 @@ def test_values_in_other_units_are_noted_for_each_target(mixed, new):
         assert note.startswith(f"support: column {name!r}, row 1: ")
 
 
+@pytest.mark.slow
 def test_query_rows_do_not_influence_each_other(mixed, new):
     known, query = new
     posterior = mixed.adapt(known)
@@ -268,6 +270,7 @@ def test_a_chosen_row_counts_as_observed(mixed, new):
     assert gains[0] > gains[1] > gains[2]
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_is_the_same(prior, joint, new, tmp_path):
     known, query = new
     prior.save(tmp_path / "again")
@@ -308,6 +311,7 @@ def test_cut_off_in_the_second_part_it_continues_to_the_same_bits(joint, tmp_pat
     assert (tmp_path / "prior").read_bytes() == (joint / "run" / "prior").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_commands(joint, new, tmp_path, capsys):
     known, query = new
     known.write_csv(tmp_path / "s.csv")
@@ -347,6 +351,7 @@ def test_the_commands(joint, new, tmp_path, capsys):
     assert "finished" in call(f"fit {joint / 'table.csv'} {options}")
 
 
+@pytest.mark.slow
 def test_the_report_has_a_part_a_target(prior, joint, tmp_path):
     groups = {"a group": pl.read_csv(joint / "table.csv").filter(pl.col("g") == "g0")}
     evaluation = prior.evaluate(shots=(0, 2))
@@ -490,6 +495,7 @@ def test_many_groups_at_once_are_as_one_at_a_time(mixed):
     assert best.columns == ["g", "x", "row", "score", "gain_nats"] and best.height == 2
 
 
+@pytest.mark.slow
 def test_what_a_row_holds_stands_in_place_of_draws(mixed):
     """b is predicted given the a of its row; an answer has nothing on what a row holds."""
     mixed.parts = mixed.parts[:2]
