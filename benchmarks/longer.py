@@ -34,7 +34,7 @@ class Claim(NamedTuple):
 
 def views() -> Figures:
     """Held-out models of objects, after the quick training."""
-    from metaprior.protocols.runner import get
+    from metaprior.protocols import get
 
     protocol, found = get("ambiguous-generation"), {}
     held = protocol.load(DATA)
