@@ -59,17 +59,16 @@ class _Padded(NamedTuple):
 
     Args:
         squares: of the differences between rows in each column, `(g, n, n, d)`.
-        pooled, y: `(g, n)`.
+        y: `(g, n)`.
         mask: which rows there are, `(g, n)`.
     """
 
     squares: np.ndarray
-    pooled: np.ndarray
     y: np.ndarray
     mask: np.ndarray
 
 
-def _padded(x, pooled, y, start, count, rng) -> _Padded:
+def _padded(x, y, start, count, rng) -> _Padded:
     """At most `GROUPS` groups with at most `ROWS` rows each, drawn where there are more."""
     width = int(min(count.max(), ROWS))
     most = max(1, min(GROUPS, NUMBERS // (width * width * max(x.shape[1], 1))))
@@ -81,19 +80,19 @@ def _padded(x, pooled, y, start, count, rng) -> _Padded:
         rows[i, : len(chosen)], mask[i, : len(chosen)] = chosen, True
     near = x[rows]
     squares = (near[:, :, None] - near[:, None]) ** 2
-    return _Padded(squares, pooled[rows] * mask, y[rows] * mask, mask)
+    return _Padded(squares, y[rows] * mask, mask)
 
 
 def _evidence(numbers: np.ndarray, data: _Padded) -> tuple[float, np.ndarray]:
     """Minus the log evidence a row, and its gradient.
 
     Args:
-        numbers: coefficient of the pooled prediction; logs of the deviations of the offset, of the
-            smooth function and of the noise; logs of the length scales.
+        numbers: logs of the deviations of the offset, of the smooth function and of the noise; logs
+            of the length scales.
         data: the groups.
     """
-    coefficient, offset, smooth, noise = numbers[0], *np.exp(2 * numbers[1:4])
-    weight = np.exp(-2 * numbers[4:])
+    offset, smooth, noise = np.exp(2 * numbers[:3])
+    weight = np.exp(-2 * numbers[3:])
     both = data.mask[:, :, None] & data.mask[:, None]
     near = smooth * np.exp(-0.5 * (data.squares @ weight)) * both
     eye = np.eye(data.mask.shape[1])
@@ -103,21 +102,19 @@ def _evidence(numbers: np.ndarray, data: _Padded) -> tuple[float, np.ndarray]:
     precision = np.linalg.inv(covariance)
     log_det = np.linalg.slogdet(covariance)[1].sum()
 
-    residual = data.y - coefficient * data.pooled
-    alpha = (precision @ residual[..., None])[..., 0]
+    alpha = (precision @ data.y[..., None])[..., 0]
     rows = data.mask.sum()
-    value = 0.5 * ((residual * alpha).sum() + log_det + rows * np.log(2 * np.pi))
+    value = 0.5 * ((data.y * alpha).sum() + log_det + rows * np.log(2 * np.pi))
 
     # Half of K⁻¹ - α αᵀ, among rows that there are.
     slope = 0.5 * (precision - alpha[:, :, None] * alpha[:, None]) * both
     trace = np.einsum("gnn->", slope)
     along = slope * near
     gradient = np.empty_like(numbers)
-    gradient[0] = -(data.pooled * alpha).sum()
-    gradient[1] = 2 * offset * (slope.sum() + JITTER * trace)
-    gradient[2] = 2 * (along.sum() + JITTER * smooth * trace)
-    gradient[3] = 2 * noise * trace
-    gradient[4:] = np.tensordot(along, data.squares, 3) * weight
+    gradient[0] = 2 * offset * (slope.sum() + JITTER * trace)
+    gradient[1] = 2 * (along.sum() + JITTER * smooth * trace)
+    gradient[2] = 2 * noise * trace
+    gradient[3:] = np.tensordot(along, data.squares, 3) * weight
     return value / rows, gradient / rows
 
 
@@ -131,6 +128,9 @@ def fit_gp(
 ) -> Process:
     """Processes of the groups outside each fold and, last, of all groups; stacked.
 
+    The pooled prediction is the mean as it is. A coefficient of it that the evidence chooses suits
+    groups of which many rows are known, and leaves a new group without any with a wrong mean.
+
     Args:
         x: standardised columns, `(n, d)`, the rows of a group together; one length scale each.
         start: first row of each group, `(g,)`.
@@ -139,15 +139,15 @@ def fit_gp(
     from scipy.optimize import minimize
 
     d = x.shape[1]
-    x, y = x.astype(np.float64), y.astype(np.float64)
-    pooled, rng = pooled[:, 0].astype(np.float64), np.random.default_rng(0)
+    x, y = x.astype(np.float64), y.astype(np.float64) - pooled[:, 0]
+    rng = np.random.default_rng(0)
     # Distances grow with the square root of the number of columns, and the length scales with them.
     length = np.full(d, 0.5 * np.log(max(d, 1)) + 0.3)
-    first = np.concatenate([[1.0], np.log([0.3, 0.4, 0.5]), length])
-    bounds = [(None, None), *[(NONE, 3.0)] * 2, (np.log(FLOOR), 3.0), *[(-4.0, 6.0)] * d]
+    first = np.concatenate([np.log([0.3, 0.4, 0.5]), length])
+    bounds = [*[(NONE, 3.0)] * 2, (np.log(FLOOR), 3.0), *[(-4.0, 6.0)] * d]
 
     def best(keep: np.ndarray, begin: np.ndarray, steps: int) -> np.ndarray:
-        data = _padded(x, pooled, y, start[keep], count[keep], rng)
+        data = _padded(x, y, start[keep], count[keep], rng)
         options = {"maxiter": steps, "ftol": 1e-6}
         return minimize(
             _evidence, begin, (data,), "L-BFGS-B", jac=True, bounds=bounds, options=options
@@ -156,11 +156,9 @@ def fit_gp(
     *outside, every = parts_of(fold)
     whole = best(every, first, 100)
     found = [best(keep, whole, 30) for keep in outside]  # which are near
-    coefficient, offset, smooth, noise, lengths = stacked(
-        [(*one[:4], one[4:]) for one in [*found, whole]]
-    )
+    offset, smooth, noise, lengths = stacked([(*one[:3], one[3:]) for one in [*found, whole]])
     return Process(
-        Mean(coefficient, None, None, 1, 0, 1),
+        Mean(jnp.ones_like(offset), None, None, 1, 0, 1),
         (Constant(offset), Stationary(smooth, lengths, "eq")),
         Scale(jnp.log(jnp.maximum(jnp.exp(noise) - FLOOR, 0.1 * FLOOR)), None, FLOOR),
         Gaussian(1),
