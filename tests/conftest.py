@@ -56,8 +56,6 @@ LONG = (
     "test_devices",
     "test_defaults_slow",
     "test_oracles_slow",
-    "test_views",
-    "test_circles",
 )
 
 

@@ -3,11 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from metaprior.cli.learn import Columns, feature_names, listed
+from metaprior.cli.learn import Columns, Scale, feature_names, listed
 from metaprior.errors import InputError
 
 REFUSED = 1  # the status where `fit` would refuse the table
@@ -20,7 +20,7 @@ def check(
     target: str | None = None,
     features: str | None = None,
     method: str = "auto",
-    target_scale: Literal["auto", "linear", "log", "log1p"] = "auto",
+    target_scale: Scale = "auto",
     split_by: str | None = None,
     skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
     columns: Columns = Columns(),

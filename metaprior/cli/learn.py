@@ -44,6 +44,10 @@ def listed(text: str | None, option: str) -> list[str]:
     return names
 
 
+# `target_scale.SCALES`, which is not imported here: help answers without NumPy.
+Scale = Literal["auto", "linear", "log", "log1p"]
+
+
 @Parameter(name="*")
 @dataclasses.dataclass(frozen=True)
 class Columns:
@@ -107,7 +111,7 @@ def fit(
     out: Path,
     features: str | None = None,
     method: str = "auto",
-    target_scale: Literal["auto", "linear", "log", "log1p"] = "auto",
+    target_scale: Scale = "auto",
     split_by: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -226,7 +230,7 @@ def compare(
     target: str,
     methods: str | None = None,
     features: str | None = None,
-    target_scale: Literal["auto", "linear", "log", "log1p"] = "auto",
+    target_scale: Scale = "auto",
     split_by: str | None = None,
     shots: str = SHOTS,
     order: str | None = None,

@@ -19,7 +19,7 @@ BATCH = 16  # tasks a training step
 ROWS = 32  # most rows of a group in one training episode
 QUERY = 24  # most rows that a held-out task is judged on
 LOOKS = 48  # held-out tasks by which a member is stopped; five times as many at most
-SMALLEST = 64
+SMALLEST = 64  # entries that arrays of a table are padded to
 SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)
 
 
@@ -35,7 +35,7 @@ def take(members: Any, index) -> Any:
     return jax.tree.map(part, members)
 
 
-def padded(values: np.ndarray, fill: int = 0) -> np.ndarray:
+def roomy(values: np.ndarray, fill: int = 0) -> np.ndarray:
     """With more entries up to 64, 256, 1024, …: tables of like size share their programs."""
     size = max(SMALLEST, 4 ** int(np.ceil(np.log2(len(values)) / 2)))
     more = [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)]
@@ -67,8 +67,8 @@ class Groups(eqx.Module):
 
     def table(self, groups, support: int, query: int) -> Table:
         """A source over some of the groups."""
-        own = [padded(values) for values in (self.x, self.y, self.start, self.count)]
-        arrays = jax.device_put([*own, np.apply_along_axis(padded, -1, groups, -1)])
+        own = [roomy(values) for values in (self.x, self.y, self.start, self.count)]
+        arrays = jax.device_put([*own, np.apply_along_axis(roomy, -1, groups, -1)])
         return Table(*arrays, support, query)
 
     def folds(self, everything: bool = False) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -84,7 +84,7 @@ class Groups(eqx.Module):
         return inside, outside
 
 
-def stacked(lists: list[np.ndarray]) -> np.ndarray:
+def aligned(lists: list[np.ndarray]) -> np.ndarray:
     """Index lists as rows of one array, with -1 behind the shorter ones."""
     longest = max(map(len, lists))
     return np.stack([np.pad(a, (0, longest - len(a)), constant_values=-1) for a in lists])
@@ -143,7 +143,7 @@ def train_members(
     members = len(copies) * len(inside)
     decay = None if copies[0] is None else jnp.repeat(jnp.asarray(copies), len(inside))
     keys = jr.split(key, members + 1)
-    source = groups.table(np.tile(stacked(inside), (len(copies), 1)), 0, rows)
+    source = groups.table(np.tile(aligned(inside), (len(copies), 1)), 0, rows)
 
     validation = None
     if held:

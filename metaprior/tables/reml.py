@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+VARIES = 1e-6  # variance within groups of a standardised column, from which it has a slope a group
 BLOCK = 4_000_000  # numbers of a temporary array
 
 
@@ -69,6 +70,18 @@ def parts_of(fold: np.ndarray) -> list[np.ndarray]:
 def starts(count: np.ndarray) -> np.ndarray:
     """The first row of each group, where their rows follow one another."""
     return np.append(0, np.cumsum(count)[:-1])
+
+
+def within(x: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Variance of each column within groups, `(p,)`.
+
+    Args:
+        x: rows in the order of the groups, `(n, p)`.
+        start: first row of each group, `(g,)`.
+    """
+    count = np.diff(np.append(start, len(x)))
+    mean = np.add.reduceat(x, start, axis=0) / count[:, None]
+    return ((x - np.repeat(mean, count, axis=0)) ** 2).mean(0)
 
 
 class Fitted(NamedTuple):

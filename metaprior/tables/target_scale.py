@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.tables.meaning.values import numbers
-from metaprior.tables.reml import Fitted, Sums, fit_reml, starts
+from metaprior.tables.reml import VARIES, Fitted, Sums, fit_reml, starts, within
 from metaprior.tables.scaling import Used
 
 SCALES = ("auto", "linear", "log", "log1p")
@@ -94,8 +94,8 @@ def choose(
     rows = _some_rows(group)
     y, group = y[rows], group[rows]
     x = _columns(frame[rows], used)
-    fold, group = fold[group] % 2, np.unique(group, return_inverse=True)[1]
-    fold = fold[np.unique(group, return_index=True)[1]]
+    chosen, group = np.unique(group, return_inverse=True)
+    fold = fold[chosen] % 2
     if len(np.unique(fold)) < 2 or y.min() == y.max():
         return linear
 
@@ -124,12 +124,11 @@ def _candidates(y: np.ndarray) -> list[TargetScale]:
 def _some_rows(group: np.ndarray) -> np.ndarray:
     """Numbers of rows of at most `GROUPS` groups, at most `ROWS` each."""
     rng = np.random.default_rng(0)
-    which = np.sort(rng.permutation(int(group.max()) + 1)[:GROUPS])
+    which = rng.permutation(int(group.max()) + 1)[:GROUPS]
     order = rng.permutation(len(group))
     order = order[np.argsort(group[order], kind="stable")]
     rank = np.arange(len(order)) - np.searchsorted(group[order], group[order])
-    kept = order[(rank < ROWS) & np.isin(group[order], which)]
-    return kept[np.argsort(group[kept], kind="stable")]
+    return order[(rank < ROWS) & np.isin(group[order], which)]
 
 
 def _columns(frame: pl.DataFrame, used: list[Used]) -> np.ndarray:
@@ -153,11 +152,12 @@ def _likelihood(
 ) -> np.ndarray:
     """Mean log density of each group's outcomes under a model of the other half, `(g,)`."""
     u = scale.of(y)
-    u = (u - u.mean()) / u.std()
+    spread = u.std()
+    u = (u - u.mean()) / spread
     fixed = np.concatenate([np.ones((len(x), 1)), x], axis=1)
     count = np.bincount(group)
-    varies = [j for j in range(x.shape[1]) if _within(x[:, j], group, count) > 1e-6]
-    z = fixed[:, [0, *(1 + j for j in varies[:SLOPES])]]
+    varies = np.flatnonzero(within(x, starts(count)) > VARIES)[:SLOPES]
+    z = fixed[:, [0, *(1 + varies)]]
     errors, dets = np.zeros(len(y)), np.zeros(len(y))
     for half in (0, 1):
         known, judged = fold[group] != half, fold[group] == half
@@ -166,14 +166,8 @@ def _likelihood(
         errors[judged], dets[judged] = _whitened(
             u[judged] - fixed[judged] @ fitted.beta, z[judged], fitted, count[fold == half]
         )
-    density = _tails(errors) - dets - np.log(scale.of(y).std()) + scale.log_slope(y)
+    density = _tails(errors) - dets - np.log(spread) + scale.log_slope(y)
     return np.bincount(group, density) / count
-
-
-def _within(column: np.ndarray, group: np.ndarray, count: np.ndarray) -> float:
-    """Variance within groups."""
-    mean = np.bincount(group, column) / count
-    return float(((column - mean[group]) ** 2).mean())
 
 
 def _whitened(

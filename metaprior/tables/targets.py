@@ -173,9 +173,9 @@ def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
     z = units.to_z(np.where(bad, 1.0, y))
     for row in np.flatnonzero(bad | (np.abs(z) > FAR)).tolist():
         why = ""
-        if units.log and np.isfinite(y[row]) and bad[row]:
+        if bad[row] and np.isfinite(y[row]):
             why = ": it has no logarithm; a prior fitted with --target-scale linear takes it"
-        if not bad[row]:
+        elif not bad[row]:
             why = f": it is {abs(z[row]):.0e} standard deviations from what was learned from"
         raise InputError(
             f"{where}: column {series.name!r}, row {row + 1}: {series[row]} cannot be used{why}."

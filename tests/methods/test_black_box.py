@@ -123,7 +123,7 @@ def test_deterministic_path_of_a_deep_set(key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", [pytest.param("ml", marks=pytest.mark.slow), "elbo"])
+@pytest.mark.parametrize("objective", ["ml", "elbo"])
 def test_flow_is_trained(objective, key):
     """Finite gradients, which reach the flow's own networks."""
     options = dict(width=8, depth=1, latent=2, samples=2, encoder="deep set")

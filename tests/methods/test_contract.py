@@ -52,14 +52,25 @@ SMALL = {
 CLASSES = {
     "nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2)
 }  # its base is another
-# Every row is checked by default with the first head it predicts; these with a second one. The
-# others are slow.
-QUICK = {("process", "student"), ("maml", "classes")}
+# Of each family one row is checked by default, with the first head it predicts; MAML with a second
+# one. The others are slow.
+SECOND = {("process", "student"), ("maml", "classes")}
 # They share their code with a row that is checked: the others of their family compile for longer.
-RELATED = {"abml", "llama", "vampire", "platipus", "snail", "anp", "emaml", "ensemble", "dkt"}
-RELATED |= {"acnp", "ar_cnp", "np", "bmaml", "recurrent", "matching", "versa"}
+RELATED = {
+    "abml",
+    "llama",
+    "vampire",
+    "platipus",
+    "bmaml",
+    "emaml",
+    "ensemble",
+    "versa",
+    "matching",
+}
+RELATED |= {"acnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
-LONG = {"flow_np", "process"}  # splines take a minute to compile, and the rest is np's code
+# Splines take a minute to compile, and five kernels half of one.
+LONG = {"flow_np", "process"}
 ORDERED = {"recurrent", "snail"}  # they read a sequence
 CASES = [
     pytest.param(
@@ -69,10 +80,10 @@ CASES = [
     )
     for name, row in METHODS.items()
     for head in HEADS
-    if head != "student" or (name, head) in QUICK
+    if head != "student" or (name, head) in SECOND
     if row.trainable and ("classes" if HEADS[head].classes else "numbers") in row.kinds
     for quick in [
-        (name, head) in QUICK or head == ("gaussian" if "numbers" in row.kinds else "classes")
+        (name, head) in SECOND or head == ("gaussian" if "numbers" in row.kinds else "classes")
     ]
 ]
 
@@ -143,9 +154,6 @@ SHAPED = {
     "implicit": lambda key: Implicit.init(1, key=key, **LITTLE),
     "adversarial of 2": lambda key: Implicit.init(2, objective="adversarial", key=key, **LITTLE),
 }
-SHAPED_QUICK = {
-    ("cnp", "energy"),
-}
 SHAPED_CASES = [(method, head) for head in SHAPED for method in ("maml", "cnp")]
 SHAPED_CASES += [
     ("ensemble", "implicit"),
@@ -156,16 +164,13 @@ SHAPED_CASES += [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name,head",
-    [pytest.param(*c, marks=[] if c in SHAPED_QUICK else [pytest.mark.slow]) for c in SHAPED_CASES],
-)
+@pytest.mark.parametrize("name,head", SHAPED_CASES)
 def test_contract_of_heads(name, head, key):
     check_method(METHODS[name].init, head=SHAPED[head](key), **SMALL.get(name, dict(width=8)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["gaussian", pytest.param("classes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("head", ["gaussian", "classes"])
 def test_contract_of_the_control(head):
     bnn = METHODS["bnn"].init(
         Spec(2, HEADS[head]), key=jax.random.key(0), width=8, depth=1, steps=20, samples=2

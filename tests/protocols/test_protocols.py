@@ -84,7 +84,7 @@ def test_figures_follow_from_the_predictions(tmp_path, small):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [pytest.param("platipus", marks=pytest.mark.slow), "process"])
+@pytest.mark.parametrize("method", ["platipus", "process"])
 def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, monkeypatch, method):
     """Likelihoods from the draws' log densities, coverage from their distances, distances from
     drawn functions.

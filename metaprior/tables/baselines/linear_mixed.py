@@ -8,7 +8,7 @@ from metaprior.methods.process import Process
 from metaprior.nets.kernels import RandomEffects
 from metaprior.nets.means import Mean, Scale
 from metaprior.tables.baselines.closed import stacked
-from metaprior.tables.reml import Fitted, Sums, fit_reml, parts_of, starts
+from metaprior.tables.reml import VARIES, Fitted, Sums, fit_reml, parts_of, starts, within
 
 MOST_SLOPES = 16  # columns with a slope a group
 MOST_CORRELATED = 8  # more slopes than these would be uncorrelated
@@ -23,11 +23,9 @@ def slopes(x: np.ndarray, start: np.ndarray, most: int) -> np.ndarray:
         start: first row of each group.
         most: how many, at most.
     """
-    count = np.diff(np.append(start, len(x)))
-    mean = np.add.reduceat(x, start, axis=0) / count[:, None]
-    within = ((x - np.repeat(mean, count, axis=0)) ** 2).mean(0)
-    order = np.argsort(-within, kind="stable")[:most]
-    return np.sort(order[within[order] > 1e-6])
+    variance = within(x, start)
+    order = np.argsort(-variance, kind="stable")[:most]
+    return np.sort(order[variance[order] > VARIES])
 
 
 def _basis(x: np.ndarray) -> np.ndarray:
