@@ -9,7 +9,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 from metaprior.system import files
 from metaprior.tables.baselines.boosting import Boosting, Fold, Trees, cross_fit
-from metaprior.tables.baselines.grow import FEWEST, LEAVES, RATE, RIDGE, Bins, Grower
+from metaprior.tables.baselines.grow import FEWEST, LEAVES, RATE, RIDGE, Grower
 
 MODULE = sys.modules[cross_fit.__module__]  # `baselines.boosting` is the learner
 ROUNDS = 12
@@ -43,7 +43,7 @@ def outcome(number, classes):
 
 def grown(raw, y, classes, rounds=ROUNDS):
     """One model on all rows."""
-    fold = Fold(Bins(raw), y, np.arange(len(y)), np.arange(0), classes)
+    fold = Fold(raw, y, np.arange(len(y)), np.arange(0), classes)
     for _ in range(rounds):
         fold.round()
     return fold, Trees.of(fold.rounds, fold.base)
@@ -83,6 +83,20 @@ def test_predictions_are_those_of_scikit_learn(classes, missing):
     # Several thresholds can part the training rows alike; new rows may lie between them.
     apart = np.abs(trees(new) - read(new).reshape(len(new), -1)).max(axis=1)
     assert (apart < 1e-6).mean() > 0.99
+
+
+def test_rows_held_out_do_not_move_a_threshold():
+    """Days of the year, whole days held out: a day between two others is nearer to one of them."""
+    rng = np.random.default_rng(0)
+    day = rng.permutation(365)[:300].repeat(4).astype(float)
+    y = np.sin(day / 58) + 0.1 * rng.normal(size=len(day))
+    fold = np.arange(300).repeat(4) % 3
+    model, out_of_fold = cross_fit(day[:, None], y, fold, rounds=ROUNDS)
+    assert len(model.folds[0].root) == ROUNDS
+    for k in range(3):
+        theirs = HistGradientBoostingRegressor(**SAME).fit(day[fold != k, None], y[fold != k])
+        expected = theirs.predict(day[fold == k, None])
+        np.testing.assert_allclose(out_of_fold[fold == k, 0], expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [0, 3])
@@ -127,7 +141,7 @@ def test_missing_values_go_where_training_says():
 
 def test_leaves_hold_enough_rows():
     raw, number = table(rows=300)
-    grow = Grower(Bins(raw), np.arange(250), np.arange(250, 300))
+    grow = Grower(raw, np.arange(250), np.arange(250, 300))
     nodes, step = grow(-number)
     leaves = [node.value for node in nodes if node.leaf]
     sizes = [(step[:250] == value).sum() for value in leaves]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
-from metaprior.tables.baselines.grow import Bins, Grower, Node
+from metaprior.tables.baselines.grow import Grower, Node
 
 MOST_ROWS = 50_000  # trees of 15 leaves learn little from more, and take minutes
 PATIENCE = 50  # rounds without a lower loss before growing ends
@@ -205,15 +205,15 @@ class Fold:
     """A model that grows on the rows of the other folds.
 
     Args:
-        bins: the columns of all rows.
+        raw: columns of all rows, NaN where missing, `(n, f)`.
         y: outcomes of all rows, `(n,)`.
         inside, outside: rows to train on, and rows of the fold.
         classes: number of classes, 0 for numbers.
     """
 
-    def __init__(self, bins: Bins, y: np.ndarray, inside, outside, classes: int):
+    def __init__(self, raw: np.ndarray, y: np.ndarray, inside, outside, classes: int):
         self.y, self.outside, self.classes = y, outside, classes
-        self.grow = Grower(bins, inside, outside)
+        self.grow = Grower(raw, inside, outside)
         self.base = _base(y[inside], classes)
         self.raw = np.tile(self.base, (len(y), 1))
         self.rounds: list[list[list[Node]]] = []
@@ -284,11 +284,11 @@ def cross_fit(
     """
     use = np.random.default_rng(seed).permutation(len(y))[:MOST_ROWS]
     use.sort()
-    bins, outcome, part = Bins(raw[use]), y[use], fold[use]
+    columns, outcome, part = raw[use], y[use], fold[use]
     folds = []
     for k in range(fold.max() + 1):
         inside = np.flatnonzero(part != k)
-        folds.append(Fold(bins, outcome, inside, np.flatnonzero(part == k), classes))
+        folds.append(Fold(columns, outcome, inside, np.flatnonzero(part == k), classes))
 
     loss: list[float] = []
     # All folds grow together, so that growing can end when their loss does not fall any more.

@@ -26,10 +26,12 @@ class Bins:
 
     Args:
         raw: columns, NaN where missing, `(n, f)`.
+        inside: rows that the edges lie between. Other rows must not move them: a day that was held
+            out would get an edge of its own, on one side of which it always is.
     """
 
-    def __init__(self, raw: np.ndarray):
-        self.edges = [_edges(column[~np.isnan(column)]) for column in raw.T]
+    def __init__(self, raw: np.ndarray, inside: np.ndarray):
+        self.edges = [_edges(column[~np.isnan(column)]) for column in raw[inside].T]
         self.size = 2 + max(map(len, self.edges), default=0)  # codes, the last one for missing
         self.code = np.empty(raw.T.shape, np.uint8)  # (f, n): a column's codes together
         for code, edges, column in zip(self.code, self.edges, raw.T, strict=True):
@@ -89,13 +91,14 @@ class Grower:
     """Grows trees on some rows of a table.
 
     Args:
-        bins: the table's columns.
+        raw: columns, NaN where missing, `(n, f)`.
         inside: training rows.
         outside: rows that are predicted beside them.
     """
 
-    def __init__(self, bins: Bins, inside: np.ndarray, outside: np.ndarray):
-        self.bins, self.inside = bins, len(inside)
+    def __init__(self, raw: np.ndarray, inside: np.ndarray, outside: np.ndarray):
+        bins = self.bins = Bins(raw, inside)
+        self.inside = len(inside)
         self.rows = np.concatenate([inside, outside])
         self.missing = np.flatnonzero((bins.code[:, inside] == bins.size - 1).any(axis=1))
 
