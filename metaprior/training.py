@@ -260,6 +260,11 @@ def adam(learning_rate: float, steps: int, clip: float = 10.0) -> Adam:
 
 
 @full_precision
+def _most(steps: Array) -> int:
+    """The largest, taken on the host: there it compiles nothing."""
+    return int(np.max(jax.device_get(steps)))
+
+
 def fit(
     method: Method,
     source: Source,
@@ -341,7 +346,7 @@ def fit(
             0
         ]
     losses, looks, outcome = [], [], "done"
-    done = int(jnp.max(state.step))
+    done = _most(state.step)
     while done < steps:
         size = min(every, steps - done)
         state, loss, look = run(
@@ -354,11 +359,11 @@ def fit(
         if save is not None:
             save(devices.local(state, mesh))
         if progress is not None:
-            progress(done, steps, float(jnp.nanmean(loss)))
-        if bool(jnp.all(state.failed)):
+            progress(done, steps, float(np.nanmean(losses[-1])))
+        if bool(np.all(jax.device_get(state.failed))):
             outcome = "non-finite loss"
             break
-        if patience is not None and done - int(jnp.max(state.best_step)) >= patience:
+        if patience is not None and done - _most(state.best_step) >= patience:
             outcome = "early stop"
             break
     state = devices.local(state, mesh)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
-import jax.numpy as jnp
+import jax
 import jax.random as jr
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ from metaprior.heads import StudentT
 from metaprior.method import Spec
 from metaprior.tables.baselines import BASELINES
 from metaprior.tables.groups import runs, sorted_groups
-from metaprior.tables.members import Groups
+from metaprior.tables.members import Groups, draw_tasks
 from metaprior.tables.ordered import MOST_QUERY, columns_of_time, first_rows, in_order
 from metaprior.tables.read import Rows
 from metaprior.tables.stages import share_of
@@ -100,12 +100,13 @@ def tasks_of(
         grouped[int(K)] = enough if held.group is None else held.group[enough]
         key = jr.fold_in(jr.key(seed), K)
         if order is None:
-            some = source.tasks(np.resize(enough, size), np.full(size, K), key=key)
+            some = draw_tasks(source, np.resize(enough, size), np.full(size, K), key)
         else:
             some = first_rows(held, np.resize(enough, size), K, max(max(shots), 1), seed)
         # Tasks that only fill up the size have nothing to predict.
-        real = jnp.arange(size)[:, None] < len(enough)
-        tasks[int(K)] = eqx.tree_at(lambda t: t.query.mask, some, some.query.mask & real)
+        real = np.arange(size)[:, None] < len(enough)
+        mask = jax.device_put(np.asarray(some.query.mask) & real)
+        tasks[int(K)] = eqx.tree_at(lambda t: t.query.mask, some, mask)
 
     if not tasks:
         where = "held-out groups" if rows is None else rows.where

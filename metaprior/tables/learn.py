@@ -7,7 +7,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -24,6 +23,7 @@ from metaprior.tables.members import (
     ROWS,
     SHOTS,
     Groups,
+    draw_tasks,
     held_out_tasks,
     log_prob,
     slots,
@@ -148,7 +148,7 @@ def _tasks_of(groups: Groups, whole: bool, key) -> tuple[Table, Any]:
     else:
         most = np.maximum(np.minimum(groups.count[held] - 1, half), 0)
         shots = np.minimum(np.resize(SHOTS, 64), most)
-    return source, source.tasks(held, shots, key=key)
+    return source, draw_tasks(source, held, shots, key)
 
 
 def learn_auto(groups: Groups, training: Training) -> Learned:
@@ -222,20 +222,17 @@ def _stacked(groups: Groups, base: dict, members: dict, fitted, copies: int, key
 
     # Boosting is one learner; its predictions of training groups are cross-fitted already.
     def repeat(leaf):
-        return jnp.repeat(leaf[None], n, 0) if eqx.is_array(leaf) else leaf
+        return np.repeat(np.asarray(leaf)[None], n, 0) if eqx.is_array(leaf) else leaf
 
     held["boosting"] = jax.tree.map(repeat, base["boosting"])
 
     points = tasks.query.mask.shape[-1]
-    mask = tasks.query.mask.reshape(-1, points)
-    log_p = {name: log_prob(m, tasks, key).reshape(-1, points) for name, m in held.items()}
-    table = jnp.stack(list(log_p.values()), -1)
-    weights = fit_weights(
-        jnp.maximum(table, -30.0),
-        mask,
-        jnp.asarray(shots.reshape(-1), table.dtype),
-        jnp.asarray(len(groups.count), table.dtype),
-    )
+    mask = np.asarray(tasks.query.mask).reshape(-1, points)
+    # On the host, where what is small compiles nothing.
+    log_p = [np.asarray(log_prob(m, tasks, key)).reshape(-1, points) for m in held.values()]
+    table = np.maximum(np.stack(log_p, -1), -30.0)
+    count = np.asarray(len(groups.count), table.dtype)
+    weights = fit_weights(table, mask, shots.reshape(-1).astype(table.dtype), count)
     final = base | {name: Ensemble(m) for name, m in experts.items()}
     return Learned(Stack(tuple(final[name] for name in held), weights), base)
 
@@ -254,8 +251,7 @@ def _closed(name: str, groups: Groups) -> Process:
 def learn_baselines(groups: Groups, *, key, stage: Stages):
     """Every baseline, the fold members of the trained ones, and what to say of them."""
     spec = groups.spec
-    y = jnp.asarray(groups.y[:, 0])
-    pooled = jnp.asarray(groups.x[:, groups.x.shape[1] - spec.pooled :])
+    y, pooled = groups.y[:, 0], groups.x[:, groups.x.shape[1] - spec.pooled :]
     base = {
         "marginal": baselines.marginal(spec, y),
         "boosting": baselines.boosting(spec, y, pooled),

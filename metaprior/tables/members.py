@@ -109,6 +109,12 @@ def _draw(source: Table, groups, shots, keys):
     return jax.vmap(lambda g, k, key: source.tasks(g, k, key=key))(groups, shots, keys)
 
 
+@once
+def draw_tasks(source: Table, groups, shots, key):
+    """`source.tasks` as one program: operation by operation it would be fifty."""
+    return source.tasks(groups, shots, key=key)
+
+
 def train_members(
     what: str,
     make: Callable,

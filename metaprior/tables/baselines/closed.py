@@ -6,13 +6,13 @@ Processes for Machine Learning", 2006, equations 5.8 and 5.9, summed over groups
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from metaprior.heads import Gaussian
 from metaprior.methods.process import Process
 from metaprior.nets.kernels import Constant, Stationary
 from metaprior.nets.means import Mean, Scale
+from metaprior.tables.baselines.learners import on_device
 from metaprior.tables.reml import Sums, fit_reml, parts_of, starts
 
 ROWS = 32  # most rows of a group that the evidence of a process is computed with
@@ -44,7 +44,7 @@ def fit_offset(pooled: np.ndarray, y: np.ndarray, count: np.ndarray, fold: np.nd
         offset = max(abs(float(fitted.factor[0, 0])), np.exp(NONE))
         noise = max(np.sqrt(fitted.variance) - FLOOR, FLOOR)
         found.append((fitted.beta[0], np.log(offset), np.log(noise)))
-    coefficient, offset, noise = stacked(found)
+    coefficient, offset, noise = map(on_device, zip(*found))
     return Process(
         Mean(coefficient, None, None, 1, 0, 1),
         (Constant(offset),),
@@ -155,18 +155,14 @@ def fit_gp(
 
     *outside, every = parts_of(fold)
     whole = best(every, first, 100)
-    found = [best(keep, whole, 30) for keep in outside]  # which are near
-    offset, smooth, noise, lengths = stacked([(*one[:3], one[3:]) for one in [*found, whole]])
+    found = np.stack([*(best(keep, whole, 30) for keep in outside), whole])  # which are near
+    logs = np.log(np.maximum(np.exp(found[:, 2]) - FLOOR, 0.1 * FLOOR))
+    offset, smooth, noise = (on_device(part) for part in (found[:, 0], found[:, 1], logs))
+    lengths = on_device(found[:, 3:])
     return Process(
-        Mean(jnp.ones_like(offset), None, None, 1, 0, 1),
+        Mean(on_device(np.ones(len(found))), None, None, 1, 0, 1),
         (Constant(offset), Stationary(smooth, lengths, "eq")),
-        Scale(jnp.log(jnp.maximum(jnp.exp(noise) - FLOOR, 0.1 * FLOOR)), None, FLOOR),
+        Scale(noise, None, FLOOR),
         Gaussian(1),
         columns=d,
     )
-
-
-def stacked(found: list[tuple]) -> list:
-    """Numbers of several models as arrays with a leading axis."""
-    kind = jnp.result_type(float)
-    return [jnp.asarray(np.stack(part), kind) for part in zip(*found)]

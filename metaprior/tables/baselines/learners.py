@@ -5,7 +5,9 @@ process method, and are trained.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from metaprior.heads import Gaussian
@@ -39,16 +41,21 @@ class Fixed(AbstractLearner):
         return Particles(self.base[None], self._apply, self.head)
 
 
-def marginal(spec: Spec, y: Array) -> Fixed:
+def on_device(value) -> Array:
+    """Numbers in JAX's float type, as they are: operations there compile a program each."""
+    return jax.device_put(np.asarray(value, jnp.result_type(float)))
+
+
+def marginal(spec: Spec, y: np.ndarray) -> Fixed:
     """The training tasks' marginal: one normal, or the class frequencies."""
     if spec.head.classes:
         # One is added to each count: a class that no task has is rare, not impossible.
-        counts = jnp.bincount(y.astype(int), length=spec.head.classes) + 1.0
-        return Fixed(jnp.log(counts / counts.sum()), spec.head)
-    return Fixed(y.mean()[None], Gaussian(1, scale=y.std()))
+        counts = np.bincount(y.astype(int), minlength=spec.head.classes) + 1.0
+        return Fixed(on_device(np.log(counts / counts.sum())), spec.head)
+    return Fixed(on_device(y.mean()[None]), Gaussian(1, scale=on_device(y.std())))
 
 
-def boosting(spec: Spec, y: Array, pooled: Array) -> Fixed:
+def boosting(spec: Spec, y: np.ndarray, pooled: np.ndarray) -> Fixed:
     """Pooled gradient boosting with the spread of its out-of-fold residuals.
 
     Args:
@@ -57,9 +64,9 @@ def boosting(spec: Spec, y: Array, pooled: Array) -> Fixed:
         pooled: out-of-fold predictions, `(n, 1)`, or log probabilities, `(n, C)`.
     """
     if spec.head.classes:
-        return Fixed(jnp.zeros(spec.head.classes), spec.head, spec.pooled)
-    spread = jnp.sqrt(((y - pooled[:, 0]) ** 2).mean())
-    return Fixed(jnp.zeros(1), Gaussian(1, scale=spread), 1)
+        return Fixed(on_device(np.zeros(spec.head.classes)), spec.head, spec.pooled)
+    spread = np.sqrt(((y - pooled[:, 0]) ** 2).mean())
+    return Fixed(on_device(np.zeros(1)), Gaussian(1, scale=on_device(spread)), 1)
 
 
 def _process(spec, mean, kernels):

@@ -1,13 +1,12 @@
 """The linear mixed model of a table, as a learner whose posterior is exact."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from metaprior.heads import Gaussian
 from metaprior.methods.process import Process
 from metaprior.nets.kernels import RandomEffects
 from metaprior.nets.means import Mean, Scale
-from metaprior.tables.baselines.closed import stacked
+from metaprior.tables.baselines.learners import on_device
 from metaprior.tables.reml import VARIES, Fitted, Sums, fit_reml, parts_of, starts, within
 
 MOST_SLOPES = 16  # columns with a slope a group
@@ -121,10 +120,9 @@ def _effects(fitted: Fitted, basis: np.ndarray, effects: np.ndarray) -> tuple[np
 
 def _learner(found: list[tuple[np.ndarray, ...]]) -> Process:
     """The models as processes on the columns, stacked."""
-    beta, factor, noise = stacked(found)
-    q = factor.shape[1]
-    kernel = RandomEffects(factor, jnp.full((len(found), q), NO_EFFECT, factor.dtype), 1)
-    mean = Mean(None, beta[..., None], None, 0, 1, 1)
-    floor = 1e-6
-    scale = Scale(jnp.log(jnp.maximum(noise - floor, floor)), None, floor)
+    beta, factor, noise = (np.stack(part) for part in zip(*found))
+    q, floor = factor.shape[1], 1e-6
+    kernel = RandomEffects(on_device(factor), on_device(np.full((len(found), q), NO_EFFECT)), 1)
+    mean = Mean(None, on_device(beta[..., None]), None, 0, 1, 1)
+    scale = Scale(on_device(np.log(np.maximum(noise - floor, floor))), None, floor)
     return Process(mean, (kernel,), scale, Gaussian(1), columns=q - 1)

@@ -19,6 +19,7 @@ from metaprior.heads import StudentT
 from metaprior.method import AbstractLearner
 from metaprior.posterior import Particles
 from metaprior.tables.baselines.grow import LEAVES, Grower, Node
+from metaprior.tables.baselines.learners import on_device
 from metaprior.task import Data, pad
 
 SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)  # observed rows of a training example
@@ -63,7 +64,7 @@ class Forest(eqx.Module):
         return jnp.take_along_axis(self.value[None], leaf[:, :, None], axis=2)[:, :, 0]
 
 
-def _forest(location: list[list[Node]], scale: list[list[Node]]) -> list[Array]:
+def _forest(location: list[list[Node]], scale: list[list[Node]]) -> list[np.ndarray]:
     """The fields of a `Forest` of two outputs, each with as many trees; some may have no node."""
     room = max(ROOM, 2 ** int(np.ceil(np.log2(max(len(location), 1)))))
     empty = [[Node(0, np.inf, 0, 0, True, True, 0.0)]] * (room - len(location))
@@ -92,7 +93,7 @@ def _forest(location: list[list[Node]], scale: list[list[Node]]) -> list[Array]:
             feature[j, t], threshold[j, t] = nodes[at].feature, nodes[at].threshold
             keep[j, t] = ~(((1 << (behind - first)) - 1) << first)
         value[t, : len(order)] = [nodes[at].value for at in order]
-    return [jnp.asarray(a) for a in (feature, threshold, keep, value)]
+    return [feature, threshold, keep, value]
 
 
 def _columns(x, residual, distance, seen, shrink):
@@ -313,22 +314,13 @@ def fit_observed(
     log_scale = [one.log_scale + wider for one in folds]
     forests = [_forest(location, scale) for location, scale in own]
 
-    def numbers(*shape: int) -> list[Array]:
-        return [jnp.full(shape, number, float) for number in (shrink, df)]
+    def model(forest: Forest, weight, log_scale) -> Observed:
+        log_scale = np.asarray(log_scale)
+        same = (on_device(np.full(log_scale.shape, number)) for number in (shrink, df))
+        head = StudentT(1, floor=FLOOR)
+        return Observed(forest, on_device(weight), on_device(log_scale), *same, head)
 
-    n = len(folds)
-    members = Observed(
-        Forest(*(jnp.stack(parts) for parts in zip(*forests))),
-        jnp.ones(n, float),
-        jnp.asarray(log_scale, float),
-        *numbers(n),
-        StudentT(1, floor=FLOOR),
-    )
-    final = Observed(
-        Forest(*_forest(*every)),
-        jnp.asarray(1 / n, float),
-        jnp.asarray(np.mean(log_scale), float),
-        *numbers(),
-        StudentT(1, floor=FLOOR),
-    )
-    return members, final
+    together = Forest(*(jax.device_put(np.stack(parts)) for parts in zip(*forests)))
+    members = model(together, np.ones(len(folds)), log_scale)
+    average = Forest(*map(jax.device_put, _forest(*every)))
+    return members, model(average, 1 / len(folds), np.mean(log_scale))
