@@ -211,3 +211,46 @@ class Stacked(AbstractPosterior):
 
         each = self._each(one, key)
         return jax.nn.logsumexp(each) - jnp.log(each.shape[0])
+
+
+class Postponed(AbstractPosterior):
+    """Equal-weight mixture of learners that condition anew, one after another, whenever asked.
+
+    For many rows: of `m` factors of a large covariance no two are in memory at once.
+
+    Args:
+        condition: `(member, key) -> posterior`.
+        members: stacked on a leading axis.
+        keys: one a member.
+    """
+
+    condition: Callable = eqx.field(static=True)
+    members: Any
+    support: Data
+    keys: PRNGKeyArray
+
+    def _each(self, call: Callable, key: PRNGKeyArray):
+        """`call(posterior, key)` for every member, results stacked."""
+        arrays, fixed = eqx.partition(self.members, eqx.is_array)
+        rest = []
+
+        def one(args):
+            arrays, own, k = args
+            member = eqx.combine(arrays, fixed)
+            found = call(self.condition(member, self.support, own), k)
+            result, constant = eqx.partition(found, eqx.is_array)
+            rest[:] = [constant]
+            return result
+
+        stacked = jax.lax.map(one, (arrays, self.keys, jr.split(key, len(self.keys))))
+        return eqx.combine(stacked, rest[0])
+
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
+        return merged(self._each(lambda q, k: q.sample(x, key=k, samples=samples), key))
+
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
+        return merged(self._each(lambda q, k: q.predict(x, key=k, samples=samples), key))
+
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
+        each = self._each(lambda q, k: q.joint_log_prob(data, key=k, samples=samples), key)
+        return jax.nn.logsumexp(each) - jnp.log(each.shape[0])

@@ -7,10 +7,16 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.method import AbstractMethod, AbstractUpdating, Spec, updated
-from metaprior.posterior import Stacked
+from metaprior.method import AbstractLearner, AbstractMethod, AbstractUpdating, Spec, updated
+from metaprior.posterior import Postponed, Stacked
 from metaprior.system.devices import over_particles
 from metaprior.task import Data, Task
+
+MANY = 1024  # rows from which members condition one after another
+
+
+def _condition(member: AbstractLearner, support: Data, key: PRNGKeyArray):
+    return member.posterior(support, key=key)
 
 
 def _row(name: str) -> Any:
@@ -93,7 +99,10 @@ class Ensemble(AbstractUpdating, AbstractMethod):
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return self._each(lambda member, k: member.loss(task, key=k), key).mean()
 
-    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Stacked:
+    def posterior(self, support: Data, *, key: PRNGKeyArray) -> Stacked | Postponed:
+        if len(support.mask) > MANY:
+            keys = jr.split(key, len(jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0]))
+            return Postponed(_condition, self.members, support, keys)
         return Stacked(self._each(lambda member, k: member.posterior(support, key=k), key))
 
     def update(

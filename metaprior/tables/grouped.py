@@ -8,6 +8,7 @@ import polars as pl
 
 from metaprior.system.programs import kept
 from metaprior.tables.many import Batch, Runs, batches, run_all, scattered
+from metaprior.tables.padding import MOST_OBSERVED, said_of, some_of
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.questions import predicted, scored
 from metaprior.tables.read import Rows
@@ -45,12 +46,24 @@ class Table:
         self.y = trained.observed(split.rows, known)
         self.doubts = trained.doubts(split.rows, self.y)
         self.is_known = known
-        self.known, self.asked = self.runs(known), self.runs(~known)
+        self.known, self.asked = self.observed(), self.runs(~known)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What may be wrong with the rows."""
-        return (*self.doubts, *self.trained.remarks(self.split.rows))
+        many = np.bincount(self.split.group[self.is_known], minlength=1).max()
+        more = (f"{self.split.rows.where}: {said_of(many)}",) if many > MOST_OBSERVED else ()
+        return (*self.doubts, *more, *self.trained.remarks(self.split.rows))
+
+    def observed(self) -> Runs:
+        """The rows that are conditioned on: those of a very large group in part."""
+        runs, used = self.runs(self.is_known), self.is_known.copy()
+        large = np.flatnonzero(runs.count > MOST_OBSERVED)
+        for start, count in zip(runs.start[large], runs.count[large]):
+            rows = runs.order[start : start + count]
+            used[rows] = False
+            used[rows[some_of(count)]] = True
+        return self.runs(used) if len(large) else runs
 
     def runs(self, use: np.ndarray) -> Runs:
         """The rows in a mask by their groups."""
@@ -110,7 +123,7 @@ class Table:
             progress: called with the share done.
         """
         some = np.ones(len(self.x), bool) if groups is None else groups[self.split.group]
-        self.known = self.runs(self.is_known)
+        self.known = self.observed()
         todo = batches(self.known, self.runs(~self.split.known[:, 0] & some))
 
         def run(batch):

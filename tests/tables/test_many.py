@@ -1,6 +1,7 @@
 """Many new groups in one table: split, predicted together, and the same as one at a time."""
 
 import io
+import sys
 
 import equinox as eqx
 import jax
@@ -16,6 +17,9 @@ from metaprior.heads import Categorical, StudentT
 from metaprior.method import Spec
 from metaprior.methods import CNP, ALPaCA, Ensemble, Process
 from metaprior.methods.stack import Stack
+from metaprior.posterior import Postponed, Stacked
+from metaprior.tables import grouped, padding
+from metaprior.tables import posterior as one_group
 from metaprior.tables.baselines import cross_fit
 from metaprior.tables.columns import Features
 from metaprior.tables.groups import digests
@@ -23,6 +27,7 @@ from metaprior.tables.many import MOST_ASKED, Runs, batches
 from metaprior.tables.read import Rows
 from metaprior.tables.split import split
 from metaprior.tables.trained import Trained
+from metaprior.task import Data
 
 SILENT = {"say": lambda note: None}
 
@@ -183,6 +188,64 @@ def test_rows_find_their_program_and_their_way_back():
             assert (group[its] == number).all() and not observed[its].any()
             met[its] += 1
     assert (met[~observed] == 1).all() and not met[observed].any()
+
+
+def test_of_a_very_large_group_some_rows_are_conditioned_on(prior, monkeypatch):
+    """The same ones in a table and alone, with a note; smaller groups are as they were."""
+    for module in (padding, one_group, grouped):
+        monkeypatch.setattr(module, "MOST_OBSERVED", 12)
+    frame = table(3, 40).with_row_index()
+    frame = frame.filter((pl.col("g") != "g0") | (pl.col("index") < 12))
+    asked = frame["index"] % 40 >= 10
+    asked &= (frame["g"] != "g1") | (frame["index"] % 40 >= 30)  # g1 has 30 observed rows
+    hidden = frame.with_columns(y=pl.when(asked).then(None).otherwise("y"))
+    notes = []
+    found = prior.predict(hidden, say=notes.append)
+    said = "30 observed rows: 12 of them, drawn at random, are conditioned on."
+    assert [said in note for note in notes].count(True) == 1
+
+    for name in ("g1", "g2"):
+        own = hidden.filter(pl.col("g") == name)
+        known = own.drop_nulls("y")
+        alone = prior.adapt(known)
+        assert any(said in note for note in alone.notes) == (name == "g1")
+        if name == "g1":
+            rows = padding.some_of(30)
+            assert len(rows) == 12
+            assert (np.diff(rows) > 0).all()
+            known = known[rows]
+        fewer = prior.adapt(known)
+        assert not any("drawn at random" in note for note in fewer.notes)
+        new = own.filter(pl.col("y").is_null())
+        expected = fewer.predict(new)["mean"]
+        np.testing.assert_array_equal(alone.predict(new)["mean"], expected)
+        there = found.filter(pl.col("g") == name)["mean"]
+        np.testing.assert_allclose(there, expected, rtol=1e-5)
+
+
+def test_members_of_an_ensemble_condition_one_after_another(monkeypatch):
+    """With many rows; the answer is that of all members at once."""
+    ensemble = Ensemble.init(
+        Spec(1, StudentT(1)), key=jax.random.key(0), base=Process, members=3, width=4, features=2
+    )
+    rng = np.random.default_rng(0)
+    rows = Data.of(rng.normal(size=(6, 1)), rng.normal(size=6))
+
+    @eqx.filter_jit
+    def answers(ensemble, rows):
+        posterior = ensemble.posterior(rows, key=jax.random.key(1))
+        mixture = posterior.predict(rows.x, key=jax.random.key(2), samples=4)
+        drawn = posterior.sample(rows.x, key=jax.random.key(2), samples=2)
+        joint = posterior.joint_log_prob(rows, key=jax.random.key(3), samples=4)
+        return mixture.log_prob(rows.y), mixture.epistemic(), drawn.mean(), joint
+
+    assert isinstance(ensemble.posterior(rows, key=jax.random.key(1)), Stacked)
+    together = answers(ensemble, rows)
+    monkeypatch.setattr(sys.modules[Ensemble.__module__], "MANY", 5)
+    assert isinstance(ensemble.posterior(rows, key=jax.random.key(1)), Postponed)
+    jax.clear_caches()
+    for a, b in zip(together, answers(ensemble, rows), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_number_of_groups_makes_no_new_program():
