@@ -17,6 +17,7 @@ import polars as pl
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "tables.parquet"
 SHOTS = (0, 1, 2, 5, 10)
+PEERS = ("MixedLM", "GPBoost", "LightGBM")
 TABLES = {
     "weather": ("weather_airport_days.csv", "group", "temp", {"split_by": "day_of_year"}),
     "remifentanil": ("remifentanil_pk.csv", "subject", "conc", {}),
@@ -31,23 +32,36 @@ def measure(path: Path, task: str, target: str, options: dict, splits: int) -> d
     """Fit and evaluate on `splits` splits of the groups."""
     import jax
 
+    from benchmarks import table_peers
     from metaprior import Prior
     from metaprior.evaluation.evaluate import Evaluation
+    from metaprior.tables import judging
 
-    done, seconds = [], []
+    done, seconds, peers = [], [], []
     for seed in range(splits):
         # Every fit compiles; the programs of many would exhaust the memory maps of the process.
         jax.clear_caches()
         began = time.monotonic()
         prior = Prior(holdout=0.2, seed=seed, **options).fit(path, task=task, target=target)
         seconds.append(time.monotonic() - began)
-        done.append(prior.evaluate(shots=SHOTS, seed=seed))
+        trained = prior.trained
+        judged = judging.tasks_of(trained, None, SHOTS, seed)
+        done.append(judging.score(trained, judged, None))
+        found, took = table_peers.judged(
+            prior, path, judged.tasks, seed, trained.units, judged.grouped
+        )
+        for K, some in found.items():
+            done[-1].statistics[K] |= some
+        peers.append(took)
         text = f"{path.name}: split {seed}, fitted in {seconds[-1]:.0f} s"
         print(text, file=sys.stderr, flush=True)
 
     merged = Evaluation.merge(done).to_json()
     return {
         "seconds": seconds,
+        "peer_seconds": [
+            {"peer": name, "seconds": max(took[name] for took in peers)} for name in peers[0]
+        ],
         "sentence": merged["sentence"],
         "figures": [
             figure
@@ -110,23 +124,21 @@ class Shown:
         """The method's figure at every number of rows."""
         return [f"{self.values[k, 'method', metric]:.{digits}f}" for k in SHOTS]
 
-    def best(self, shots: int) -> tuple[str, float]:
-        """The baseline with the lowest negative log-likelihood at one K, picked with hindsight."""
-        losses = {
-            who: self.values[shots, who, self.metric] for who in self.learners if who != "method"
-        }
-        who = min(losses, key=losses.get)
-        return who, losses[who]
+    def best(self, shots: int, some: list[str]) -> tuple[str, float]:
+        """The one with the lowest negative log-likelihood at one K, picked with hindsight."""
+        who = min(some, key=lambda name: self.values[shots, name, self.metric])
+        return who, self.values[shots, who, self.metric]
 
     def lines(self) -> dict[str, list[str]]:
         """What stands in front of a line, and its cells."""
-        best = [self.best(k) for k in SHOTS]
+        peers = [who for who in self.learners if who in PEERS]
+        ours = [who for who in self.learners if who not in ("method", *peers)]
         unit = "NLL (log)" if self.metric == "nll_log" else "NLL"
-        found = {
-            f"metaprior, {unit}": [f"**{text}**" for text in self.row(self.metric, 3)],
-            "best baseline": [f"{value:.3f}" for _, value in best],
-            "which": [who for who, _ in best],
-        }
+        found = {f"metaprior, {unit}": [f"**{text}**" for text in self.row(self.metric, 3)]}
+        for label, some in (("best baseline", ours), ("best peer", peers)):
+            best = [self.best(k, some) for k in SHOTS] if some else []
+            if best:
+                found[label] = [f"{value:.3f} ({who})" for who, value in best]
         if (1, "method", "coverage90") in self.values:
             return found | {"coverage of the 90 % band": self.row("coverage90", 2)}
         return found | {"accuracy": self.row("accuracy", 3)}

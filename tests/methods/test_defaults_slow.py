@@ -1,6 +1,6 @@
 """Defaults that train, on the tables of `benchmarks.defaults`.
 
-One method of most kinds is trained here; those with particles or second derivatives take minutes.
+One method of each kind is trained here: black box, optimisation, closed form.
 The command `python -m benchmarks.defaults` trains all, and the page of methods shows what it found.
 There are fewer tasks a step than `fit` has by default. Their gradients are noisier: a fragile
 method goes astray sooner, in a fraction of the time. test_methods.py and test_oracles_slow.py train
@@ -16,7 +16,7 @@ import pytest
 from benchmarks import defaults
 
 BATCH = 4
-CHOSEN = ("recurrent", "cnp", "np", "maml", "versa", "process")
+CHOSEN = ("cnp", "maml", "process")
 CASES = [case for case in defaults.CASES if case[0] in CHOSEN]
 
 

@@ -45,26 +45,13 @@ EQ = GP("eq", noise=0.05**0.5, support=30, query=50)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name,steps,bound",
-    [
-        (
-            "cnp",
-            6_000,
-            -1.30,
-        ),  # a mean over the support learns slowly; the paper's own stays above -0.9 after 100,000s
-        ("acnp", 2_000, -0.75),
-        ("np", 1_000, -1.30),
-        ("recurrent", 2_000, -1.44),
-    ],
-)
-def test_black_boxes_against_the_exact_process(name, steps, bound, key):
+def test_a_black_box_against_the_exact_process(key):
     """Above the bound with default settings, and never above the exact posterior."""
     fitted = fit(
-        METHODS[name].init(Spec(1, Gaussian(1)), key=key),
+        METHODS["acnp"].init(Spec(1, Gaussian(1)), key=key),
         EQ,
         key=jax.random.key(1),
-        steps=steps,
+        steps=2_000,
         every=500,
     )
     tasks = draw(EQ, jax.random.key(2), 1024)
@@ -73,18 +60,18 @@ def test_black_boxes_against_the_exact_process(name, steps, bound, key):
     joint, marginal = ours.mean(0)
     exact_joint, exact_marginal = exact.mean(0)
     print(
-        f"\n{name}, {steps} steps, {fitted.seconds:.0f} s: "
+        f"\nacnp, {fitted.seconds:.0f} s: "
         f"joint {joint:.3f} (exact {exact_joint:.3f}), "
         f"marginal {marginal:.3f} (exact {exact_marginal:.3f})"
     )
-    assert float(ours[:, 1].mean()) > bound
+    assert float(ours[:, 1].mean()) > -0.75
     assert bool((gap < 2 * error).all())
-    if name == "acnp":  # without being trained again
-        some = jax.tree.map(lambda a: a[:128], tasks)
-        ours, exact = nats_a_point(AutoregressiveMode(fitted.method), EQ, some, 1)[:, :, 0].T
-        error = float((ours - exact).std() / len(ours) ** 0.5)
-        print(f"its autoregressive mode: joint {ours.mean():.3f} (exact {exact.mean():.3f})")
-        assert -0.1 < float((ours - exact).mean()) < 2 * error
+    # Its autoregressive mode, without being trained again.
+    some = jax.tree.map(lambda a: a[:128], tasks)
+    ours, exact = nats_a_point(AutoregressiveMode(fitted.method), EQ, some, 1)[:, :, 0].T
+    error = float((ours - exact).std() / len(ours) ** 0.5)
+    print(f"its autoregressive mode: joint {ours.mean():.3f} (exact {exact.mean():.3f})")
+    assert -0.1 < float((ours - exact).mean()) < 2 * error
 
 
 @pytest.mark.slow

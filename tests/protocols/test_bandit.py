@@ -126,15 +126,3 @@ def test_protocol_runs_and_draws():
     assert "maml" in PROTOCOL.sentence(cells)
     sure = [a.value for a in PROTOCOL.anchors if a.name == "always the sure arm"]
     np.testing.assert_allclose(sure, [124.45, 124.1, 122.5, 120.1, 103.7], atol=0.06)
-
-
-@pytest.mark.slow
-def test_best_method_loses_at_most_a_tenth_of_uniform():
-    """MAML. Rounding alone moves a training by as much as another seed: of four, 5.6 to 8.2."""
-    found = []
-    for seed in (0, 1):
-        out = judge.run("maml", seed, PROTOCOL.budgets["quick"], None, quiet)
-        found += [
-            f.value for f in out.figures if (f.metric, f.setting) == ("cumulative", "δ = 0.95")
-        ]
-    assert sum(found) / 2 <= 10

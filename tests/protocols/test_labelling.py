@@ -173,21 +173,3 @@ def test_active_learning_runs_and_its_figures_follow_from_its_predictions(monkey
 
     gain = rows["nll"][at("random")].mean() - rows["nll"][at("entropy")].mean()
     assert gain == pytest.approx(by(outcome, "sine or line", "nll_gain_entropy"), abs=1e-5)
-
-
-@pytest.mark.slow
-def test_entropy_and_bald_beat_random_labels_on_lines_and_weather(data, monkeypatch):
-    monkeypatch.setattr(
-        active_learning.judge,
-        "settings_of",
-        lambda method, data: [active_learning.judge.LINES, "weather"],
-    )
-    rows = {"weather": read_rows(data, SUBJECTS["weather"])}
-    outcome = active_learning.judge.run(
-        "process", 0, active_learning.PROTOCOL.budgets["quick"], rows, quiet
-    )
-    for figure in outcome.figures:
-        if figure.metric in ("nll_gain_entropy", "nll_gain_bald"):
-            assert figure.value - 1.96 * figure.error > 0.05, (
-                figure
-            )  # nats a row, paired over tasks and dates
