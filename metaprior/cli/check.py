@@ -43,8 +43,9 @@ def check(
     method
         A name of `metaprior methods`.
     target_scale
-        What numbers are modelled on: linear (as they are), log, log1p, or auto, which takes a
-        logarithm where groups are clearly more likely with it, and says so.
+        What numbers are modelled on: linear (as they are), log, log1p, counts (whole numbers from
+        0, with a probability each), or auto, which takes one of the others where groups are clearly
+        more likely with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
     skip_bad_tasks

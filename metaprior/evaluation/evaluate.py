@@ -10,7 +10,7 @@ import numpy as np
 
 from metaprior.evaluation import metrics, verdicts
 from metaprior.evaluation.metrics import METHOD
-from metaprior.evaluation.units import LogScale, Units, moments, scores
+from metaprior.evaluation.units import LogScale, Units, log_mass, moments, scores
 from metaprior.evaluation.verdicts import About
 from metaprior.method import AbstractLearner
 from metaprior.system.compiled import jit
@@ -31,11 +31,17 @@ def _points(learner: AbstractLearner, tasks: Task, log: LogScale | None, key):
         found = {"y": y[:, 0], "log_prob": mixture.log_prob(y)}
         if mixture.parts[0].head.classes:
             return found | {"p": mixture.mean()}
+        if log is not None and log.counts:
+            low, high = log.ends(y)
+            found["log_prob"] = log_mass(mixture, log, y)
+            found["pit_low"] = mixture.cdf(low)[:, 0]
+            found["pit"] = mixture.cdf(high)[:, 0]
+        else:
+            found["pit"] = mixture.cdf(y)[:, 0]
         return found | {
             "moments": moments(mixture, log, task.support),
             "scores": scores(mixture, log, task.support, y),
             "middle": mixture.mean()[:, 0],
-            "pit": mixture.cdf(y)[:, 0],
         }
 
     # Not all at once: the atoms of a hundred functions take much memory.
@@ -50,16 +56,22 @@ def _figures(found: dict[str, Any], units: Units | None) -> dict[str, np.ndarray
     target, mean = units.to_y(y), units.moments(found["moments"])[0][..., 0]
     # Without the logarithm both may be large numbers that differ by little.
     gap = mean - target if units.log else units.scale * (found["middle"] - y)
+    pit = found["pit"]
+    if units.counts:
+        # Anywhere in the step of the distribution: Czado, Gneiting & Held, "Predictive Model
+        # Assessment for Count Data", Biometrics 2009, equation 1.
+        place = np.random.default_rng(0).uniform(size=pit.shape)
+        pit = found["pit_low"] + place * (pit - found["pit_low"])
     rows = {
         "y": target,
         "mean": mean,
         "error": gap,
         "crps": units.crps(found["scores"]),
-        "pit": found["pit"],
+        "pit": pit,
         # A density changes with the unit: by its scale, and by the slope of the logarithm.
         "nll": nll + units.log_slope(y),
     }
-    if units.log:
+    if units.log and not units.counts:
         rows["nll_log"] = nll + np.log(units.scale)
         rows["error_log"] = units.scale * (found["middle"] - y)
     return rows

@@ -18,17 +18,45 @@ from metaprior.task import Data
 STEEPEST = 40.0  # an outcome is at most exp(40) times the mean, so that its square is a number
 
 
+NONE = -1e4  # below everything, in the model's units
+FINE = 200  # atoms of a component
+NARROW = 1e-3  # a share of the probability on its side below which an interval is a density's
+
+
 class LogScale(eqx.Module):
     """What compiled programs read of the units of a target that is modelled by its logarithm.
 
     Args:
         scale: of the logarithm.
         low, high: smallest and largest training outcome, in the model's units.
+        center: of the logarithm of counts plus 1; of others `None`.
     """
 
     scale: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    center: np.ndarray | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether an outcome stands for all that rounds to it."""
+        return self.center is not None
+
+    def whole(self, z: Array) -> Array:
+        """The counts that outcomes in the model's units round to."""
+        assert self.center is not None  # asked of counts only
+        return jnp.maximum(jnp.round(jnp.expm1(self.center + self.scale * z)), 0.0)
+
+    def width(self, z: Array) -> Array:
+        """How wide that is; also of counts so large that both ends are one number."""
+        return jnp.log1p(1 / (self.whole(z) + 0.5)) / self.scale
+
+    def ends(self, z: Array) -> tuple[Array, Array]:
+        """Between which numbers, in the model's units, what rounds to these counts lies."""
+        assert self.center is not None
+        count = self.whole(z)
+        low = (jnp.log(count + 0.5) - self.center) / self.scale
+        return jnp.where(count > 0, low, NONE), (jnp.log(count + 1.5) - self.center) / self.scale
 
     def bounds(self, support: Data) -> tuple[Array, Array]:
         """The least and the largest outcome that counts, in the model's units, `(p,)` each.
@@ -49,6 +77,7 @@ class Units(eqx.Module):
         low, high: smallest and largest training outcome, in the model's units.
         log: whether the target was modelled on the log scale.
         shift: what was added to it before the logarithm; outcomes are then never below 0.
+        counts: whether outcomes are counts, each of which stands for all that rounds to it.
     """
 
     center: float
@@ -57,12 +86,14 @@ class Units(eqx.Module):
     high: float
     log: bool = eqx.field(static=True, default=False)
     shift: float = eqx.field(static=True, default=0.0)
+    counts: bool = eqx.field(static=True, default=False)
 
     def log_scale(self) -> LogScale | None:
         """What compiled programs read; nothing where they can do without."""
         if not self.log:
             return None
-        return LogScale(*(np.asarray(v, np.float32) for v in (self.scale, self.low, self.high)))
+        numbers = [self.scale, self.low, self.high, *([self.center] if self.counts else [])]
+        return LogScale(*(np.asarray(v, np.float32) for v in numbers))
 
     def to_z(self, y: Any) -> np.ndarray:
         """From the user's units to the model's."""
@@ -71,19 +102,30 @@ class Units(eqx.Module):
 
     def to_y(self, z: Any) -> np.ndarray:
         """From the model's units to the user's."""
+        return np.round(self.smooth(z)) if self.counts else self.smooth(z)
+
+    def smooth(self, z: Any) -> np.ndarray:
+        """The same of values that are no outcomes, such as a function's: counts are not rounded."""
         y = self.center + self.scale * np.asarray(z, np.float64)
         if not self.log:
             return y
         return np.maximum(np.exp(y) - self.shift, 0.0) if self.shift else np.exp(y)
 
     def log_slope(self, z: Any) -> np.ndarray:
-        """log dy/dz at outcomes: what a log density in y has less than one in z, nats."""
+        """log dy/dz at outcomes: what a log density in y has less than one in z, nats.
+
+        Counts have probabilities, which no unit changes.
+        """
         z = np.asarray(z, np.float64)
+        if self.counts:
+            return np.zeros_like(z)
         return np.log(self.scale) + (self.center + self.scale * z if self.log else 0.0 * z)
 
     def moments(self, found: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation in the user's units of what `moments` gives."""
         mean, std = (np.asarray(found[name], np.float64) for name in ("mean", "std"))
+        if self.counts:
+            return mean, std
         if not self.log:
             return self.to_y(mean), self.scale * std
         size = np.exp(self.center + np.asarray(found["at"], np.float64))
@@ -91,8 +133,8 @@ class Units(eqx.Module):
 
     def crps(self, found: dict[str, Any]) -> np.ndarray:
         """In the user's units, of what `scores` gives."""
-        size = self.scale
-        if self.log:
+        size = 1.0 if self.counts else self.scale
+        if self.log and not self.counts:
             size = np.exp(self.center + np.asarray(found["at"], np.float64)[..., 0])
         return size * np.asarray(found["crps"], np.float64)
 
@@ -111,6 +153,26 @@ def _relative(mixture: Mixture, log: LogScale, support: Data):
     return jnp.expm1(jnp.minimum(values - at, STEEPEST)), weights, at
 
 
+def _counts(mixture: Mixture, log: LogScale, support: Data) -> tuple[Array, Array]:
+    """Counts that stand for the predictive, `(a, n, p)`, and their weights `(a,)`."""
+    values, weights = mixture.atoms(FINE)  # steps cut through fewer ones
+    return log.whole(jnp.clip(values, *log.bounds(support))), weights
+
+
+def log_mass(mixture: Mixture, log: LogScale, y: Array) -> Array:
+    """Log probability of counts `(n, 1)`, given in the model's units: `(n,)`, nats."""
+    low, high = log.ends(y)
+    # On the side of the nearer tail, where a small difference keeps its digits.
+    upper = mixture.cdf(low) > 0.5
+    sign = jnp.where(upper, -1.0, 1.0)
+    far = mixture._below(jnp.where(upper, -low, high), sign)
+    mass = far - mixture._below(jnp.where(upper, -high, low), sign)
+    # Of large counts what rounds to one is narrow: there the density is the better number.
+    density = mixture.log_prob(y) + jnp.log(log.width(y))[:, 0]
+    narrow = (mass <= NARROW * far)[:, 0]
+    return jnp.where(narrow, density, jnp.log(jnp.maximum(mass, 1e-30))[:, 0])
+
+
 def moments(mixture: Mixture, log: LogScale | None, support: Data) -> dict[str, Array]:
     """What `Units.moments` turns into mean and standard deviation, `(n, p)` each.
 
@@ -118,6 +180,10 @@ def moments(mixture: Mixture, log: LogScale | None, support: Data) -> dict[str, 
     """
     if log is None:
         return {"mean": mixture.mean(), "std": jnp.sqrt(mixture.variance())}
+    if log.counts:
+        counts, weights = _counts(mixture, log, support)
+        mean = jnp.tensordot(weights, counts, axes=1)
+        return {"mean": mean, "std": jnp.sqrt(jnp.tensordot(weights, (counts - mean) ** 2, axes=1))}
     atoms, weights, at = _relative(mixture, log, support)
     mean = jnp.tensordot(weights, atoms, axes=1)
     std = jnp.sqrt(jnp.tensordot(weights, (atoms - mean) ** 2, axes=1))
@@ -128,6 +194,8 @@ def scores(mixture: Mixture, log: LogScale | None, support: Data, y: Array) -> d
     """What `Units.crps` turns into the CRPS of outcomes `(n, p)`: `(n,)`, and `at`."""
     if log is None:
         return {"crps": mixture.crps(y)}
+    if log.counts:
+        return {"crps": crps(*_counts(mixture, log, support), log.whole(y))}
     atoms, weights, at = _relative(mixture, log, support)
     target = jnp.expm1(jnp.minimum(log.scale * y - at, STEEPEST))
     return {"crps": crps(atoms, weights, target), "at": at}

@@ -95,6 +95,10 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
     # Names first: what is wrong with a name is said before anything about values.
     if not targets:
         raise InputError(f"{rows.where}: target is empty; give the name of a column, or several.")
+    if plan.scale == "counts" and len(targets) > 1:
+        raise InputError(
+            f"{rows.where}: of several targets none can be counts; --target-scale log1p is near."
+        )
     for i, name in enumerate(targets):
         if name in targets[:i]:
             raise InputError(f"{rows.where}: the target {name!r} is given twice.")
@@ -210,13 +214,14 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
 
     notes: list[str] = []
     if labels is None:
-        scale = _scale(plan.scale, y[train], shown, used, group[train], fold)
+        alone = len(plan.targets) == 1
+        scale = _scale(plan.scale, y[train], shown, used, group[train], fold, alone)
         notes = [f"{target}: {scale.said()}"] if scale.gain else []
         z, measure = standardised(y, train, scale, where, target)
         values = None
     else:
         notes = _rare_classes(y, group, held, labels, target)
-        if plan.scale in ("log", "log1p"):
+        if plan.scale in ("log", "log1p", "counts"):
             notes.append(_no_logarithm(where, target, alone=len(plan.targets) == 1))
         z, measure = y, None
         levels = series.unique().sort()
@@ -343,12 +348,13 @@ def _scale(
     used: list[Used],
     group: np.ndarray,
     fold: np.ndarray,
+    alone: bool,
 ) -> TargetScale:
     """The scale that is asked for, or the one that suits the training rows."""
     if asked != "auto":
         return named(asked, y)
     number, group = np.unique(group, return_inverse=True)
-    return choose(y, frame, used, group, fold[number])
+    return choose(y, frame, used, group, fold[number], alone)
 
 
 def _no_logarithm(where: str, target: str, alone: bool) -> str:

@@ -217,10 +217,16 @@ class Posterior:
         n, end = len(y), x.shape[-2]
         slope = 0.0 if trained.units is None else trained.units.log_slope(y[:, 0])
         if joint:
+            if trained.units is not None and trained.units.counts:
+                raise InputError(
+                    "The probability of several counts together has no formula here; log_prob of "
+                    "each row, or sample(functions=True), say what can be said."
+                )
             mask = np.arange(end) < n
             each = questions.joint_log_prob(trained.learner, support, x, longer(y, end), mask)
             return float(each) - float(np.sum(slope))
-        each = questions.log_prob(trained.learner, support, x, longer(y, end))
+        log = trained.log_scale()
+        each = questions.log_prob(trained.learner, support, x, log, longer(y, end))
         return np.asarray(each, np.float64)[:n] - slope
 
     def cdf(self, rows: Any) -> np.ndarray:
@@ -232,7 +238,8 @@ class Posterior:
         self.need_numbers("cdf")
         rows, support, x = self._asked(rows)
         y = self.trained.outcomes(rows)
-        below = questions.cdf(self.trained.learner, support, x, longer(y, x.shape[-2]))
+        trained, end = self.trained, x.shape[-2]
+        below = questions.cdf(trained.learner, support, x, trained.log_scale(), longer(y, end))
         return np.asarray(below, np.float64)[: len(y)]
 
     def need_numbers(self, what: str) -> None:
@@ -304,7 +311,8 @@ class Posterior:
         if noise:
             return {target: self.to_column(outcome[..., 0])}
         if classes is None:
-            return {target: self.to_column(value[..., 0])}
+            assert self.trained.units is not None  # numbers have some
+            return {target: self.trained.units.smooth(value[..., 0])}
         return {f"p_{c}": value[..., i].astype(np.float64) for i, c in enumerate(classes)}
 
     def suggest(

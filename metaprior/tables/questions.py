@@ -14,7 +14,7 @@ import jax.random as jr
 from jaxtyping import Array
 
 from metaprior import acquire
-from metaprior.evaluation.units import moments
+from metaprior.evaluation.units import log_mass, moments
 from metaprior.mixture import Mixture
 from metaprior.posterior import merged
 from metaprior.system.programs import kept
@@ -106,15 +106,18 @@ def sample(learner, support, x, log, levels):
 
 
 @kept
-def log_prob(learner, support, x, y):
-    """Log density of each row's outcome `(n, 1)`."""
-    return believed(learner, support, x, jr.key(0))[0].log_prob(y)
+def log_prob(learner, support, x, log, y):
+    """Log density of each row's outcome `(n, 1)`; of a count, its log probability."""
+    mixture = believed(learner, support, x, jr.key(0))[0]
+    counts = log is not None and log.counts
+    return log_mass(mixture, log, y) if counts else mixture.log_prob(y)
 
 
 @kept
-def cdf(learner, support, x, y):
+def cdf(learner, support, x, log, y):
     """Probability of less than each row's outcome `(n, 1)`, or as much."""
-    return believed(learner, support, x, jr.key(0))[0].cdf(y)[:, 0]
+    end = log.ends(y)[1] if log is not None and log.counts else y
+    return believed(learner, support, x, jr.key(0))[0].cdf(end)[:, 0]
 
 
 @kept

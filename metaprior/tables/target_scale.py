@@ -14,11 +14,12 @@ from metaprior.tables.meaning.values import numbers
 from metaprior.tables.reml import VARIES, Fitted, Sums, fit_reml, starts, within
 from metaprior.tables.scaling import Used
 
-SCALES = ("auto", "linear", "log", "log1p")
+SCALES = ("auto", "linear", "log", "log1p", "counts")
 GROUPS, ROWS, COLUMNS = 200, 24, 12  # at most, of those that decide
 SLOPES = 2  # columns with a slope a group
 ALIKE = 3.0  # outcomes whose ratio is below this are alike on both scales
-CLEAR = 0.02  # nats a row by which a logarithm must be better
+CLEAR = 0.02  # nats a row by which another scale must be better
+SMALL = 10  # a quarter of the outcomes that may be counts are at most this
 FREEDOMS = (2.5, 3.0, 4.0, 6.0, 10.0, 20.0, 100.0)  # of the noise
 
 
@@ -26,7 +27,8 @@ class TargetScale(NamedTuple):
     """A scale of a target.
 
     Args:
-        name: `"linear"`, `"log"` or `"log1p"`.
+        name: `"linear"`, `"log"`, `"log1p"`, or `"counts"`: whole numbers, of which each stands for
+            what rounds to it, on the scale of log1p.
         shift: what is added before the logarithm.
         gain: nats a row that it is better by than the target as it is; `None` where nobody asked.
     """
@@ -40,6 +42,23 @@ class TargetScale(NamedTuple):
         """Whether it is a logarithm."""
         return self.name != "linear"
 
+    @property
+    def counts(self) -> bool:
+        """Whether outcomes are what a smooth variable is rounded to."""
+        return self.name == "counts"
+
+    def spread(self, y: np.ndarray) -> np.ndarray:
+        """Outcomes to learn from: counts anywhere in what rounds to them, others as they are.
+
+        A density that is fitted to numbers that may be anywhere in there gives a lower bound on the
+        probability of the count: Theis, van den Oord & Bethge, "A Note on the Evaluation of
+        Generative Models", ICLR 2016, section 3.1. Fitted to the whole numbers it would have peaks
+        there.
+        """
+        if not self.counts:
+            return y
+        return y + np.random.default_rng(0).uniform(-0.5, 0.5, len(y))
+
     def of(self, y: np.ndarray) -> np.ndarray:
         """Outcomes on this scale."""
         return np.log(y + self.shift) if self.log else y
@@ -50,18 +69,19 @@ class TargetScale(NamedTuple):
 
     def said(self) -> str:
         """Of a target whose scale was chosen."""
-        what = "its logarithm"
-        if self.shift:
-            what = f"the logarithm of it plus {self.shift:g}"
-        return (
-            f"{what} is modelled: groups that a model has not seen are {self.gain:.2f} nats a row "
-            "more likely than as it is; --target-scale linear takes it as it is."
-        )
+        gain = f"groups that a model has not seen are {self.gain:.2f} nats a row more likely"
+        if self.counts:
+            return (
+                f"counts are modelled, with a probability each: {gain} than with the density of a "
+                "number; --target-scale linear takes them as numbers."
+            )
+        what = f"the logarithm of it plus {self.shift:g}" if self.shift else "its logarithm"
+        return f"{what} is modelled: {gain} than as it is; --target-scale linear takes it as it is."
 
 
 def named(name: str, y: np.ndarray) -> TargetScale:
     """The scale of this name for outcomes of which none is too small for it."""
-    return TargetScale(name, _shift(y) if name == "log1p" else 0.0)
+    return TargetScale(name, {"log1p": _shift(y), "counts": 1.0}.get(name, 0.0))
 
 
 def _shift(y: np.ndarray) -> float:
@@ -72,7 +92,12 @@ def _shift(y: np.ndarray) -> float:
 
 
 def choose(
-    y: np.ndarray, frame: pl.DataFrame, used: list[Used], group: np.ndarray, fold: np.ndarray
+    y: np.ndarray,
+    frame: pl.DataFrame,
+    used: list[Used],
+    group: np.ndarray,
+    fold: np.ndarray,
+    alone: bool = True,
 ) -> TargetScale:
     """The scale on which groups that a model has not seen are most likely.
 
@@ -86,9 +111,10 @@ def choose(
         used: what was learned of each feature column.
         group: number of the group of each row, in order, `(n,)`.
         fold: of each group, `(g,)`.
+        alone: whether it is the only target: others may be counts only then.
     """
     linear = TargetScale("linear")
-    candidates = _candidates(y)
+    candidates = _candidates(y, alone)
     if not candidates:
         return linear
     rows = _some_rows(group)
@@ -109,8 +135,8 @@ def choose(
     return best
 
 
-def _candidates(y: np.ndarray) -> list[TargetScale]:
-    """Logarithms that all outcomes have, if they would make a difference."""
+def _candidates(y: np.ndarray, alone: bool) -> list[TargetScale]:
+    """Other scales that all outcomes have, if they would make a difference."""
     if y.min() < 0 or not (y > 0).any():
         return []
     positive = y[y > 0]
@@ -118,7 +144,9 @@ def _candidates(y: np.ndarray) -> list[TargetScale]:
     if y.min() > 0 and high < ALIKE * low:
         return []
     found = [named("log", y)] if y.min() > 0 else []
-    return [*found, named("log1p", y)]
+    # Of whole numbers that may be counts, log1p has no more to say than a probability of each.
+    whole = alone and (y == np.round(y)).all() and np.quantile(y, 0.25) <= SMALL
+    return [*found, named("counts" if whole else "log1p", y)]
 
 
 def _some_rows(group: np.ndarray) -> np.ndarray:
@@ -151,7 +179,7 @@ def _likelihood(
     scale: TargetScale, y: np.ndarray, x: np.ndarray, group: np.ndarray, fold: np.ndarray
 ) -> np.ndarray:
     """Mean log density of each group's outcomes under a model of the other half, `(g,)`."""
-    u = scale.of(y)
+    u = scale.of(scale.spread(y))
     spread = u.std()
     u = (u - u.mean()) / spread
     fixed = np.concatenate([np.ones((len(x), 1)), x], axis=1)
@@ -166,7 +194,13 @@ def _likelihood(
         errors[judged], dets[judged] = _whitened(
             u[judged] - fixed[judged] @ fitted.beta, z[judged], fitted, count[fold == half]
         )
-    density = _tails(errors) - dets - np.log(spread) + scale.log_slope(y)
+    if scale.counts:
+        ends = scale.of(y[:, None] + [-0.5, 0.5])
+        ends[y == 0, 0] = -np.inf
+        gaps = (ends - scale.of(scale.spread(y))[:, None]) / spread
+        density = _masses(errors, gaps / np.exp(dets)[:, None])
+    else:
+        density = _tails(errors) - dets - np.log(spread) + scale.log_slope(y)
     return np.bincount(group, density) / count
 
 
@@ -189,15 +223,39 @@ def _whitened(
     return white[place], np.log(np.diagonal(factor, axis1=1, axis2=2))[place]
 
 
+def _size(errors: np.ndarray, df: float) -> float:
+    """Scale of the Student-t with these degrees of freedom that fits errors best."""
+    size = errors.std()
+    for _ in range(20):  # EM
+        weight = (df + 1) / (df + (errors / size) ** 2)
+        size = np.sqrt((weight * errors**2).mean())
+    return float(size)
+
+
+def _masses(errors: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Log probability of what rounds to each outcome, under the Student-t that fits best.
+
+    Args:
+        errors: `(n,)`.
+        gaps: from them to both ends of it, `(n, 2)`.
+    """
+    from scipy.stats import t
+
+    ends = errors[:, None] + gaps
+
+    def mass(df: float) -> np.ndarray:
+        low, high = (t.cdf(end, df, scale=_size(errors, df)) for end in ends.T)
+        return np.log(np.maximum(high - low, 1e-12))
+
+    return max(map(mass, FREEDOMS), key=np.sum)
+
+
 def _tails(errors: np.ndarray) -> np.ndarray:
     """Log density of errors under the Student-t that fits them best."""
     from scipy.special import gammaln
 
     def density(df: float) -> np.ndarray:
-        size = errors.std()
-        for _ in range(20):  # EM of the scale
-            weight = (df + 1) / (df + (errors / size) ** 2)
-            size = np.sqrt((weight * errors**2).mean())
+        size = _size(errors, df)
         top = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(df * np.pi) - np.log(size)
         return top - (df + 1) / 2 * np.log1p((errors / size) ** 2 / df)
 

@@ -28,6 +28,7 @@ class Measure(NamedTuple):
     high: float
     log: bool
     shift: float = 0.0
+    counts: bool = False
 
 
 def holds_classes(series: pl.Series, kind: str) -> bool:
@@ -98,6 +99,10 @@ def _bad_numbers(
         wrong.append((finite & (y <= 0), "{} has no logarithm"))
         finite &= y > 0
         z = np.log(y, where=finite, out=np.zeros(len(y)))
+    elif scale == "counts":
+        wrong.append((finite & ((y < 0) | (y != np.round(y))), "{} is no count"))
+        finite &= y >= 0
+        z = np.where(finite, y, 0.0)
     elif scale == "log1p":
         wrong.append((finite & (y < 0), "{} is below zero, which log1p does not take"))
         finite &= y >= 0
@@ -147,7 +152,7 @@ def standardised(
     y: np.ndarray, train: np.ndarray, scale: TargetScale, where: str, target: str
 ) -> tuple[np.ndarray, Measure]:
     """Numbers in the model's units, and the units, which come from the rows in `train`."""
-    z = scale.of(y)
+    z = scale.of(np.where(train, scale.spread(y), y))
     # Around a middle value, so that a large offset leaves the squares exact; and over the farthest,
     # so that squares of very small numbers are numbers.
     middle = np.median(z[train])
@@ -159,7 +164,7 @@ def standardised(
     center = float(middle + (z[train] - middle).mean())
     z = (z - center) / float(spread)
     low, high = float(z[train].min()), float(z[train].max())
-    return z, Measure(center, float(spread), low, high, scale.log, scale.shift)
+    return z, Measure(center, float(spread), low, high, scale.log, scale.shift, scale.counts)
 
 
 def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
@@ -169,11 +174,14 @@ def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
     """
     with usable(series, where):
         y = as_numbers(series, where)
-    bad = ~np.isfinite(y) | (units.log & (y + units.shift <= 0))
+    no_count = units.counts & ((y < 0) | (y != np.round(y)))
+    bad = ~np.isfinite(y) | (units.log & (y + units.shift <= 0)) | no_count
     z = units.to_z(np.where(bad, 1.0, y))
     for row in np.flatnonzero(bad | (np.abs(z) > FAR)).tolist():
         why = ""
-        if bad[row] and np.isfinite(y[row]):
+        if no_count[row] and np.isfinite(y[row]):
+            why = ": it is no count; a prior fitted with --target-scale linear takes it"
+        elif bad[row] and np.isfinite(y[row]):
             why = ": it has no logarithm; a prior fitted with --target-scale linear takes it"
         elif not bad[row]:
             why = f": it is {abs(z[row]):.0e} standard deviations from what was learned from"

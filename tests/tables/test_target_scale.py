@@ -1,14 +1,17 @@
 """The scale that a target is modelled on."""
 
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
 from conftest import FIT, run_command
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, norm
 
 import metaprior
 from metaprior.errors import InputError
-from metaprior.evaluation.units import Units
+from metaprior.evaluation.units import LogScale, Units, log_mass
+from metaprior.heads import Gaussian
+from metaprior.mixture import Mixture
 from metaprior.tables.checked import check_all
 from metaprior.tables.plan import Plan
 from metaprior.tables.read import rows_of
@@ -47,7 +50,7 @@ SCALES = {
     "normal": "linear",
     "never negative": "linear",
     "log-normal": "log",
-    "counts": "log1p",
+    "counts": "counts",
     "shares of zero": "log1p",
     "heavy tails": "linear",
 }
@@ -59,6 +62,7 @@ def test_the_scale_is_that_of_the_truth(kind, seed):
     one = chosen(drawn(kind, seed))
     measure = one.measure
     name = ("log1p" if measure.shift else "log") if measure.log else "linear"
+    name = "counts" if measure.counts else name
     assert name == SCALES[kind]
     said = [note for note in one.notes if "--target-scale" in note]
     assert len(said) == measure.log
@@ -91,13 +95,13 @@ def test_what_is_asked_for_is_done():
         ("school_math", "school", "math_score", "linear"),
         ("remifentanil_pk", "subject", "conc", "log"),
         ("pbcseq_bili", "id", "bili", "log"),
-        ("grouseticks", "BROOD", "TICKS", "log1p"),
+        ("grouseticks", "BROOD", "TICKS", "counts"),
     ],
 )
 def test_real_tables(name, group, target, scale, data):
     plan = Plan(task=group, targets=[target])
     (one,) = check_all(rows_of(data / f"{name}.csv", "table"), plan)
-    assert (one.measure.log, one.measure.shift > 0) == (scale != "linear", scale == "log1p")
+    assert (one.measure.log, one.measure.counts) == (scale != "linear", scale == "counts")
 
 
 def test_whitened_errors_have_the_density_of_the_group():
@@ -130,14 +134,93 @@ def test_a_density_on_a_shifted_logarithm_integrates_to_one():
     assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_a_prior_of_counts_predicts_no_less_than_none(tmp_path, call):
-    drawn("counts").write_csv(tmp_path / "t.csv")
-    status, _, err = call("fit", tmp_path / "t.csv", *QUICK, "--out", tmp_path / "run")
-    assert status == 0 and "the logarithm of it plus 1 is modelled" in err
-    (tmp_path / "new.csv").write_text("g,x,y\nn,0.1,0\nn,0.2,0\nn,-1.0,\nn,-2.0,\n")
-    status, out, _ = call("predict", tmp_path / "run", tmp_path / "new.csv")
-    said = pl.read_csv(out.encode())
-    assert status == 0 and said["q05"].min() >= 0 and said["mean"].min() > 0
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A folder with a table of counts, and the prior of a mixed model of them."""
+    folder = tmp_path_factory.mktemp("counts")
+    drawn("counts").write_csv(folder / "t.csv")
+    run_command("fit", folder / "t.csv", *QUICK, "--out", folder / "run")
+    return folder
+
+
+def test_counts_have_probabilities(counted):
+    prior = metaprior.load(counted / "run" / "prior")
+    assert any("counts are modelled" in note for note in prior.notes)
+    posterior = prior.adapt({"x": [0.0, 1.0], "y": [1, 4]})
+    k = np.arange(400)
+    for x in (-1.0, 2.0):
+        rows = {"x": np.full(400, x), "y": k}
+        p = np.exp(posterior.log_prob(rows))
+        assert p.sum() == pytest.approx(1.0, abs=1e-3)
+        np.testing.assert_allclose(np.cumsum(p), posterior.cdf(rows), atol=1e-3)
+        said = posterior.predict({"x": [x]}, [0.05, 0.5, 0.95])
+        assert said["mean"][0] == pytest.approx((k * p).sum(), rel=0.02)
+        spread = np.sqrt((k**2 * p).sum() - (k * p).sum() ** 2)
+        assert said["std"][0] == pytest.approx(spread, rel=0.05)
+        for name, level in (("q05", 0.05), ("q50", 0.5), ("q95", 0.95)):
+            first = np.argmax(np.cumsum(p) >= level)  # the least count with so much below or at it
+            assert abs(said[name][0] - first) <= (abs(np.cumsum(p)[first] - level) < 0.01)
+        for functions in (False, True):
+            values = posterior.sample({"x": [x]}, n=2000, functions=functions)["y"].to_numpy()
+            assert (values == np.round(values)).all() and values.min() >= 0
+            # Five errors of a share of 2,000.
+            assert np.mean(values == 0) == pytest.approx(p[0], abs=5 * np.sqrt(0.25 / 2000))
+        smooth = posterior.sample({"x": [x]}, n=5, functions=True, noise=False)["y"]
+        assert (smooth != smooth.round()).any()
+
+
+def test_judged_counts_have_the_probabilities_that_the_posterior_says(counted):
+    """Groups kept aside, without observed rows: NLL and CRPS by sums over all counts."""
+    prior = metaprior.load(counted / "run" / "prior")
+    table = drawn("counts", seed=2)
+    found = prior.evaluate(table, shots=(0,)).points[0]["method"]
+    posterior, k = prior.adapt(None), np.arange(300)
+    x, y = table["x"].to_numpy(), table["y"].to_numpy()
+    order = np.lexsort((found["y"], np.zeros(len(y))))
+    nll = -posterior.log_prob({"x": x, "y": y})
+    np.testing.assert_allclose(np.sort(found["nll"]), np.sort(nll), rtol=1e-3, atol=1e-3)
+    one = int(np.argmax(y))
+    below = posterior.cdf({"x": np.full(300, x[one]), "y": k})
+    crps = ((below - (k >= y[one])) ** 2).sum()
+    assert found["crps"][order][-1] == pytest.approx(crps, rel=0.02)
+    # Uniform where the model is right, which a Poisson draw nearly is: 480 rows of 60 groups.
+    inside = np.mean((found["pit"] > 0.05) & (found["pit"] < 0.95))
+    assert inside == pytest.approx(0.9, abs=0.05)
+
+
+def test_the_mass_of_a_count_keeps_its_digits():
+    """Of large counts, and far out: against SciPy in double precision."""
+    scale = LogScale(*(np.float32(v) for v in (0.7, -3.0, 9.0, 1.2)))
+    head, deviation = Gaussian(1, scale=1.0), 1.0
+    mixture = Mixture.equal(head, head.params(jnp.zeros((1, 1, 1))))
+    for k in (0, 1, 7, 300, 20_000, 3_000_000):
+        z = (np.log1p(k) - 1.2) / 0.7
+        low = -np.inf if k == 0 else (np.log(k + 0.5) - 1.2) / 0.7
+        high = (np.log(k + 1.5) - 1.2) / 0.7
+        tail = norm.sf if z > 0 else norm.cdf
+        exact = np.log(abs(tail(high / deviation) - tail(low / deviation)))
+        if k > 1e4:  # SciPy's own difference has no digits left
+            exact = norm.logpdf(z) + np.log(high - low)
+        found = log_mass(mixture, scale, jnp.full((1, 1), z))
+        assert float(found[0]) == pytest.approx(exact, abs=2e-2, rel=2e-3)
+
+
+def test_what_is_no_count_is_answered(counted, tmp_path, call):
+    (tmp_path / "new.csv").write_text("g,x,y\nn,0.1,0.5\nn,0.2,\n")
+    status, _, err = call("predict", counted / "run", tmp_path / "new.csv")
+    assert status and "it is no count" in err and "--target-scale linear" in err
+    for y, words in ((0.5, "is no count"), (-1.0, "is no count")):
+        table = drawn("counts").with_columns(y=pl.when(pl.col("x") > 2).then(y).otherwise("y"))
+        with pytest.raises(InputError, match=words):
+            chosen(table, scale="counts")
+    two = drawn("counts").with_columns(z="x")
+    with pytest.raises(InputError, match="of several targets none can be counts"):
+        check_all(rows_of(two, "table"), Plan(task="g", targets=["y", "z"], scale="counts"))
+    parts = check_all(rows_of(two, "table"), Plan(task="g", targets=["y", "z"]))
+    assert parts[0].measure.log and not parts[0].measure.counts
+    prior = metaprior.load(counted / "run" / "prior")
+    with pytest.raises(InputError, match="several counts together"):
+        prior.adapt(None).log_prob({"x": [0.0, 1.0], "y": [1, 2]}, joint=True)
 
 
 def test_an_outcome_that_has_no_logarithm_is_answered(tmp_path, call):
