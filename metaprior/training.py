@@ -16,8 +16,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metaprior.method import AbstractMethod
 from metaprior.system import devices
-from metaprior.system.compiled import apart, full_precision, jit, once
+from metaprior.system.compiled import apart, full_precision, once
 from metaprior.system.draws import quick_key
+from metaprior.system.programs import kept
 from metaprior.task import Task
 
 Source = Callable[[PRNGKeyArray], Task]
@@ -216,8 +217,24 @@ def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh
 
 
 _run_one = eqx.filter_jit(_run)
-# Members are dense networks, which lose nothing by a quicker compile; pictures would.
-_run_members = jit(_run)
+
+
+@kept
+def _run_arrays(state, *rest):
+    """`_run`, which gives the state's arrays in place of the state."""
+    new, loss, look = _run(state, *rest)
+    return jax.tree.leaves(eqx.filter(new, eqx.is_array)), loss, look
+
+
+def _run_members(state, *rest):
+    """`_run` of members.
+
+    They are dense networks, which lose nothing by a quicker compile; pictures would. To trace it
+    takes as long as 200 steps.
+    """
+    found, loss, look = _run_arrays(state, *rest)
+    arrays, fixed = eqx.partition(state, eqx.is_array)
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), found), fixed), loss, look
 
 
 class Adam(eqx.Module):
@@ -259,12 +276,12 @@ def adam(learning_rate: float, steps: int, clip: float = 10.0) -> Adam:
     return Adam(np.asarray(learning_rate, kind), np.asarray(steps, kind), clip)
 
 
-@full_precision
 def _most(steps: Array) -> int:
     """The largest, taken on the host: there it compiles nothing."""
     return int(np.max(jax.device_get(steps)))
 
 
+@full_precision
 def fit(
     method: Method,
     source: Source,

@@ -13,13 +13,13 @@ from metaprior.evaluation.metrics import METHOD
 from metaprior.evaluation.units import LogScale, Units, log_mass, moments, scores
 from metaprior.evaluation.verdicts import About
 from metaprior.method import AbstractLearner
-from metaprior.system.compiled import jit
+from metaprior.system.programs import kept
 from metaprior.task import Task
 
 SAMPLES = 128  # functions drawn where a learner predicts by sampling
 
 
-@jit
+@kept
 def _points(learner: AbstractLearner, tasks: Task, log: LogScale | None, key):
     """Per-row figures of every task, `(t, n, …)`, in the model's units."""
 

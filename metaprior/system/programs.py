@@ -97,14 +97,14 @@ def _trace(path: Path, function: FunctionType, arguments: tuple) -> export.Expor
     )  # as a later process does, so that it finds the compiled program too
 
 
-def kept(function: FunctionType) -> Callable:
-    """`jit(function)`, traced once for all processes that share a compilation cache.
+def kept(function: FunctionType, options: Callable[[], dict[str, Any]] = effort) -> Callable:
+    """`jit(function, options)`, traced once for all processes that share a compilation cache.
 
     For functions of a module, called with positional arguments and returning arrays in tuples or
     dictionaries. Arguments that only this process knows of (classes defined outside the package)
     are traced as ever.
     """
-    plain = jit(function)
+    plain = jit(function, options)
     ready: dict[str, Callable | None] = {}  # none: it cannot be exported
 
     @functools.wraps(function)
@@ -118,7 +118,7 @@ def kept(function: FunctionType) -> Callable:
             path = Path(folder) / name
             try:
                 ready[name] = jax.jit(
-                    (_read(path) or _trace(path, function, arguments)).call, **effort()
+                    (_read(path) or _trace(path, function, arguments)).call, **options()
                 )
             except Exception:  # an error of the function's own comes again below
                 ready[name] = None

@@ -1,5 +1,6 @@
 """Several copies of a learner trained at once, one for each fold of the groups."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from metaprior.method import Spec
 from metaprior.sources.table import Table
-from metaprior.system.compiled import once
+from metaprior.system.compiled import least_effort, once
+from metaprior.system.programs import kept
 from metaprior.tables import culprits
 from metaprior.training import fit
 
@@ -175,7 +177,7 @@ def train_members(
     return fitted.method, culprits.trouble(fitted, source, what, members=True)
 
 
-@once
+@functools.partial(kept, options=least_effort)
 def log_prob(members, tasks, key):
     """Log density of every query row under each of the stacked members, `(m, t, n)`."""
 
