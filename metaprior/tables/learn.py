@@ -174,9 +174,13 @@ def learn_auto(groups: Groups, training: Training) -> Learned:
             **kept,
         )
 
+    def beside_training():
+        base, members, notes = learn_baselines(groups, key=key, stage=stage)
+        return base, notes, _Judged.of(groups, base, members, jr.fold_in(key, 2), key)
+
     # Programs compile on one core and small batches run on one: two at a time keep both cores busy.
     with ThreadPoolExecutor(1) as beside:
-        waiting = beside.submit(learn_baselines, groups, key=key, stage=stage)
+        waiting = beside.submit(beside_training)
         if training.devices != 1:
             # Devices that wait for one another in two programs at once would wait for ever.
             waiting.result()
@@ -184,13 +188,13 @@ def learn_auto(groups: Groups, training: Training) -> Learned:
         try:
             fitted, note = stage(name, run, trains=True)
         except culprits.BadTasks as bad:
-            base, members, notes = waiting.result()
-            bad.learned = _stacked(groups, base, members, bad.method, len(decays), key)
+            base, notes, judged = waiting.result()
+            bad.learned = judged.stacked(base, bad.method, len(decays))
             raise
-        base, members, notes = waiting.result()
+        base, notes, judged = waiting.result()
 
     training.tell.start("weighing the learners", 0.1)
-    learned = stage("stack", lambda: _stacked(groups, base, members, fitted, len(decays), key))
+    learned = stage("stack", lambda: judged.stacked(base, fitted, len(decays)))
     return dataclasses.replace(learned, notes=(*notes, *([note] if note else [])))
 
 
@@ -204,37 +208,70 @@ def _steps(groups: int) -> int:
     return min(max(400, 2 * groups), 1500)
 
 
-def _stacked(groups: Groups, base: dict, members: dict, fitted, copies: int, key) -> Learned:
-    """Weights fitted on tasks of groups that the learners' members did not train on.
+@dataclasses.dataclass(frozen=True)
+class _Judged:
+    """What the baselines say of groups that their members did not train on.
 
     Args:
         groups: of the table.
-        base: the baselines by name.
-        members: the trained baselines' members, one for each fold.
-        fitted: members of the processes, one for each fold of each copy.
-        copies: of the processes.
-        key: of everything random.
+        tasks: of each fold's groups, stacked, and the number of support rows of each.
+        log_p: of every query row, by name, `(t, n)`.
+        key: of learners that draw.
     """
-    n = int(groups.fold.max()) + 1
-    experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(copies)}
-    tasks, shots = held_out_tasks(groups, key=jr.fold_in(key, 2))
-    held = {name: take(m, slice(0, n)) for name, m in members.items()} | experts
 
-    # Boosting is one learner; its predictions of training groups are cross-fitted already.
-    def repeat(leaf):
-        return np.repeat(np.asarray(leaf)[None], n, 0) if eqx.is_array(leaf) else leaf
+    groups: Groups
+    tasks: tuple[Any, np.ndarray]
+    log_p: dict[str, np.ndarray]
+    key: jax.Array
 
-    held["boosting"] = jax.tree.map(repeat, base["boosting"])
+    @staticmethod
+    def of(groups: Groups, base: dict, members: dict, draws, key) -> "_Judged":
+        """Of the baselines.
 
-    points = tasks.query.mask.shape[-1]
-    mask = np.asarray(tasks.query.mask).reshape(-1, points)
-    # On the host, where what is small compiles nothing.
-    log_p = [np.asarray(log_prob(m, tasks, key)).reshape(-1, points) for m in held.values()]
-    table = np.maximum(np.stack(log_p, -1), -30.0)
-    count = np.asarray(len(groups.count), table.dtype)
-    weights = fit_weights(table, mask, shots.reshape(-1).astype(table.dtype), count)
-    final = base | {name: Ensemble(m) for name, m in experts.items()}
-    return Learned(Stack(tuple(final[name] for name in held), weights), base)
+        Args:
+            groups: of the table.
+            base: the baselines by name.
+            members: the members of the trained ones, one for each fold.
+            draws: key of the tasks.
+            key: of learners that draw.
+        """
+        n = int(groups.fold.max()) + 1
+        held = {name: take(m, slice(0, n)) for name, m in members.items()}
+
+        # Boosting is one learner; its predictions of training groups are cross-fitted already.
+        def repeat(leaf):
+            return np.repeat(np.asarray(leaf)[None], n, 0) if eqx.is_array(leaf) else leaf
+
+        held["boosting"] = jax.tree.map(repeat, base["boosting"])
+        judged = _Judged(groups, held_out_tasks(groups, key=draws), {}, key)
+        return dataclasses.replace(judged, log_p=judged.say(held))
+
+    def say(self, held: dict) -> dict[str, np.ndarray]:
+        """`log_p` of learners given by their members."""
+        tasks, _ = self.tasks
+        points = tasks.query.mask.shape[-1]
+        found = {name: log_prob(m, tasks, self.key) for name, m in held.items()}
+        return {name: np.asarray(log_p).reshape(-1, points) for name, log_p in found.items()}
+
+    def stacked(self, base: dict, fitted: Any, copies: int) -> Learned:
+        """The processes and the baselines with the weights that suit these tasks.
+
+        Args:
+            base: the baselines by name.
+            fitted: members of the processes, one for each fold of each copy.
+            copies: of the processes.
+        """
+        n = int(self.groups.fold.max()) + 1
+        experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(copies)}
+        log_p = self.log_p | self.say(experts)
+        tasks, shots = self.tasks
+        # On the host, where what is small compiles nothing.
+        table = np.maximum(np.stack(list(log_p.values()), -1), -30.0)
+        mask = np.asarray(tasks.query.mask).reshape(table.shape[:2])
+        count = np.asarray(len(self.groups.count), table.dtype)
+        weights = fit_weights(table, mask, shots.reshape(-1).astype(table.dtype), count)
+        final = base | {name: Ensemble(m) for name, m in experts.items()}
+        return Learned(Stack(tuple(final[name] for name in log_p), weights), base)
 
 
 def _closed(name: str, groups: Groups) -> Process:

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
-from metaprior.tables.baselines.grow import Grower, Node
+from metaprior.tables.baselines.grow import RATE, Grower, Node
 
 MOST_ROWS = 50_000  # trees of 15 leaves learn little from more, and take minutes
+TREES = 20_000  # of many classes fewer rounds are grown, of larger steps
+FEWEST_ROUNDS, LARGEST_RATE = 20, 0.3
 PATIENCE = 50  # rounds without a lower loss before growing ends
 LEAST_LOG = -8.0  # log probability of a class: one bad row must not outweigh all others
 BLOCK = 1 << 16  # rows times trees walked at once: what the processor's cache holds
@@ -209,11 +211,14 @@ class Fold:
         y: outcomes of all rows, `(n,)`.
         inside, outside: rows to train on, and rows of the fold.
         classes: number of classes, 0 for numbers.
+        rate: share of a Newton step that a tree takes.
     """
 
-    def __init__(self, raw: np.ndarray, y: np.ndarray, inside, outside, classes: int):
+    def __init__(
+        self, raw: np.ndarray, y: np.ndarray, inside, outside, classes: int, rate: float = RATE
+    ):
         self.y, self.outside, self.classes = y, outside, classes
-        self.grow = Grower(raw, inside, outside)
+        self.grow = Grower(raw, inside, outside, rate)
         self.base = _base(y[inside], classes)
         self.raw = np.tile(self.base, (len(y), 1))
         self.rounds: list[list[list[Node]]] = []
@@ -267,8 +272,9 @@ def cross_fit(
     """Boosting per fold and the out-of-fold prediction of every row.
 
     The number of rounds is the one with the lowest mean loss on held-out groups, the same for all
-    folds; trees stop growing after `PATIENCE` rounds without a lower loss. Where a table has more
-    than `MOST_ROWS` rows, its trees grow on so many of them, drawn at random.
+    folds; trees stop growing after `PATIENCE` rounds without a lower loss. Where there are many
+    classes, of which each has a tree a round, rounds are fewer and steps larger. Where a table has
+    more than `MOST_ROWS` rows, its trees grow on so many of them, drawn at random.
 
     Args:
         raw: columns as they are, NaN where missing, `(n, f)`.
@@ -285,10 +291,14 @@ def cross_fit(
     use = np.random.default_rng(seed).permutation(len(y))[:MOST_ROWS]
     use.sort()
     columns, outcome, part = raw[use], y[use], fold[use]
+    parts, outputs = int(fold.max()) + 1, classes if classes > 2 else 1
+    fewer = max(FEWEST_ROUNDS, min(rounds, TREES // (parts * outputs)))
+    rate = min(LARGEST_RATE, RATE * max(rounds / fewer, 1.0))
+    rounds = min(rounds, fewer)
     folds = []
-    for k in range(fold.max() + 1):
+    for k in range(parts):
         inside = np.flatnonzero(part != k)
-        folds.append(Fold(columns, outcome, inside, np.flatnonzero(part == k), classes))
+        folds.append(Fold(columns, outcome, inside, np.flatnonzero(part == k), classes, rate))
 
     loss: list[float] = []
     # All folds grow together, so that growing can end when their loss does not fall any more.
