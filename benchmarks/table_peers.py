@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, gammaln
 
-from metaprior.tables.baselines.observed import _columns, _examples
+from metaprior.tables.baselines.observed import columns_of, examples_of
 
 FOLDS = 5
 ROUNDS = 300
@@ -190,7 +190,7 @@ def light_gbm(rows: Rows):
     fold_of_group = rows.folds()[start]
     # Our features, of the outcomes themselves: what is taken off them is 0.
     plain = np.concatenate([rows.x, np.zeros((len(rows.x), 1))], axis=1)
-    examples = _examples(plain, rows.y, start, rows.group, fold_of_group, 1.0)
+    examples = examples_of(plain, rows.y, start, rows.group, fold_of_group, 1.0)
     # There the shrunken mean is taken off the outcome; here it stays.
     offset = examples.columns[:, rows.x.shape[1] + 3]
     y = examples.left + offset
@@ -225,7 +225,7 @@ def light_gbm(rows: Rows):
             wide = (len(new), len(y))
             more = np.concatenate([new, np.zeros((len(new), 1))], axis=1)
             some = (np.broadcast_to(y, wide), distance, np.broadcast_to(seen, wide))
-            found.append(_columns(more, *some, 1.0)[0])
+            found.append(columns_of(more, *some, 1.0)[0])
         return np.stack(found)
 
     if rows.classes:

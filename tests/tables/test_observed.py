@@ -54,7 +54,7 @@ def test_examples_are_of_the_group_and_never_hold_the_row_itself():
     # Residuals and places that name their row: the nearest one tells who was seen.
     rows = np.arange(48.0)
     x = np.stack([rows, np.zeros(48)], axis=1)
-    found = observed._examples(x, rows, start, group, np.arange(4), 1.0)
+    found = observed.examples_of(x, rows, start, group, np.arange(4), 1.0)
     own, seen, mean, _, spread, nearest, distance = np.delete(found.columns, 1, axis=1).T
     some = seen > 0
     assert (seen <= count[group[own.astype(int)]] - 1).all()
@@ -169,3 +169,20 @@ def test_padding_and_no_rows_at_all(fitted):
         np.testing.assert_array_equal(one, two)
     assert members.df.shape == (4,)
     assert final.forest.value.shape[0] >= 4 * members.forest.value.shape[1] / 2
+
+
+@pytest.mark.parametrize("case", ["one row a group", "constant groups", "no columns"])
+def test_tables_at_the_edge(case):
+    rng = RNG(3)
+    count = np.full(30, 1 if case == "one row a group" else 4)
+    group = np.repeat(np.arange(30), count)
+    columns = 0 if case == "no columns" else 2
+    x = np.concatenate([rng.normal(size=(len(group), columns)), np.zeros((len(group), 1))], axis=1)
+    y = rng.normal(size=30)[group] if case == "constant groups" else rng.normal(size=len(group))
+    start = np.append(0, np.cumsum(count)[:-1])
+    _, final = fit_observed(x, y, start, count, np.arange(30) % 3)
+    rows = Data(jnp.asarray(x[:2], jnp.float32), jnp.asarray(y[:2, None]), jnp.arange(2) < 1)
+    for data in (rows, Data(rows.x, rows.y, jnp.zeros(2, bool))):
+        said = final.posterior(data, key=None).predict(rows.x, key=None, samples=1)
+        assert np.isfinite(said.log_prob(rows.y)).all()
+        assert (said.variance() > 0).all()

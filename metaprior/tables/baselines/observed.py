@@ -96,7 +96,7 @@ def _forest(location: list[list[Node]], scale: list[list[Node]]) -> list[np.ndar
     return [feature, threshold, keep, value]
 
 
-def _columns(x, residual, distance, seen, shrink):
+def columns_of(x, residual, distance, seen, shrink):
     """What trees see of a row and of the observed rows of its group.
 
     NumPy in training, `jax.numpy` in use: the same lines.
@@ -132,7 +132,7 @@ class Observed(AbstractLearner):
         forest: trees of the location, then as many of the log scale.
         weight: of each tree, one over the number of models that are averaged.
         log_scale: before any tree.
-        shrink: see `_columns`.
+        shrink: see `columns_of`.
         df: degrees of freedom.
         head: a `StudentT`.
     """
@@ -149,7 +149,7 @@ class Observed(AbstractLearner):
         squares = ((x[:, None, :-1] - support.x[None, :, :-1]) ** 2).sum(-1)
         seen = jnp.broadcast_to(support.mask, squares.shape)
         residual = jnp.broadcast_to(residual, squares.shape)
-        columns, offset = _columns(x, residual, jnp.sqrt(squares), seen, self.shrink)
+        columns, offset = columns_of(x, residual, jnp.sqrt(squares), seen, self.shrink)
         values = self.forest(columns)
         half = values.shape[1] // 2
         location = x[:, -1] + offset + self.weight * values[:, :half].sum(1)
@@ -172,7 +172,7 @@ class _Examples(NamedTuple):
     """Rows with some other rows of their group.
 
     Args:
-        columns: see `_columns`.
+        columns: see `columns_of`.
         left: what pooled prediction and offset leave of the outcome, `(n,)`.
         fold: of the row's group.
     """
@@ -182,7 +182,7 @@ class _Examples(NamedTuple):
     fold: np.ndarray
 
 
-def _examples(x, y, start, group, fold, shrink) -> _Examples:
+def examples_of(x, y, start, group, fold, shrink) -> _Examples:
     """Each row a few times, each time with other rows of its group, at random."""
     rng, rows = np.random.default_rng(0), np.arange(len(y))
     size = np.bincount(group)[group]
@@ -202,7 +202,7 @@ def _examples(x, y, start, group, fold, shrink) -> _Examples:
         squares = np.zeros(other.shape)
         for column in x.T[:-1]:  # all at once they would not fit where there are hundreds
             squares += (column[some, None] - column[other]) ** 2
-        columns, offset = _columns(x[some], residual, np.sqrt(squares), seen, shrink)
+        columns, offset = columns_of(x[some], residual, np.sqrt(squares), seen, shrink)
         found.append((columns, y[some] - x[some, -1] - offset, fold[group[some]]))
     return _Examples(*map(np.concatenate, zip(*found)))
 
@@ -273,7 +273,7 @@ def _shrink(residual: np.ndarray, group: np.ndarray, count: np.ndarray) -> float
     mean = np.bincount(group, residual) / count
     within = ((residual - mean[group]) ** 2).sum() / max(len(residual) - len(count), 1)
     between = mean.var() - (within / count).mean()
-    return float(within / max(between, 1e-3 * within, 1e-9))
+    return float(np.clip(within / max(between, 1e-9), 1e-3, 1e3))
 
 
 def fit_observed(
@@ -281,7 +281,8 @@ def fit_observed(
 ) -> tuple[Observed, Observed]:
     """Models of the groups outside each fold, stacked; and their average, for new groups.
 
-    The number of rounds is the one with the lowest loss on held-out groups, as in `cross_fit`.
+    All share one number: how far the means of groups are shrunk. The number of rounds is the one
+    with the lowest loss on held-out groups, as in `cross_fit`.
 
     Args:
         x: standardised columns, the pooled prediction in the last one, `(n, d + 1)`, the rows of a
@@ -293,7 +294,7 @@ def fit_observed(
     x, y = x.astype(np.float64), y.astype(np.float64)
     group = np.repeat(np.arange(len(count)), count)
     shrink = _shrink(y - x[:, -1], group, count)
-    examples = _examples(x, y, start, group, fold, shrink)
+    examples = examples_of(x, y, start, group, fold, shrink)
     df = _freedom(examples.left)
     folds = []
     for k in range(int(fold.max()) + 1):
