@@ -6,7 +6,7 @@ JAX is imported only by those who compute.
 
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # What editors and type checkers read. Nothing of it runs.
 if TYPE_CHECKING:
