@@ -7,6 +7,8 @@ from benchmarks.cases import Case
 
 def make(who: str, case: Case) -> Any:
     """The peer, warmed up."""
+    if who not in case.peers:
+        raise ValueError(f"{case.name} has the peers {', '.join(case.peers)}; not {who!r}.")
     if case.row == "maml":
         from benchmarks.torch_maml import make as maml
 

@@ -1,5 +1,6 @@
 """Boosting on features of the observed rows: its parts, and against the truth."""
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -112,13 +113,17 @@ def fitted():
     return fit_observed(z, y, start, np.full(80, 20), np.arange(80) % 4)
 
 
-def nll(model, x, pooled, y, shots):
-    """Of the rows behind the first `shots` of one group."""
-    z = jnp.asarray(np.concatenate([x, pooled[:, None]], axis=1), jnp.float32)
-    y = jnp.asarray(y[:, None], jnp.float32)
+@eqx.filter_jit
+def log_prob(model, z, y, shots):
     support = Data(z[:8], y[:8], jnp.arange(8) < shots)  # the rest is padding
     posterior = model.posterior(support, key=None)
-    return -np.asarray(posterior.predict(z[8:], key=None, samples=1).log_prob(y[8:]))
+    return posterior.predict(z[8:], key=None, samples=1).log_prob(y[8:])
+
+
+def nll(model, x, pooled, y, shots):
+    """Of the rows behind the first `shots` of one group."""
+    z = np.concatenate([x, pooled[:, None]], axis=1).astype(np.float32)
+    return -np.asarray(log_prob(model, z, y[:, None].astype(np.float32), np.asarray(shots)))
 
 
 LEVELS = np.linspace(-5, 5, 801)[:, None]
