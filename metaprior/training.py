@@ -276,6 +276,13 @@ def adam(learning_rate: float, steps: int, clip: float = 10.0) -> Adam:
     return Adam(np.asarray(learning_rate, kind), np.asarray(steps, kind), clip)
 
 
+def _shown(loss: Any) -> float:
+    """The mean over members, of those whose loss is a number."""
+    known = np.atleast_1d(loss)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else math.nan
+
+
 def _most(steps: Array) -> int:
     """The largest, taken on the host: there it compiles nothing."""
     return int(np.max(jax.device_get(steps)))
@@ -376,7 +383,7 @@ def fit(
         if save is not None:
             save(devices.local(state, mesh))
         if progress is not None:
-            progress(done, steps, float(np.nanmean(losses[-1])))
+            progress(done, steps, _shown(losses[-1]))
         if bool(np.all(jax.device_get(state.failed))):
             outcome = "non-finite loss"
             break
