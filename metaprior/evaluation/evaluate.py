@@ -223,7 +223,7 @@ class JointEvaluation:
     Args:
         targets: of each target; all on the same tasks and rows.
         joint: `nll` alone: by the chain rule the sum of the targets', for the method and for every
-            baseline.
+            baseline that all targets have; `observed` is of numbers alone.
     """
 
     targets: dict[str, Evaluation]
@@ -237,6 +237,8 @@ class JointEvaluation:
         for K in first.statistics:
             statistics[K] = {}
             for name in first.statistics[K]:
+                if not all(name in e.statistics[K] for e in targets.values()):
+                    continue
                 # Sums and counts of each task: the sums add up, the counts are the same for all.
                 each = [e.statistics[K][name]["nll"] for e in targets.values()]
                 sums = np.sum([s[:, 0] for s in each], axis=0)
