@@ -91,26 +91,35 @@ class Ensemble(AbstractUpdating, AbstractMethod):
 
     def _each(self, call, key):
         """`call(member, key)` for every member, results stacked."""
-        arrays = jax.tree.leaves(eqx.filter(self.members, eqx.is_array))
-        keys = jr.split(key, len(arrays[0]))
         each = eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))
-        return each(over_particles(self.members), keys)
+        return each(over_particles(self.members), self._keys(key))
+
+    def _keys(self, key):
+        """One a member."""
+        return jr.split(key, len(jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0]))
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         return self._each(lambda member, k: member.loss(task, key=k), key).mean()
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Stacked | Postponed:
         if len(support.mask) > MANY:
-            keys = jr.split(key, len(jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0]))
-            return Postponed(_condition, self.members, support, keys)
+            return Postponed(_condition, self.members, support, self._keys(key))
         return Stacked(self._each(lambda member, k: member.posterior(support, key=k), key))
 
     def update(
-        self, posterior: Stacked, everything: Data, new: Data, *, key: PRNGKeyArray
-    ) -> Stacked:
+        self,
+        posterior: Stacked | Postponed,
+        everything: Data,
+        new: Data,
+        *,
+        key: PRNGKeyArray,
+    ) -> Stacked | Postponed:
+        if isinstance(posterior, Postponed) or len(everything.mask) > MANY:
+            return self.posterior(everything, key=key)  # which costs nothing yet
+
         def one(member, own, k):
             return updated(member, own, everything, new, key=k)
 
-        keys = jr.split(key, len(jax.tree.leaves(eqx.filter(self.members, eqx.is_array))[0]))
         each = eqx.filter_vmap(one, in_axes=(eqx.if_array(0), eqx.if_array(0), 0))
-        return Stacked(each(over_particles(self.members), posterior.posterior, keys))
+        found = each(over_particles(self.members), posterior.posterior, self._keys(key))
+        return Stacked(found)

@@ -248,6 +248,22 @@ def test_members_of_an_ensemble_condition_one_after_another(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_very_large_group_takes_further_rows(monkeypatch):
+    """Where members go from all at once to one after another, and where they are there already."""
+    monkeypatch.setattr(sys.modules[Ensemble.__module__], "MANY", 12)
+
+    def make(spec, key):
+        return Ensemble.init(spec, key=key, base=Process, members=2, width=4, features=2)
+
+    prior, rows, asked = prior_of("numbers", make), table(1, 20), table(1, 3, seed=5)
+    anew = prior.adapt(rows).predict(asked).to_numpy()
+    for first in (6, 14):
+        posterior = prior.adapt(rows[:first])
+        assert not np.allclose(posterior.predict(asked).to_numpy(), anew, rtol=1e-2)
+        said = posterior.update(rows[first:]).predict(asked).to_numpy()
+        np.testing.assert_allclose(said, anew, rtol=1e-4, atol=1e-5)
+
+
 def test_a_number_of_groups_makes_no_new_program():
     def shapes(groups):
         group, observed = np.repeat(np.arange(groups), 10), np.tile(np.arange(10) < 5, groups)
