@@ -19,16 +19,17 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit, gammaln
+from scipy.special import expit
 
 from metaprior.tables.baselines.observed import columns_of, examples_of
+from metaprior.tables.tails import log_density, scale_of
+from metaprior.tables.target_scale import FREEDOMS
 
 FOLDS = 5
 ROUNDS = 300
 TREES = {"learning_rate": 0.05, "num_leaves": 15, "min_data_in_leaf": 20, "lambda_l2": 1.0}
 QUIET = {"verbose": -1, "num_threads": 2}
 MOST_SLOPES = 3
-FREEDOMS = (2.5, 3.0, 4.0, 6.0, 10.0, 20.0, 100.0)
 
 
 class Rows(NamedTuple):
@@ -247,7 +248,8 @@ def light_gbm(rows: Rows):
     size = np.log(np.maximum(error**2, 1e-6 * error.var()))
     spread, log_size = fit(size, {"objective": "regression"})
     z = error * np.exp(-0.5 * log_size[:, 0])
-    df, scale = max((_tail(z, df) for df in FREEDOMS), key=lambda one: one[2])[:2]
+    df = max(FREEDOMS, key=lambda df: log_density(z, df).mean())
+    scale = scale_of(z, df)
 
     def predict(asked: Asked) -> Said:
         features = seen_by(asked)
@@ -258,15 +260,6 @@ def light_gbm(rows: Rows):
         return Said(found[0], scale * np.exp(0.5 * found[1]), df)
 
     return predict
-
-
-def _tail(z: np.ndarray, df: float) -> tuple[float, float, float]:
-    """Degrees of freedom, the scale that fits best with them, and the log density."""
-    scale = z.std()
-    for _ in range(50):
-        scale = np.sqrt(((df + 1) * z**2 / (df + (z / scale) ** 2)).mean())
-    top = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(df * np.pi) - np.log(scale)
-    return df, scale, float((top - (df + 1) / 2 * np.log1p((z / scale) ** 2 / df)).mean())
 
 
 PEERS = {"MixedLM": mixed_lm, "GPBoost": gp_boost, "LightGBM": light_gbm}
@@ -302,17 +295,18 @@ def judged(prior, path, tasks: dict, seed: int, units, grouped) -> tuple[dict, d
         seconds[name] = time.monotonic() - began
         if predict is None:
             continue
+        head = Categorical(rows.classes) if rows.classes else StudentT(1, 1e-6, 2.01)
         changed = {}
         for K, some in tasks.items():
             arrays = (some.support.x, some.support.y, some.support.mask, some.query.x)
             sx, sy, seen, new = (np.asarray(a) for a in arrays)
             asked = Asked(sx[..., :-pooled], sy[..., 0], seen, new[..., :-pooled])
-            raw = _raw(predict(Asked(*(a.astype(float) for a in asked[:2]), *asked[2:])), rows)
+            said = predict(Asked(*(a.astype(float) for a in asked[:2]), *asked[2:]))
+            raw = np.asarray(said.location if rows.classes else head.raw(*_above(said, head)))
             # The answer itself stands in the query's columns, from where `Fixed` reads it.
             width = jax.device_put(np.zeros((*sx.shape[:2], raw.shape[-1]), np.float32))
             task = eqx.tree_at(lambda t: t.query.x, some, jax.device_put(raw.astype(np.float32)))
             changed[K] = eqx.tree_at(lambda t: t.support.x, task, width)
-        head = Categorical(rows.classes) if rows.classes else StudentT(1, 1e-6, 2.01)
         zero = np.zeros(rows.classes or 3, np.float32)
         learner = Fixed(jax.device_put(zero), head, len(zero))
         found = evaluate(
@@ -328,14 +322,8 @@ def judged(prior, path, tasks: dict, seed: int, units, grouped) -> tuple[dict, d
     return statistics, seconds
 
 
-def _raw(said: Said, rows: Rows) -> np.ndarray:
-    """What the head makes into the predictive."""
-    if rows.classes:
-        return said.location
-
-    def inverse(value):
-        return value + np.log(-np.expm1(-value))
-
-    scale = inverse(np.maximum(said.scale - 1e-6, 1e-6))
-    df = np.full_like(said.location, inverse(min(said.df, 1e4) - 2.01) - 5.0)
-    return np.stack([said.location, scale, df], axis=-1)
+def _above(said: Said, head) -> tuple[np.ndarray, ...]:
+    """Location, scale and degrees of freedom within what the head can say, `(t, n, 1)` each."""
+    scale = np.maximum(said.scale, 2 * head.floor)
+    df = np.full_like(scale, min(said.df, 1e4))
+    return said.location[..., None], scale[..., None], df[..., None]

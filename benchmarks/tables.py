@@ -17,7 +17,6 @@ import polars as pl
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "benchmarks" / "tables.parquet"
 SHOTS = (0, 1, 2, 5, 10)
-PEERS = ("MixedLM", "GPBoost", "LightGBM")
 TABLES = {
     "weather": ("weather_airport_days.csv", "group", "temp", {"split_by": "day_of_year"}),
     "remifentanil": ("remifentanil_pk.csv", "subject", "conc", {}),
@@ -116,6 +115,7 @@ class Shown:
         self.values = {
             (f["shots"], f["learner"], f["metric"]): f["value"] for f in result["figures"]
         }
+        self.peers = [one["peer"] for one in result["peer_seconds"]]
         self.learners = list(dict.fromkeys(f["learner"] for f in result["figures"]))
         # The scale that papers give: of the logarithm, where that is modelled.
         self.metric = "nll_log" if (1, "method", "nll_log") in self.values else "nll"
@@ -131,7 +131,7 @@ class Shown:
 
     def lines(self) -> dict[str, list[str]]:
         """What stands in front of a line, and its cells."""
-        peers = [who for who in self.learners if who in PEERS]
+        peers = [who for who in self.learners if who in self.peers]
         ours = [who for who in self.learners if who not in ("method", *peers)]
         unit = "NLL (log)" if self.metric == "nll_log" else "NLL"
         found = {f"metaprior, {unit}": [f"**{text}**" for text in self.row(self.metric, 3)]}

@@ -183,44 +183,43 @@ def merged(stacked: Mixture) -> Mixture:
     return Mixture(tuple(parts))
 
 
-class Stacked(AbstractPosterior):
-    """Equal-weight mixture of `m` posteriors of one kind, stacked on a leading axis."""
+class AbstractStacked(AbstractPosterior):
+    """Equal-weight mixture of posteriors of one kind, which `_each` asks."""
+
+    @abstractmethod
+    def _each(self, call: Callable, key: PRNGKeyArray):
+        """`call(posterior, key)` for every member, results stacked."""
+
+    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
+        return merged(self._each(lambda q, k: q.sample(x, key=k, samples=samples), key))
+
+    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
+        return merged(self._each(lambda q, k: q.predict(x, key=k, samples=samples), key))
+
+    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
+        each = self._each(lambda q, k: q.joint_log_prob(data, key=k, samples=samples), key)
+        return jax.nn.logsumexp(each) - jnp.log(each.shape[0])
+
+
+class Stacked(AbstractStacked):
+    """`m` posteriors stacked on a leading axis."""
 
     posterior: AbstractPosterior
 
     def _each(self, call: Callable, key: PRNGKeyArray):
-        """`call(member, key)` for every member, results stacked."""
         keys = jr.split(key, _length(self.posterior))
         return eqx.filter_vmap(call, in_axes=(eqx.if_array(0), 0))(self.posterior, keys)
 
-    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        def one(member, k):
-            return member.sample(x, key=k, samples=samples)
 
-        return merged(self._each(one, key))
-
-    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        def one(member, k):
-            return member.predict(x, key=k, samples=samples)
-
-        return merged(self._each(one, key))
-
-    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
-        def one(member, k):
-            return member.joint_log_prob(data, key=k, samples=samples)
-
-        each = self._each(one, key)
-        return jax.nn.logsumexp(each) - jnp.log(each.shape[0])
-
-
-class Postponed(AbstractPosterior):
-    """Equal-weight mixture of learners that condition anew, one after another, whenever asked.
+class Postponed(AbstractStacked):
+    """Posteriors of learners that condition anew, one after another, whenever asked.
 
     For many rows: of `m` factors of a large covariance no two are in memory at once.
 
     Args:
-        condition: `(member, key) -> posterior`.
+        condition: `(member, support, key) -> posterior`.
         members: stacked on a leading axis.
+        support: the observed rows.
         keys: one a member.
     """
 
@@ -230,7 +229,6 @@ class Postponed(AbstractPosterior):
     keys: PRNGKeyArray
 
     def _each(self, call: Callable, key: PRNGKeyArray):
-        """`call(posterior, key)` for every member, results stacked."""
         arrays, fixed = eqx.partition(self.members, eqx.is_array)
         rest = []
 
@@ -244,13 +242,3 @@ class Postponed(AbstractPosterior):
 
         stacked = jax.lax.map(one, (arrays, self.keys, jr.split(key, len(self.keys))))
         return eqx.combine(stacked, rest[0])
-
-    def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        return merged(self._each(lambda q, k: q.sample(x, key=k, samples=samples), key))
-
-    def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        return merged(self._each(lambda q, k: q.predict(x, key=k, samples=samples), key))
-
-    def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
-        each = self._each(lambda q, k: q.joint_log_prob(data, key=k, samples=samples), key)
-        return jax.nn.logsumexp(each) - jnp.log(each.shape[0])

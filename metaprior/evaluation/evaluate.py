@@ -10,7 +10,7 @@ import numpy as np
 
 from metaprior.evaluation import metrics, verdicts
 from metaprior.evaluation.metrics import METHOD
-from metaprior.evaluation.units import LogScale, Units, log_mass, moments, scores
+from metaprior.evaluation.units import LogScale, Units, below, log_prob, moments, scores
 from metaprior.evaluation.verdicts import About
 from metaprior.method import AbstractLearner
 from metaprior.system.programs import kept
@@ -28,20 +28,16 @@ def _points(learner: AbstractLearner, tasks: Task, log: LogScale | None, key):
         posterior = learner.posterior(task.support, key=post_key)
         mixture = posterior.predict(task.query.x, key=draw_key, samples=SAMPLES)
         y = task.query.y
-        found = {"y": y[:, 0], "log_prob": mixture.log_prob(y)}
+        found = {"y": y[:, 0], "log_prob": log_prob(mixture, log, y)}
         if mixture.parts[0].head.classes:
             return found | {"p": mixture.mean()}
         if log is not None and log.counts:
-            low, high = log.ends(y)
-            found["log_prob"] = log_mass(mixture, log, y)
-            found["pit_low"] = mixture.cdf(low)[:, 0]
-            found["pit"] = mixture.cdf(high)[:, 0]
-        else:
-            found["pit"] = mixture.cdf(y)[:, 0]
+            found["pit_low"] = mixture.cdf(log.ends(y)[0])[:, 0]
         return found | {
             "moments": moments(mixture, log, task.support),
             "scores": scores(mixture, log, task.support, y),
             "middle": mixture.mean()[:, 0],
+            "pit": below(mixture, log, y),
         }
 
     # Not all at once: the atoms of a hundred functions take much memory.

@@ -16,8 +16,6 @@ from metaprior.mixture import Mixture, crps
 from metaprior.task import Data
 
 STEEPEST = 40.0  # an outcome is at most exp(40) times the mean, so that its square is a number
-
-
 NONE = -1e4  # below everything, in the model's units
 FINE = 200  # atoms of a component
 NARROW = 1e-3  # a share of the probability on its side below which an interval is a density's
@@ -157,6 +155,16 @@ def _counts(mixture: Mixture, log: LogScale, support: Data) -> tuple[Array, Arra
     """Counts that stand for the predictive, `(a, n, p)`, and their weights `(a,)`."""
     values, weights = mixture.atoms(FINE)  # steps cut through fewer ones
     return log.whole(jnp.clip(values, *log.bounds(support))), weights
+
+
+def log_prob(mixture: Mixture, log: LogScale | None, y: Array) -> Array:
+    """Log density of outcomes `(n, 1)` in the model's units, of counts log probability: `(n,)`."""
+    return log_mass(mixture, log, y) if log is not None and log.counts else mixture.log_prob(y)
+
+
+def below(mixture: Mixture, log: LogScale | None, y: Array) -> Array:
+    """Probability of an outcome of at most `y` `(n, 1)`: `(n,)`."""
+    return mixture.cdf(log.ends(y)[1] if log is not None and log.counts else y)[:, 0]
 
 
 def log_mass(mixture: Mixture, log: LogScale, y: Array) -> Array:

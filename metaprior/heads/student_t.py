@@ -151,6 +151,15 @@ class StudentT(AbstractNumberHead):
         df = self.df_floor + jax.nn.softplus(df + 5.0)  # starts near 7.5
         return jnp.stack([location, scale, df], axis=-1)
 
+    def raw(self, location: Array, scale: Array, df: Array) -> Float[Array, "*b r"]:
+        """What `params` makes these of, for a scale and `df` above their floors; `(*b, p)` each."""
+
+        def inverse(value):  # of the softplus
+            return value + jnp.log(-jnp.expm1(-value))
+
+        scale, df = inverse(scale - self.floor), inverse(df - self.df_floor) - 5.0
+        return jnp.concatenate(jnp.broadcast_arrays(location, scale, df), axis=-1)
+
     def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         location, scale, df = jnp.unstack(params, axis=-1)
         z = (y - location) / scale

@@ -243,15 +243,8 @@ class _Judged:
             return np.repeat(np.asarray(leaf)[None], n, 0) if eqx.is_array(leaf) else leaf
 
         held["boosting"] = jax.tree.map(repeat, base["boosting"])
-        judged = _Judged(groups, held_out_tasks(groups, key=draws), {}, key)
-        return dataclasses.replace(judged, log_p=judged.say(held))
-
-    def say(self, held: dict) -> dict[str, np.ndarray]:
-        """`log_p` of learners given by their members."""
-        tasks, _ = self.tasks
-        points = tasks.query.mask.shape[-1]
-        found = {name: log_prob(m, tasks, self.key) for name, m in held.items()}
-        return {name: np.asarray(log_p).reshape(-1, points) for name, log_p in found.items()}
+        tasks = held_out_tasks(groups, key=draws)
+        return _Judged(groups, tasks, _log_p(held, tasks[0], key), key)
 
     def stacked(self, base: dict, fitted: Any, copies: int) -> Learned:
         """The processes and the baselines with the weights that suit these tasks.
@@ -263,8 +256,8 @@ class _Judged:
         """
         n = int(self.groups.fold.max()) + 1
         experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(copies)}
-        log_p = self.log_p | self.say(experts)
         tasks, shots = self.tasks
+        log_p = self.log_p | _log_p(experts, tasks, self.key)
         # On the host, where what is small compiles nothing.
         table = np.maximum(np.stack(list(log_p.values()), -1), -30.0)
         mask = np.asarray(tasks.query.mask).reshape(table.shape[:2])
@@ -272,6 +265,13 @@ class _Judged:
         weights = fit_weights(table, mask, shots.reshape(-1).astype(table.dtype), count)
         final = base | {name: Ensemble(m) for name, m in experts.items()}
         return Learned(Stack(tuple(final[name] for name in log_p), weights), base)
+
+
+def _log_p(held: dict, tasks: Any, key) -> dict[str, np.ndarray]:
+    """Of every query row, `(t, n)`, by learners given by their members."""
+    points = tasks.query.mask.shape[-1]
+    found = {name: log_prob(m, tasks, key) for name, m in held.items()}
+    return {name: np.asarray(log_p).reshape(-1, points) for name, log_p in found.items()}
 
 
 def _closed(name: str, groups: Groups) -> Process:

@@ -14,7 +14,8 @@ import jax.random as jr
 from jaxtyping import Array
 
 from metaprior import acquire
-from metaprior.evaluation.units import log_mass, moments
+from metaprior.evaluation import units
+from metaprior.evaluation.units import moments
 from metaprior.mixture import Mixture
 from metaprior.posterior import merged
 from metaprior.system.programs import kept
@@ -108,16 +109,13 @@ def sample(learner, support, x, log, levels):
 @kept
 def log_prob(learner, support, x, log, y):
     """Log density of each row's outcome `(n, 1)`; of a count, its log probability."""
-    mixture = believed(learner, support, x, jr.key(0))[0]
-    counts = log is not None and log.counts
-    return log_mass(mixture, log, y) if counts else mixture.log_prob(y)
+    return units.log_prob(believed(learner, support, x, jr.key(0))[0], log, y)
 
 
 @kept
 def cdf(learner, support, x, log, y):
     """Probability of less than each row's outcome `(n, 1)`, or as much."""
-    end = log.ends(y)[1] if log is not None and log.counts else y
-    return believed(learner, support, x, jr.key(0))[0].cdf(end)[:, 0]
+    return units.below(believed(learner, support, x, jr.key(0))[0], log, y)
 
 
 @kept

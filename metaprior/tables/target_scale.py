@@ -13,6 +13,7 @@ import polars as pl
 from metaprior.tables.meaning.values import numbers
 from metaprior.tables.reml import VARIES, Fitted, Sums, fit_reml, starts, within
 from metaprior.tables.scaling import Used
+from metaprior.tables.tails import log_density, scale_of
 
 SCALES = ("auto", "linear", "log", "log1p", "counts")
 GROUPS, ROWS, COLUMNS = 200, 24, 12  # at most, of those that decide
@@ -81,7 +82,9 @@ class TargetScale(NamedTuple):
 
 def named(name: str, y: np.ndarray) -> TargetScale:
     """The scale of this name for outcomes of which none is too small for it."""
-    return TargetScale(name, {"log1p": _shift(y), "counts": 1.0}.get(name, 0.0))
+    if name == "log1p":
+        return TargetScale(name, _shift(y))
+    return TargetScale(name, 1.0 if name == "counts" else 0.0)
 
 
 def _shift(y: np.ndarray) -> float:
@@ -179,9 +182,9 @@ def _likelihood(
     scale: TargetScale, y: np.ndarray, x: np.ndarray, group: np.ndarray, fold: np.ndarray
 ) -> np.ndarray:
     """Mean log density of each group's outcomes under a model of the other half, `(g,)`."""
-    u = scale.of(scale.spread(y))
-    spread = u.std()
-    u = (u - u.mean()) / spread
+    placed = scale.of(scale.spread(y))
+    spread = placed.std()
+    u = (placed - placed.mean()) / spread
     fixed = np.concatenate([np.ones((len(x), 1)), x], axis=1)
     count = np.bincount(group)
     varies = np.flatnonzero(within(x, starts(count)) > VARIES)[:SLOPES]
@@ -197,8 +200,7 @@ def _likelihood(
     if scale.counts:
         ends = scale.of(y[:, None] + [-0.5, 0.5])
         ends[y == 0, 0] = -np.inf
-        gaps = (ends - scale.of(scale.spread(y))[:, None]) / spread
-        density = _masses(errors, gaps / np.exp(dets)[:, None])
+        density = _masses(errors, (ends - placed[:, None]) / (spread * np.exp(dets)[:, None]))
     else:
         density = _tails(errors) - dets - np.log(spread) + scale.log_slope(y)
     return np.bincount(group, density) / count
@@ -223,15 +225,6 @@ def _whitened(
     return white[place], np.log(np.diagonal(factor, axis1=1, axis2=2))[place]
 
 
-def _size(errors: np.ndarray, df: float) -> float:
-    """Scale of the Student-t with these degrees of freedom that fits errors best."""
-    size = errors.std()
-    for _ in range(20):  # EM
-        weight = (df + 1) / (df + (errors / size) ** 2)
-        size = np.sqrt((weight * errors**2).mean())
-    return float(size)
-
-
 def _masses(errors: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     """Log probability of what rounds to each outcome, under the Student-t that fits best.
 
@@ -239,12 +232,12 @@ def _masses(errors: np.ndarray, gaps: np.ndarray) -> np.ndarray:
         errors: `(n,)`.
         gaps: from them to both ends of it, `(n, 2)`.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr
 
-    ends = errors[:, None] + gaps
+    ends = (errors[:, None] + gaps).T
 
     def mass(df: float) -> np.ndarray:
-        low, high = (t.cdf(end, df, scale=_size(errors, df)) for end in ends.T)
+        low, high = stdtr(df, ends / scale_of(errors, df))
         return np.log(np.maximum(high - low, 1e-12))
 
     return max(map(mass, FREEDOMS), key=np.sum)
@@ -252,11 +245,4 @@ def _masses(errors: np.ndarray, gaps: np.ndarray) -> np.ndarray:
 
 def _tails(errors: np.ndarray) -> np.ndarray:
     """Log density of errors under the Student-t that fits them best."""
-    from scipy.special import gammaln
-
-    def density(df: float) -> np.ndarray:
-        size = _size(errors, df)
-        top = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(df * np.pi) - np.log(size)
-        return top - (df + 1) / 2 * np.log1p((errors / size) ** 2 / df)
-
-    return max(map(density, FREEDOMS), key=np.sum)
+    return max((log_density(errors, df) for df in FREEDOMS), key=np.sum)

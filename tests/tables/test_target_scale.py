@@ -80,6 +80,8 @@ def test_another_unit_changes_nothing(unit):
 
 def test_what_is_asked_for_is_done():
     table = drawn("log-normal")
+    below = drawn("normal").with_columns(y=-pl.col("y").abs() - 1)
+    assert not chosen(below, scale="linear").measure.log  # of none the middle positive one is asked
     assert not chosen(table, scale="linear").measure.log
     assert chosen(drawn("never negative"), scale="log1p").measure.shift > 1
     with pytest.raises(InputError, match="below zero"):

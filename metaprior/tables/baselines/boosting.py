@@ -9,7 +9,7 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
-from metaprior.tables.baselines.grow import RATE, Grower, Node
+from metaprior.tables.baselines.grow import RATE, Grower, Node, best_round
 
 MOST_ROWS = 50_000  # trees of 15 leaves learn little from more, and take minutes
 TREES = 20_000  # of many classes fewer rounds are grown, of larger steps
@@ -300,11 +300,7 @@ def cross_fit(
         inside = np.flatnonzero(part != k)
         folds.append(Fold(columns, outcome, inside, np.flatnonzero(part == k), classes, rate))
 
-    loss: list[float] = []
-    # All folds grow together, so that growing can end when their loss does not fall any more.
-    while len(loss) < rounds and len(loss) - np.argmin(loss or [0]) <= PATIENCE:
-        loss.append(sum(one.round() for one in folds))
-    best = int(np.argmin(loss)) + 1
+    best = best_round(folds, rounds, PATIENCE)
 
     models = tuple(Trees.of(one.rounds[:best], one.base) for one in folds)
     output = np.empty((len(y), len(models[0].base)))

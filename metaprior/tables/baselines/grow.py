@@ -8,7 +8,8 @@ only be read through private names, and importing it takes longer than a small t
 """
 
 import heapq
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -253,3 +254,28 @@ class Grower:
 def _score(sums: np.ndarray) -> np.ndarray:
     """Twice how much a Newton step lowers the loss of rows with these sums, `(parts, m, …)`."""
     return sums[:, 0] ** 2 / (sums[:, 1] + RIDGE)
+
+
+class Growing(Protocol):
+    """A model of one fold that grows by a round of trees."""
+
+    def round(self) -> float:
+        """Grow, and give the loss on the fold's own rows."""
+
+
+def best_round(folds: Sequence[Growing], rounds: int, patience: int, start: float = np.inf) -> int:
+    """Grow all folds together until their loss does not fall any more.
+
+    Args:
+        folds: the models.
+        rounds: most rounds.
+        patience: rounds without a lower loss before growing ends.
+        start: the loss before any tree, where a model without trees may be the best one.
+
+    Returns:
+        after how many rounds the loss was lowest.
+    """
+    loss = [start]
+    while len(loss) <= rounds and len(loss) - 1 - int(np.argmin(loss)) < patience:
+        loss.append(sum(one.round() for one in folds))
+    return int(np.argmin(loss))

@@ -18,11 +18,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metaprior.heads import StudentT
 from metaprior.method import AbstractLearner
 from metaprior.posterior import Particles
-from metaprior.tables.baselines.grow import LEAVES, Grower, Node
+from metaprior.tables.baselines.grow import LEAVES, Grower, Node, best_round
 from metaprior.tables.baselines.learners import on_device
+from metaprior.tables.members import SHOTS
+from metaprior.tables.tails import log_density, scale_of
 from metaprior.task import Data, pad
 
-SHOTS = (0, 1, 2, 3, 5, 8, 12, 20)  # observed rows of a training example
 EXAMPLES = 20_000  # at most, of all trees
 COPIES = 4  # at most, of a row as an example
 RATE, EDGES = 0.1, 64  # coarser than in `cross_fit`: as good here, in a third of the time
@@ -154,18 +155,12 @@ class Observed(AbstractLearner):
         half = values.shape[1] // 2
         location = x[:, -1] + offset + self.weight * values[:, :half].sum(1)
         scale = jnp.exp(self.log_scale + self.weight * values[:, half:].sum(1))
-        # What the head makes positive again.
-        raw_scale = _inverse_softplus(jnp.maximum(scale - self.head.floor, 1e-4))
-        raw_df = _inverse_softplus(self.df - self.head.df_floor) - 5.0
-        return jnp.stack([location, raw_scale, jnp.full_like(location, raw_df)], axis=1)
+        scale = jnp.maximum(scale, self.head.floor + 1e-4)
+        return self.head.raw(location[:, None], scale[:, None], self.df[None])
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
         room = max(len(support.mask), 1)  # the nearest of no rows at all has no place
         return Particles.single(pad(support, room), self._apply, self.head)
-
-
-def _inverse_softplus(value):
-    return value + jnp.log(-jnp.expm1(-value))
 
 
 class _Examples(NamedTuple):
@@ -213,7 +208,7 @@ class _Fold:
     def __init__(self, examples: _Examples, inside: np.ndarray, outside: np.ndarray, df: float):
         self.left, self.outside, self.df = examples.left, outside, df
         self.grow = Grower(examples.columns, inside, outside, RATE, EDGES)
-        self.log_scale = _log_scale(examples.left[inside], df)
+        self.log_scale = np.log(scale_of(examples.left[inside], df))
         self.location = np.zeros(len(self.left))
         self.spread = np.full(len(self.left), self.log_scale)
         self.trees: tuple[list, list] = ([], [])
@@ -247,25 +242,9 @@ class _Fold:
         return float((spread + 0.5 * (self.df + 1) * np.log1p(square / self.df)).sum())
 
 
-def _log_scale(error: np.ndarray, df: float) -> float:
-    """Of the t with these degrees of freedom that fits errors around 0, by EM."""
-    square = error**2
-    scale = max(square.mean(), 1e-8)
-    for _ in range(30):
-        scale = max(((df + 1) * square / (df + square / scale)).mean(), 1e-8)
-    return 0.5 * float(np.log(scale))
-
-
 def _freedom(z: np.ndarray) -> float:
     """Degrees of freedom of errors over their scale, the scale free."""
-    from scipy.special import gammaln
-
-    def density(df: float) -> float:
-        log_scale = _log_scale(z, df)
-        top = gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * np.log(df * np.pi) - log_scale
-        return float((top - (df + 1) / 2 * np.log1p((z * np.exp(-log_scale)) ** 2 / df)).mean())
-
-    return max(FREEDOMS, key=density)
+    return max(FREEDOMS, key=lambda df: log_density(z, df).mean())
 
 
 def _shrink(residual: np.ndarray, group: np.ndarray, count: np.ndarray) -> float:
@@ -301,15 +280,12 @@ def fit_observed(
         inside = examples.fold != k
         folds.append(_Fold(examples, np.flatnonzero(inside), np.flatnonzero(~inside), df))
 
-    loss = [sum(one.loss() for one in folds)]
-    while len(loss) <= ROUNDS and len(loss) - 1 - int(np.argmin(loss)) < PATIENCE:
-        loss.append(sum(one.round() for one in folds))
-    best = int(np.argmin(loss))
+    best = best_round(folds, ROUNDS, PATIENCE, start=sum(one.loss() for one in folds))
 
     # Errors of held-out groups are larger than those that the trees grew on.
     z = np.concatenate([one.errors[best] for one in folds])
     df = _freedom(z)
-    wider = _log_scale(z, df)
+    wider = np.log(scale_of(z, df))
     own = [[trees[:best] for trees in one.trees] for one in folds]
     every = [[tree for trees in own for tree in trees[kind]] for kind in (0, 1)]
     log_scale = [one.log_scale + wider for one in folds]
