@@ -206,7 +206,9 @@ class Process(AbstractUpdating, AbstractMethod):
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> ProcessPosterior | ClassPosterior:
         factor = factorise_rows(self.covariance(support.x), support.mask)
         if self.head.classes:
-            found = laplace(factor.lower, self.mean(support.x), support.y[:, 0], support.mask)
+            mean, y = self.mean(support.x), support.y[:, 0]
+            # Of one task more steps cost little: with hundreds of rows they are needed.
+            found = laplace(factor.lower, mean, y, support.mask, steps=64)
             return ClassPosterior(self, support, factor, found)
         z = whiten(factor, support.y[:, 0] - self.mean(support.x)[:, 0], support.mask)
         return ProcessPosterior(self, support.x, support.mask, factor, z)

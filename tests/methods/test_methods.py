@@ -179,7 +179,9 @@ SHAPED = [
 def test_heads_learn_two_modes(name, make, steps, margin, most, key):
     head = make(key)
     source, method = Modes(head.y_dim), METHODS["cnp"].init(Spec(1, head), width=32, key=key)
-    fitted = fit(method, source, key=jax.random.key(1), steps=steps, learning_rate=3e-3)
+    # At three times the default rate the adversaries end where rounding takes them.
+    rate = None if name == "adversarial" else 3e-3
+    fitted = fit(method, source, key=jax.random.key(1), steps=steps, learning_rate=rate)
     assert fitted.outcome == "done"
     keys = jax.random.split(jax.random.key(2), 200)
     tasks = jax.jit(jax.vmap(source))(keys)
