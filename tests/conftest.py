@@ -31,21 +31,18 @@ use_cache()
 QUICK = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):
     QUICK += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-# For training: half of what slow tests take is compiling. Steps of dense networks are as fast as
-# with LLVM's highest level.
-TRAINING = "--xla_backend_optimization_level=1"
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_configure(config):
-    """Without the slow tests nearly all time goes into compiling.
+    """Most of the time goes into compiling.
 
-    Quick compilation of slower programs makes a third of it, and a core for each worker saves a
-    sixth of that.
+    Quick compilation of slower programs makes a third of it without the slow tests, and with them
+    six tenths. A core for each worker saves a sixth of that.
     """
+    os.environ.setdefault("XLA_FLAGS", QUICK)
     quick = "not slow" in config.option.markexpr
-    os.environ.setdefault("XLA_FLAGS", QUICK if quick else TRAINING)
     if quick and _WORKER.startswith("gw") and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(_WORKER[2:]) % len(cores)]})

@@ -57,6 +57,8 @@ class Columns:
     ----------
     classes
         The target is classes, also where they look like numbers.
+    ordered
+        The target is classes with an order, from the lowest to the highest: mild,severe,fatal
     numeric
         Columns that are numbers, with commas between; cells that are none count as missing.
     categorical
@@ -72,6 +74,7 @@ class Columns:
     """
 
     classes: Annotated[bool, Parameter(negative="")] = False
+    ordered: str | None = None
     numeric: str | None = None
     categorical: str | None = None
     date: str | None = None
@@ -83,6 +86,7 @@ class Columns:
         """As plain values, for the record of a run."""
         return {
             "kind": "classes" if self.classes else "auto",
+            "ordered": listed(self.ordered, "--ordered"),
             "numeric": listed(self.numeric, "--numeric"),
             "categorical": listed(self.categorical, "--categorical"),
             "date": listed(self.date, "--date"),

@@ -247,7 +247,7 @@ _SETTINGS = (
     "keep_na",
     "missing",
 )
-_COLUMNS = ("task", "features", "numeric", "categorical", "date")
+_COLUMNS = ("task", "features", "numeric", "categorical", "date", "ordered")
 
 
 def which_split(seed: int, split: int) -> tuple[int, int]:

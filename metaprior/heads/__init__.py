@@ -8,6 +8,7 @@ from metaprior.heads.flow import Flow
 from metaprior.heads.gaussian import Gaussian
 from metaprior.heads.implicit import Implicit
 from metaprior.heads.mixture import MixtureDensity
+from metaprior.heads.ordinal import Ordinal
 from metaprior.heads.student_t import StudentT
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "Gaussian",
     "Implicit",
     "MixtureDensity",
+    "Ordinal",
     "StudentT",
 ]

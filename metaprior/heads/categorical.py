@@ -11,39 +11,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metaprior.heads.base import AbstractHead, check_raw
 
 
-class Categorical(AbstractHead):
-    """One of `classes` classes; y is its index, in one column. Natural parameters: logits.
-
-    Args:
-        classes: number of classes, at least 2.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from metaprior.heads import Categorical
-        >>> head = Categorical(3)
-        >>> float(head.log_prob(jnp.zeros((1, 3)), jnp.ones((1, 1)))[0])  # log(1/3)
-        -1.0986123085021973
-    """
-
-    classes: int = eqx.field(static=True)
+class AbstractClassHead(AbstractHead):
+    """A head for one of `classes` classes; natural parameters are logits, one a class."""
 
     density: ClassVar[bool] = True
-
-    def __check_init__(self):
-        if self.classes < 2:
-            raise ValueError(f"Categorical needs at least 2 classes; got {self.classes}.")
-
-    @property
-    def raw_dim(self) -> int:
-        return self.classes
 
     @property
     def y_dim(self) -> int:
         return 1
-
-    def params(self, raw: Float[Array, "*b r"]) -> Array:
-        check_raw(self, raw)
-        return raw
 
     def log_prob(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b"]:
         label = y[..., 0].astype(int)
@@ -72,7 +47,36 @@ class Categorical(AbstractHead):
         return -(jnp.exp(log_p) * log_p).sum(-1)
 
     def cdf(self, params: Array, y: Float[Array, "*b p"]) -> Float[Array, "*b p"]:
-        raise TypeError("Classes have no order, so no cdf; ask for probabilities (mean).")
+        raise TypeError("Classes have no cdf; ask for probabilities (mean).")
 
     def quantile(self, params: Array, level: Float[Array, ""]) -> Float[Array, "*b p"]:
-        raise TypeError("Classes have no order, so no quantiles; ask for probabilities (mean).")
+        raise TypeError("Classes have no quantiles; ask for probabilities (mean).")
+
+
+class Categorical(AbstractClassHead):
+    """One of `classes` classes; y is its index, in one column. Natural parameters: logits.
+
+    Args:
+        classes: number of classes, at least 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from metaprior.heads import Categorical
+        >>> head = Categorical(3)
+        >>> float(head.log_prob(jnp.zeros((1, 3)), jnp.ones((1, 1)))[0])  # log(1/3)
+        -1.0986123085021973
+    """
+
+    classes: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.classes < 2:
+            raise ValueError(f"Categorical needs at least 2 classes; got {self.classes}.")
+
+    @property
+    def raw_dim(self) -> int:
+        return self.classes
+
+    def params(self, raw: Float[Array, "*b r"]) -> Array:
+        check_raw(self, raw)
+        return raw

@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.heads import Gaussian, StudentT
+from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer.cholesky import Factor, factorise
 from metaprior.infer.gp import Laplace, contrast, factorise_rows, sequential_log_prob, whiten
 from metaprior.posterior import AbstractPosterior, Mixture, Part
@@ -134,8 +134,9 @@ class ClassPosterior(AbstractPosterior):
 
     def _mixture(self, x, f, log_weight):
         """Latent values `(s, q, l)` as classes."""
-        logits = self.prior.mean(x)[None] + f @ contrast(self.prior.head.classes).astype(x.dtype)
-        return Mixture((Part(self.prior.head, logits, log_weight),))
+        head = self.prior.head
+        raw = self.prior.mean(x)[None] + f @ contrast(head).astype(x.dtype)
+        return Mixture((Part(Categorical(head.classes), head.params(raw), log_weight),))
 
     def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         v, latents = self._whiten(x), self.found.mode.shape[1]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from metaprior.heads import AbstractHead
 from metaprior.heads.student_t import log_gamma_ratio
 from metaprior.infer.cholesky import Factor, factorise
 
@@ -45,11 +46,11 @@ def sequential_log_prob(factor: Factor, z, mask, df=None) -> Float[Array, "n"]:
     return jnp.where(mask, log_p, 0.0)
 
 
-def contrast(classes: int) -> Float[Array, "l c"]:
-    """How latent processes enter the logits: one for two classes (the second's log odds), else one
-    a class.
+def contrast(head: AbstractHead) -> Float[Array, "l r"]:
+    """How latent processes enter the raw outputs: one for two classes (the second's log odds) and
+    for classes in an order, else one a class.
     """
-    return jnp.array([[0.0, 1.0]]) if classes == 2 else jnp.eye(classes)
+    return jnp.array([[0.0, 1.0]]) if head.raw_dim == 2 else jnp.eye(head.raw_dim)
 
 
 class Laplace(eqx.Module):
@@ -59,8 +60,8 @@ class Laplace(eqx.Module):
         H = A - R Rᵀ,  A block diagonal with I + Lᵀ P_k L,  R stacked from Lᵀ P_k,  P_k = diag(p_k),
 
     the structure of the softmax (Rasmussen & Williams section 3.5): `l` factors of size n, never
-    one of size l n. With one latent (two classes) the curvature p (1 - p) goes into A, and R has no
-    columns.
+    one of size l n. With one latent (two classes, or classes in an order) the curvature goes into
+    A, and R has no columns.
 
     Args:
         mode: most probable u.
@@ -95,14 +96,42 @@ class Laplace(eqx.Module):
         return self.mode[:, :, None] + jnp.moveaxis(u, 0, 1)
 
 
-def _curvature(p: Float[Array, "l n"], factor, latents: int):
-    """Factors of the precision where the latents' classes have probabilities p: see `Laplace`."""
-    weight = p * (1 - p) if latents == 1 else p
+class _Rows(eqx.Module):
+    """The likelihood of the rows of a task as a function of raw outputs."""
+
+    head: AbstractHead
+    y: Float[Array, "n"]
+    mask: Bool[Array, "n"]
+
+    def log_prob(self, raw: Float[Array, "n r"]) -> Float[Array, ""]:
+        """Of all rows."""
+        each = self.head.log_prob(self.head.params(raw), self.y[:, None])
+        return jnp.where(self.mask, each, 0.0).sum()
+
+    def slope(self, raw: Float[Array, "n r"]) -> Float[Array, "n l"]:
+        """Derivative in the latents."""
+        return jax.grad(self.log_prob)(raw) @ contrast(self.head).astype(raw.dtype).T
+
+    def weight(self, raw: Float[Array, "n r"]) -> Float[Array, "l n"]:
+        """Of one latent the curvature; of more the probabilities, which the softmax's are made of.
+
+        Zero outside the mask.
+        """
+        a = contrast(self.head).astype(raw.dtype)
+        if len(a) > 1:
+            return (jax.nn.softmax(raw) * self.mask[:, None]).T
+        one = jnp.ones((len(raw), 1), raw.dtype)
+        _, change = jax.jvp(lambda f: self.slope(raw + f @ a), (0.0 * one,), (one,))
+        return -change.T
+
+
+def _curvature(weight: Float[Array, "l n"], factor):
+    """Factors of the precision: see `Laplace`."""
     eye = jnp.eye(len(factor), dtype=factor.dtype)
     block = jax.vmap(factorise)(eye + jnp.einsum("ni,kn,nj->kij", factor, weight, factor))
-    if latents == 1:
+    if len(weight) == 1:
         return block, None, None
-    r = factor.T[None] * p[:, None, :]
+    r = factor.T[None] * weight[:, None, :]
     right = jax.vmap(lambda c, b: c.solve(b))(block, r)
     jitter = 1e-6 if factor.dtype == jnp.float32 else 1e-12
     rest = factorise((1 + jitter) * eye - jnp.einsum("kni,knj->ij", r, right))
@@ -117,76 +146,77 @@ def _solve(block, right, rest, b: Float[Array, "n l"]) -> Float[Array, "n l"]:
     return x.T
 
 
-def _mode(lower, mean, hot, mask, steps: int) -> Float[Array, "n l"]:
+def _mode(lower, mean, rows: _Rows, steps: int) -> Float[Array, "n l"]:
     """Most probable whitened latents, by Nesterov's accelerated gradient under one metric.
 
-    The curvature of a softmax is nowhere more than half the identity (of one log odds, a quarter):
-    Böhning, "Multinomial logistic regression algorithm", 1992. Steps under that bound never leave
-    the region where they climb, as Newton's do where the prior is wide, and they all share one
-    factor, however many classes there are.
+    The curvature of a softmax, and that of cumulative logits, is nowhere more than half the
+    identity (of one log odds, a quarter): Böhning, "Multinomial logistic regression algorithm",
+    1992. Steps under that bound never leave the region where they climb, as Newton's do where the
+    prior is wide, and they all share one factor, however many classes there are.
     """
-    a = contrast(mean.shape[1]).astype(mean.dtype)
-    bound = 0.25 if len(a) == 1 else 0.5
-    rows = lower * mask[:, None]
-    factor = factorise(jnp.eye(len(lower), dtype=lower.dtype) + bound * rows.T @ rows)
+    a = contrast(rows.head).astype(mean.dtype)
+    bound = 0.25 if rows.head.classes == 2 else 0.5
+    seen = lower * rows.mask[:, None]
+    factor = factorise(jnp.eye(len(lower), dtype=lower.dtype) + bound * seen.T @ seen)
 
     def climb(i, found):
         before, ahead = found
-        miss = (hot - jax.nn.softmax(mean + lower @ ahead @ a) * mask[:, None]) @ a.T
-        now = ahead + factor.solve(lower.T @ miss - ahead)
+        slope = lower.T @ rows.slope(mean + lower @ ahead @ a) - ahead
+        now = ahead + factor.solve(slope)
         return now, now + i / (i + 3.0) * (now - before)
 
     start = jnp.zeros((len(mean), len(a)), mean.dtype)
     return jax.lax.fori_loop(0, steps, climb, (start, start))[0]
 
 
-def _trace(p, lower, block, right, rest) -> Float[Array, ""]:
-    """tr(H⁻¹ H(p, L)) less a constant, with H⁻¹ fixed: it changes as log det H does."""
-    inverse = block.inverse
-    own = jnp.einsum("ij,kmj->kim", lower, inverse)  # (l, n, n)
-    weight = p * (1 - p)
-    total = (weight * (own**2).sum(-1)).sum()
+def _trace(weight, lower, block, right, rest) -> Float[Array, ""]:
+    """tr(H⁻¹ H(weight, L)) less a constant, with H⁻¹ fixed: it changes as log det H does."""
+    own = jnp.einsum("ij,kmj->kim", lower, block.inverse)  # (l, n, n)
     if rest is None:
-        return total
+        return (weight * (own**2).sum(-1)).sum()
     shared = jnp.einsum("ij,kjm->kim", lower, jnp.einsum("kij,mj->kim", right, rest.inverse))
-    mean = (p[:, :, None] * shared).sum(0)
-    return total + (p * (shared**2).sum(-1)).sum() - (mean**2).sum()
+    mean = (weight[:, :, None] * shared).sum(0)
+    each = weight * (1 - weight) * (own**2).sum(-1) + weight * (shared**2).sum(-1)
+    return each.sum() - (mean**2).sum()
 
 
 def laplace(
     lower: Float[Array, "n n"],
-    mean: Float[Array, "n c"],
+    mean: Float[Array, "n r"],
+    head: AbstractHead,
     y: Float[Array, "n"],
-    mask,
+    mask: Bool[Array, "n"],
     steps: int = 16,
 ) -> Laplace:
-    """Laplace's approximation for a softmax of Gaussian processes that share a covariance L Lᵀ.
+    """Laplace's approximation for classes whose latent processes share a covariance L Lᵀ.
 
-    Works with whitened values u, logits f = mean + (L u) A with A the `contrast`, so that the
+    Works with whitened values u, raw outputs f = mean + (L u) A with A the `contrast`, so that the
     precision is never singular. The mode is looked for outside differentiation; a Newton step from
     there, where the gradient is all but zero, carries exact first derivatives. So does the log
     determinant, to first order about the precision before that step.
+
+    Args:
+        lower: L.
+        mean: raw outputs where the latents are zero.
+        head: `Categorical` or `Ordinal`.
+        y: class indices.
+        mask: which rows are real.
+        steps: towards the mode, before Newton's.
     """
-    a = contrast(mean.shape[1]).astype(mean.dtype)
-    hot = jax.nn.one_hot(y.astype(int), mean.shape[1], dtype=mean.dtype) * mask[:, None]
-
-    def probabilities(f):
-        return (jax.nn.softmax(f) @ a.T * mask[:, None]).T
-
-    fixed, center = jax.lax.stop_gradient((lower, mean))
-    start = _mode(fixed, center, hot, mask, steps)
-    before = probabilities(center + fixed @ start @ a)
-    curvature = jax.lax.stop_gradient(_curvature(before, fixed, len(a)))
-    start = jax.lax.stop_gradient(start)
-    miss = (hot - jax.nn.softmax(mean + lower @ start @ a) * mask[:, None]) @ a.T
-    u = start + _solve(*curvature, lower.T @ miss - start)
+    a, rows = contrast(head).astype(mean.dtype), _Rows(head, y, mask)
+    fixed, center, frozen = jax.lax.stop_gradient((lower, mean, rows))
+    start = jax.lax.stop_gradient(_mode(fixed, center, frozen, steps))
+    before = frozen.weight(center + fixed @ start @ a)
+    curvature = jax.lax.stop_gradient(_curvature(before, fixed))
+    slope = lower.T @ rows.slope(mean + lower @ start @ a) - start
+    u = start + _solve(*curvature, slope)
     f = mean + lower @ u @ a
 
     block, right, rest = curvature
     log_det = jax.vmap(lambda c: c.log_det())(block).sum()
     if rest is not None:
         log_det = log_det + rest.log_det()
-    log_det = log_det + _trace(probabilities(f), lower, *curvature)
+    log_det = log_det + _trace(rows.weight(f), lower, *curvature)
     log_det = log_det - jax.lax.stop_gradient(_trace(before, fixed, *curvature))
-    evidence = (jax.nn.log_softmax(f) * hot).sum() - 0.5 * (u * u).sum() - 0.5 * log_det
+    evidence = rows.log_prob(f) - 0.5 * (u * u).sum() - 0.5 * log_det
     return Laplace(u, block, right, rest, evidence)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.heads import Categorical, Gaussian, StudentT
+from metaprior.heads import Categorical, Gaussian, Ordinal, StudentT
 from metaprior.infer.conditioned import ClassPosterior, ProcessPosterior
 from metaprior.infer.gp import factorise_rows, laplace, sequential_log_prob, whiten
 from metaprior.method import AbstractMethod, AbstractUpdating, Spec
@@ -48,8 +48,8 @@ class Process(AbstractUpdating, AbstractMethod):
     The task parameter is the function itself. The objective is the sequential predictive likelihood
     of all rows of the task, sum_i w_i log p(y_i | y_1 … y_{i-1}), w_i proportional to (1 +
     i)^-decay. With `decay = 0` this is the marginal likelihood; with larger ones the first few rows
-    count more. One Cholesky factor gives all terms. Classes are a softmax of processes with
-    Laplace's method.
+    count more. One Cholesky factor gives all terms. Classes are a softmax of processes, or one
+    process cut into ranges where they have an order, with Laplace's method.
 
     The row `dkt` is Deep Kernel Transfer. With `kernel="rbf"`, `"linear"` or `"spectral"` this is a
     Gaussian process with that one kernel on the features of a network, a constant mean and constant
@@ -61,7 +61,7 @@ class Process(AbstractUpdating, AbstractMethod):
         mean: prior mean.
         kernels: summed covariance.
         noise: standard deviation of the noise at x, units of y (classes: unused, `None`).
-        head: of the tasks: `Gaussian` or `StudentT` with one outcome, or `Categorical`.
+        head: of the tasks: `Gaussian` or `StudentT` with one outcome, `Categorical` or `Ordinal`.
         log_df: log of the degrees of freedom less 2; `None` for a Gaussian process.
         decay: exponent of the weights, at least 0; never trained.
         columns: how many leading columns of x the kernels and the noise see; `None` for all.
@@ -81,7 +81,7 @@ class Process(AbstractUpdating, AbstractMethod):
     mean: Mean
     kernels: Kernels
     noise: Scale | None
-    head: Gaussian | StudentT | Categorical
+    head: Gaussian | StudentT | Categorical | Ordinal
     log_df: Array | None = None
     decay: Array | float = 0.0
     columns: int | None = eqx.field(static=True, default=None)
@@ -118,11 +118,11 @@ class Process(AbstractUpdating, AbstractMethod):
             features: number of deep features (40 in the row `dkt`).
             decay: see the class.
         """
-        if not isinstance(spec.head, Gaussian | StudentT | Categorical):
+        if not isinstance(spec.head, Gaussian | StudentT | Categorical | Ordinal):
             name = type(spec.head).__name__
             raise TypeError(
-                "Process predicts with a Gaussian, a StudentT or a Categorical; the head is "
-                f"{name}."
+                "Process predicts with a Gaussian, a StudentT, a Categorical or an Ordinal; the "
+                f"head is {name}."
             )
         if spec.head.y_dim != 1:
             raise ValueError(f"process predicts one outcome; the head has {spec.head.y_dim}.")
@@ -193,7 +193,7 @@ class Process(AbstractUpdating, AbstractMethod):
         data = task.union
         factor = factorise_rows(self.covariance(data.x), data.mask)
         if self.head.classes:
-            found = laplace(factor.lower, self.mean(data.x), data.y[:, 0], data.mask)
+            found = laplace(factor.lower, self.mean(data.x), self.head, data.y[:, 0], data.mask)
             return -found.evidence / jnp.maximum(data.count, 1)
         z = whiten(factor, data.y[:, 0] - self.mean(data.x)[:, 0], data.mask)
         log_p = sequential_log_prob(factor, z, data.mask, self.df())
@@ -208,7 +208,7 @@ class Process(AbstractUpdating, AbstractMethod):
         if self.head.classes:
             mean, y = self.mean(support.x), support.y[:, 0]
             # Of one task more steps cost little: with hundreds of rows they are needed.
-            found = laplace(factor.lower, mean, y, support.mask, steps=64)
+            found = laplace(factor.lower, mean, self.head, y, support.mask, steps=64)
             return ClassPosterior(self, support, factor, found)
         z = whiten(factor, support.y[:, 0] - self.mean(support.x)[:, 0], support.mask)
         return ProcessPosterior(self, support.x, support.mask, factor, z)

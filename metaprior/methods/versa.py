@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.heads import AbstractHead
+from metaprior.heads import AbstractHead, Categorical
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.variational import draw
 from metaprior.method import AbstractMethod, Spec
@@ -96,7 +96,9 @@ class VERSA(AbstractMethod):
         classes, rows = spec.head.classes, spec.head.raw_dim
         keys = jr.split(key, 4)
         net = network(spec, features, width, depth, key=keys[0])
-        if classes:  # one class at a time: its code in, its row of the last layer out
+        if isinstance(
+            spec.head, Categorical
+        ):  # one class at a time: its code in, its row of the last layer out
             encoder = None
             null = 0.1 * jr.normal(keys[2], (classes, features))
             inputs, outputs = features + 1, 2 * (features + 1)

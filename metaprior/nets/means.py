@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metaprior.heads.ordinal import location_of
 from metaprior.method import Spec
 from metaprior.nets.kernels import polynomial
 from metaprior.nets.mlp import apply
@@ -21,8 +22,8 @@ def _zero_last(net: eqx.nn.MLP) -> eqx.nn.MLP:
 class Mean(eqx.Module):
     """Pooled prediction times a coefficient + polynomial + small net; `(n, d) -> (n, c)`.
 
-    `c` is 1 for numbers and the number of classes for classes. Any of the three terms may be
-    absent.
+    `c` is 1 for numbers and for classes in an order, else the number of classes. Any of the three
+    terms may be absent.
 
     Args:
         coefficient: of the pooled prediction, or `None`.
@@ -50,7 +51,7 @@ class Mean(eqx.Module):
             width: hidden units of the net; 0 leaves it out.
             key: initial weights.
         """
-        out = spec.head.classes or 1
+        out = spec.head.raw_dim if spec.head.classes else 1
         net = None
         if width:
             net = _zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key))
@@ -60,7 +61,10 @@ class Mean(eqx.Module):
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n c"]:
         value = jnp.zeros((x.shape[0], self.out), x.dtype)
         if self.pooled and self.coefficient is not None:
-            value = value + self.coefficient * x[:, x.shape[1] - self.pooled :]
+            pooled = x[:, x.shape[1] - self.pooled :]
+            # Of classes in an order, log probabilities say where on one axis they lie.
+            pooled = location_of(pooled) if self.pooled > self.out else pooled
+            value = value + self.coefficient * pooled
         if self.weights is not None:
             seen = x[:, : (self.weights.shape[0] - 1) // max(self.degree, 1)]
             value = value + polynomial(seen, self.degree) @ self.weights

@@ -48,6 +48,7 @@ class Checked:
         z: the target in the model's units, or class indices, `(n,)`.
         labels: of the classes; `None` for numbers.
         values: the classes as a feature column holds them.
+        ordered: whether the classes have an order.
         used: what was learned of each feature column.
         kinds: how columns are read; strictly where they are used.
         notes: what was made of the columns, and what was left out.
@@ -68,6 +69,7 @@ class Checked:
     used: list[Used]
     kinds: dict[str, Kind] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ordered: bool = False
 
     @property
     def units(self) -> "Units | None":
@@ -95,6 +97,10 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
     # Names first: what is wrong with a name is said before anything about values.
     if not targets:
         raise InputError(f"{rows.where}: target is empty; give the name of a column, or several.")
+    if plan.choices.ordered and len(targets) > 1:
+        raise InputError(
+            f"{rows.where}: --ordered is of one target; fit the one with ordered classes alone."
+        )
     if plan.scale == "counts" and len(targets) > 1:
         raise InputError(
             f"{rows.where}: of several targets none can be counts; --target-scale log1p is near."
@@ -202,7 +208,8 @@ def _said_of_split(one: Checked, plan: Plan) -> list[str]:
 def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
     """Groups, their split, and one target in the model's units; of a table without bad groups."""
     series, where = rows.frame[target], rows.where
-    y, labels = target_values(series, where, target, plan.kind_of(target))
+    ordered = plan.choices.ordered
+    y, labels = target_values(series, where, target, plan.kind_of(target), ordered)
     group, order = sorted_groups(rows.frame, plan.task, where)
     frame, y = rows.frame[order], y[order]
     held, fold = split_groups(
@@ -242,6 +249,7 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
         values=values,
         used=used,
         notes=tuple(notes),
+        ordered=bool(ordered),
     )
 
 

@@ -44,10 +44,13 @@ _SETTINGS = ("skip_bad_tasks", "kind", "keep_na", "missing", "drop_missing_targe
 Tell = Callable[[float, str], None]
 
 
-def runnable(classes: bool) -> list[str]:
-    """`auto` and every row of THE TABLE that predicts what the target holds."""
-    kind = "classes" if classes else "numbers"
-    return [AUTO, *(n for n, row in METHODS.items() if kind in row.kinds and n != "stack")]
+def runnable(classes: bool, ordered: bool = False) -> list[str]:
+    """`auto` and every row of THE TABLE that predicts what the target holds.
+
+    What predicts classes and no numbers knows no order of classes; see `learn.check_kind`.
+    """
+    need = {"classes", "numbers"} if ordered else {"classes" if classes else "numbers"}
+    return [AUTO, *(n for n, row in METHODS.items() if need <= set(row.kinds) and n != "stack")]
 
 
 class Comparison:
@@ -119,7 +122,7 @@ class Comparison:
 
         Baselines are always judged; they are fitted by themselves where no method is asked for.
         """
-        able = runnable(bool(self.checked.classes))
+        able = runnable(bool(self.checked.classes), self.checked.ordered)
         if text is None or text.strip() == "all":
             return able
         names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -12,7 +12,7 @@ import polars as pl
 
 import metaprior
 from metaprior.errors import InputError
-from metaprior.heads import Categorical, StudentT
+from metaprior.heads import AbstractHead, Categorical, Ordinal, StudentT
 from metaprior.method import Spec
 from metaprior.system.devices import agree, cores, mesh_of
 from metaprior.tables import learn
@@ -149,8 +149,7 @@ def fit_target(
     agree(lambda: _marks(encoded), "The processes were given different tables.")
 
     held, group = checked.held, checked.group
-    head = Categorical(checked.classes) if checked.classes else StudentT(1)
-    spec = Spec(encoded.x.shape[1], head, encoded.pooled)
+    spec = Spec(encoded.x.shape[1], _head(checked), encoded.pooled)
     groups = Groups(*_rows(encoded, group, ~held), checked.fold[~held], spec)
     training = learn.Training(settings.seed, settings.steps, settings.devices, stage, tell)
 
@@ -192,6 +191,16 @@ def fit_target(
     return trained, stopped
 
 
+def _head(checked: Checked) -> AbstractHead:
+    """What is predicted at a row."""
+    if not checked.classes:
+        return StudentT(1)
+    if not checked.ordered:
+        return Categorical(checked.classes)
+    seen = checked.z[~checked.held[checked.group]]
+    return Ordinal.init(checked.classes, np.bincount(seen.astype(int), minlength=checked.classes))
+
+
 def _info(checked: Checked, settings: Settings, notes: list[str]) -> dict:
     """What is learned from what."""
     held = checked.held
@@ -200,6 +209,7 @@ def _info(checked: Checked, settings: Settings, notes: list[str]) -> dict:
         "task": checked.task,
         "target": checked.target,
         "classes": checked.labels,
+        "ordered": checked.ordered,
         "groups": {"train": int((~held).sum()), "test": int(held.sum())},
         "rows": len(checked.z),
         "notes": [*checked.notes, *notes],

@@ -74,10 +74,16 @@ class Training:
         self.tell.within(done / total)
 
 
-def check_kind(name: str, target: str, classes: int, where: str) -> None:
+def check_kind(name: str, target: str, classes: int, where: str, ordered: bool = False) -> None:
     """The method predicts what the target holds."""
     has, lacks = ("classes", "numbers") if classes else ("numbers", "classes")
-    if has not in baselines.find(name).kinds:
+    kinds = baselines.find(name).kinds
+    if ordered and "numbers" not in kinds:  # it has a place for each class, and none between them
+        raise InputError(
+            f"{where}: {name} takes classes without an order; leave out --ordered, or take another "
+            "method."
+        )
+    if has not in kinds:
         verb = "has" if classes else "is"
         raise InputError(
             f"{where}: {name} predicts {lacks}; the target {target!r} {verb} {has}. "

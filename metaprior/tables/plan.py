@@ -49,6 +49,8 @@ class Plan:
 
     def kind_of(self, target: str) -> str:
         """Of one target: what the user says of it goes before what is said of all."""
+        if self.choices.ordered:
+            return "classes"
         return "numbers" if target in self.choices.numeric else self.kind
 
     @staticmethod
@@ -56,7 +58,10 @@ class Plan:
         """From the options of a command; those that a record of before lacks are as by default."""
         kinds = {name: options.get(name, ()) for name in KINDS}
         choices = Choices(
-            **kinds, keep_na=options.get("keep_na", False), missing=options.get("missing", ())
+            **kinds,
+            keep_na=options.get("keep_na", False),
+            missing=options.get("missing", ()),
+            ordered=options.get("ordered", ()),
         )
         return Plan(
             task=options["task"] or "",

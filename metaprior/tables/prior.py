@@ -120,6 +120,7 @@ class Prior:
         numeric: Sequence[str] = (),
         categorical: Sequence[str] = (),
         date: Sequence[str] = (),
+        ordered: Sequence[str] = (),
         tasks: Arrays | None = None,
         checkpoint: str | Path | None = None,
         progress: Tell | None = None,
@@ -136,6 +137,8 @@ class Prior:
             features: columns to predict from; by default all others, the column of `split_by` too.
             numeric, categorical, date: columns that are numbers, names or dates, where they would
                 be taken as something else. `"day:mdy"` is a date with the month first.
+            ordered: the target is classes with this order: their names from the lowest to the
+                highest, three or more.
             tasks: arrays instead of a table: x `(n, d)` or `(n,)` and y `(n,)` of each group.
             checkpoint: folder for intermediate results; a later call with the same data continues
                 from them to the same bits.
@@ -156,7 +159,7 @@ class Prior:
 
         chosen = self.settings
         targets = [target] if isinstance(target, str) else list(target)
-        choices = Choices(numeric, categorical, date, chosen.keep_na, chosen.missing)
+        choices = Choices(numeric, categorical, date, chosen.keep_na, chosen.missing, ordered)
         plan = chosen.plan(task, targets, features, choices)
         rows = rows_of(table, "table", plan.columns())
         folder = None if checkpoint is None else Path(checkpoint)
@@ -166,7 +169,7 @@ class Prior:
         while True:
             checked = check_all(rows, plan, skip)
             for one in () if chosen.automatic else checked:
-                learn.check_kind(chosen.method, one.target, one.classes, rows.where)
+                learn.check_kind(chosen.method, one.target, one.classes, rows.where, one.ordered)
             if told is not None:
                 told(checked, plan)
                 told = None

@@ -1,11 +1,13 @@
 """Target columns: numbers or classes, in the model's units and back; which rows cannot be used."""
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
+from metaprior.tables.meaning.notes import some
 from metaprior.tables.meaning.values import as_numbers, is_text, usable
 from metaprior.tables.target_scale import TargetScale
 
@@ -124,9 +126,17 @@ def _bad_numbers(
 
 
 def target_values(
-    series: pl.Series, where: str, target: str, kind: str
+    series: pl.Series, where: str, target: str, kind: str, ordered: Sequence[str] = ()
 ) -> tuple[np.ndarray, list[str] | None]:
-    """Numbers, or class indices with the labels of the classes; of a target without bad groups."""
+    """Numbers, or class indices with the labels of the classes; of a target without bad groups.
+
+    Args:
+        series: the column.
+        where: what messages call the table.
+        target: its name.
+        kind: see `Plan`.
+        ordered: labels of its classes from the lowest to the highest, where they have an order.
+    """
     if not holds_classes(series, kind):
         y = as_numbers(series, where)
         if y.min() == y.max():
@@ -144,8 +154,39 @@ def target_values(
             "If it is numbers, --numeric makes them so; if it is names that hardly repeat, another "
             "column is to be predicted."
         )
+    if ordered:
+        return _ordered(series, labels, list(ordered), where)
     index = {label: i for i, label in enumerate(labels)}
     return np.array([index[v] for v in series.to_list()], float), [str(v) for v in labels]
+
+
+def _ordered(
+    series: pl.Series, labels: list, ordered: list[str], where: str
+) -> tuple[np.ndarray, list[str]]:
+    """Places of the values of a column in an order of all its classes."""
+    for name in ordered:
+        if ordered.count(name) > 1:
+            raise InputError(f"{where}: --ordered names the class {name!r} twice.")
+    if len(ordered) < 3:
+        raise InputError(
+            f"{where}: --ordered takes three classes or more, from the lowest to the highest; of "
+            "two the order says nothing: leave it out."
+        )
+    found = {label: _same_label(str(label), ordered) or "" for label in labels}
+    strange = [str(label) for label, name in found.items() if name not in ordered]
+    if strange:
+        raise InputError(
+            f"{where}: column {series.name!r} holds {some(strange)}, which --ordered does not "
+            f"name; it names {some(ordered)}."
+        )
+    never = [name for name in ordered if name not in found.values()]
+    if never:
+        raise InputError(
+            f"{where}: column {series.name!r} never holds {some(never)}, so nothing can be learned "
+            "of it; leave it out of --ordered."
+        )
+    index = {label: float(ordered.index(name)) for label, name in found.items()}
+    return np.array([index[v] for v in series.to_list()]), ordered
 
 
 def standardised(
@@ -218,7 +259,7 @@ def class_indices(series: pl.Series, classes: list[str], where: str) -> np.ndarr
     return np.array(found, np.float32)[:, None]
 
 
-def _same_label(label: str | None, index: dict[str, int]) -> str | None:
+def _same_label(label: str | None, index: Collection[str]) -> str | None:
     """The known label that is the same number as this one: 1 and 1.0 are one label."""
     if label is None or label in index:
         return label

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaprior.heads import Categorical, Gaussian, StudentT
+from metaprior.heads import Categorical, Gaussian, Ordinal, StudentT
+from metaprior.heads.ordinal import location_of
 from metaprior.heads.student_t import standard_cdf
 from metaprior.mixture import Mixture, Part
 from metaprior.task import Data
@@ -81,8 +82,30 @@ def test_classes(key):
     np.testing.assert_allclose(head.entropy(logits)[0], stats.entropy(p), rtol=1e-5)
     drawn = np.asarray(head.sample(jnp.broadcast_to(logits, (6000, 3)), key=key))[:, 0].astype(int)
     assert stats.chisquare(np.bincount(drawn, minlength=3), 6000 * p).pvalue > 1e-3
-    with pytest.raises(TypeError, match="no order"):
+    with pytest.raises(TypeError, match="no quantiles"):
         head.quantile(logits, 0.5)
+
+
+def test_ordered_classes(x64):
+    """Differences of a logistic's cdf; far out, where those round to zero, still finite."""
+    counts = [5, 20, 10, 1]
+    head = Ordinal.init(4, counts)
+    share = np.cumsum(np.add(counts, 1))[:-1] / 40
+    cuts = np.log(share / (1 - share))
+    np.testing.assert_allclose(head.cuts(), cuts)
+    location = np.array([-3.0, 0.0, 0.7, 60.0])
+    p = head.mean(head.params(jnp.asarray(location)[:, None]))
+    edges = np.concatenate([[-np.inf], cuts, [np.inf]])
+    exact = np.diff(stats.logistic.cdf(edges - location[:3, None]), axis=1)
+    np.testing.assert_allclose(p[:3], exact, rtol=1e-9)
+    far = head.log_prob(head.params(jnp.asarray([[60.0]])), jnp.asarray([[1.0]]))[0]
+    between = stats.logistic.logcdf(cuts[1] - 60.0) + np.log1p(-np.exp(cuts[0] - cuts[1]))
+    np.testing.assert_allclose(far, between, rtol=1e-9)
+    # Where the log probabilities lie is the location, up to the middle of the cuts.
+    log_p = head.params(jnp.asarray(location[:3])[:, None])
+    np.testing.assert_allclose(location_of(log_p)[:, 0], location[:3] - cuts.mean(), atol=1e-9)
+    with pytest.raises(ValueError, match="at least 3 classes; got 2"):
+        Ordinal.init(2)
 
 
 def test_labels_that_do_not_exist_have_no_probability():
@@ -105,7 +128,7 @@ def test_labels_that_do_not_exist_have_no_probability():
     assert np.isfinite(slope).all() and (slope[0] != 0).all()
 
 
-@pytest.mark.parametrize("head", HEADS + [Categorical(3)])
+@pytest.mark.parametrize("head", HEADS + [Categorical(3), Ordinal.init(3)])
 def test_wrong_number_of_raw_outputs_is_named(head):
     with pytest.raises(
         ValueError, match=f"reads {head.raw_dim} numbers a point; the network gives 7"

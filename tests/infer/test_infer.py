@@ -9,7 +9,7 @@ import pytest
 from conftest import draw
 from scipy import optimize, stats
 
-from metaprior.heads import Categorical, Gaussian, StudentT
+from metaprior.heads import Categorical, Gaussian, Ordinal, StudentT
 from metaprior.infer import gp
 from metaprior.infer.cholesky import factorise
 from metaprior.infer.descend import LONGEST, Curvature, Rate, Rates, as_step, descend
@@ -282,35 +282,36 @@ def test_diagonal_over_a_network(key):
     np.testing.assert_allclose(weights.mean(0), net.layers[0].weight, atol=0.05)
 
 
-@pytest.mark.quick("2")
-@pytest.mark.parametrize("classes", [2, 3, 5])
-def test_laplace_against_the_dense_hessian(x64, classes):
+@pytest.mark.quick("two", "ordered")
+@pytest.mark.parametrize("kind", ["two", "three", "five", "ordered"])
+def test_laplace_against_the_dense_hessian(x64, kind):
     """Mode, precision, evidence and its derivative, from the curvature written out in full.
 
     Two rows are padding.
     """
     n, mask = 7, jnp.arange(7) < 5
+    heads = {"two": Categorical(2), "three": Categorical(3), "five": Categorical(5)}
+    head = (heads | {"ordered": Ordinal.init(4, [3, 1, 5, 2])})[kind]
+    classes, a = head.classes, contrast(head)
     x, mean = (
         jax.random.normal(jax.random.key(0), (n, 2)),
-        jax.random.normal(jax.random.key(2), (n, classes)),
+        jax.random.normal(jax.random.key(2), (n, head.raw_dim)),
     )
     y = jax.random.randint(jax.random.key(1), (n,), 0, classes).astype(float)
     k = jnp.exp(-0.5 * ((x[:, None] - x[None]) ** 2).sum(-1)) + 1e-6 * jnp.eye(n)
 
     def run(s):
-        return gp.laplace(factorise_rows(s * k, mask).lower, s * mean, y, mask, steps=200)
+        lower = factorise_rows(s * k, mask).lower
+        cuts = jax.tree.map(lambda c: 0.5 * s * c, head)  # which only classes in an order have
+        return gp.laplace(lower, s * mean, cuts, y, mask, steps=200)
 
-    found, factor, a = (
-        eqx.filter_jit(run)(2.0),
-        factorise_rows(2.0 * k, mask).lower,
-        contrast(classes),
-    )
-    latents, hot = len(a), jax.nn.one_hot(y.astype(int), classes) * mask[:, None]
+    found, factor = eqx.filter_jit(run)(2.0), factorise_rows(2.0 * k, mask).lower
+    latents = len(a)
 
     def log_joint(flat):
         u = flat.reshape(latents, n).T
         f = 2.0 * mean + factor @ u @ a
-        return (jax.nn.log_softmax(f) * hot).sum() - 0.5 * (u * u).sum()
+        return (head.log_prob(head.params(f), y[:, None]) * mask).sum() - 0.5 * (u * u).sum()
 
     mode = found.mode.T.reshape(-1)
     np.testing.assert_allclose(jax.jit(jax.grad(log_joint))(mode), 0.0, atol=1e-9)
@@ -354,7 +355,8 @@ def test_the_mode_of_classes_is_found_where_the_prior_is_wide(x64):
         return 0.5 * (u * u).sum() - (jax.nn.log_softmax(mean + lower @ u) * hot).sum()
 
     best = optimize.minimize(jax.value_and_grad(loss), np.zeros(n * classes), jac=True)
-    found = eqx.filter_jit(gp.laplace)(lower, mean, y, jnp.ones(n, bool))
+    mask = jnp.ones(n, bool)
+    found = eqx.filter_jit(gp.laplace)(lower, mean, Categorical(classes), y, mask)
     assert 0 <= loss(found.mode.reshape(-1)) - best.fun < 1e-3
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from metaprior.heads import Gaussian
+from metaprior.heads import Categorical, Gaussian
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods.process import Process
 from metaprior.nets.kernels import Constant, RandomEffects, Stationary
@@ -51,7 +51,7 @@ def marginal(spec: Spec, y: np.ndarray) -> Fixed:
     if spec.head.classes:
         # One is added to each count: a class that no task has is rare, not impossible.
         counts = np.bincount(y.astype(int), minlength=spec.head.classes) + 1.0
-        return Fixed(on_device(np.log(counts / counts.sum())), spec.head)
+        return Fixed(on_device(np.log(counts / counts.sum())), Categorical(spec.head.classes))
     return Fixed(on_device(y.mean()[None]), Gaussian(1, scale=on_device(y.std())))
 
 
@@ -64,7 +64,8 @@ def boosting(spec: Spec, y: np.ndarray, pooled: np.ndarray) -> Fixed:
         pooled: out-of-fold predictions, `(n, 1)`, or log probabilities, `(n, C)`.
     """
     if spec.head.classes:
-        return Fixed(on_device(np.zeros(spec.head.classes)), spec.head, spec.pooled)
+        classes = spec.head.classes
+        return Fixed(on_device(np.zeros(classes)), Categorical(classes), spec.pooled)
     spread = np.sqrt(((y - pooled[:, 0]) ** 2).mean())
     return Fixed(on_device(np.zeros(1)), Gaussian(1, scale=on_device(spread)), 1)
 
@@ -75,7 +76,7 @@ def _process(spec, mean, kernels):
 
 def _pooled_mean(spec):
     """The boosting prediction, where the tasks have one, times a number that is learned."""
-    return Mean(1.0 if spec.pooled else None, None, None, spec.pooled, 0, spec.head.classes)
+    return Mean(1.0 if spec.pooled else None, None, None, spec.pooled, 0, spec.head.raw_dim)
 
 
 def offset(spec: Spec, *, key) -> Process:
@@ -86,10 +87,12 @@ def offset(spec: Spec, *, key) -> Process:
 def mixed(spec: Spec, *, key) -> Process:
     """Linear mixed model with correlated random slopes, logistic: for classes.
 
+    Of classes in an order, the cumulative one.
+
     Laird & Ware, "Random-Effects Models for Longitudinal Data", Biometrics 1982, written as the
     Gaussian process that is the same model.
     """
-    d, out = spec.x_dim - spec.pooled, spec.head.classes
+    d, out = spec.x_dim - spec.pooled, spec.head.raw_dim
     mean = Mean(None, jnp.zeros((1 + d, out)), None, 0, 1, out)
     return _process(spec, mean, (RandomEffects.init(d, 1, 0.3, key=key),))
 

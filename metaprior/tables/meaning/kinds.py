@@ -89,6 +89,7 @@ class Choices:
             `"day:mdy"`.
         keep_na: whether NA and its like are names in columns of names.
         missing: more cells that hold no value, `"-999"` in all columns or `"x=-999"` in one.
+        ordered: the classes of the target from the lowest to the highest, where they have an order.
     """
 
     numeric: Sequence[str] = ()
@@ -96,6 +97,7 @@ class Choices:
     date: Sequence[str] = ()
     keep_na: bool = False
     missing: Sequence[str] = ()
+    ordered: Sequence[str] = ()
 
     def dates(self) -> dict[str, str]:
         """Columns of dates with their order, empty where it is not said."""

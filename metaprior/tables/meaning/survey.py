@@ -180,6 +180,8 @@ def _said_of_groups(groups: dict[str, int]) -> str:
 
 def _said_of_target(one: Checked) -> str:
     if one.labels is not None:
+        if one.ordered:
+            return f"{one.target}: {one.classes} classes in an order ({' < '.join(one.labels)})."
         return f"{one.target}: {one.classes} classes ({some(one.labels)})."
     kind = one.kinds[one.target]
     return f"{one.target}: {_kind(kind)} from {_values(one.frame[one.target], kind)}."
