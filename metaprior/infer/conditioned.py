@@ -14,7 +14,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.infer.cholesky import Factor, factorise
-from metaprior.infer.gp import Laplace, contrast, factorise_rows, sequential_log_prob, whiten
+from metaprior.infer.gp import (
+    Laplace,
+    contrast,
+    draw_factor,
+    factorise_rows,
+    sequential_log_prob,
+    whiten,
+)
 from metaprior.posterior import AbstractPosterior, Mixture, Part
 from metaprior.task import Data, concat
 
@@ -98,14 +105,14 @@ class ProcessPosterior(AbstractPosterior):
         return Mixture((Part(head, params[None, :, None], jnp.zeros(1), inside[None, :, None]),))
 
     def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        mean, v, s2, df = self._state(x)
-        cov = self.prior.gram(x, x) - v.T @ v
-        cov = cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x))
+        mean, _, s2, df = self._state(x)
+        prior, own = self.prior, self.prior.covariance(self.x)
+        factor = draw_factor(own, self.mask, prior.gram(self.x, x), prior.gram(x, x))
         f_key, s_key = jr.split(key)
         if df is not None:  # a t process is a Gaussian one with an inverse-gamma scale
             gamma = jr.gamma(s_key, 0.5 * df, (samples, 1), x.dtype)
             s2 = s2 * 0.5 * df / gamma
-        noise = jr.normal(f_key, (samples, x.shape[0]), x.dtype) @ factorise(cov).lower.T
+        noise = jr.normal(f_key, (samples, x.shape[0]), x.dtype) @ factor.T
         f = mean + jnp.sqrt(s2) * noise
         scale = jnp.broadcast_to(jnp.sqrt(s2 * self.prior.noise_variance(x)), f.shape)
         params = jnp.stack([f, scale], -1)[:, :, None]
@@ -113,7 +120,9 @@ class ProcessPosterior(AbstractPosterior):
 
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         mean, v, s2, df = self._state(data.x)
-        cov = self.prior.covariance(data.x) - v.T @ v
+        # The noise last: hardly any would be lost beside the function's variance.
+        cov = self.prior.gram(data.x, data.x) - v.T @ v
+        cov = cov + jnp.diag(self.prior.noise_variance(data.x))
         factor = factorise_rows(s2 * cov, data.mask)
         z = whiten(factor, data.y[:, 0] - mean, data.mask)
         return sequential_log_prob(factor, z, data.mask, df).sum()
@@ -141,7 +150,7 @@ class ClassPosterior(AbstractPosterior):
     def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         v, latents = self._whiten(x), self.found.mode.shape[1]
         prior = self.prior.variance(x)
-        rest = jnp.maximum(prior - (v * v).sum(0), 1e-6 * prior + 1e-9)
+        rest = jnp.maximum(prior - (v * v).sum(0), 0.0) + self.prior.noise_variance(x)
         cov = self.found.covariance(v) + rest[:, None, None] * jnp.eye(latents, dtype=x.dtype)
         # The same nodes at every point: marginals need no more, and no point's answer depends on
         # the others.
@@ -167,8 +176,9 @@ class ClassPosterior(AbstractPosterior):
             return jax.vmap(row)(jnp.arange(rows))
 
         u = self.found.draw(normal(u_key, n, latents + 1))
-        cov = self.prior.gram(x, x) - v.T @ v
-        factor = factorise(cov + 1e-5 * jnp.diag(1e-3 + self.prior.variance(x))).lower
+        prior, own = self.prior, self.prior.covariance(self.support.x)
+        cross, among = prior.gram(self.support.x, x), prior.gram(x, x)
+        factor = draw_factor(own, self.support.mask, cross, among)
         rest = jnp.einsum("ij,jks->iks", factor, normal(f_key, x.shape[0], latents))
         f = jnp.einsum("nq,nks->qks", v, u) + rest
         return self._mixture(x, jnp.moveaxis(f, -1, 0), jnp.zeros(samples, x.dtype))

@@ -22,6 +22,46 @@ def factorise_rows(covariance: Float[Array, "n n"], mask: Bool[Array, "n"]) -> F
     return factorise(jnp.where(both, covariance, eye))
 
 
+def lifted(covariance: Float[Array, "n n"], rows: int = 0) -> Float[Array, "n n"]:
+    """With as much more on the diagonal as rounding may take from it: 2 ε times the rows times the
+    largest variance. Then it can be factorised however close points lie.
+
+    Args:
+        covariance: of function values.
+        rows: more of them that it is factorised together with.
+    """
+    n = len(covariance)
+    lift = 2 * (n + rows) * jnp.finfo(covariance.dtype).eps
+    lift = lift * jnp.diagonal(covariance).max(initial=0.0)
+    return covariance + lift * jnp.eye(n, dtype=covariance.dtype)
+
+
+def draw_factor(
+    own: Float[Array, "n n"],
+    mask: Bool[Array, "n"],
+    cross: Float[Array, "n m"],
+    among: Float[Array, "m m"],
+) -> Float[Array, "m m"]:
+    """A factor of the covariance of function values given others: their draws are it times noise.
+
+    It is the last block of the factor of all values together. The given covariance less what the
+    others explain, factorised on its own, would be indefinite by rounding wherever points lie
+    close.
+
+    Args:
+        own: covariance of what is given, noise included.
+        mask: which of it is real.
+        cross: covariance of what is given and what is drawn.
+        among: covariance of what is drawn.
+    """
+    n = len(own)
+    both = mask[:, None] & mask[None]
+    own = jnp.where(both, own, jnp.eye(n, dtype=own.dtype))
+    cross = jnp.where(mask[:, None], cross, 0.0)
+    joint = jnp.block([[own, cross], [cross.T, lifted(among, n)]])
+    return factorise(joint).lower[n:, n:]
+
+
 def whiten(factor: Factor, residual, mask):
     """L⁻¹ r with padding rows at zero: independent unit normals under the model."""
     return factor.whiten(jnp.where(mask, residual, 0.0))

@@ -172,18 +172,18 @@ class Process(AbstractUpdating, AbstractMethod):
         return diagonal(self.kernels, x[:, : self.columns])
 
     def noise_variance(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
-        """Variance of the noise."""
-        return self.noise(x[:, : self.columns]) ** 2  # ty: ignore[not-callable]
+        """Variance of the noise, and a little more, without which equal rows make the covariance
+        singular in float32. Of classes only that.
+        """
+        jitter = 1e-5 if self.noise is not None else 1e-4
+        extra = jitter * (1 + self.variance(x)) if x.dtype == jnp.float32 else 1e-12
+        if self.noise is not None:
+            extra = self.noise(x[:, : self.columns]) ** 2 + extra
+        return jnp.broadcast_to(extra, x.shape[:1])
 
     def covariance(self, x: Float[Array, "n d"]) -> Float[Array, "n n"]:
-        """Covariance of the observations, noise included, with a jitter that float32 needs."""
-        # Without noise, equal rows make it singular.
-        jitter = 1e-5 if self.noise is not None else 1e-4
-        function = self.gram(x, x)
-        extra = jitter * (1 + jnp.diagonal(function)) if x.dtype == jnp.float32 else 1e-12
-        if self.noise is not None:
-            extra = self.noise_variance(x) + extra
-        return function + jnp.diag(jnp.broadcast_to(extra, x.shape[:1]))
+        """Covariance of the observations, noise included."""
+        return self.gram(x, x) + jnp.diag(self.noise_variance(x))
 
     def df(self) -> Array | None:
         """Degrees of freedom; `None` for a Gaussian process."""

@@ -9,6 +9,8 @@ from metaprior.method import AbstractLearner, AbstractUpdating, updated
 from metaprior.posterior import Pool
 from metaprior.task import Data
 
+PENALTY = 0.005
+
 
 def shot_features(shots: Array) -> Float[Array, "… 3"]:
     """What the weights see of K: [1, log(1 + K) / log 11 (at most 1.5), K = 0]."""
@@ -53,8 +55,10 @@ def fit_weights(
 ) -> Float[Array, "l 3"]:
     """Coefficients with the highest mean log density on tasks that the learners did not train on.
 
-    A penalty of 0.05 / groups times their squares pulls towards equal weights where there are few
-    groups.
+    A penalty of 0.005 / groups times their squares pulls towards equal weights where there are few
+    groups. On simulated tables of 10, 30 and 100 groups (levels, slopes, curves, heavy tails, no
+    groups at all, two classes) ten times as much costs 0.008, 0.006 and 0.003 nats a row, and a
+    tenth gains less than 0.002.
 
     Args:
         log_prob: of each query row by each learner, nats.
@@ -67,7 +71,7 @@ def fit_weights(
     def loss(c):
         log_w = jax.nn.log_softmax(shot_features(shots) @ c.T)
         mixed = jax.nn.logsumexp(log_prob + log_w[:, None], axis=-1)
-        return -(weight * mixed).sum() / mask.shape[0] + 0.05 * (c * c).sum() / groups
+        return -(weight * mixed).sum() / mask.shape[0] + PENALTY * (c * c).sum() / groups
 
     optimiser = optax.adam(0.05)
 

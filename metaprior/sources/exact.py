@@ -8,8 +8,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import Gaussian
-from metaprior.infer.cholesky import factorise
-from metaprior.infer.gp import factorise_rows, sequential_log_prob, whiten
+from metaprior.infer.gp import draw_factor, factorise_rows, sequential_log_prob, whiten
 from metaprior.method import AbstractLearner
 from metaprior.mixture import Mixture
 from metaprior.nets.kernels import Kernels, diagonal, gram
@@ -41,6 +40,15 @@ class Exact(AbstractPosterior):
     noise: Array | float
     support: Data
 
+    def _nugget(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
+        """Variance of the noise; of hardly any, what float32 needs beside the kernel."""
+        least = 1e-5 if x.dtype == jnp.float32 else 1e-12
+        return jnp.maximum(self.noise**2, least * diagonal(self.kernels, x))
+
+    def _covariance(self, x: Float[Array, "n d"]) -> Float[Array, "n n"]:
+        """Of outcomes."""
+        return gram(self.kernels, x, x) + jnp.diag(self._nugget(x))
+
     # Whitened, both the data and what they say of x, so that one factorisation serves everything.
     def _state(self, x):
         """Posterior mean at `x`, and v, the whitened cross-covariance `(k, n)`.
@@ -48,8 +56,7 @@ class Exact(AbstractPosterior):
         The posterior covariance is the prior's less vᵀv.
         """
         data = self.support
-        noise = self.noise**2 * jnp.eye(data.x.shape[0], dtype=x.dtype)
-        factor = factorise_rows(gram(self.kernels, data.x, data.x) + noise, data.mask)
+        factor = factorise_rows(self._covariance(data.x), data.mask)
         z = whiten(factor, data.y[:, 0] - self.mean(data.x), data.mask)
         cross = jnp.where(data.mask[:, None], gram(self.kernels, data.x, x), 0.0)
         v = factor.whiten(cross)
@@ -58,23 +65,21 @@ class Exact(AbstractPosterior):
     def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         mean, v = self._state(x)
         function = jnp.maximum(diagonal(self.kernels, x) - (v * v).sum(0), 0.0)
-        params = jnp.stack([mean, jnp.sqrt(function + self.noise**2)], -1)
+        params = jnp.stack([mean, jnp.sqrt(function + self._nugget(x))], -1)
         return Mixture.equal(Gaussian(1), params[None, :, None], function[None, :, None])
 
     def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        mean, v = self._state(x)
-        # Rounding makes a covariance of close points indefinite; this lifts its diagonal enough.
-        jitter = 1e-6 if x.dtype == jnp.float32 else 1e-12
-        cov = gram(self.kernels, x, x) - v.T @ v + jitter * jnp.diag(1 + diagonal(self.kernels, x))
-        f = mean + jr.normal(key, (samples, x.shape[0]), x.dtype) @ factorise(cov).lower.T
+        mean, _ = self._state(x)
+        own, kernels = self.support.x, self.kernels
+        cross, among = gram(kernels, own, x), gram(kernels, x, x)
+        factor = draw_factor(self._covariance(own), self.support.mask, cross, among)
+        f = mean + jr.normal(key, (samples, x.shape[0]), x.dtype) @ factor.T
         return noisy(f, self.noise)
 
     def joint_log_prob(self, data: Data, *, key: PRNGKeyArray, samples: int) -> Float[Array, ""]:
         mean, v = self._state(data.x)
         cov = gram(self.kernels, data.x, data.x) - v.T @ v
-        factor = factorise_rows(
-            cov + self.noise**2 * jnp.eye(mean.shape[0], dtype=mean.dtype), data.mask
-        )
+        factor = factorise_rows(cov + jnp.diag(self._nugget(data.x)), data.mask)
         z = whiten(factor, data.y[:, 0] - mean, data.mask)
         return sequential_log_prob(factor, z, data.mask).sum()
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 
 from metaprior.infer.cholesky import factorise
+from metaprior.infer.gp import lifted
 from metaprior.nets.kernels import AbstractKernel, Kernels, Periodic, Stationary, gram
 from metaprior.sources.exact import Exact
 from metaprior.sources.shots import shots
@@ -65,10 +66,8 @@ class GP(eqx.Module):
     def __call__(self, key) -> Task:
         x_key, f_key, k_key = jr.split(key, 3)
         x = jr.uniform(x_key, (self.support + self.query, 1), minval=self.low, maxval=self.high)
-        # The noise, and a little more where it is too small to keep the matrix definite.
-        variance = self.noise**2 + (1e-6 if x.dtype == jnp.float32 else 1e-12)
-        factor = factorise(gram(self.kernel, x, x) + variance * jnp.eye(x.shape[0])).lower
-        y = factor @ jr.normal(f_key, x.shape[:1])
+        covariance = gram(self.kernel, x, x) + self.noise**2 * jnp.eye(x.shape[0])
+        y = factorise(lifted(covariance)).lower @ jr.normal(f_key, x.shape[:1])
         return shots(Data.of(x, y), self.support, self.fewest, key=k_key)
 
     def exact(self, support: Data) -> Exact:
