@@ -21,6 +21,7 @@ from metaprior.system.draws import quick_key
 from metaprior.system.programs import kept
 from metaprior.task import Task
 
+LOST = 10  # steps in a row without a finite loss that end a training
 Source = Callable[[PRNGKeyArray], Task]
 Method = TypeVar("Method", bound=AbstractMethod)
 
@@ -38,7 +39,13 @@ class State(eqx.Module):
     best: AbstractMethod
     best_loss: Float[Array, ""]
     best_step: Int[Array, ""]
-    failed: Bool[Array, ""]
+    skipped: Int[Array, ""]  # steps whose loss or gradient was not finite
+    in_a_row: Int[Array, ""]  # such steps since the last good one
+
+    @property
+    def failed(self) -> Bool[Array, "*m"]:
+        """Whether the training ended because nothing but such steps came."""
+        return self.in_a_row >= LOST
 
 
 class Fitted(eqx.Module, Generic[Method]):
@@ -51,8 +58,8 @@ class Fitted(eqx.Module, Generic[Method]):
         steps: steps taken.
         losses: mean training loss of each compiled chunk (members last), in the method's own units.
         validation: validation loss after each chunk; empty without validation tasks.
-        outcome: `"done"`, `"early stop"` or `"non-finite loss"` (then `method` is the last good
-            one).
+        outcome: `"done"`, `"early stop"` or `"non-finite loss"`: ten steps in a row had none (then
+            `method` is the last good one).
         seconds: wall-clock time, compilation included.
     """
 
@@ -63,6 +70,13 @@ class Fitted(eqx.Module, Generic[Method]):
     validation: list
     outcome: str
     seconds: float
+
+    @property
+    def skipped(self) -> int:
+        """Steps that changed nothing, as their loss or gradient was not finite; of members the
+        most.
+        """
+        return _most(self.state.skipped)
 
 
 def _mean_loss(method, tasks, keys, at_once, mesh):
@@ -148,7 +162,8 @@ def _begin(method, key, optimiser):
         method,
         worst,
         zero,
-        jnp.array(False),
+        zero,
+        zero,
     )
 
 
@@ -160,11 +175,11 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
     params, rest = eqx.partition(state.method, eqx.is_inexact_array)
 
     def step(_, carry):
-        params, opt_state, key, failed, total, count = carry
+        params, opt_state, key, skipped, in_a_row, total, count = carry
         key, task_key, loss_key = jr.split(key, 3)
         keys = jr.split(task_key, batch), jr.split(loss_key, batch)
         loss, grads = _gradient(params, rest, source, keys, at_once, mesh)
-        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & ~failed
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & (in_a_row < LOST)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes in clipping and adam
             updates, new_opt = optimiser.update(grads, opt_state, params)
         new_params = optax.apply_updates(params, updates)
@@ -178,14 +193,16 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
             params,
             opt_state,
             key,
-            ~good,
+            skipped + ~good,
+            jnp.where(good, 0, in_a_row + 1),
             total + jnp.where(good, loss, 0.0),
             count + good.astype(loss.dtype),
         )
 
     zero = jnp.zeros((), state.best_loss.dtype)
-    carry = (params, state.optimiser, quick_key(state.key), state.failed, zero, zero)
-    params, opt_state, key, failed, total, count = jax.lax.fori_loop(0, steps, step, carry)
+    seen = state.skipped, state.in_a_row
+    carry = (params, state.optimiser, quick_key(state.key), *seen, zero, zero)
+    params, opt_state, key, *seen, total, count = jax.lax.fori_loop(0, steps, step, carry)
     method = eqx.combine(params, rest)
     done = state.step + steps
     if validation is None:
@@ -201,7 +218,7 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
         best = jax.tree.map(pick, method, state.best)
         best_loss = jnp.where(better, loss, state.best_loss)
         best_step = jnp.where(better, done, state.best_step)
-    new = State(method, opt_state, jr.key_data(key), done, best, best_loss, best_step, failed)
+    new = State(method, opt_state, jr.key_data(key), done, best, best_loss, best_step, *seen)
     return new, total / count, loss
 
 
@@ -335,7 +352,8 @@ def fit(
             of devices continues on any other.
 
     Returns:
-        a `Fitted`. A non-finite loss ends the run and is reported in `outcome`, not raised.
+        a `Fitted`. A step without a finite loss is skipped and counted; ten in a row end the run,
+        which is reported in `outcome`, not raised.
 
     Example:
         >>> import jax, metaprior

@@ -39,6 +39,10 @@ class AbstractStep(eqx.Module):
     def check(self, w: Any, steps: int) -> None:
         """Raises `ValueError` where it cannot make so many steps from the weights `w`."""
 
+    @abstractmethod
+    def reach(self, steps: int) -> Array:
+        """How far so many steps go along a gradient of one, in the mean over the weights."""
+
 
 class Rate(AbstractStep):
     """One rate for all weights and steps.
@@ -64,6 +68,9 @@ class Rate(AbstractStep):
 
     def check(self, w, steps):
         pass
+
+    def reach(self, steps):
+        return jnp.asarray(steps * self.value)
 
 
 class Rates(AbstractStep):
@@ -94,6 +101,9 @@ class Rates(AbstractStep):
             raise ValueError(
                 f"Rates are arrays in the structure of the weights, {wanted}; got {came}."
             )
+
+    def reach(self, steps):
+        return steps * _mean(eqx.filter(self.values, eqx.is_inexact_array))
 
 
 class Curvature(AbstractStep):
@@ -158,6 +168,15 @@ class Curvature(AbstractStep):
                 f"A Curvature has rates for the steps it was made for, {min(known)}; the descent "
                 f"makes {steps}."
             )
+
+    def reach(self, steps):
+        return _mean(jax.tree.map(lambda rate: rate[:steps].sum(0), self.rates))
+
+
+def _mean(rates: Any) -> Array:
+    """Over all entries of all arrays."""
+    leaves = jax.tree.leaves(rates)
+    return sum(leaf.sum() for leaf in leaves) / sum(leaf.size for leaf in leaves)
 
 
 def as_step(rate: Any) -> AbstractStep:

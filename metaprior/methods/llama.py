@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import AbstractHead
-from metaprior.infer.descend import Rate, descend
+from metaprior.infer.descend import AbstractStep, Curvature, as_step, descend
 from metaprior.infer.gaussian import Diagonal
 from metaprior.infer.laplace import STRUCTURES, GaussNewton, Kronecker, laplace, log_det
 from metaprior.infer.variational import draw
@@ -28,6 +28,11 @@ class LLAMA(AbstractGenerative, AbstractMethod):
     H the curvature of the support rows plus that of the prior. The objective is mean loss(φ̂; query)
     + η log det H / rows of the query (algorithm 3, ML-LAPLACE).
 
+    A drawn function is the network's linearisation at φ̂, with weights drawn from the normal: H is
+    the curvature of that model, not of the network's. Immer, Korzepa & Bauer, "Improving
+    Predictions of Bayesian Neural Nets via Local Linearization", AISTATS 2021. Such weights in the
+    network itself give functions that leave the rows which they were fitted to.
+
     The paper leaves three things open. Here
 
     - H is taken on the support, where a new task can take it too;
@@ -35,7 +40,8 @@ class LLAMA(AbstractGenerative, AbstractMethod):
       `structure="kronecker"`;
     - the prior's precision, unless given, is the one that k steps at rate α imply, n / (k α) for n
       rows. This is Santos' identity for a linear model (section 3.1), Q = Λ⁻¹((I - αΛ/n)⁻ᵏ - I), at
-      small αΛ. With a `precision` the descent includes the prior's term.
+      small αΛ. Of rates for each weight and step, k α is the mean over weights of their sum over
+      steps. With a `precision` the descent includes the prior's term.
 
     Fields are the network θ, the head and the settings of `init`.
 
@@ -55,7 +61,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
 
     net: Any  # θ
     head: AbstractHead
-    inner_lr: Rate = eqx.field(converter=Rate.of)  # α
+    inner_lr: AbstractStep = eqx.field(converter=as_step)  # α
     precision: Any
     steps: int = eqx.field(static=True)
     eta: float = eqx.field(static=True)  # η
@@ -70,12 +76,12 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         key: PRNGKeyArray,
         width: int = 40,
         depth: int = 2,
-        inner_lr: Rate | Array | float = 0.01,
-        steps: int = 1,
+        inner_lr: AbstractStep | Array | float | None = None,
+        steps: int = 5,
         eta: float = 1e-6,
         precision: Any = None,
         structure: str = "full",
-        clip: float | None = 10.0,
+        clip: float | None = 1.0,
     ) -> Self:
         """MAML's network and settings.
 
@@ -84,15 +90,17 @@ class LLAMA(AbstractGenerative, AbstractMethod):
             key: initial weights.
             width, depth: hidden units and layers (40 and 2: the sinusoid of section 5.1, after
                 MAML).
-            inner_lr: α, one number (0.01 as in MAML); a Python float is fixed, an array is learned.
-            steps: k, at least 1.
+            inner_lr: α, a number, fixed or (as an array) learned (0.01 in MAML), or a step of
+                `metaprior.infer.descend`; `None` (default): a learned `Curvature` that starts at
+                0.1.
+            steps: k, at least 1 (1 in MAML's sinusoid).
             eta: weight of the log determinant (1e-6: the size that the paper's experiments report;
                 1/2 is Laplace's).
             precision: of a prior N(θ, I / precision) on the weights; `None` (default): the one
                 descent implies.
             structure: `"full"`, `"diagonal"` or `"kronecker"`: see
                 `metaprior.infer.laplace.laplace`.
-            clip: greatest norm of an inner gradient (10: a normal with a small scale has gradients
+            clip: greatest norm of an inner gradient (1: a normal with a small scale has gradients
                 without bound); `None` for any.
         """
         if structure not in STRUCTURES:
@@ -106,6 +114,8 @@ class LLAMA(AbstractGenerative, AbstractMethod):
                 f"LLAMA takes the curvature of a density; {type(spec.head).__name__} has none."
             )
         net = network(spec, spec.head.raw_dim, width, depth, key=key, activation=jnp.tanh)
+        if inner_lr is None:
+            inner_lr = Curvature.init(net, 0.1, steps)
         # The type checker takes the property `prior` for a field.
         return cls(net, spec.head, inner_lr, precision, steps, eta, structure, clip)  # ty: ignore[invalid-argument-type, missing-argument]
 
@@ -137,7 +147,9 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         """N(φ̂, H⁻¹)."""
         precision = self.precision
         if precision is None:
-            precision = jnp.maximum(support.count, 1) / (self.steps * self.inner_lr.value)
+            # A learned mean of rates may fall to zero; a precision is a positive number.
+            reach = jnp.maximum(self.inner_lr.reach(self.steps), 1e-6)
+            precision = jnp.maximum(support.count, 1) / reach
         mode = self.adapt(support, key)
         return laplace(apply, mode, self.head, support, precision, self.structure)
 
@@ -148,4 +160,14 @@ class LLAMA(AbstractGenerative, AbstractMethod):
         return risk + self.eta * log_det(q) / jnp.maximum(task.query.count, 1)
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:
-        return Sampled(eqx.Partial(draw, self.q(support, key)), apply, self.head)
+        q = self.q(support, key)
+        return Sampled(eqx.Partial(draw, q), eqx.Partial(_linear, q.mean), self.head)
+
+
+def _linear(mode: Any, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
+    """Raw outputs of the network at `mode`, and their derivative times the weights' distance."""
+    at, fixed = eqx.partition(mode, eqx.is_inexact_array)
+    there = eqx.filter(w, eqx.is_inexact_array)
+    step = jax.tree.map(jnp.subtract, there, at)
+    raw, change = jax.jvp(lambda net: apply(eqx.combine(net, fixed), x), (at,), (step,))
+    return raw + change

@@ -43,6 +43,7 @@ class MAML(AbstractMethod):
     steps: int = eqx.field(static=True)
     first_order: bool = eqx.field(static=True)
     checkpoints: int | None = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True)
 
     @classmethod
     def init(
@@ -56,6 +57,7 @@ class MAML(AbstractMethod):
         steps: int = 1,
         first_order: bool = False,
         checkpoints: int | None = None,
+        clip: float | None = None,
     ) -> Self:
         """A network with the paper's sinusoid settings.
 
@@ -69,6 +71,9 @@ class MAML(AbstractMethod):
             first_order: leave out second derivatives (section 5.2).
             checkpoints: as `metaprior.infer.descend.descend` takes it: memory that does not grow
                 with `steps`.
+            clip: greatest norm of an inner gradient, as `descend` takes it; `None` (the paper) for
+                any. Learned rates need one: a normal with a small scale has gradients without
+                bound.
         """
         if steps < 0:
             raise ValueError(f"MAML takes steps of 0 or more; got {steps}.")
@@ -77,7 +82,7 @@ class MAML(AbstractMethod):
                 f"MAML takes a number, an array or a step as inner_lr; got {inner_lr!r}."
             )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
-        return cls(net, spec.head, inner_lr, steps, first_order, checkpoints)
+        return cls(net, spec.head, inner_lr, steps, first_order, checkpoints, clip)
 
     def risk(self, net: Any, data: Data, key: PRNGKeyArray) -> Float[Array, ""]:
         """The head's mean loss over the rows, in nats."""
@@ -96,11 +101,12 @@ class MAML(AbstractMethod):
             self.steps,
             first_order=self.first_order,
             checkpoints=self.checkpoints,
+            clip=self.clip,
         )
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         inner, outer = jr.split(key)
-        if not takes(self.net, self.inner_lr, self.steps):
+        if self.clip is not None or not takes(self.net, self.inner_lr, self.steps):
             return self.risk(self.adapt(task.support, inner), task.query, outer)
         raw = outputs_after_step(
             lambda raw: self.head.risk(raw, task.support, key=inner),

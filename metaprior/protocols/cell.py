@@ -63,6 +63,7 @@ def training_facts(fitted: Any) -> dict[str, Any]:
         "steps": fitted.steps,
         "train_seconds": round(fitted.seconds, 1),
         "training": fitted.outcome,
+        "skipped": fitted.skipped,
     }
 
 
@@ -103,9 +104,10 @@ def trained(
 
 
 def cut_short(facts: Mapping[str, Any]) -> str:
-    """The note of a cell whose training ended early; `""` where it did not."""
+    """The note of a cell whose training ended early or left steps out; `""` of any other."""
+    skipped = facts.get("skipped", 0)
     if facts.get("training", "done") != "non-finite loss":
-        return ""
+        return f"{skipped} training steps had no finite loss and were skipped" if skipped else ""
     return (
         f"training ended at step {facts['steps']} with a non-finite loss; "
         "the last good method is judged"

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 
 from metaprior.errors import InputError
 from metaprior.sources.table import Table
@@ -23,7 +22,7 @@ class BadTasks(Exception):
 
     Args:
         groups: by their index among the training groups, or by name.
-        when: after which step of which training.
+        when: at how many steps of which training.
         method: the last good parameters.
     """
 
@@ -92,8 +91,8 @@ def trouble(fitted: Fitted, source: Table, what: str, members: bool) -> str | No
         BadTasks: with the last good parameters some groups, at most half of them, have no finite
             loss.
     """
-    failed, best = np.atleast_1d(fitted.state.failed), np.atleast_1d(fitted.state.best_loss)
-    lost = failed | (~np.isfinite(best) if fitted.validation else False)
+    skipped, best = np.atleast_1d(fitted.state.skipped), np.atleast_1d(fitted.state.best_loss)
+    lost = (skipped > 0) | (~np.isfinite(best) if fitted.validation else False)
     if not lost.any():
         return None
 
@@ -102,12 +101,12 @@ def trouble(fitted: Fitted, source: Table, what: str, members: bool) -> str | No
     some = bad & (bad.mean(axis=1, keepdims=True) <= 0.5)
     blamed = np.flatnonzero(np.any(some, axis=0))
     if len(blamed):
-        step = _step(fitted, lost)
-        raise BadTasks(blamed.tolist(), f" after step {step} of training {what}", fitted.method)
+        when = f" at {skipped.max()} of {fitted.steps} steps of training {what}"
+        raise BadTasks(blamed.tolist(), when, fitted.method)
     which = f" in {lost.sum()} of {len(lost)} members" if members else ""
     return (
-        f"{what}: the loss was not finite{which}, and no group is to blame; "
-        "the last good state was kept."
+        f"{what}: the loss was not finite at {skipped.max()} of {fitted.steps} steps{which}, and "
+        "no group is to blame; such steps were skipped."
     )
 
 
@@ -124,13 +123,3 @@ def _bad(fitted: Fitted, source: Table, members: bool) -> np.ndarray:
     keys = jr.split(jr.key(0), len(groups))
     finite = np.array(_finite(method, source, groups, shots, keys))
     return np.any(~finite.reshape(len(finite), DRAWS, count), axis=1)
-
-
-def _step(fitted: Fitted, lost: np.ndarray) -> int:
-    """The last step before a loss was not finite.
-
-    The optimiser counts the steps that were used: none after the first failure of a member.
-    """
-    found = optax.tree.get_all_with_path(fitted.state.optimiser, "count")
-    counts = [np.atleast_1d(count) for _, count in found]
-    return min([int(count[lost].min()) for count in counts], default=0)

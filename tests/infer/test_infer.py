@@ -587,6 +587,30 @@ def test_laplace_refuses(x64):
         )
 
 
+def test_llama_draws_functions_of_the_linearised_network(x64):
+    """At the mode they are the network; along a direction of the weights they are straight."""
+    from metaprior import Data, Spec
+    from metaprior.methods import LLAMA
+
+    llama = LLAMA.init(Spec(1, Gaussian(1)), key=jax.random.key(0), width=6, depth=1)
+    support = Data.of([[0.0], [1.0], [2.0]], [1.0, 0.0, 1.0])
+    posterior, mode = llama.posterior(support, key=None), llama.q(support, None).mean
+    x = jnp.linspace(-3, 3, 7)[:, None]
+    at = posterior.apply(mode, x)
+    np.testing.assert_allclose(at, apply(mode, x), atol=1e-12)
+    drawn = posterior.draw(jax.random.key(1))
+
+    def along(share, call):
+        moved = jax.tree.map(
+            lambda a, b: a + share * (b - a) if eqx.is_inexact_array(a) else a, mode, drawn
+        )
+        return call(moved, x) - at
+
+    np.testing.assert_allclose(along(2.0, posterior.apply), 2 * along(1.0, posterior.apply))
+    slope = along(1e-6, apply) / 1e-6
+    np.testing.assert_allclose(along(1.0, posterior.apply), slope, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_llama_is_exact_on_a_linear_normal_model(x64):
     """Descent to the end on likelihood and prior, and Laplace's normal there.

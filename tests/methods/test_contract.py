@@ -68,6 +68,8 @@ RELATED = {
     "matching",
 }
 RELATED |= {"acnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
+# A number of noise for each row: in another order they are other draws of the same posterior.
+DRAWN = {"llama"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 # Splines take a minute to compile, and five kernels half of one.
 LONG = {"flow_np", "process"}
@@ -92,9 +94,8 @@ CASES = [
 def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
     options = CLASSES.get(name, options) if HEADS[head].classes else options
-    resampled = (
-        0.2 if (METHODS[name].method, head) == (Process, "classes") or name in CHAINS else None
-    )
+    other_draws = (METHODS[name].method, head) == (Process, "classes") or name in CHAINS | DRAWN
+    resampled = 0.2 if other_draws else None
     check_method(
         METHODS[name].init,
         head=HEADS[head],

@@ -238,7 +238,7 @@ def test_the_culprit_of_a_loss_that_is_not_finite_is_found(key):
         if bad == (3,):
             with pytest.raises(culprits.BadTasks) as found:
                 culprits.trouble(fitted, source, "maml", members=False)
-            assert found.value.groups == [3] and fitted.outcome == "non-finite loss"
+            assert found.value.groups == [3] and 0 < fitted.skipped < 20
             assert all(
                 bool(jnp.isfinite(a).all())
                 for a in jax.tree.leaves(eqx.filter(fitted.method, eqx.is_array))
@@ -246,6 +246,28 @@ def test_the_culprit_of_a_loss_that_is_not_finite_is_found(key):
             continue
         said = culprits.trouble(fitted, source, "maml", members=False)
         assert said is None if not bad else "no group is to blame" in said
+
+
+def test_steps_without_a_finite_loss_are_skipped_and_counted(key):
+    """One step in four changes nothing; ten in a row end the training."""
+
+    class Sometimes(eqx.Module):
+        source: Table
+        share: float
+
+        def __call__(self, key):
+            task = self.source(key)
+            broken = jax.random.uniform(jax.random.fold_in(key, 1)) < self.share
+            return eqx.tree_at(lambda t: t.query.y, task, jnp.where(broken, jnp.nan, task.query.y))
+
+    method = metaprior.methods.MAML.init(metaprior.Spec(1, Gaussian(1)), key=key, width=8)
+    options = dict(key=key, steps=40, every=10, batch=1)
+    fitted = fit(method, Sometimes(source_of(), 0.25), **options)
+    assert fitted.outcome == "done" and 3 <= fitted.skipped <= 17  # 10 ± 2.5 standard deviations
+    assert np.isfinite(fitted.losses).all() and not eqx.tree_equal(fitted.method, method)
+    none = fit(method, Sometimes(source_of(), 1.0), **options)
+    assert (none.outcome, none.skipped, none.steps) == ("non-finite loss", 10, 10)
+    assert eqx.tree_equal(none.method, method)
 
 
 def test_a_fit_stops_with_the_culprits_name_or_goes_on_without_it(tmp_path, monkeypatch):

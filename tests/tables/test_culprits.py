@@ -57,8 +57,7 @@ def test_named_with_the_prior_of_before_then_left_out(planted, call):
         "metaprior: t.csv: column 'g': with 'g3' the loss"
     ), said
     for words in (
-        "after step ",
-        "of training maml",
+        " of 30 steps of training maml",
         "--resume",
         "--skip-bad-tasks",
         "run/last_good is the prior",
@@ -89,7 +88,7 @@ def test_named_with_the_prior_of_before_then_left_out(planted, call):
 @pytest.mark.slow
 def test_in_python_the_prior_of_before_is_there_or_the_group_is_left_out(planted):
     prior = metaprior.Prior("maml", steps=30, holdout=0.2)
-    with pytest.raises(metaprior.errors.InputError, match="'g3' the loss is not finite after step"):
+    with pytest.raises(metaprior.errors.InputError, match="'g3' the loss is not finite at"):
         prior.fit("t.csv", task="g", target="y")
     assert prior.adapt(None).predict({"x": [0.0], "kind": ["a"], "day": [1]}).height == 1
     prior = metaprior.Prior("maml", steps=30, holdout=0.2, skip_bad_tasks=True).fit(
