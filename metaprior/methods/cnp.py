@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.heads import AbstractHead
+from metaprior.heads import AbstractHead, Categorical
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.attention import Attention
-from metaprior.nets.mlp import apply, mlp
-from metaprior.nets.sets import DeepSet
+from metaprior.nets.mlp import apply, mlp, zero_last
+from metaprior.nets.sets import ByClass, DeepSet
 from metaprior.posterior import Particles
 from metaprior.task import Data, Task
 
@@ -19,8 +19,9 @@ ENCODERS = {"deep set": DeepSet, "attention": Attention}
 
 
 def _raw(w, x):
-    encoder, decoder, support = w
-    return apply(decoder, jnp.concatenate([x, encoder(support, x)], axis=1))
+    encoder, decoder, by_class, support = w
+    raw = apply(decoder, jnp.concatenate([x, encoder(support, x)], axis=1))
+    return raw if by_class is None else raw + by_class(support, x)
 
 
 class CNP(AbstractMethod):
@@ -35,10 +36,16 @@ class CNP(AbstractMethod):
     deterministic path of Kim et al., "Attentive Neural Processes", ICLR 2019, with the transformer
     of `metaprior.nets.attention` for their attention.
 
+    One average over rows of all classes hardly tells whose row was which. For classes, the encoder
+    `"deep set"` has logits from averages over each class's own rows beside it, as the paper's
+    classification on Omniglot has (section 4.3). At first those are the prediction: g's last layer
+    is zero. It learns what the classes' numbers mean, where they mean something.
+
     Args:
         encoder: h, from support and x to r.
         decoder: g.
         head: what is predicted.
+        by_class: logits from each class's own rows; `None` for none.
 
     Example:
         >>> import jax, metaprior
@@ -55,6 +62,7 @@ class CNP(AbstractMethod):
     encoder: DeepSet | Attention
     decoder: eqx.nn.MLP
     head: AbstractHead
+    by_class: ByClass | None = None
 
     @classmethod
     def init(
@@ -82,11 +90,16 @@ class CNP(AbstractMethod):
         e_key, d_key = jr.split(key)
         h = ENCODERS[encoder].init(spec, width=width, depth=depth, key=e_key)
         g = mlp(spec.x_dim + width, spec.head.raw_dim, width, depth, key=d_key)
-        return cls(h, g, spec.head)
+        if encoder == "attention" or not isinstance(spec.head, Categorical):
+            return cls(h, g, spec.head)
+        c_key = jr.fold_in(key, 1)
+        own = ByClass.init(spec.x_dim, spec.head.classes, width=width, depth=depth, key=c_key)
+        return cls(h, zero_last(g), spec.head, own)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
-        raw = _raw((self.encoder, self.decoder, task.support), task.query.x)
+        raw = _raw((self.encoder, self.decoder, self.by_class, task.support), task.query.x)
         return self.head.risk(raw, task.query, key=key)
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
-        return Particles.single((self.encoder, self.decoder, support), _raw, self.head)
+        w = self.encoder, self.decoder, self.by_class, support
+        return Particles.single(w, _raw, self.head)

@@ -43,7 +43,7 @@ class MAML(AbstractMethod):
     steps: int = eqx.field(static=True)
     first_order: bool = eqx.field(static=True)
     checkpoints: int | None = eqx.field(static=True)
-    clip: float | None = eqx.field(static=True)
+    clip: float | None = eqx.field(static=True, default=None)
 
     @classmethod
     def init(

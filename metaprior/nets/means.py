@@ -7,16 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metaprior.heads.ordinal import location_of
 from metaprior.method import Spec
 from metaprior.nets.kernels import polynomial
-from metaprior.nets.mlp import apply
-
-
-def _zero_last(net: eqx.nn.MLP) -> eqx.nn.MLP:
-    """The net with its last layer at zero: it starts as the zero function."""
-
-    def last(n):
-        return (n.layers[-1].weight, n.layers[-1].bias)
-
-    return eqx.tree_at(last, net, tuple(jnp.zeros_like(a) for a in last(net)))
+from metaprior.nets.mlp import apply, zero_last
 
 
 class Mean(eqx.Module):
@@ -54,7 +45,7 @@ class Mean(eqx.Module):
         out = spec.head.raw_dim if spec.head.classes else 1
         net = None
         if width:
-            net = _zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key))
+            net = zero_last(eqx.nn.MLP(spec.x_dim, out, width, 2, activation=jnp.tanh, key=key))
         weights = jnp.zeros((1 + degree * spec.x_dim, out))
         return Mean(jnp.ones(()) if spec.pooled else None, weights, net, spec.pooled, degree, out)
 
@@ -89,7 +80,7 @@ class Scale(eqx.Module):
         """Starts at `std` everywhere; `width = 0` keeps it constant."""
         net = None
         if width:
-            net = _zero_last(eqx.nn.MLP(d, 1, width, 1, activation=jnp.tanh, key=key))
+            net = zero_last(eqx.nn.MLP(d, 1, width, 1, activation=jnp.tanh, key=key))
         return Scale(jnp.log(jnp.asarray(std)), net)
 
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:

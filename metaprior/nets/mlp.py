@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.method import Spec
@@ -71,3 +72,12 @@ def affine(layer: eqx.nn.Linear, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
     """
     y = nt(x, layer.weight)
     return y if layer.bias is None else y + layer.bias
+
+
+def zero_last(net: eqx.nn.MLP) -> eqx.nn.MLP:
+    """The net with its last layer at zero: it starts as the zero function."""
+
+    def last(n):
+        return (n.layers[-1].weight, n.layers[-1].bias)
+
+    return eqx.tree_at(last, net, tuple(jnp.zeros_like(a) for a in last(net)))

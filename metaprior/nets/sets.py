@@ -80,3 +80,54 @@ class DeepSet(eqx.Module):
     def __call__(self, support: Data, x: Float[Array, "n d"]) -> Float[Array, "n w"]:
         summary = self.summary(support)
         return jnp.broadcast_to(summary, (x.shape[0], *summary.shape))
+
+
+class ByClass(eqx.Module):
+    """One logit a class from the class's own rows, by one network for all classes.
+
+    It reads x, mean codes of the class's rows and of all rows, and how many there are. Whatever
+    the classes are called, it treats them alike: where their numbers mean nothing, as in few-shot
+    classification, a summary of all rows would have to learn each class's part of it.
+
+    Args:
+        each: code of a row's x.
+        null: its stand-in where a class has no row.
+        decoder: gives the logit.
+        classes: how many.
+
+    Example:
+        >>> import jax, metaprior
+        >>> from metaprior.nets.sets import ByClass
+        >>> net = ByClass.init(2, 3, width=8, depth=1, key=jax.random.key(0))
+        >>> support = metaprior.Data.of([[0.0, 1.0]], [2.0])
+        >>> net(support, jax.numpy.zeros((5, 2))).shape
+        (5, 3)
+    """
+
+    each: eqx.nn.MLP
+    null: Float[Array, "w"]
+    decoder: eqx.nn.MLP
+    classes: int = eqx.field(static=True)
+
+    @staticmethod
+    def init(x_dim: int, classes: int, *, width: int, depth: int, key: PRNGKeyArray) -> "ByClass":
+        """Networks of `depth` hidden layers, and everything `width` numbers wide."""
+        keys = jr.split(key, 3)
+        each = mlp(x_dim, width, width, depth, key=keys[0])
+        decoder = mlp(x_dim + 2 * width + 2, 1, width, depth, key=keys[2])
+        return ByClass(each, 0.1 * jr.normal(keys[1], (width,)), decoder, classes)
+
+    def __call__(self, support: Data, x: Float[Array, "n d"]) -> Float[Array, "n c"]:
+        code = jnp.where(support.mask[:, None], apply(self.each, support.x), 0.0)
+        label = support.y[:, 0].astype(int)
+        hot = jax.nn.one_hot(label, self.classes, dtype=code.dtype) * support.mask[:, None]
+        own, whole = hot.sum(0)[:, None], support.count.astype(code.dtype)
+        of_class = (self.null + hot.T @ code) / (1 + own)
+        of_all = (self.null + code.sum(0)) / (1 + whole)
+
+        def logit(mean, count):
+            read = jnp.concatenate([mean, of_all, jnp.log1p(count), jnp.log1p(whole)[None]])
+            inputs = jnp.concatenate([x, jnp.broadcast_to(read, (len(x), len(read)))], axis=1)
+            return apply(self.decoder, inputs)[:, 0]
+
+        return jax.vmap(logit, out_axes=1)(of_class, own)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import draw
 
-from metaprior import Data, Spec
+from metaprior import Data, Spec, fit
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.method import AbstractLearner
 from metaprior.methods import CNP, METHODS, SNAIL, ALPaCA, AutoregressiveMode, Process, ProtoNet
@@ -234,3 +234,38 @@ def test_classes_are_fed_back_as_classes(key):
     outcomes, probabilities = look(protonet, task.support, task.query.x)
     assert set(np.unique(outcomes)) <= {0.0, 1.0, 2.0}
     np.testing.assert_allclose(probabilities.sum(1), 1.0, atol=1e-5)
+
+
+def test_classes_by_other_names_are_the_same_classes(key):
+    """Logits of classes move with their numbers, and a class without rows has one too."""
+    from metaprior.nets.sets import ByClass
+
+    net = ByClass.init(2, 4, width=8, depth=1, key=key)
+    task = example_task(key, Categorical(3), 2, 6)
+    support, x = task.support, task.query.x
+    logits = net(support, x)
+    order = jnp.asarray([2, 0, 3, 1])
+    other = Data(support.x, order[support.y.astype(int)].astype(float), support.mask)
+    np.testing.assert_allclose(net(other, x)[:, order], logits, atol=1e-5)
+    assert jnp.isfinite(logits).all() and not jnp.allclose(logits[:, 3], logits[:, 0])
+
+
+@pytest.mark.slow
+def test_a_neural_process_tells_classes_apart(key):
+    """Five normal classes, five rows each: 80.9 % are possible, of 10,000 rows ± 0.4.
+
+    With one average over the rows of all classes it was 25 %.
+    """
+    from metaprior.protocols.reliability.data import BLOBS, settings_of
+
+    found = settings_of({"blobs": True}, None)[BLOBS]
+    method = METHODS["cnp"].init(found.spec, key=key)
+    learner = fit(method, found.train, key=jax.random.key(1), steps=600).method
+    tasks = jax.jit(jax.vmap(found.test))(jax.random.split(jax.random.key(2), 400))
+
+    @jax.jit
+    def right(task):
+        p = learner.posterior(task.support, key=None).predict(task.query.x, key=None, samples=1)
+        return (p.mean().argmax(-1) == task.query.y[:, 0]).mean()
+
+    assert float(jax.vmap(right)(tasks).mean()) >= 0.79
