@@ -67,6 +67,7 @@ INFO = {
     "notes": list[str],
     "seed": int,
     "classes": list[str] | dict[str, list[str] | None] | None,
+    "ordered": bool | None,  # 0.1.0 does not say it
     "groups": dict[str, int],
     "rows": int,
     "arrays": bool,

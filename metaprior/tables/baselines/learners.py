@@ -75,8 +75,12 @@ def _process(spec, mean, kernels):
 
 
 def _pooled_mean(spec):
-    """The boosting prediction, where the tasks have one, times a number that is learned."""
-    return Mean(1.0 if spec.pooled else None, None, None, spec.pooled, 0, spec.head.raw_dim)
+    """The boosting prediction, where the tasks have one, times a number that is learned.
+
+    Log odds given the group are farther from zero than those over all groups, which boosting gives.
+    """
+    coefficient = jnp.ones(()) if spec.pooled else None
+    return Mean(coefficient, None, None, spec.pooled, 0, spec.head.raw_dim)
 
 
 def offset(spec: Spec, *, key) -> Process:
