@@ -156,6 +156,9 @@ def classes() -> Figures:
         rng = np.random.default_rng(0)
         names = [f"c{i}" for i in range(len(cuts) + 1)]
         table, new = _simulated(rng, GROUPS, cuts), _simulated(rng, NEW, cuts)
+        place = new["y"].str.slice(1).cast(int).to_numpy()
+        known = {shots: np.tile(np.arange(ROWS) < shots, NEW) for shots in SHOTS}
+        exact = {shots: _exact(new, seen, cuts) for shots, seen in known.items()}
         order = {"ordered": names} if len(names) > 2 else {}
         ways = {"default": ("auto", order), "mixed": ("mixed", order), "no order": ("auto", {})}
         for way in ways if order else ("default", "mixed"):
@@ -163,12 +166,11 @@ def classes() -> Figures:
             prior = metaprior.Prior(method).fit(table, task="g", target="y", **more)
             figures = found.setdefault(f"{kind}, {way}", {})
             for shots in SHOTS:
-                known = np.tile(np.arange(ROWS) < shots, NEW)
-                shown = new.with_columns(y=pl.when(pl.Series(known)).then("y"))
+                asked = ~known[shots]
+                shown = new.with_columns(y=pl.when(pl.Series(known[shots])).then("y"))
                 said = prior.predict(shown, say=lambda note: None)
                 p = said.select([f"p_{name}" for name in names]).to_numpy()
-                place = new["y"].str.slice(1).cast(int).to_numpy()[~known]
-                gap = _exact(new, known, cuts)[~known] - np.log(p[np.arange(len(p)), place])
+                gap = exact[shots][asked] - np.log(p[np.arange(len(p)), place[asked]])
                 figures[f"K = {shots}"] = float(gap.mean())
     return found
 

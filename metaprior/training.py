@@ -179,7 +179,8 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
         key, task_key, loss_key = jr.split(key, 3)
         keys = jr.split(task_key, batch), jr.split(loss_key, batch)
         loss, grads = _gradient(params, rest, source, keys, at_once, mesh)
-        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & (in_a_row < LOST)
+        going = in_a_row < LOST
+        good = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)) & going
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes in clipping and adam
             updates, new_opt = optimiser.update(grads, opt_state, params)
         new_params = optax.apply_updates(params, updates)
@@ -193,7 +194,7 @@ def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
             params,
             opt_state,
             key,
-            skipped + ~good,
+            skipped + (going & ~good),
             jnp.where(good, 0, in_a_row + 1),
             total + jnp.where(good, loss, 0.0),
             count + good.astype(loss.dtype),

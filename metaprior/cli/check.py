@@ -94,7 +94,7 @@ def surveyed(table: Path, options: dict[str, Any], method: str, skip: bool) -> A
         from metaprior.tables.learn import check_kind
 
         for one in checked:
-            check_kind(method, one.target, one.classes, rows.where, one.ordered)
+            check_kind(method, one)
     return survey(checked, plan, method)
 
 

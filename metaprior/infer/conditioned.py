@@ -26,6 +26,11 @@ from metaprior.posterior import AbstractPosterior, Mixture, Part
 from metaprior.task import Data, concat
 
 
+def _factor_of(prior, given: Array, mask: Array, x: Float[Array, "n d"]) -> Float[Array, "n n"]:
+    """`draw_factor` of a process at `x` given some rows."""
+    return draw_factor(prior.covariance(given), mask, prior.gram(given, x), prior.gram(x, x))
+
+
 class ProcessPosterior(AbstractPosterior):
     """The process given the support rows: exact marginals, joint density and joint draws."""
 
@@ -106,8 +111,7 @@ class ProcessPosterior(AbstractPosterior):
 
     def sample(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
         mean, _, s2, df = self._state(x)
-        prior, own = self.prior, self.prior.covariance(self.x)
-        factor = draw_factor(own, self.mask, prior.gram(self.x, x), prior.gram(x, x))
+        factor = _factor_of(self.prior, self.x, self.mask, x)
         f_key, s_key = jr.split(key)
         if df is not None:  # a t process is a Gaussian one with an inverse-gamma scale
             gamma = jr.gamma(s_key, 0.5 * df, (samples, 1), x.dtype)
@@ -176,9 +180,7 @@ class ClassPosterior(AbstractPosterior):
             return jax.vmap(row)(jnp.arange(rows))
 
         u = self.found.draw(normal(u_key, n, latents + 1))
-        prior, own = self.prior, self.prior.covariance(self.support.x)
-        cross, among = prior.gram(self.support.x, x), prior.gram(x, x)
-        factor = draw_factor(own, self.support.mask, cross, among)
+        factor = _factor_of(self.prior, self.support.x, self.support.mask, x)
         rest = jnp.einsum("ij,jks->iks", factor, normal(f_key, x.shape[0], latents))
         f = jnp.einsum("nq,nks->qks", v, u) + rest
         return self._mixture(x, jnp.moveaxis(f, -1, 0), jnp.zeros(samples, x.dtype))

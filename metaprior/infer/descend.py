@@ -53,16 +53,6 @@ class Rate(AbstractStep):
 
     value: Array | float
 
-    @staticmethod
-    def of(rate: Any) -> "Rate":
-        """A number, a scalar array or a `Rate`, as a `Rate`."""
-        step = as_step(rate)
-        if not isinstance(step, Rate):
-            raise TypeError(
-                f"Rate takes one number for all weights and steps; got {type(rate).__name__}."
-            )
-        return step
-
     def __call__(self, gradient, step):
         return jax.tree.map(lambda g: self.value * g, gradient)
 

@@ -54,12 +54,9 @@ def draw_factor(
         cross: covariance of what is given and what is drawn.
         among: covariance of what is drawn.
     """
-    n = len(own)
-    both = mask[:, None] & mask[None]
-    own = jnp.where(both, own, jnp.eye(n, dtype=own.dtype))
-    cross = jnp.where(mask[:, None], cross, 0.0)
+    n, drawn = len(own), jnp.ones(len(among), bool)
     joint = jnp.block([[own, cross], [cross.T, lifted(among, n)]])
-    return factorise(joint).lower[n:, n:]
+    return factorise_rows(joint, jnp.concatenate([mask, drawn])).lower[n:, n:]
 
 
 def whiten(factor: Factor, residual, mask):

@@ -175,15 +175,19 @@ class Process(AbstractUpdating, AbstractMethod):
         """Variance of the noise, and a little more, without which equal rows make the covariance
         singular in float32. Of classes only that.
         """
+        return self._noise(x, self.variance(x))
+
+    def _noise(self, x: Float[Array, "n d"], variance: Float[Array, "n"]) -> Float[Array, "n"]:
         jitter = 1e-5 if self.noise is not None else 1e-4
-        extra = jitter * (1 + self.variance(x)) if x.dtype == jnp.float32 else 1e-12
+        extra = jitter * (1 + variance) if x.dtype == jnp.float32 else 1e-12
         if self.noise is not None:
             extra = self.noise(x[:, : self.columns]) ** 2 + extra
         return jnp.broadcast_to(extra, x.shape[:1])
 
     def covariance(self, x: Float[Array, "n d"]) -> Float[Array, "n n"]:
         """Covariance of the observations, noise included."""
-        return self.gram(x, x) + jnp.diag(self.noise_variance(x))
+        function = self.gram(x, x)  # whose diagonal need not be computed again
+        return function + jnp.diag(self._noise(x, jnp.diagonal(function)))
 
     def df(self) -> Array | None:
         """Degrees of freedom; `None` for a Gaussian process."""

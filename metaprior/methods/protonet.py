@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -13,6 +12,7 @@ from metaprior.heads import Categorical
 from metaprior.method import AbstractMethod, Spec
 from metaprior.methods.embedded import in_one_pass
 from metaprior.nets.mlp import apply, network
+from metaprior.nets.sets import memberships
 from metaprior.posterior import Particles
 from metaprior.task import Data, Task
 
@@ -101,9 +101,7 @@ class ProtoNet(AbstractMethod):
 
     def prototypes(self, support: Data) -> tuple[Array, Array]:
         """Prototypes `(C, e)`, and which classes have one `(C,)`."""
-        label = support.y[:, 0].astype(int)
-        hot = jax.nn.one_hot(label, self.head.classes, dtype=support.x.dtype)
-        hot = hot * support.mask[:, None]
+        hot = memberships(support, self.head.classes)
         total, count = hot.T @ apply(self.net, support.x), hot.sum(0)
         if self.prior is not None:
             weight = jnp.exp(self.log_count)  # ty: ignore[invalid-argument-type]

@@ -15,7 +15,7 @@ from metaprior.method import AbstractMethod, Spec
 from metaprior.methods.embedded import in_one_pass
 from metaprior.mixture import log_sum
 from metaprior.nets.mlp import apply, mlp, network
-from metaprior.nets.sets import DeepSet
+from metaprior.nets.sets import DeepSet, memberships
 from metaprior.posterior import Sampled
 from metaprior.task import Data, Task
 
@@ -96,9 +96,8 @@ class VERSA(AbstractMethod):
         classes, rows = spec.head.classes, spec.head.raw_dim
         keys = jr.split(key, 4)
         net = network(spec, features, width, depth, key=keys[0])
-        if isinstance(
-            spec.head, Categorical
-        ):  # one class at a time: its code in, its row of the last layer out
+        if isinstance(spec.head, Categorical):
+            # One class at a time: its code in, its row of the last layer out.
             encoder = None
             null = 0.1 * jr.normal(keys[2], (classes, features))
             inputs, outputs = features + 1, 2 * (features + 1)
@@ -113,11 +112,9 @@ class VERSA(AbstractMethod):
         """ν and log(1 + number of rows) of every class; for numbers the summary of the support."""
         if self.encoder is not None:
             return self.encoder.summary(support)[None]
-        label = support.y[:, 0].astype(int)
-        hot = jax.nn.one_hot(label, self.head.classes, dtype=support.x.dtype)
-        hot = hot * support.mask[:, None]
+        hot = memberships(support, self.head.classes)
         count = hot.sum(0)[:, None]
-        mean = (self.null + hot.T @ apply(self.net, support.x)) / (1.0 + count)
+        mean = (self.null + hot.T @ apply(self.net, support.x)) / (1.0 + count)  # ty: ignore[unsupported-operator]
         return jnp.concatenate([mean, jnp.log1p(count)], axis=1)
 
     def q(self, support: Data) -> Diagonal:

@@ -82,6 +82,17 @@ def _squared_distance(
     return jnp.maximum((a * a).sum(-1)[:, None] + (b * b).sum(-1)[None] - 2 * a @ b.T, 0.0)
 
 
+def _along(
+    a: Float[Array, "n d"], b: Float[Array, "m d"], direction: Float[Array, "d"]
+) -> Float[Array, "n m"]:
+    """How far points lie apart along a direction; from differences as in `_squared_distance`."""
+    if a.shape[-1] <= FEW:
+        return (a[:, None] - b[None]) @ direction
+    middle = jax.lax.stop_gradient(b.mean(0))
+    first, second = of_both(lambda x: (x - middle) @ direction, a, b)
+    return first[:, None] - second[None]
+
+
 class Stationary(AbstractKernel):
     """Exponentiated quadratic (`shape="eq"`) or Matérn-5/2 (`"matern52"`).
 
@@ -215,9 +226,8 @@ class Spectral(AbstractKernel):
     def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
         def component(log_std, frequency, log_width):
             length = jnp.exp(-log_width) / (2 * jnp.pi)
-            cycles = (a[:, None] - b[None]) @ frequency
             envelope = jnp.exp(2 * log_std - 0.5 * _squared_distance(a, b, length))
-            return envelope * jnp.cos(2 * jnp.pi * cycles)
+            return envelope * jnp.cos(2 * jnp.pi * _along(a, b, frequency))
 
         return jax.vmap(component)(self.log_std, self.frequency, self.log_width).sum(0)
 

@@ -22,6 +22,12 @@ def rows(data: Data, classes: int) -> Float[Array, "n e"]:
     return jnp.where(data.mask[:, None], jnp.concatenate([data.x, y], axis=1), 0.0)
 
 
+def memberships(data: Data, classes: int) -> Float[Array, "n c"]:
+    """Which class each row is of, as indicator columns; zero outside the mask."""
+    label = data.y[:, 0].astype(int)
+    return jax.nn.one_hot(label, classes, dtype=data.x.dtype) * data.mask[:, None]
+
+
 def sequence(support: Data, x: Float[Array, "q d"], classes: int) -> Float[Array, "nq e1"]:
     """Rows of the support, then query points with zeros for the outcome.
 
@@ -119,8 +125,7 @@ class ByClass(eqx.Module):
 
     def __call__(self, support: Data, x: Float[Array, "n d"]) -> Float[Array, "n c"]:
         code = jnp.where(support.mask[:, None], apply(self.each, support.x), 0.0)
-        label = support.y[:, 0].astype(int)
-        hot = jax.nn.one_hot(label, self.classes, dtype=code.dtype) * support.mask[:, None]
+        hot = memberships(support, self.classes)
         own, whole = hot.sum(0)[:, None], support.count.astype(code.dtype)
         of_class = (self.null + hot.T @ code) / (1 + own)
         of_all = (self.null + code.sum(0)) / (1 + whole)

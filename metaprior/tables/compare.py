@@ -28,6 +28,7 @@ from metaprior.system.folder import (
 from metaprior.tables.baselines import BASELINES, find
 from metaprior.tables.checked import Checked, check_all
 from metaprior.tables.culprits import BadTask
+from metaprior.tables.learn import kinds_for
 from metaprior.tables.ordered import check_order
 from metaprior.tables.plan import KINDS, Plan, scale_of
 from metaprior.tables.prior import Prior
@@ -45,11 +46,8 @@ Tell = Callable[[float, str], None]
 
 
 def runnable(classes: bool, ordered: bool = False) -> list[str]:
-    """`auto` and every row of THE TABLE that predicts what the target holds.
-
-    What predicts classes and no numbers knows no order of classes; see `learn.check_kind`.
-    """
-    need = {"classes", "numbers"} if ordered else {"classes" if classes else "numbers"}
+    """`auto` and every row of THE TABLE that predicts what the target holds."""
+    need = kinds_for(classes, ordered)
     return [AUTO, *(n for n, row in METHODS.items() if need <= set(row.kinds) and n != "stack")]
 
 

@@ -22,7 +22,7 @@ class BadTasks(Exception):
 
     Args:
         groups: by their index among the training groups, or by name.
-        when: at how many steps of which training.
+        when: where, in which training.
         method: the last good parameters.
     """
 
@@ -101,13 +101,20 @@ def trouble(fitted: Fitted, source: Table, what: str, members: bool) -> str | No
     some = bad & (bad.mean(axis=1, keepdims=True) <= 0.5)
     blamed = np.flatnonzero(np.any(some, axis=0))
     if len(blamed):
-        when = f" at {skipped.max()} of {fitted.steps} steps of training {what}"
+        when = f" {_where(fitted)} of training {what}"
         raise BadTasks(blamed.tolist(), when, fitted.method)
     which = f" in {lost.sum()} of {len(lost)} members" if members else ""
     return (
-        f"{what}: the loss was not finite at {skipped.max()} of {fitted.steps} steps{which}, and "
-        "no group is to blame; such steps were skipped."
+        f"{what}: the loss was not finite {_where(fitted)}{which}, and no group is to blame; the "
+        "last good state was kept."
     )
+
+
+def _where(fitted: Fitted) -> str:
+    """Where a loss was not finite: at steps, or only on what the training is judged by."""
+    if not fitted.skipped:
+        return "on the validation tasks"
+    return f"at {fitted.skipped} of {fitted.steps} steps"
 
 
 def _bad(fitted: Fitted, source: Table, members: bool) -> np.ndarray:

@@ -18,6 +18,7 @@ from metaprior.methods.stack import Stack, fit_weights
 from metaprior.sources.table import Table
 from metaprior.system.devices import mesh_of
 from metaprior.tables import baselines, culprits
+from metaprior.tables.checked import Checked
 from metaprior.tables.members import (
     BATCH,
     ROWS,
@@ -74,21 +75,32 @@ class Training:
         self.tell.within(done / total)
 
 
-def check_kind(name: str, target: str, classes: int, where: str, ordered: bool = False) -> None:
+def kinds_for(classes: bool, ordered: bool) -> set[str]:
+    """What a method must predict for such a target.
+
+    What predicts classes and no numbers has a place for each class, and none between them.
+    """
+    if ordered:
+        return {"classes", "numbers"}
+    return {"classes" if classes else "numbers"}
+
+
+def check_kind(name: str, one: Checked) -> None:
     """The method predicts what the target holds."""
-    has, lacks = ("classes", "numbers") if classes else ("numbers", "classes")
-    kinds = baselines.find(name).kinds
-    if ordered and "numbers" not in kinds:  # it has a place for each class, and none between them
+    kinds = set(baselines.find(name).kinds)
+    if kinds_for(bool(one.classes), one.ordered) <= kinds:
+        return
+    if one.ordered and "classes" in kinds:
         raise InputError(
-            f"{where}: {name} takes classes without an order; leave out --ordered, or take another "
-            "method."
+            f"{one.where}: {name} takes classes without an order; leave out --ordered, or take "
+            "another method."
         )
-    if has not in kinds:
-        verb = "has" if classes else "is"
-        raise InputError(
-            f"{where}: {name} predicts {lacks}; the target {target!r} {verb} {has}. "
-            "Methods for both: see `metaprior methods`."
-        )
+    has, lacks = ("classes", "numbers") if one.classes else ("numbers", "classes")
+    verb = "has" if one.classes else "is"
+    raise InputError(
+        f"{one.where}: {name} predicts {lacks}; the target {one.target!r} {verb} {has}. "
+        "Methods for both: see `metaprior methods`."
+    )
 
 
 def learn_one(name: str, groups: Groups, training: Training) -> Learned:

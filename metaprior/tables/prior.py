@@ -169,7 +169,7 @@ class Prior:
         while True:
             checked = check_all(rows, plan, skip)
             for one in () if chosen.automatic else checked:
-                learn.check_kind(chosen.method, one.target, one.classes, rows.where, one.ordered)
+                learn.check_kind(chosen.method, one)
             if told is not None:
                 told(checked, plan)
                 told = None

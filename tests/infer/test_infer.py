@@ -181,8 +181,6 @@ def test_what_users_give_as_a_rate_is_one_type(key):
     for one in moved:
         np.testing.assert_allclose(one["a"], [0.5, 0.5])
         np.testing.assert_allclose(one["b"], 0.5)
-    with pytest.raises(TypeError, match="one number for all weights and steps; got Rates"):
-        Rate.of(rates)
 
 
 @pytest.mark.parametrize("walk", [descend, svgd])

@@ -265,6 +265,8 @@ def test_steps_without_a_finite_loss_are_skipped_and_counted(key):
     fitted = fit(method, Sometimes(source_of(), 0.25), **options)
     assert fitted.outcome == "done" and 3 <= fitted.skipped <= 17  # 10 ± 2.5 standard deviations
     assert np.isfinite(fitted.losses).all() and not eqx.tree_equal(fitted.method, method)
+    late = fit(method, Sometimes(source_of(), 1.0), **options | dict(every=20))
+    assert late.skipped == 10  # what is left of a chunk is not tried
     none = fit(method, Sometimes(source_of(), 1.0), **options)
     assert (none.outcome, none.skipped, none.steps) == ("non-finite loss", 10, 10)
     assert eqx.tree_equal(none.method, method)
