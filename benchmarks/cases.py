@@ -66,7 +66,7 @@ def _maml(steps: int) -> Case:
         "sinusoid",
         "maml",
         25,
-        SINE | {"steps": steps},
+        SINE | {"steps": steps, "clip": None},
         peers=(HIGHER, FUNC, COMPILED),
         targets={HIGHER: 100.0, COMPILED: 3.0},
     )
@@ -101,7 +101,7 @@ def _cases() -> list[Case]:
     found = [_maml(1), _maml(5)]
     for n in (5, 10):
         found += [
-            _bayes("emaml", "emaml", n, "Ensemble of MAML", {}, "members"),
+            _bayes("emaml", "emaml", n, "Ensemble of MAML", {"clip": None}, "members"),
             _bayes("bmaml", "bmaml", n, "BMAML, nll", {"clip": None, "power": 1.0}, "particles"),
             _bayes(
                 "bmaml-chaser",
@@ -146,7 +146,7 @@ def _cases() -> list[Case]:
             "images",
             "maml",
             8,
-            {"inner_lr": 0.4, "steps": 1},
+            {"inner_lr": 0.4, "steps": 1, "clip": None},
             peers=(HIGHER, FUNC, EAGER),
             targets={"best": 1.7},
             at_once=1,

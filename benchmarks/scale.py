@@ -92,6 +92,7 @@ def maml(**options: Any) -> Any:
     from metaprior.heads import Gaussian
 
     spec = metaprior.Spec(1, Gaussian(1, scale=0.5**0.5))
+    options = {"inner_lr": 0.01, "steps": 1, "clip": None} | options
     return eqx.filter_jit(metaprior.methods.MAML.init)(spec, key=jax.random.key(0), **options)
 
 

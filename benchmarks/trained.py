@@ -46,7 +46,8 @@ def main() -> None:
 
     @eqx.filter_jit
     def start(key):
-        method = MAML.init(spec, key=key, inner_lr=arguments.inner_rate, steps=arguments.inner)
+        options = dict(inner_lr=arguments.inner_rate, steps=arguments.inner, clip=None)
+        method = MAML.init(spec, key=key, **options)
         if not arguments.curvature:
             return method
         return replace(method, inner_lr=Curvature.init(method.net, arguments.inner_rate, 10))

@@ -133,7 +133,14 @@ THE_TABLE: dict[str, tuple[Row, ...]] = {
             "maml",
             MAML,
             "Finn, Abbeel & Levine 2017",
-            "a network that a gradient step fits to a task; one function, no uncertainty about it",
+            "a network that gradient steps fit to a task; one function, no uncertainty about it",
+        ),
+        Row(
+            "maml_fixed",
+            MAML,
+            "Finn, Abbeel & Levine 2017",
+            "maml as in the paper: one step at a fixed rate, for comparison",
+            options=dict(inner_lr=0.01, steps=1, clip=None),
         ),
         Row(
             "emaml",

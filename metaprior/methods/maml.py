@@ -1,13 +1,13 @@
 """Model-agnostic meta-learning."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.heads import AbstractHead
-from metaprior.infer.descend import AbstractStep, as_step, descend
+from metaprior.infer.descend import AbstractStep, Curvature, as_step, descend
 from metaprior.infer.rows import outputs_after_step, takes
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.mlp import apply, network
@@ -23,6 +23,10 @@ class MAML(AbstractMethod):
     after the last step, differentiated through the inner gradient. An empty support makes no step.
     The loss is the head's: -log p, the squared error for `Gaussian(scale=0.5**0.5)`.
 
+    One step at one rate gets little out of the rows. By default there are five here, and how they
+    go is learned with θ: a rate for each weight and step, and matrices that turn the gradient
+    (`metaprior.infer.descend.Curvature`). The row `maml_fixed` has the paper's step.
+
     Fields are the network θ, the head, and the settings of `init`.
 
     Example:
@@ -36,6 +40,8 @@ class MAML(AbstractMethod):
         >>> posterior.predict(x, key=jax.random.key(2), samples=1).mean().shape
         (4, 1)
     """
+
+    learning_rate: ClassVar[float] = 3e-3
 
     net: eqx.nn.MLP  # θ
     head: AbstractHead
@@ -53,27 +59,27 @@ class MAML(AbstractMethod):
         key: PRNGKeyArray,
         width: int = 40,
         depth: int = 2,
-        inner_lr: AbstractStep | Array | float = 0.01,
-        steps: int = 1,
+        inner_lr: AbstractStep | Array | float | None = None,
+        steps: int = 5,
         first_order: bool = False,
         checkpoints: int | None = None,
-        clip: float | None = None,
+        clip: float | None = 1.0,
     ) -> Self:
-        """A network with the paper's sinusoid settings.
+        """A network of the paper's size for sine waves.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
             width, depth: hidden units and layers (40 and 2, section 5.1).
-            inner_lr: α (0.01, section 5.1). A Python float is fixed, an array is learned. A step of
-                `metaprior.infer.descend` is taken as it is: `Rates` are a rate a weight (Meta-SGD).
-            steps: inner steps, in training and after it.
+            inner_lr: α (0.01 in section 5.1). A Python float is fixed, an array is learned. A step
+                of `metaprior.infer.descend` is taken as it is: `Rates` are a rate a weight
+                (Meta-SGD). `None` (default): a learned `Curvature` that starts as the rate 0.1.
+            steps: inner steps, in training and after it (1 in section 5.1).
             first_order: leave out second derivatives (section 5.2).
             checkpoints: as `metaprior.infer.descend.descend` takes it: memory that does not grow
                 with `steps`.
-            clip: greatest norm of an inner gradient, as `descend` takes it; `None` (the paper) for
-                any. Learned rates need one: a normal with a small scale has gradients without
-                bound.
+            clip: greatest norm of an inner gradient (1: a normal with a small scale has gradients
+                without bound); `None` (the paper) for any.
         """
         if steps < 0:
             raise ValueError(f"MAML takes steps of 0 or more; got {steps}.")
@@ -82,6 +88,8 @@ class MAML(AbstractMethod):
                 f"MAML takes a number, an array or a step as inner_lr; got {inner_lr!r}."
             )
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
+        if inner_lr is None:
+            inner_lr = Curvature.init(net, 0.1, steps)
         return cls(net, spec.head, inner_lr, steps, first_order, checkpoints, clip)
 
     def risk(self, net: Any, data: Data, key: PRNGKeyArray) -> Float[Array, ""]:

@@ -326,9 +326,8 @@ def operations(batch, steps):
     from benchmarks.flops import count
 
     source = metaprior.sources.Sinusoid()
-    maml = metaprior.methods.MAML.init(
-        metaprior.Spec(1, metaprior.heads.Gaussian(1)), key=jr.key(0), steps=steps
-    )
+    spec, plain = metaprior.Spec(1, metaprior.heads.Gaussian(1)), dict(inner_lr=0.01, clip=None)
+    maml = metaprior.methods.MAML.init(spec, key=jr.key(0), steps=steps, **plain)
     tasks = jax.vmap(source)(jr.split(jr.key(0), batch))
 
     def mean(net):

@@ -28,7 +28,8 @@ from metaprior.system import files
 LEARNERS = [
     ("maml", Gaussian(1), 0.10, {}),
     ("maml", StudentT(1), 0.10, {}),
-    ("maml", Categorical(2), 0.03, dict(inner_lr=0.4)),
+    ("maml", Categorical(2), 0.03, {}),
+    ("maml_fixed", Gaussian(1), 0.10, {}),
     ("protonet", Categorical(2), 0.10, {}),
     ("cnp", Gaussian(1), 0.25, dict(width=64)),
     ("cnp", StudentT(1), 0.25, dict(width=64)),
@@ -217,7 +218,8 @@ def test_meta_sgd_learns_its_rates(key):
     assert fit(fixed, Sinusoid(), key=key, steps=50).method.inner_lr == Rate(0.01)
 
 
-RATES = {"llama": 3e-3, "abml": 3e-3, "vampire": 3e-3, "platipus": 3e-3, "bmaml": 1e-2}
+RATES = {"maml": 3e-3, "maml_fixed": 3e-3, "emaml": 3e-3, "ensemble": 3e-3}
+RATES |= {"llama": 3e-3, "abml": 3e-3, "vampire": 3e-3, "platipus": 3e-3, "bmaml": 1e-2}
 RATES |= {"process": 1e-2, "dkt": 3e-3}
 
 

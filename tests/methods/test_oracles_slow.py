@@ -11,7 +11,7 @@ from conftest import draw
 
 from metaprior import Spec, fit
 from metaprior.heads import Gaussian
-from metaprior.methods import MAML, METHODS, AutoregressiveMode
+from metaprior.methods import METHODS, AutoregressiveMode
 from metaprior.sources import GP, Sinusoid
 
 
@@ -82,7 +82,7 @@ def test_maml_sinusoid(key):
     To be better than that by more than three standard errors over tasks would speak for a fault in
     the measure.
     """
-    maml = MAML.init(Spec(1, Gaussian(1, scale=0.5**0.5)), key=key)
+    maml = METHODS["maml_fixed"].init(Spec(1, Gaussian(1, scale=0.5**0.5)), key=key)
     fitted = fit(
         maml,
         Sinusoid(),

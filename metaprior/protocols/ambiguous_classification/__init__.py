@@ -1,6 +1,6 @@
 """Which circle? Classification in the plane, where the exact posterior is known."""
 
-from metaprior.protocols.ambiguous_classification.judge import MAML_RATE, MAML_STEPS, SETS, run
+from metaprior.protocols.ambiguous_classification.judge import SETS, run
 from metaprior.protocols.ambiguous_classification.pictures import draw, sentence
 from metaprior.protocols.protocol import Metric, Protocol, able
 
@@ -21,8 +21,7 @@ CHOICES = (
     "NLL: minus the log of the mean probability over draws of the function (100 draws in quick, "
     "256 in full), each label by itself. Joint NLL: of all 20 labels of a task together, divided "
     "by 20. A finite number of draws overstates the joint NLL a little.",
-    f"MAML and EMAML take {MAML_STEPS} inner steps and learn their rate, starting from "
-    f"{MAML_RATE}. All other settings are the table's defaults.",
+    "All settings are the table's defaults.",
     f"Coverage: the share of tasks in which at least one of {SETS} sampled sets {{p > 1/2}} "
     "overlaps the true disc with an intersection over union of 0.5 or more, on a 40 x 40 grid. A "
     "method of one function has one set.",

@@ -131,10 +131,8 @@ def learner_of(method: str, source: Circles, seed: int, options: dict, tell: Tel
     if method == EXACT:
         return Known(source), {}
     steps = option(options, "steps", method)
-    batch, hyper = options["batch"], _hyper(method)
-    return trained(
-        method, Spec(2, Categorical(2)), source, seed, steps, tell, batch=batch, hyper=hyper
-    )
+    spec = Spec(2, Categorical(2))
+    return trained(method, spec, source, seed, steps, tell, batch=options["batch"])
 
 
 def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcome:
@@ -193,15 +191,3 @@ def rows_of(setting: str, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     for name in ("joint_log_p", "overlap", "union"):
         rows[name] = raw.first_rows(found[name], n)
     return raw.task_rows(setting, t, n) | rows | {"share": raw.first_rows(share, n)}
-
-
-# The default of one step of rate 0.01 suits squared errors of sine waves. On labels it leaves MAML
-# where it started.
-MAML_STEPS, MAML_RATE = 5, 0.1
-
-
-def _hyper(method: str) -> dict:
-    """Options that are not a row's defaults."""
-    if method in ("maml", "emaml"):
-        return {"steps": MAML_STEPS, "inner_lr": jnp.asarray(MAML_RATE)}
-    return {}

@@ -96,8 +96,6 @@ def settings(method: str) -> dict[str, Any]:
         """A rate that is learned: an array, not a number."""
         return jnp.asarray(start)
 
-    if method in ("maml", "emaml", "ensemble"):
-        return {"inner_lr": learned(0.1)}
     if method == "platipus":  # its own 0.02 hardly lets two draws differ
         return {"inner_lr": learned(0.1), "std": 0.2, "depth": 2}
     if method == "bmaml":

@@ -68,7 +68,8 @@ def fresh(key: Any, method: str, way: int, network: Network) -> Any:
         return Embedded.init(spec, key=key, base=row.method, **row.options)  # ty: ignore[invalid-argument-type]
     hyper = dict(TUNED.get(method, {}))
     if method == "maml":  # Finn et al.'s rates for 5 and 20 classes, from which it learns its own
-        hyper = {"inner_lr": jnp.asarray(0.4 if way <= 5 else 0.1)}
+        rate = jnp.asarray(0.4 if way <= 5 else 0.1)
+        hyper = {"inner_lr": rate, "steps": 1, "clip": None}
     return row.init(spec, key=key, **hyper)
 
 

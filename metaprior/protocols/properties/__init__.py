@@ -1,6 +1,6 @@
 """The lecture's table: expressive power, consistency and awareness of uncertainty, as numbers."""
 
-from metaprior.protocols.properties.judge import MIXED, STEEPER, run
+from metaprior.protocols.properties.judge import MIXED, run
 from metaprior.protocols.properties.pictures import draw, sentence
 from metaprior.protocols.protocol import Metric, Protocol, able
 
@@ -32,8 +32,8 @@ CHOICES = (
     "Methods that predict classes alone (protonet, matching) have a setting of their own. The "
     "label says whether the noisy outcome is positive. The error is that of the probability of "
     "label 1, and the exact posterior sums over a grid.",
-    f"{', '.join(STEEPER)} take 5 inner steps and learn their rate. All other settings are the "
-    f"table's defaults. `stack` mixes {' and '.join(MIXED)}, with weights from 256 further tasks. "
+    "All settings are the table's defaults. "
+    f"`stack` mixes {' and '.join(MIXED)}, with weights from 256 further tasks. "
     "Slow methods are judged on fewer tasks; results.json has the counts. Errors of slopes, ratios "
     "and spreads come from 200 resamples of the tasks.",
 )

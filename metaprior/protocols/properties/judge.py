@@ -22,8 +22,6 @@ from metaprior.task import Task
 
 EXACT, EXACT_CLASSES = "exact", "exact_classes"
 MIXED = ("process", "np")  # members of `stack` here
-# One fixed step of 0.01 says little of what gradient descent can do.
-STEEPER = ("maml", "emaml", "ensemble")
 COLUMNS = ("y", "truth", "mean", "variance", "nll", "pit")  # of each row, in predictions.parquet
 Rows = dict[str, np.ndarray]  # what `judge` gives
 
@@ -224,8 +222,7 @@ def train(
     source = ranges.source_of("inside", classes, 20, fewest=1)
     if method == "stack":
         return stacked(spec, source, seed, steps, tell, batch=batch)
-    hyper = {"steps": 5, "inner_lr": jnp.asarray(0.01)} if method in STEEPER else {}
-    return trained(method, spec, source, seed, steps, tell, batch=batch, hyper=hyper)
+    return trained(method, spec, source, seed, steps, tell, batch=batch)
 
 
 def run(method: str, seed: int, options: dict, data: None, tell: Tell) -> Outcome:
