@@ -44,8 +44,9 @@ def check(
         A name of `metaprior methods`.
     target_scale
         What numbers are modelled on: linear (as they are), log, log1p, counts (whole numbers from
-        0, with a probability each), or auto, which takes one of the others where groups are clearly
-        more likely with it, and says so.
+        0, with a probability each), shares (between 0 and 1, or 0 and 100), yeo-johnson (without
+        their skew), or auto, which takes one of the others where groups are clearly more likely
+        with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
     skip_bad_tasks

@@ -45,7 +45,7 @@ def listed(text: str | None, option: str) -> list[str]:
 
 
 # `target_scale.SCALES`, which is not imported here: help answers without NumPy.
-Scale = Literal["auto", "linear", "log", "log1p", "counts"]
+Scale = Literal["auto", "linear", "log", "log1p", "counts", "shares", "yeo-johnson"]
 
 
 @Parameter(name="*")
@@ -148,8 +148,9 @@ def fit(
         A name of `metaprior methods`.
     target_scale
         What numbers are modelled on: linear (as they are), log, log1p, counts (whole numbers from
-        0, with a probability each), or auto, which takes one of the others where groups are clearly
-        more likely with it, and says so.
+        0, with a probability each), shares (between 0 and 1, or 0 and 100), yeo-johnson (without
+        their skew), or auto, which takes one of the others where groups are clearly more likely
+        with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
     steps
@@ -267,8 +268,9 @@ def compare(
         Columns to predict from, with commas between; all others by default.
     target_scale
         What numbers are modelled on: linear (as they are), log, log1p, counts (whole numbers from
-        0, with a probability each), or auto, which takes one of the others where groups are clearly
-        more likely with it, and says so.
+        0, with a probability each), shares (between 0 and 1, or 0 and 100), yeo-johnson (without
+        their skew), or auto, which takes one of the others where groups are clearly more likely
+        with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
     shots

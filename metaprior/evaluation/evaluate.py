@@ -10,7 +10,15 @@ import numpy as np
 
 from metaprior.evaluation import metrics, verdicts
 from metaprior.evaluation.metrics import METHOD
-from metaprior.evaluation.units import LogScale, Units, below, log_prob, moments, scores
+from metaprior.evaluation.units import (
+    Counts,
+    Curve,
+    Units,
+    below,
+    log_prob,
+    moments,
+    scores,
+)
 from metaprior.evaluation.verdicts import About
 from metaprior.method import AbstractLearner
 from metaprior.system.programs import kept
@@ -20,7 +28,7 @@ SAMPLES = 128  # functions drawn where a learner predicts by sampling
 
 
 @kept
-def _points(learner: AbstractLearner, tasks: Task, log: LogScale | None, key):
+def _points(learner: AbstractLearner, tasks: Task, curve: Curve | None, key):
     """Per-row figures of every task, `(t, n, …)`, in the model's units."""
 
     def one(task):
@@ -28,16 +36,16 @@ def _points(learner: AbstractLearner, tasks: Task, log: LogScale | None, key):
         posterior = learner.posterior(task.support, key=post_key)
         mixture = posterior.predict(task.query.x, key=draw_key, samples=SAMPLES)
         y = task.query.y
-        found = {"y": y[:, 0], "log_prob": log_prob(mixture, log, y)}
+        found = {"y": y[:, 0], "log_prob": log_prob(mixture, curve, y)}
         if mixture.parts[0].head.classes:
             return found | {"p": mixture.mean()}
-        if log is not None and log.counts:
-            found["pit_low"] = mixture.cdf(log.ends(y)[0])[:, 0]
+        if isinstance(curve, Counts):
+            found["pit_low"] = mixture.cdf(curve.ends(y)[0])[:, 0]
         return found | {
-            "moments": moments(mixture, log, task.support),
-            "scores": scores(mixture, log, task.support, y),
+            "moments": moments(mixture, curve, task.support),
+            "scores": scores(mixture, curve, task.support, y),
             "middle": mixture.mean()[:, 0],
-            "pit": below(mixture, log, y),
+            "pit": below(mixture, curve, y),
         }
 
     # Not all at once: the atoms of a hundred functions take much memory.
@@ -50,8 +58,8 @@ def _figures(found: dict[str, Any], units: Units | None) -> dict[str, np.ndarray
     if units is None:
         return {"y": y, "nll": nll, "p": found["p"]}
     target, mean = units.to_y(y), units.moments(found["moments"])[0][..., 0]
-    # Without the logarithm both may be large numbers that differ by little.
-    gap = mean - target if units.log else units.scale * (found["middle"] - y)
+    # Modelled as they are both may be large numbers that differ by little.
+    gap = mean - target if not units.straight else units.scale * (found["middle"] - y)
     pit = found["pit"]
     if units.counts:
         # Anywhere in the step of the distribution: Czado, Gneiting & Held, "Predictive Model
@@ -64,7 +72,7 @@ def _figures(found: dict[str, Any], units: Units | None) -> dict[str, np.ndarray
         "error": gap,
         "crps": units.crps(found["scores"]),
         "pit": pit,
-        # A density changes with the unit: by its scale, and by the slope of the logarithm.
+        # A density changes with the unit: by its scale, and by the slope of the scale.
         "nll": nll + units.log_slope(y),
     }
     if units.log and not units.counts:
@@ -304,7 +312,7 @@ def evaluate(
         statistics[K], points[K] = {}, {}
         for name, learner in learners.items():
             # Every learner gets the same key, and double precision for the sums.
-            found = _points(learner, some, None if units is None else units.log_scale(), key)
+            found = _points(learner, some, None if units is None else units.curve(), key)
             found = jax.tree.map(lambda a: np.asarray(a, np.float64)[real], found)
             rows = _figures(found, units)
             statistics[K][name] = count(rows, mask)

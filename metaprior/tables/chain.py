@@ -55,28 +55,28 @@ class Link(eqx.Module):
         return Given(posterior.predict(x, key=key, samples=samples), self.before, self.removable)
 
 
-def drawn(link, log, levels, key):
+def drawn(link, curve, levels, key):
     """Outcomes at `levels` `(m, n)` given the earlier ones, and the removable share of variance."""
     given = link.given(key)
     if len(link.x) == 1:
         values = outcomes_at(given.mixture, levels)
     else:
         values = given.outcomes_at(levels)
-    if log is not None:
-        values = jnp.clip(values, *log.bounds(link.support))
+    if curve is not None:
+        values = jnp.clip(values, *curve.bounds(link.support))
     return values, given.removable_share()
 
 
 draw = kept(drawn)
 
 
-def predicted(link, log, levels, key):
+def predicted(link, curve, levels, key):
     """What `Posterior.predict` gives, with the earlier targets integrated out."""
     given = link.given(key)
     if given.mixture.parts[0].head.classes:
         return _classes(given)
     _, total, part = given.moments()
-    each = given.each(lambda mixture: moments(mixture, log, link.support))
+    each = given.each(lambda mixture: moments(mixture, curve, link.support))
     return {
         **jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), each),
         "quantiles": given.quantiles(levels).T,
@@ -161,8 +161,8 @@ class Pass:
 
     def draw(self, i: int, link: Link) -> np.ndarray:
         """Draws `(m, n)` of target `i`, which the later targets then see."""
-        log = self.posterior.parts[i].trained.log_scale()
-        drawn, share = draw(link, log, self.levels[:, :, i], jr.key(0))
+        curve = self.posterior.parts[i].trained.curve()
+        drawn, share = draw(link, curve, self.levels[:, :, i], jr.key(0))
         self.drawn.append(drawn)
         self.shares.append(share)
         values = np.asarray(drawn)[:, : self.n]

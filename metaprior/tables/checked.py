@@ -228,7 +228,7 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
         values = None
     else:
         notes = _rare_classes(y, group, held, labels, target)
-        if plan.scale in ("log", "log1p", "counts"):
+        if plan.scale not in ("auto", "linear"):
             notes.append(_no_logarithm(where, target, alone=len(plan.targets) == 1))
         z, measure = y, None
         levels = series.unique().sort()

@@ -20,9 +20,9 @@ Tell = Callable[[float, str], None]
 
 
 @kept
-def _predict(learner, support, x, log, levels):
+def _predict(learner, support, x, curve, levels):
     """`predicted` for stacked groups: supports `(g, k, …)` and rows `(g, n, d)`."""
-    return jax.vmap(lambda some, rows: predicted(learner, some, rows, log, levels))(support, x)
+    return jax.vmap(lambda some, rows: predicted(learner, some, rows, curve, levels))(support, x)
 
 
 @kept
@@ -79,12 +79,12 @@ class Table:
     def predict(self, levels: dict[str, float], progress: Tell | None) -> pl.DataFrame:
         """Predictions of the rows without the target, in order; quantiles by name."""
         trained, at = self.trained, np.asarray(list(levels.values()), np.float32)
-        log = trained.log_scale()
+        curve = trained.curve()
         todo = batches(self.known, self.asked)
 
         def run(batch):
             support, x = self.support(batch), batch.asked.of(self.x)
-            return _predict(trained.learner, support, x, log, at)
+            return _predict(trained.learner, support, x, curve, at)
 
         found = scattered(todo, run_all(todo, run, "predicting", progress), len(self.x))
         rows = np.sort(self.asked.order)

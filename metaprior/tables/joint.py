@@ -28,15 +28,15 @@ FIRST = 0.1  # share of the work that the first target takes
 
 
 @kept
-def _draw(learner, stacked, log, levels, key):
+def _draw(learner, stacked, curve, levels, key):
     """`drawn` for links that differ in their group."""
-    return jax.vmap(lambda one: drawn(Link(learner, *one), log, levels, key))(stacked)
+    return jax.vmap(lambda one: drawn(Link(learner, *one), curve, levels, key))(stacked)
 
 
 @kept
-def _predict(learner, stacked, log, levels, key):
+def _predict(learner, stacked, curve, levels, key):
     """`predicted` for links that differ in their group."""
-    return jax.vmap(lambda one: predicted(Link(learner, *one), log, levels, key))(stacked)
+    return jax.vmap(lambda one: predicted(Link(learner, *one), curve, levels, key))(stacked)
 
 
 class JointTable:
@@ -128,14 +128,14 @@ class JointTable:
         before = np.zeros((len(rows), 0, 1, rows.shape[1]), np.float32)
         shares, found = before[:, :, 0], []
         for i, table in enumerate(self.tables):
-            learner, log = table.trained.learner, table.trained.log_scale()
+            learner, curve = table.trained.learner, table.trained.curve()
             x = self._encoded(table, many, batch) if i else batch.asked.of(table.x)[:, None]
             stacked = (table.support(batch), x, before, shares)
             if i:
-                found.append(_predict(learner, stacked, log, levels, jr.key(0)))
+                found.append(_predict(learner, stacked, curve, levels, jr.key(0)))
             if i == len(self.tables) - 1:
                 break
-            z, share = map(np.asarray, _draw(learner, stacked, log, even[:, :, i], jr.key(0)))
+            z, share = map(np.asarray, _draw(learner, stacked, curve, even[:, :, i], jr.key(0)))
             # What a row holds stands in place of all draws, and more rows do not change it.
             holds = self.usable[rows, i] & real
             z = np.where(holds[:, None], batch.asked.of(table.y)[:, None, :, 0], z)

@@ -174,11 +174,11 @@ class Posterior:
         named, trained = named_levels(levels), self.trained
         at = np.asarray(list(named.values()), np.float32)
         rows, support, x = self._asked(rows)
-        learner, log = trained.learner, trained.log_scale()
+        learner, curve = trained.learner, trained.curve()
         if self.state is None or x.ndim == 3:
-            out = questions.predict(learner, support, x, log, at)
+            out = questions.predict(learner, support, x, curve, at)
         else:
-            out = questions.predict_updated(learner, *self.state, x, log, at)
+            out = questions.predict_updated(learner, *self.state, x, curve, at)
         return self.table(out, rows.frame.height, list(named))
 
     def quantile(self, rows: Any, levels: Sequence[float] = LEVELS) -> pl.DataFrame:
@@ -225,8 +225,8 @@ class Posterior:
             mask = np.arange(end) < n
             each = questions.joint_log_prob(trained.learner, support, x, longer(y, end), mask)
             return float(each) - float(np.sum(slope))
-        log = trained.log_scale()
-        each = questions.log_prob(trained.learner, support, x, log, longer(y, end))
+        curve = trained.curve()
+        each = questions.log_prob(trained.learner, support, x, curve, longer(y, end))
         return np.asarray(each, np.float64)[:n] - slope
 
     def cdf(self, rows: Any) -> np.ndarray:
@@ -239,7 +239,7 @@ class Posterior:
         rows, support, x = self._asked(rows)
         y = self.trained.outcomes(rows)
         trained, end = self.trained, x.shape[-2]
-        below = questions.cdf(trained.learner, support, x, trained.log_scale(), longer(y, end))
+        below = questions.cdf(trained.learner, support, x, trained.curve(), longer(y, end))
         return np.asarray(below, np.float64)[: len(y)]
 
     def need_numbers(self, what: str) -> None:
@@ -287,13 +287,13 @@ class Posterior:
         check_sample(n, seed, functions, noise)
         rows, support, x = self._asked(rows)
         trained, count = self.trained, rows.frame.height
-        log = trained.log_scale()
+        curve = trained.curve()
         if functions:
             check_curves(count)
             value, outcome = self._curves(support, x, n, seed)
             return sampled(self.named(value[:, :count], outcome[:, :count], noise))
         levels = np.random.default_rng(seed).uniform(size=(n, x.shape[-2])).astype(np.float32)
-        values = np.asarray(questions.sample(trained.learner, support, x, log, levels))
+        values = np.asarray(questions.sample(trained.learner, support, x, curve, levels))
         return sampled({trained.info["target"]: self.to_column(values[:, :count])})
 
     def _curves(self, support: Data, x: Array, n: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -301,7 +301,7 @@ class Posterior:
         trained, parts = self.trained, []
         for number in range(-(-n // questions.CURVES)):
             which = np.asarray([seed % 2**32, number], np.uint32)
-            parts.append(questions.curves(trained.learner, support, x, trained.log_scale(), which))
+            parts.append(questions.curves(trained.learner, support, x, trained.curve(), which))
         value, outcome = (np.concatenate(each)[:n] for each in zip(*parts))
         return value, outcome
 

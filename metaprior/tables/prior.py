@@ -36,8 +36,9 @@ class Prior:
         target_scale: what numbers are modelled on; all figures stay in the target's own units.
             `"linear"`: as they are; `"log"`: their logarithm; `"log1p"`: the logarithm of them
             plus 1 (whole numbers) or plus a middle one (others); `"counts"`: whole numbers from 0,
-            with a probability each. `"auto"`: one of the others where groups that a model has not
-            seen are clearly more likely with it, which a note says.
+            with a probability each; `"shares"`: the log odds of shares of 1 or of 100;
+            `"yeo-johnson"`: skewed numbers of either sign. `"auto"`: one of the others where groups
+            that a model has not seen are clearly more likely with it, which a note says.
         steps: most training steps; `None` takes the method's default.
         seed: of everything random.
         kind: `"numbers"`, `"classes"`, or `"auto"`: classes when the target is text, boolean, or

@@ -56,19 +56,19 @@ def believed(learner, support, x, key) -> tuple[Mixture, Array]:
     return merged(each), removable.mean(0)
 
 
-def predicted(learner, support, x, log, levels):
+def predicted(learner, support, x, curve, levels):
     """What `Posterior.table` reads of the rows `x` of a group; the rows lead in every array."""
     # The key is made in here: outside, making it is a program of its own to compile.
     mixture, removable = believed(learner, support, x, jr.key(0))
     if mixture.parts[0].head.classes:
         return {"p": mixture.mean(), "epistemic": _information(learner, support, x, mixture)}
-    return _described(mixture, removable, support, log, levels)
+    return _described(mixture, removable, support, curve, levels)
 
 
-def _described(mixture, removable, support, log, levels):
+def _described(mixture, removable, support, curve, levels):
     """What `Posterior.table` reads of a mixture of numbers."""
     return {
-        **moments(mixture, log, first(support)),
+        **moments(mixture, curve, first(support)),
         "quantiles": jax.vmap(mixture.quantile, out_axes=1)(levels)[..., 0],
         # As a share of the standard deviation: with a logarithm a unit differs from row to row.
         "removable": jnp.sqrt(removable / mixture.variance())[:, 0],
@@ -90,32 +90,32 @@ predict = kept(predicted)
 
 
 @kept
-def predict_updated(learner, support, leaves, x, log, levels):
+def predict_updated(learner, support, leaves, x, curve, levels):
     """`predicted`, of a posterior that is there already."""
     key = jr.split(jr.key(0))[1]
     mixture = rebuilt(learner, support, leaves).predict(x, key=key, samples=SAMPLES)
     if mixture.parts[0].head.classes:
         return {"p": mixture.mean(), "epistemic": mixture.information()}
-    return _described(mixture, mixture.epistemic(), support, log, levels)
+    return _described(mixture, mixture.epistemic(), support, curve, levels)
 
 
 @kept
-def sample(learner, support, x, log, levels):
+def sample(learner, support, x, curve, levels):
     """Outcomes of each row at levels `(m, n)`."""
     drawn = outcomes_at(believed(learner, support, x, jr.key(0))[0], levels)
-    return drawn if log is None else jnp.clip(drawn, *log.bounds(first(support)))
+    return drawn if curve is None else jnp.clip(drawn, *curve.bounds(first(support)))
 
 
 @kept
-def log_prob(learner, support, x, log, y):
+def log_prob(learner, support, x, curve, y):
     """Log density of each row's outcome `(n, 1)`; of a count, its log probability."""
-    return units.log_prob(believed(learner, support, x, jr.key(0))[0], log, y)
+    return units.log_prob(believed(learner, support, x, jr.key(0))[0], curve, y)
 
 
 @kept
-def cdf(learner, support, x, log, y):
+def cdf(learner, support, x, curve, y):
     """Probability of less than each row's outcome `(n, 1)`, or as much."""
-    return units.below(believed(learner, support, x, jr.key(0))[0], log, y)
+    return units.below(believed(learner, support, x, jr.key(0))[0], curve, y)
 
 
 @kept
@@ -132,7 +132,7 @@ def joint_log_prob(learner, support, x, y, mask):
     return jax.nn.logsumexp(_each(one, support, x)) - jnp.log(len(x))
 
 
-def drawn_functions(learner, support, x, log, key) -> tuple[Array, Array]:
+def drawn_functions(learner, support, x, curve, key) -> tuple[Array, Array]:
     """`CURVES` functions of the group at all rows: their values, and outcomes with noise.
 
     A function is drawn whole. Where several learners are mixed, the learner comes first, by its
@@ -158,9 +158,9 @@ def drawn_functions(learner, support, x, log, key) -> tuple[Array, Array]:
             return value[0], outcome[0]
 
         value, outcome = _each(one, support, x, keys)
-    if log is None:
+    if curve is None:
         return value, outcome
-    low, high = log.bounds(first(support))
+    low, high = curve.bounds(first(support))
     return jnp.clip(value, low, high), jnp.clip(outcome, low, high)
 
 
@@ -179,9 +179,9 @@ def _picked(mixture: Mixture, count: int, key) -> tuple[Array, Array]:
 
 
 @kept
-def curves(learner, support, x, log, which):
+def curves(learner, support, x, curve, which):
     """See `drawn_functions`; `which` is a seed and a number, with other functions for each."""
-    return drawn_functions(learner, support, x, log, jr.fold_in(jr.key(which[0]), which[1]))
+    return drawn_functions(learner, support, x, curve, jr.fold_in(jr.key(which[0]), which[1]))
 
 
 def scored(learner, support, x, by, key):

@@ -113,7 +113,7 @@ class JointPosterior:
             for i, link in self._links(block):
                 if i:
                     part = self.parts[i]
-                    out = chain.predict(link, part.trained.log_scale(), at, jr.key(0))
+                    out = chain.predict(link, part.trained.curve(), at, jr.key(0))
                     later[i - 1].append(part.table(out, block.frame.height, list(asked)))
 
         tables = [first.predict(rows, levels), *(pl.concat(blocks) for blocks in later)]
@@ -251,8 +251,8 @@ class JointPosterior:
                 trained = part.trained
                 x = trained.encode(Rows(many, rows.where)).reshape(size, count, -1)
                 which = np.asarray([seed % 2**32, number * len(self.parts) + i], np.uint32)
-                support, log = part.support(), trained.log_scale()
-                pair = questions.curves(trained.learner, support, padded(x), log, which)
+                support, curve = part.support(), trained.curve()
+                pair = questions.curves(trained.learner, support, padded(x), curve, which)
                 value, outcome = (np.asarray(a)[:, :count] for a in pair)
                 for name, column in part.named(value, outcome, noise).items():
                     if name != self.targets[i]:  # probabilities of classes

@@ -1,4 +1,4 @@
-"""The scale that a target of numbers is modelled on: as it is, or a logarithm of it.
+"""The scale that a target of numbers is modelled on: as it is, a logarithm, or another one.
 
 Box & Cox, "An Analysis of Transformations", Journal of the Royal Statistical Society B, 1964:
 scales are compared by the density that a model on each of them gives to the outcomes themselves,
@@ -10,17 +10,20 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from metaprior.tables.bends import Shares, YeoJohnson
 from metaprior.tables.meaning.values import numbers
 from metaprior.tables.reml import VARIES, Fitted, Sums, fit_reml, starts, within
 from metaprior.tables.scaling import Used
 from metaprior.tables.tails import log_density, scale_of
 
-SCALES = ("auto", "linear", "log", "log1p", "counts")
+SCALES = ("auto", "linear", "log", "log1p", "counts", "shares", "yeo-johnson")
 GROUPS, ROWS, COLUMNS = 200, 24, 12  # at most, of those that decide
 SLOPES = 2  # columns with a slope a group
 ALIKE = 3.0  # outcomes whose ratio is below this are alike on both scales
 CLEAR = 0.02  # nats a row by which another scale must be better
+BENT = 0.25  # from 1, of a power that bends a scale
 SMALL = 10  # a quarter of the outcomes that may be counts are at most this
+BENDS = {"shares": Shares, "yeo-johnson": YeoJohnson}
 FREEDOMS = (2.5, 3.0, 4.0, 6.0, 10.0, 20.0, 100.0)  # of the noise
 
 
@@ -28,20 +31,22 @@ class TargetScale(NamedTuple):
     """A scale of a target.
 
     Args:
-        name: `"linear"`, `"log"`, `"log1p"`, or `"counts"`: whole numbers, of which each stands for
-            what rounds to it, on the scale of log1p.
+        name: `"linear"`, `"log"`, `"log1p"`, `"shares"`, `"yeo-johnson"`, or `"counts"`: whole
+            numbers, of which each stands for what rounds to it, on the scale of log1p.
         shift: what is added before the logarithm.
         gain: nats a row that it is better by than the target as it is; `None` where nobody asked.
+        bend: the scale of shares, or that of Yeo and Johnson.
     """
 
     name: str
     shift: float = 0.0
     gain: float | None = None
+    bend: Shares | YeoJohnson | None = None
 
     @property
     def log(self) -> bool:
         """Whether it is a logarithm."""
-        return self.name != "linear"
+        return self.name in ("log", "log1p", "counts")
 
     @property
     def counts(self) -> bool:
@@ -62,10 +67,14 @@ class TargetScale(NamedTuple):
 
     def of(self, y: np.ndarray) -> np.ndarray:
         """Outcomes on this scale."""
+        if self.bend is not None:
+            return self.bend.of(y)
         return np.log(y + self.shift) if self.log else y
 
     def log_slope(self, y: np.ndarray) -> np.ndarray:
         """Log of the slope of `of`, at outcomes."""
+        if self.bend is not None:
+            return self.bend.log_slope(y)
         return -np.log(y + self.shift) if self.log else np.zeros(len(y))
 
     def said(self) -> str:
@@ -76,7 +85,13 @@ class TargetScale(NamedTuple):
                 f"counts are modelled, with a probability each: {gain} than with the density of a "
                 "number; --target-scale linear takes them as numbers."
             )
-        what = f"the logarithm of it plus {self.shift:g}" if self.shift else "its logarithm"
+        if isinstance(self.bend, Shares):
+            what = f"the log odds of it as a share of {self.bend.size:g}"
+        elif self.bend is not None:
+            power = f"the power {self.bend.power:.2g} about {self.bend.middle:.3g}"
+            what = f"it without its skew (Yeo and Johnson's transformation, {power})"
+        else:
+            what = f"the logarithm of it plus {self.shift:g}" if self.shift else "its logarithm"
         return f"{what} is modelled: {gain} than as it is; --target-scale linear takes it as it is."
 
 
@@ -84,6 +99,8 @@ def named(name: str, y: np.ndarray) -> TargetScale:
     """The scale of this name for outcomes of which none is too small for it."""
     if name == "log1p":
         return TargetScale(name, _shift(y))
+    if name in BENDS:
+        return TargetScale(name, bend=BENDS[name].fit(y))
     return TargetScale(name, 1.0 if name == "counts" else 0.0)
 
 
@@ -133,23 +150,32 @@ def choose(
     for one in candidates:
         gains = _likelihood(one, y, x, group, fold) - base
         gain, error = gains.mean(), gains.std() / np.sqrt(len(gains))
-        if gain > max(most, CLEAR, 2 * error):
+        # One with a power of its own, or that few know, must be clearly better than a logarithm.
+        least = most + CLEAR if one.bend is not None else most
+        if gain > max(least, CLEAR, 2 * error):
             best, most = one._replace(gain=float(gain)), gain
     return best
 
 
 def _candidates(y: np.ndarray, alone: bool) -> list[TargetScale]:
     """Other scales that all outcomes have, if they would make a difference."""
-    if y.min() < 0 or not (y > 0).any():
-        return []
-    positive = y[y > 0]
-    low, high = np.quantile(positive, [0.02, 0.98])
-    if y.min() > 0 and high < ALIKE * low:
-        return []
-    found = [named("log", y)] if y.min() > 0 else []
-    # Of whole numbers that may be counts, log1p has no more to say than a probability of each.
-    whole = alone and (y == np.round(y)).all() and np.quantile(y, 0.25) <= SMALL
-    return [*found, named("counts" if whole else "log1p", y)]
+    whole = (y == np.round(y)).all()
+    counts = alone and whole and y.min() >= 0 and np.quantile(y, 0.25) <= SMALL
+    found = []
+    if y.min() >= 0 and (y > 0).any():
+        low, high = np.quantile(y[y > 0], [0.02, 0.98])
+        if y.min() == 0 or high >= ALIKE * low:
+            found += [named("log", y)] if y.min() > 0 else []
+            # Of whole numbers that may be counts, log1p has no more to say than a probability of
+            # each.
+            found.append(named("counts" if counts else "log1p", y))
+    # Of small shares alone the log odds are the logarithm.
+    if y.min() >= 0 and 0.5 < y.max() <= 1 and not whole:
+        found.append(named("shares", y))
+    bend = YeoJohnson.fit(y)
+    if not counts and abs(bend.power - 1) > BENT:
+        found.append(TargetScale("yeo-johnson", bend=bend))
+    return found
 
 
 def _some_rows(group: np.ndarray) -> np.ndarray:

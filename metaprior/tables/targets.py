@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
+from metaprior.tables.bends import Shares, YeoJohnson
 from metaprior.tables.meaning.notes import some
 from metaprior.tables.meaning.values import as_numbers, is_text, usable
 from metaprior.tables.target_scale import TargetScale
@@ -31,6 +32,7 @@ class Measure(NamedTuple):
     log: bool
     shift: float = 0.0
     counts: bool = False
+    bend: Shares | YeoJohnson | None = None
 
 
 def holds_classes(series: pl.Series, kind: str) -> bool:
@@ -108,6 +110,11 @@ def _bad_numbers(
     elif scale == "log1p":
         wrong.append((finite & (y < 0), "{} is below zero, which log1p does not take"))
         finite &= y >= 0
+        z = np.where(finite, y, 0.0)
+    elif scale == "shares":
+        whole = 1.0 if (y[finite] <= 1).all() else 100.0
+        wrong.append((finite & ((y < 0) | (y > whole)), f"{{}} is no share of {whole:g}"))
+        finite &= (y >= 0) & (y <= whole)
         z = np.where(finite, y, 0.0)
     else:
         z = np.where(finite, y, 0.0)
@@ -200,12 +207,13 @@ def standardised(
     reach = np.abs(z[train] - middle).max()
     spread = reach * ((z[train] - middle) / max(reach, 1e-300)).std()
     # A number in double precision is exact to 1e-16 of its size; the logarithm of one near 1 too.
-    if not spread > 1e-12 * max(np.abs(z).max(), 1.0 if scale.log else 0.0):
+    if not spread > 1e-12 * max(np.abs(z).max(), 0.0 if scale.name == "linear" else 1.0):
         raise InputError(f"{where}: column {target!r} is constant; there is nothing to learn.")
     center = float(middle + (z[train] - middle).mean())
     z = (z - center) / float(spread)
     low, high = float(z[train].min()), float(z[train].max())
-    return z, Measure(center, float(spread), low, high, scale.log, scale.shift, scale.counts)
+    kind = scale.log, scale.shift, scale.counts, scale.bend
+    return z, Measure(center, float(spread), low, high, *kind)
 
 
 def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
@@ -217,11 +225,15 @@ def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
         y = as_numbers(series, where)
     no_count = units.counts & ((y < 0) | (y != np.round(y)))
     bad = ~np.isfinite(y) | (units.log & (y + units.shift <= 0)) | no_count
-    z = units.to_z(np.where(bad, 1.0, y))
+    if units.bend is not None:
+        bad |= ~units.bend.takes(y)
+    z = units.to_z(np.where(bad, units.to_y(0.0), y))
     for row in np.flatnonzero(bad | (np.abs(z) > FAR)).tolist():
         why = ""
         if no_count[row] and np.isfinite(y[row]):
             why = ": it is no count; a prior fitted with --target-scale linear takes it"
+        elif bad[row] and np.isfinite(y[row]) and units.bend is not None:
+            why = f": {_no_share(units.bend)}; a prior fitted with --target-scale linear takes it"
         elif bad[row] and np.isfinite(y[row]):
             why = ": it has no logarithm; a prior fitted with --target-scale linear takes it"
         elif not bad[row]:
@@ -230,6 +242,12 @@ def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
             f"{where}: column {series.name!r}, row {row + 1}: {series[row]} cannot be used{why}."
         )
     return np.asarray(z, np.float32)[:, None]
+
+
+def _no_share(bend: Shares) -> str:
+    """Why a number is no share of a whole."""
+    ends = "from 0 to" if bend.margin else "above 0 and below"
+    return f"the shares that were learned from were {ends} {bend.size:g}"
 
 
 def far_outside(z: np.ndarray, units: "Units") -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.evaluation.units import LogScale, Units
+from metaprior.evaluation.units import Curve, Units
 from metaprior.method import AbstractLearner
 from metaprior.methods import METHODS
 from metaprior.system import files
@@ -128,9 +128,9 @@ class Trained(eqx.Module):
         """How many classes; 0 for numbers."""
         return len(self.info["classes"] or ())
 
-    def log_scale(self) -> LogScale | None:
+    def curve(self) -> Curve | None:
         """What compiled programs read of the target's units."""
-        return None if self.units is None else self.units.log_scale()
+        return None if self.units is None else self.units.curve()
 
     def rows(self, table: Any, called: str, may_be_empty: bool = False) -> Rows:
         """A table of rows, or of x where the prior was fitted on arrays; no target is needed."""

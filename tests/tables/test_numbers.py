@@ -115,12 +115,12 @@ def test_moments_and_scores_of_a_logarithm_are_those_of_its_atoms():
         atoms = units.to_y(np.clip(values, -3.0, 3.0))[:, 0, 0]
         weights = np.asarray(weights, float)
         mean = weights @ atoms
-        found, std = units.moments(ask(mixture, units.log_scale(), nothing))
+        found, std = units.moments(ask(mixture, units.curve(), nothing))
         assert found[0, 0] == pytest.approx(mean, rel=1e-5)
         assert std[0, 0] == pytest.approx(np.sqrt(weights @ (atoms - mean) ** 2), rel=1e-3)
         far = np.abs(atoms - units.to_y(y)[0, 0]) @ weights
         gap = far - 0.5 * weights @ np.abs(atoms[:, None] - atoms) @ weights
-        crps = units.crps(score(mixture, units.log_scale(), nothing, y))
+        crps = units.crps(score(mixture, units.curve(), nothing, y))
         assert crps[0] == pytest.approx(gap, rel=1e-3)
 
 

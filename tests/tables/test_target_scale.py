@@ -5,19 +5,21 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import FIT, run_command
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import multivariate_normal, norm, yeojohnson, yeojohnson_llf
 
 import metaprior
 from metaprior.errors import InputError
-from metaprior.evaluation.units import LogScale, Units, log_mass
+from metaprior.evaluation.units import Counts, Units, log_mass, moments, scores
 from metaprior.heads import Gaussian
 from metaprior.mixture import Mixture
+from metaprior.tables.bends import POWERS, Shares, YeoJohnson
 from metaprior.tables.checked import check_all
 from metaprior.tables.plan import Plan
 from metaprior.tables.read import rows_of
 from metaprior.tables.reml import Fitted
 from metaprior.tables.target_scale import _whitened, named
 from metaprior.tables.targets import standardised
+from metaprior.task import Data
 
 GROUPS, ROWS = 60, 8
 QUICK = [*FIT, "--method", "mixed"]
@@ -35,6 +37,9 @@ def drawn(kind: str, seed: int = 0) -> pl.DataFrame:
         "log-normal": np.exp(u),
         "counts": rng.poisson(np.exp(0.5 + u)).astype(float),
         "shares of zero": np.where(rng.random(len(x)) < 0.2, 0.0, np.exp(u)),
+        "shares": 1 / (1 + np.exp(1.5 - 1.5 * u)),
+        "shares with ends": np.round(1 / (1 + np.exp(1.5 - 2.5 * u)), 2),
+        "skewed": -np.sinh(0.8 + 0.8 * u),
         "heavy tails": np.abs(20 + level[group] + rng.standard_t(3, len(x))),
     }[kind]
     return pl.DataFrame({"g": group, "x": x, "y": y})
@@ -52,6 +57,9 @@ SCALES = {
     "log-normal": "log",
     "counts": "counts",
     "shares of zero": "log1p",
+    "shares": "shares",
+    "shares with ends": "shares",
+    "skewed": "yeo-johnson",
     "heavy tails": "linear",
 }
 
@@ -63,9 +71,11 @@ def test_the_scale_is_that_of_the_truth(kind, seed):
     measure = one.measure
     name = ("log1p" if measure.shift else "log") if measure.log else "linear"
     name = "counts" if measure.counts else name
+    if measure.bend is not None:
+        name = "shares" if isinstance(measure.bend, Shares) else "yeo-johnson"
     assert name == SCALES[kind]
     said = [note for note in one.notes if "--target-scale" in note]
-    assert len(said) == measure.log
+    assert len(said) == (name != "linear")
     units = Units(*measure)
     np.testing.assert_allclose(units.to_y(one.z), one.frame["y"], rtol=1e-9, atol=1e-9)
 
@@ -104,6 +114,86 @@ def test_real_tables(name, group, target, scale, data):
     plan = Plan(task=group, targets=[target])
     (one,) = check_all(rows_of(data / f"{name}.csv", "table"), plan)
     assert (one.measure.log, one.measure.counts) == (scale != "linear", scale == "counts")
+
+
+BENT = (
+    YeoJohnson(0.3, 1.7, 0.05),
+    YeoJohnson(-2.0, 0.1, 1.4),
+    Shares(1.0, 0.0),
+    Shares(100.0, 0.004),
+)
+
+
+@pytest.mark.parametrize("bend", BENT)
+def test_a_bent_scale_goes_there_and_back(bend):
+    y = np.linspace(0.001, 0.999, 41) * (bend.size if isinstance(bend, Shares) else 9.0)
+    y = y if isinstance(bend, Shares) else y - 4.0
+    u = bend.of(y)
+    assert (np.diff(u) > 0).all() and bend.takes(y).all()
+    np.testing.assert_allclose(bend.middle + bend.size * bend.back(u), y, rtol=1e-9)
+    single = bend.back(jnp.asarray(u, jnp.float32), jnp)
+    np.testing.assert_allclose(single, (y - bend.middle) / bend.size, rtol=2e-4, atol=1e-5)
+    slope = (bend.of(y + 1e-6) - bend.of(y - 1e-6)) / 2e-6
+    np.testing.assert_allclose(bend.log_slope(y), np.log(slope), atol=1e-4)
+
+
+def test_yeo_and_johnsons_scale_is_scipys():
+    y = np.random.default_rng(0).gamma(2.0, size=500) - 1.0
+    found = YeoJohnson.fit(y)
+    v = (y - found.middle) / found.size
+    np.testing.assert_allclose(found.of(y), yeojohnson(v, found.power), rtol=1e-9)
+    best = max(POWERS, key=lambda power: yeojohnson_llf(power, v))
+    assert found.power == best < 1
+    spread = np.full(9, 3.0) + np.eye(9)[0]  # whose middle deviation is zero
+    assert np.isfinite(YeoJohnson.fit(spread).of(spread)).all()
+
+
+@pytest.mark.parametrize("kind", ["shares with ends", "skewed"])
+def test_a_density_on_a_bent_scale_is_one_of_outcomes(kind):
+    """It integrates to one; mean, deviation and CRPS are those of the density."""
+    one = chosen(drawn(kind))
+    units, nothing = Units(*one.measure), Data.of(jnp.zeros((0, 1)), jnp.zeros((0, 1)))
+    head = Gaussian(1, scale=0.7)
+    mixture = Mixture.equal(head, head.params(jnp.full((1, 1, 1), 0.4)))
+    bend = units.bend
+    y = np.linspace(0, 1, 40_001) if kind != "skewed" else np.linspace(-60, 60, 400_001)
+    density = norm.pdf(units.to_z(y), 0.4, 0.7) * np.exp(-units.log_slope(units.to_z(y)))
+    mass, ends = np.trapezoid(density, y), units.to_z(y[[0, -1]])
+    assert mass == pytest.approx(np.diff(norm.cdf(ends, 0.4, 0.7))[0], abs=1e-4)
+    assert mass > 0.9
+    values = units.to_y(norm.ppf((np.arange(20_000) + 0.5) / 20_000, 0.4, 0.7))
+    mean, std = (a[0, 0] for a in units.moments(moments(mixture, units.curve(), nothing)))
+    assert mean == pytest.approx(values.mean(), rel=2e-2)
+    assert std == pytest.approx(values.std(), rel=5e-2)
+    at = units.to_z(np.array([[bend.middle + 0.2 * bend.size]]))
+    found = units.crps(scores(mixture, units.curve(), nothing, jnp.asarray(at, jnp.float32)))[0]
+    near = np.abs(values - units.to_y(at)[0, 0]).mean()
+    place = (2 * np.arange(20_000) + 1 - 20_000) / 20_000**2
+    assert found == pytest.approx(near - (place * values).sum(), rel=3e-2)
+
+
+def test_shares_are_answered_as_shares(tmp_path, call):
+    table = drawn("shares with ends")
+    table.write_csv(tmp_path / "t.csv")
+    run_command("fit", tmp_path / "t.csv", *QUICK, "--out", tmp_path / "run")
+    prior = metaprior.load(tmp_path / "run" / "prior")
+    assert any("share of 1" in note and "--target-scale" in note for note in prior.notes)
+    posterior = prior.adapt({"x": [0.0, 1.0], "y": [0.0, 1.0]})
+    said = posterior.predict({"x": [-3.0, 0.0, 3.0]}, [0.01, 0.5, 0.99])
+    assert said.select(pl.exclude("epistemic")).to_numpy().min() >= 0
+    assert said.select("mean", "q01", "q50", "q99").to_numpy().max() <= 1
+    draws = posterior.sample({"x": [0.0]}, n=500)["y"]
+    assert draws.min() >= 0 and draws.max() <= 1
+    with pytest.raises(InputError, match=r"row 1: 1\.2 cannot be used: the shares that were"):
+        prior.adapt({"x": [0.0], "y": [1.2]})
+    percent = table.with_columns(y=100 * pl.col("y"))
+    assert chosen(percent, scale="shares").measure.bend.size == 100
+    for y, words in ((-0.5, "is no share of 100"), (120.0, "is no share of 100")):
+        with pytest.raises(InputError, match=words):
+            chosen(
+                percent.with_columns(y=pl.when(pl.col("x") > 2).then(y).otherwise("y")),
+                scale="shares",
+            )
 
 
 def test_whitened_errors_have_the_density_of_the_group():
@@ -192,7 +282,7 @@ def test_judged_counts_have_the_probabilities_that_the_posterior_says(counted):
 
 def test_the_mass_of_a_count_keeps_its_digits():
     """Of large counts, and far out: against SciPy in double precision."""
-    scale = LogScale(*(np.float32(v) for v in (0.7, -3.0, 9.0, 1.2)))
+    scale = Counts(*(np.float32(v) for v in (0.7, -3.0, 9.0, 1.2)))
     head, deviation = Gaussian(1, scale=1.0), 1.0
     mixture = Mixture.equal(head, head.params(jnp.zeros((1, 1, 1))))
     for k in (0, 1, 7, 300, 20_000, 3_000_000):
