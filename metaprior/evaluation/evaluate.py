@@ -21,13 +21,13 @@ from metaprior.evaluation.units import (
 )
 from metaprior.evaluation.verdicts import About
 from metaprior.method import AbstractLearner
-from metaprior.system.programs import kept
+from metaprior.system.programs import kept_by_size
 from metaprior.task import Task
 
 SAMPLES = 128  # functions drawn where a learner predicts by sampling
 
 
-@kept
+@kept_by_size
 def _points(learner: AbstractLearner, tasks: Task, curve: Curve | None, key):
     """Per-row figures of every task, `(t, n, …)`, in the model's units."""
 

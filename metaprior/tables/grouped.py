@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import polars as pl
 
-from metaprior.system.programs import kept
+from metaprior.system.programs import kept_by_size
 from metaprior.tables.many import Batch, Runs, batches, run_all, scattered
 from metaprior.tables.padding import MOST_OBSERVED, said_of, some_of
 from metaprior.tables.posterior import Posterior
@@ -19,13 +19,13 @@ from metaprior.task import Data
 Tell = Callable[[float, str], None]
 
 
-@kept
+@kept_by_size
 def _predict(learner, support, x, curve, levels):
     """`predicted` for stacked groups: supports `(g, k, …)` and rows `(g, n, d)`."""
     return jax.vmap(lambda some, rows: predicted(learner, some, rows, curve, levels))(support, x)
 
 
-@kept
+@kept_by_size
 def _score(learner, support, x, by, key):
     """`scored` for stacked groups."""
     return jax.vmap(lambda some, rows: scored(learner, some, rows, by, key))(support, x)

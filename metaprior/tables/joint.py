@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from metaprior.heads.draws import uniform_points
-from metaprior.system.programs import kept
+from metaprior.system.programs import kept_by_size
 from metaprior.tables.chain import BLOCK, DRAWS, Link, drawn, predicted
 from metaprior.tables.grouped import Table
 from metaprior.tables.many import Batch, batches, run_all, scattered
@@ -27,13 +27,13 @@ Tell = Callable[[float, str], None]
 FIRST = 0.1  # share of the work that the first target takes
 
 
-@kept
+@kept_by_size
 def _draw(learner, stacked, curve, levels, key):
     """`drawn` for links that differ in their group."""
     return jax.vmap(lambda one: drawn(Link(learner, *one), curve, levels, key))(stacked)
 
 
-@kept
+@kept_by_size
 def _predict(learner, stacked, curve, levels, key):
     """`predicted` for links that differ in their group."""
     return jax.vmap(lambda one: predicted(Link(learner, *one), curve, levels, key))(stacked)

@@ -18,7 +18,7 @@ from metaprior.evaluation import units
 from metaprior.evaluation.units import moments
 from metaprior.mixture import Mixture
 from metaprior.posterior import merged
-from metaprior.system.programs import kept
+from metaprior.system.programs import kept_by_size
 from metaprior.tables.quantiles import outcomes_at
 from metaprior.tables.updates import rebuilt
 from metaprior.task import Data
@@ -86,10 +86,10 @@ def _information(learner, support, x, mixture):
     return _each(one, support, x).mean(0)
 
 
-predict = kept(predicted)
+predict = kept_by_size(predicted)
 
 
-@kept
+@kept_by_size
 def predict_updated(learner, support, leaves, x, curve, levels):
     """`predicted`, of a posterior that is there already."""
     key = jr.split(jr.key(0))[1]
@@ -99,26 +99,26 @@ def predict_updated(learner, support, leaves, x, curve, levels):
     return _described(mixture, mixture.epistemic(), support, curve, levels)
 
 
-@kept
+@kept_by_size
 def sample(learner, support, x, curve, levels):
     """Outcomes of each row at levels `(m, n)`."""
     drawn = outcomes_at(believed(learner, support, x, jr.key(0))[0], levels)
     return drawn if curve is None else jnp.clip(drawn, *curve.bounds(first(support)))
 
 
-@kept
+@kept_by_size
 def log_prob(learner, support, x, curve, y):
     """Log density of each row's outcome `(n, 1)`; of a count, its log probability."""
     return units.log_prob(believed(learner, support, x, jr.key(0))[0], curve, y)
 
 
-@kept
+@kept_by_size
 def cdf(learner, support, x, curve, y):
     """Probability of less than each row's outcome `(n, 1)`, or as much."""
     return units.below(believed(learner, support, x, jr.key(0))[0], curve, y)
 
 
-@kept
+@kept_by_size
 def joint_log_prob(learner, support, x, y, mask):
     """Log density of all outcomes together."""
     post_key, key = jr.split(jr.key(0))
@@ -178,7 +178,7 @@ def _picked(mixture: Mixture, count: int, key) -> tuple[Array, Array]:
     return jnp.concatenate(values)[chosen], jnp.concatenate(outcomes)[chosen]
 
 
-@kept
+@kept_by_size
 def curves(learner, support, x, curve, which):
     """See `drawn_functions`; `which` is a seed and a number, with other functions for each."""
     return drawn_functions(learner, support, x, curve, jr.fold_in(jr.key(which[0]), which[1]))
@@ -201,4 +201,4 @@ def scored(learner, support, x, by, key):
     return value, information, expected
 
 
-score = kept(scored)
+score = kept_by_size(scored)
