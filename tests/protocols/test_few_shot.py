@@ -15,7 +15,7 @@ from metaprior.methods import MAML, METHODS
 from metaprior.methods.embedded import Embedded, mapped
 from metaprior.nets.conv import Conv4
 from metaprior.nets.mlp import mlp, network
-from metaprior.protocols.few_shot_images.judge import compact
+from metaprior.protocols.few_shot_images.predicted import compact
 from metaprior.sources import Episodes, Sinusoid
 from metaprior.sources.episodes import warp
 from metaprior.task import Data, Task, pad

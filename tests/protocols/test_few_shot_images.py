@@ -2,11 +2,14 @@
 
 import zipfile
 
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
 from conftest import draw
 from PIL import Image
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from stamps import NET, stamped
 
 from metaprior import Spec
@@ -15,11 +18,15 @@ from metaprior.evaluation import calibration
 from metaprior.heads import Categorical
 from metaprior.methods import ProtoNet
 from metaprior.protocols import get
+from metaprior.protocols.few_shot_images import training
+from metaprior.protocols.few_shot_images.controls import COSINE, LOGISTIC, NEAREST, Control
 from metaprior.protocols.few_shot_images.data import Runs, load
-from metaprior.protocols.few_shot_images.judge import judge, measure, run_tasks
+from metaprior.protocols.few_shot_images.judge import measure, run_tasks
+from metaprior.protocols.few_shot_images.predicted import judge
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources import Episodes
 from metaprior.tables.baselines.hausdorff import distances
+from metaprior.task import Data
 
 
 def test_hausdorff_by_hand():
@@ -130,14 +137,66 @@ def test_own_folders_from_end_to_end(shapes):
     assert chance.figures[0].value == 1 / p.shape[1] and chance.figures[1].value == pytest.approx(
         np.log(p.shape[1])
     )
+    control = protocol.run("cosine of pixels", 0, options, data, lambda done, what: None)
+    assert {(f.setting, f.metric) for f in control.figures} == {
+        (f.setting, f.metric) for f in outcome.figures
+    }
+    better = [f._replace(value=1.0) for f in control.figures]
     cells = [
         Drawn("guessing", 0, chance.figures, {}),
+        Drawn("cosine of pixels", 0, better, {}),
         Drawn("protonet", 0, outcome.figures, outcome.drawing),
     ]
     pictures = protocol.draw(cells, options, data)
     assert len(pictures) >= 2 and all("<svg" in p.svg for p in pictures)
-    assert "protonet classifies" in protocol.sentence(cells)
+    assert "cosine of pixels classifies 100.0%" in protocol.sentence(cells)
+    assert "protonet lose to that" in protocol.sentence(cells)
+    assert "protonet classifies" in protocol.sentence(cells[::2])
     assert protocol.run("hausdorff", 0, options, data, lambda done, what: None).figures == []
+
+
+def test_controls_see_pixels_alone():
+    """Nearest image and largest cosine by hand; the regression at SciPy's minimum."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(size=(7, 5)), np.array([0, 2, 2, 0, 1, 1, 2])
+    query, mask = rng.uniform(size=(4, 5)), np.arange(7) < 6  # the last image is padding
+    support = Data(*(jnp.asarray(a, jnp.float32) for a in (x, y[:, None])), jnp.asarray(mask))
+    middle = jnp.full(5, 0.4)
+    shown, asked = (a - 0.4 for a in (x[mask], query))
+    label = np.eye(4)[y[mask]]
+
+    def logits(name, scale=3.0):
+        control = Control(name, middle, jnp.asarray(1.0), jnp.asarray(scale), 4)
+        raw = np.asarray(control.logits(support, jnp.asarray(query, jnp.float32)), float)
+        assert (raw[:, 3] < -1e8).all()  # nothing of it is shown
+        return raw[:, :3]
+
+    square = ((asked[:, None] - shown) ** 2).sum(-1)
+    near = np.stack([square[:, y[mask] == c].min(1) for c in range(3)], 1)
+    np.testing.assert_allclose(logits(NEAREST), -3.0 * near, rtol=1e-4)
+    means = label[:, :3].T @ shown
+    sizes = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(means, axis=1)
+    np.testing.assert_allclose(logits(COSINE), 3.0 * asked @ means.T / sizes, rtol=1e-4)
+
+    def risk(w):
+        raw = shown @ w.reshape(5, 3)
+        return -(log_softmax(raw, axis=1) * label[:, :3]).sum() + (w**2).sum() / 6.0
+
+    best = minimize(risk, np.zeros(15), method="BFGS", options={"gtol": 1e-8}).x.reshape(5, 3)
+    np.testing.assert_allclose(logits(LOGISTIC), asked @ best, atol=2e-4)
+
+
+@pytest.mark.slow
+def test_the_step_is_chosen_by_accuracy_and_an_early_one_is_remarked_on(shapes, monkeypatch):
+    protocol, data = get("few-shot-images"), load(shapes)
+    options = protocol.budgets["quick"] | {"steps": 20, "filters": [4] * 4, "tasks": 2}
+    for accuracies, step, early in (([0.6, 0.6, 0.5, 0.4], 4, True), ([0.2] * 10, 20, False)):
+        found = iter([*accuracies, *[0.1] * 10])
+        monkeypatch.setattr(training, "accuracy", lambda *_, found=found: next(found))
+        outcome = protocol.run("protonet", 0, options, data, lambda done, what: None)
+        (facts,) = outcome.facts.values()
+        assert facts["step chosen"] == step and facts["steps"] == 20
+        assert (f"step {step} of 20 was best" in outcome.note) == early
 
 
 def test_own_images_are_turned_only_when_asked(shapes, monkeypatch):

@@ -1,5 +1,6 @@
 """A class from one or a few images: Omniglot, Lake's one-shot runs, or folders of your own."""
 
+from metaprior.protocols.few_shot_images.controls import CONTROLS
 from metaprior.protocols.few_shot_images.data import load, reads
 from metaprior.protocols.few_shot_images.judge import GUESSING, HAUSDORFF, run, run_of, title
 from metaprior.protocols.few_shot_images.pictures import PUBLISHED, draw, sentence
@@ -58,15 +59,19 @@ CHOICES = (
     "one for each number of classes. Five shots are given to the network that was trained with "
     "one. Labels are then some of the network's classes, and probabilities are those of the "
     "classes that the support shows, renormalised.",
-    "The step is chosen on held-out classes. These are the validation classes, where there are "
-    "any; for Lake's runs an eighth of the background characters, which are left out of the "
-    "training. The runs are judged once, at the end.",
+    "The step is chosen by accuracy on held-out classes. These are the validation classes, where "
+    "there are any; for Lake's runs an eighth of the background characters, which are left out of "
+    "the training. The runs are judged once, at the end.",
     "For Lake's runs half of the training tasks are within one alphabet, and images are turned, "
     "sheared, scaled and moved a little at random (Koch et al. 2015). There is no ensemble and "
     "nothing at test time. Each of a run's 20 drawings is classified by itself.",
     "ECE: most probable class, 15 equal bins, rows of all tasks pooled, no temperature. Its "
     "standard error is a bootstrap over tasks. Beside it stands what is expected were the method "
     "calibrated: labels drawn from its own probabilities, 50 times.",
+    "Three controls see pixels alone and learn nothing but a scale (on the held-out classes): the "
+    "class of the nearest image; the class whose mean image has the largest cosine with it, both "
+    "less the mean training image; and a logistic regression for each task. A method that does not "
+    "beat them has learned nothing.",
     "“guessing” gives every class the same probability: exact, with any images.",
     "A network with an inner loop trains for fewer steps (MAML 40 %, others 10 to 20 %), because "
     "its steps cost more.",
@@ -105,7 +110,7 @@ BUDGETS = {
         "batch": 1,
         "learning_rate": 2e-3,
         "train_query": 3,
-        "validation": 10,
+        "validation": 20,
         "tasks": 100,
         "query": 2,
         "samples": 10,
@@ -150,7 +155,7 @@ PROTOCOL = Protocol(
     },
     run=run,
     draw=draw,
-    references=(GUESSING, HAUSDORFF),
+    references=(GUESSING, HAUSDORFF, *CONTROLS),
     anchors=_anchors(),
     load=load,
     reads=reads,

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from metaprior.evaluation import calibration
 from metaprior.protocols.cell import item_of
 from metaprior.protocols.few_shot_images.data import MINIMAL, Pictures, Runs
+from metaprior.protocols.few_shot_images.predicted import classes_of, compact, judge
 from metaprior.protocols.few_shot_images.training import draw_tasks, episodes, sized, train
 from metaprior.protocols.pooled import expected, pooled
 from metaprior.protocols.protocol import Figure, Outcome, Tell
@@ -21,7 +20,6 @@ from metaprior.task import Data, Task
 
 HAUSDORFF, GUESSING = "hausdorff", "guessing"  # the references
 TEST_KEY = 90210  # of the tasks that are judged
-CHUNK = 20  # tasks in one call
 LAKE_WAY = 20  # classes of one of Lake's runs
 BOTH_MINIMAL = f"mean of {' and '.join(MINIMAL)}"
 
@@ -42,54 +40,6 @@ def title(way: int, shot: int) -> str:
 def run_of(name: str) -> str:
     """How figures name Lake's runs after training on a background."""
     return f"20 runs, {name}"
-
-
-@eqx.filter_jit
-def _judge(learner, tasks: Task, key, samples: int, slots: int):
-    """`judge` of one chunk of tasks."""
-
-    def one(pair):
-        task, k = pair
-        keys = jr.split(k)
-        posterior = learner.posterior(task.support, key=keys[0])
-        p = posterior.predict(task.query.x, key=keys[1], samples=samples).mean()
-        label = jax.nn.one_hot(task.support.y[:, 0].astype(int), slots)
-        shown = (label * task.support.mask[:, None]).sum(0) > 0
-        p = jnp.where(shown, p, 0.0)
-        return p / jnp.maximum(p.sum(-1, keepdims=True), 1e-30)
-
-    return jax.lax.map(one, (tasks, jr.split(key, tasks.support.x.shape[0])))
-
-
-def judge(
-    learner: Any, tasks: Task, seed: int, samples: int, slots: int, rows: tuple[int, int]
-) -> np.ndarray:
-    """Probabilities of the classes that the support shows, renormalised, `(t, n, slots)`.
-
-    Args:
-        learner: what is judged.
-        tasks: stacked.
-        seed: of the draws.
-        samples: draws of the function.
-        slots: classes that the method tells apart.
-        rows: of support and query, to which tasks are padded, as they are to multiples of `CHUNK`:
-            one program serves all settings.
-    """
-    count, n = tasks.query.mask.shape
-
-    def longer(data: Data, size: int) -> Data:
-        def padded(a: np.ndarray) -> np.ndarray:
-            more = [(0, -count % CHUNK), (0, size - a.shape[1])]
-            return np.pad(a, more + [(0, 0)] * (a.ndim - 2))
-
-        return jax.tree.map(padded, jax.device_get(data))
-
-    tasks = Task(longer(tasks.support, rows[0]), longer(tasks.query, rows[1]))
-    found = []
-    for start in range(0, count, CHUNK):
-        chunk = jax.tree.map(lambda a: jnp.asarray(a[start : start + CHUNK]), tasks)
-        found.append(np.asarray(_judge(learner, chunk, jr.key(seed + start), samples, slots)))
-    return np.concatenate(found)[:count, :n]
 
 
 def run_tasks(runs: Runs) -> Task:
@@ -185,9 +135,9 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell: T
     for i, slots in enumerate(ways):
         told = item_of(tell, i, trainings)
         classes = (data.parts["train"], data.parts["val"])
-        learner, facts[f"{slots}-way"] = train(
-            method, seed, data, classes, slots, options, told, False
-        )
+        found = train(method, seed, data, classes, slots, options, told, False)
+        learner, facts[f"{slots}-way"], remark = found
+        remarks += [remark] if remark else []
         for way, shot in data.settings:
             # the smallest network that has as many classes
             if slots == min(w for w in ways if w >= way):
@@ -200,7 +150,9 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell: T
     for i, name in enumerate(backgrounds):
         told = item_of(tell, len(ways) + i, trainings)
         classes = _with_validation(data.parts[name], seed)
-        learner, facts[name] = train(method, seed, data, classes, LAKE_WAY, options, told, True)
+        found = train(method, seed, data, classes, LAKE_WAY, options, told, True)
+        learner, facts[name], remark = found
+        remarks += [f"{name}: {remark}"] if remark else []
         part, wrong[name] = of_runs(name, learner, data, options)
         parts.append(part)
     figures = [figure for part in parts for figure in part.figures]
@@ -249,17 +201,12 @@ def of_episodes(
     tasks = draw_tasks(source, jr.key(TEST_KEY + 10 * way + shot), options["tasks"])
     rows, samples = rows_for(data, options), options["samples"]
     p = judge(learner, tasks, TEST_KEY, samples, slots, rows)
-    p, y, names = compact(p, _classes(tasks.query), _classes(tasks.support))
+    p, y, names = compact(p, classes_of(tasks.query), classes_of(tasks.support))
     figures, table = measure(name, p, y)
     drawing = reliability(name, p, y)
     if with_example:
         drawing |= example(tasks, p, y, names, data)
     return Part(figures, table, drawing), remarks
-
-
-def _classes(data: Data) -> np.ndarray:
-    """Classes of the rows, `(t, n)`."""
-    return np.asarray(data.y[..., 0]).astype(int)
 
 
 def of_runs(
@@ -270,33 +217,11 @@ def of_runs(
     tasks = run_tasks(data.runs)
     rows, samples = rows_for(data, options), options["samples"]
     p = judge(learner, tasks, TEST_KEY, samples, LAKE_WAY, rows)
-    y = _classes(tasks.query)
+    y = classes_of(tasks.query)
     wrong = (p.argmax(-1) != y).astype(float)
     (_, *figures), table = measure(run_of(name), p, y)  # the error says what the accuracy would
     drawing = {f"wrong {name}": wrong.mean(1), **reliability(run_of(name), p, y)}
     return Part([error_of(name, wrong), *figures], table, drawing), wrong
-
-
-def compact(
-    p: np.ndarray, y: np.ndarray, names: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Classes 0 … way - 1 in the order of the support, where labels were some of more slots.
-
-    Args:
-        p: probabilities of the slots, `(t, n, slots)`.
-        y: slots of the query rows, `(t, n)`.
-        names: slots of the support rows, `(t, m)`.
-
-    Returns:
-        Probabilities `(t, n, way)`, classes `(t, n)`, and the slot of each class, `(t, way)`.
-    """
-
-    def in_order(row: np.ndarray) -> np.ndarray:
-        return row[np.sort(np.unique(row, return_index=True)[1])]
-
-    order = np.stack([in_order(row) for row in names])
-    p = np.take_along_axis(p, order[:, None, :], axis=2)
-    return p, (y[..., None] == order[:, None, :]).argmax(-1), order
 
 
 def reliability(setting: str, p: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
@@ -313,7 +238,7 @@ def example(
     shape = data.images.pixels.shape[1:]
     support = np.asarray(tasks.support.x[t]).reshape(-1, *shape)
     query = np.asarray(tasks.query.x[t]).reshape(-1, *shape)
-    slot = _classes(tasks.support)[t]
+    slot = classes_of(tasks.support)[t]
     first = [int(np.flatnonzero(slot == name)[0]) for name in names[t]][:5]
     shown = np.flatnonzero(y[t] < 5)
     shown = shown[np.argsort(p[t][shown].max(-1))][:6]

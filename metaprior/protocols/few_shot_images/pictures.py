@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from metaprior.protocols.few_shot_images.judge import BOTH_MINIMAL, GUESSING, run_of
+from metaprior.protocols.few_shot_images.controls import CONTROLS
+from metaprior.protocols.few_shot_images.judge import BOTH_MINIMAL, GUESSING, HAUSDORFF, run_of
 from metaprior.protocols.finished import first_seed, highest, lowest, means, methods_of
 from metaprior.protocols.pictures import diagonal, one_panel, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
@@ -157,14 +158,12 @@ def _runs(found: dict[tuple[str, str], dict[str, float]]) -> Picture:
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
-    """Who classifies best."""
-    found = means(cells, but=(GUESSING,))
+    """Who classifies best, and which methods lose to what learns nothing."""
+    found = means(cells, but=(GUESSING, HAUSDORFF))
     parts = []
     first = next((setting for setting, metric in found if metric == "accuracy"), None)
     if first is not None:
-        accuracy = found[first, "accuracy"]
-        best = highest(accuracy)
-        parts.append(f"{first}: {best} classifies {accuracy[best]:.1%} of the images rightly")
+        parts.append(_of_accuracy(first, found[first, "accuracy"]))
     error = found.get((run_of(BOTH_MINIMAL), "error"))
     if error:
         best, before = lowest(error), PUBLISHED[BOTH_MINIMAL][CONVNET]
@@ -173,3 +172,18 @@ def sentence(cells: Sequence[Drawn]) -> str:
             f"convolutional network of 2015: {100 * before:.1f} %)"
         )
     return "; ".join(parts) + "." if parts else ""
+
+
+def _of_accuracy(setting: str, accuracy: dict[str, float]) -> str:
+    """The best of a setting, and the best control beside it."""
+    best = highest(accuracy)
+    said = f"{setting}: {best} classifies {accuracy[best]:.1%} of the images rightly"
+    free = {name: value for name, value in accuracy.items() if name in CONTROLS}
+    if not free:
+        return said
+    control = highest(free)
+    behind = [name for name, value in accuracy.items() if value <= free[control]]
+    behind = [name for name in behind if name not in CONTROLS]
+    if control != best:
+        said += f", {control}, which learns nothing, {free[control]:.1%}"
+    return said + (f"; {' and '.join(behind)} lose to that" if behind else "")

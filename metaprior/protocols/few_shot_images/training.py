@@ -17,13 +17,17 @@ from metaprior.methods import METHODS
 from metaprior.methods.embedded import Embedded
 from metaprior.nets.conv import Conv4
 from metaprior.protocols.cell import loss_of
+from metaprior.protocols.few_shot_images.controls import CONTROLS, Control
 from metaprior.protocols.few_shot_images.data import Pictures
+from metaprior.protocols.few_shot_images.predicted import classes_of, judge
 from metaprior.protocols.protocol import Tell
 from metaprior.sources.episodes import Episodes
 from metaprior.task import Task
-from metaprior.training import fit
+from metaprior.training import adam, fit
 
 VALIDATION_KEY = 555  # of the tasks that choose the step
+LOOKS = 10  # at them in a training
+EARLY = 0.3  # of the steps: a network chosen before is remarked on
 # See images through `Embedded`.
 BLACK = ("recurrent", "snail", "cnp", "acnp", "np", "anp", "flow_np")
 TUNED: dict[str, dict[str, Any]] = {
@@ -110,6 +114,20 @@ def episodes(
     )
 
 
+class Trained(NamedTuple):
+    """A learner for a number of classes.
+
+    Args:
+        learner: of the step that was best on held-out classes.
+        facts: of its training.
+        remark: what a reader should know of it; empty mostly.
+    """
+
+    learner: Any
+    facts: dict[str, Any]
+    remark: str
+
+
 def train(
     method: str,
     seed: int,
@@ -119,8 +137,8 @@ def train(
     options: dict[str, Any],
     tell: Tell,
     lake: bool,
-) -> tuple[Any, dict[str, Any]]:
-    """One network for tasks of `way` classes and one image each, and facts of its training.
+) -> Trained:
+    """One network for tasks of `way` classes and one image each.
 
     Args:
         method, seed, data, options, tell: as in `Protocol.run`.
@@ -128,38 +146,71 @@ def train(
         way: classes of a task.
         lake: whether it is trained for Lake's runs.
     """
-    init_key, fit_key = jr.split(jr.key(seed), 2)
     learn, hold = parts
+    turned = 4 if data.rotations else 1  # turned classes are further ones
+    held = episodes(data, hold, min(way, len(hold) * turned), 1, 2, slots=way)
+    validation = draw_tasks(held, jr.key(VALIDATION_KEY), options["validation"])
+    _, size, _, channels = data.images.pixels.shape
+    if method in CONTROLS:
+        some = np.isin(data.images.label, learn)
+        pixels = jnp.asarray(data.images.pixels[some].reshape(some.sum(), -1), jnp.float32) / 255
+        control = Control.fit(method, pixels, validation, way)
+        return Trained(control, {"scale": float(control.scale)}, "")
+
+    init_key, fit_key = jr.split(jr.key(seed), 2)
     more: dict[str, Any] = {"padded": len(data.images.names)}
     if data.runs is not None:  # arrays, so that all trainings are one program
         more["affine"] = jnp.asarray(1.0 if lake else options["affine"])
         more["within"] = jnp.asarray(0.5 if lake else 0.0)
     source = episodes(data, learn, way, 1, options["train_query"], **more)
 
-    turned = 4 if data.rotations else 1  # turned classes are further ones
-    held = episodes(data, hold, min(way, len(hold) * turned), 1, 2, slots=way)
-    validation = draw_tasks(held, jr.key(VALIDATION_KEY), options["validation"])
-    _, size, _, channels = data.images.pixels.shape
     network = Network(size, channels, tuple(options["filters"]), options["pooled"])
     steps = max(20, round(options["lake_steps" if lake else "steps"] * SHARE.get(method, 1.0)))
-    fitted = fit(
-        fresh(init_key, method, way, network),
-        source,
-        key=fit_key,
-        steps=steps,
-        batch=options["batch"] * (4 if way <= 5 else 1),
-        at_once=1,
-        every=max(1, steps // 10),
-        validation=validation,
-        learning_rate=options["learning_rate"],
-        progress=loss_of(tell),
-    )
-    return fitted.method, {
+    optimiser = adam(options["learning_rate"], steps)
+    start, state, seconds = fresh(init_key, method, way, network), None, 0.0
+    right, step, learner = 0.0, 0, start
+    # Probabilities of new classes may be too sure from the first steps on, while ever more of the
+    # classes are right: a likelihood would choose an untrained network.
+    for done in np.unique(np.linspace(0, steps, LOOKS + 1).round().astype(int)[1:]):
+        fitted = fit(
+            start,
+            source,
+            key=fit_key,
+            steps=int(done),
+            batch=options["batch"] * (4 if way <= 5 else 1),
+            at_once=1,
+            every=steps,
+            optimiser=optimiser,
+            state=state,
+            progress=lambda now, _, loss: loss_of(tell)(now, steps, loss),
+        )
+        state, seconds = fitted.state, seconds + fitted.seconds
+        found = accuracy(fitted.method, validation, way, options["samples"])
+        if found >= right:
+            right, step, learner = found, int(done), fitted.method
+        if fitted.outcome != "done":
+            break
+    facts = {
         "steps": fitted.steps,
-        "step chosen": int(fitted.state.best_step),
-        "seconds": round(fitted.seconds, 1),
+        "step chosen": step,
+        "accuracy on held-out classes": round(right, 4),
+        "seconds": round(seconds, 1),
         "training": fitted.outcome,
     }
+    remark = ""
+    if step < EARLY * steps:
+        remark = (
+            f"{way}-way: step {step} of {steps} was best on held-out classes; later ones learn "
+            "what does not carry over to new classes"
+        )
+    return Trained(learner, facts, remark)
+
+
+def accuracy(learner: Any, tasks: Task, slots: int, samples: int) -> float:
+    """Share of the query images of tasks that are classified rightly."""
+    rows = tasks.support.mask.shape[1], tasks.query.mask.shape[1]
+    p = judge(learner, tasks, VALIDATION_KEY, samples, slots, rows)
+    return float((p.argmax(-1) == classes_of(tasks.query))[np.asarray(tasks.query.mask)].mean())
 
 
 @eqx.filter_jit
