@@ -14,8 +14,10 @@ Figures, all on the same held-out tasks for every method, in raw units (nothing 
 - marginal: that less the nll of the exact posterior: each query row by itself;
 - joint: the same difference for the density of all query rows together, divided by their number.
   With posteriors that are only known through draws it is taken from 256 of them, which overstates
-  the difference;
+  the difference; that of `nuts` is estimated by `metaprior.infer.evidence`;
 - mse: squared error of the mean prediction, squared units of y; of the probability with classes.
+
+Each is a mean over tasks with its standard error, and the median over tasks in brackets.
 """
 
 import argparse
@@ -26,7 +28,14 @@ from pathlib import Path
 
 from benchmarks.files import write
 from metaprior.protocols.oracles.data import Case, cases, held_out
-from metaprior.protocols.oracles.judge import SLACK, score
+from metaprior.protocols.oracles.judge import (
+    SLACK,
+    judge,
+    of_chains,
+    of_tasks,
+    score,
+    sentence_on_chains,
+)
 from metaprior.sources.exact import Known
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +68,7 @@ BOUNDS = (
 
 
 def figures(case: Case, own, exact=None) -> dict:
-    """Means over tasks with their standard errors, for every K."""
+    """Means over tasks with their standard errors, and medians, for every K."""
     import numpy as np
 
     def mean(values):
@@ -70,12 +79,19 @@ def figures(case: Case, own, exact=None) -> dict:
 
     shots = {}
     for i, k in enumerate(case.shots):
-        entry = {"mse": mean(own[:, i, 2])} | ({"nll": mean(own[:, i, 0])} if case.exact else {})
+        values = {"mse": own[:, i, 2]} | ({"nll": own[:, i, 0]} if case.exact else {})
         if exact is not None:
             gap = own - exact[: len(own)]
-            entry |= {"marginal": mean(gap[:, i, 0]), "joint": mean(gap[:, i, 1])}
-        shots[str(k)] = entry
+            values |= {"marginal": gap[:, i, 0], "joint": gap[:, i, 1]}
+        median = {name: round(float(np.median(each)), 5) for name, each in values.items()}
+        shots[str(k)] = {name: mean(each) for name, each in values.items()} | {"median": median}
     return shots
+
+
+def cell(value: float, error: float, median: float | None = None, digits: int = 3) -> str:
+    """A mean with its standard error, and the median in brackets where it is known."""
+    text = f"{value:.{digits}f} ± {error:.{digits}f}"
+    return text if median is None else f"{text} ({median:.{digits}f})"
 
 
 def measure(name: str, case: Case, judged, exact, arguments) -> dict:
@@ -113,16 +129,21 @@ def measure(name: str, case: Case, judged, exact, arguments) -> dict:
             "outcome": fitted.outcome,
             "seconds": round(fitted.seconds, 1),
         }
-    own, seconds = score(learner, case, judged, arguments.minutes)
+    found, seconds = judge(learner, case, judged, arguments.minutes)
+    own, chains = of_tasks(found), of_chains(found)
     arrays = jax.tree.leaves(eqx.filter(learner, eqx.is_inexact_array))
-    return result | {
-        "test_ms": round(
-            1e3 * seconds / own[..., 0].size, 3
-        ),  # the exact posterior's own time is not in it
-        "parameters": sum(a.size for a in arrays),
-        "tasks": len(own),
-        "shots": figures(case, own, exact),
-    }
+    return (
+        result
+        | {
+            "test_ms": round(
+                1e3 * seconds / own[..., 0].size, 3
+            ),  # the exact posterior's own time is not in it
+            "parameters": sum(a.size for a in arrays),
+            "tasks": len(own),
+            "shots": figures(case, own, exact),
+        }
+        | ({"chains": chains} if chains else {})
+    )
 
 
 def violations(results: dict) -> list[str]:
@@ -187,8 +208,9 @@ def markdown(results: dict) -> str:
             )
         for name in rows:
             result = methods[name]
+            entries = [(result["shots"][k], kind) for kind in kinds for k in ks]
             cells = [
-                "{:.3f} ± {:.3f}".format(*result["shots"][k][kind]) for kind in kinds for k in ks
+                cell(*entry[kind], entry.get("median", {}).get(kind)) for entry, kind in entries
             ]
             cost = [
                 f"{result['seconds']:.0f}",
@@ -200,6 +222,10 @@ def markdown(results: dict) -> str:
             label = f"`{name}`" + (f" ({', '.join(other)})" if other else "")
             lines.append(f"| {label} | " + " | ".join([*cells, *cost]) + " |")
         lines.append("")
+        for name in rows:
+            if "chains" in methods[name]:
+                said = sentence_on_chains([methods[name]["chains"]])
+                lines += [f"Chains of `{name}`: {said}.", ""]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.methods.embedded import EmbeddedPosterior
+from metaprior.methods.nuts import ByChains
 from metaprior.mixture import Mixture
 from metaprior.posterior import AbstractPosterior, Particles, Pool, Sampled, Stacked
 from metaprior.task import Data
@@ -79,7 +80,7 @@ def _finite(posterior: AbstractPosterior) -> bool:
         return _finite(posterior.posterior)
     if isinstance(posterior, Pool):
         return all(_finite(each) for each in posterior.posteriors)
-    if isinstance(posterior, EmbeddedPosterior):
+    if isinstance(posterior, EmbeddedPosterior | ByChains):
         return _finite(posterior.base)
     return isinstance(posterior, Particles)
 

@@ -247,8 +247,6 @@ def test_nuts_samples_the_exact_posterior(shown, x64):
     assert int(found.divergences) == 0 and 0.7 < float(found.acceptance) < 0.99
     exact = nuts.base.posterior(support, key=jax.random.key(4))
     marginal = exact.predict(query.x, key=jax.random.key(5), samples=1)
-    # outcomes that the posterior finds likely: else a few draws carry all of the joint density
-    query = Data(query.x, marginal.mean() + 0.2 * query.y, query.mask)
     f = jax.jit(jax.vmap(lambda w: nuts.base.apply(w, query.x)[:, 0]))(found.w)  # (s, n)
     for values, expected in [
         (f, marginal.mean()[:, 0]),
@@ -262,21 +260,11 @@ def test_nuts_samples_the_exact_posterior(shown, x64):
             error,
         )
 
-    def joint(w):
-        return nuts.base.head.log_prob(
-            nuts.base.head.params(nuts.base.apply(w, query.x)), query.y
-        ).sum()
-
-    density = jnp.exp(jax.jit(jax.vmap(joint))(found.w))
-    error = float(
-        density.std() / density.mean() / jnp.sqrt(found.effective(density))
-    )  # of the log of the mean
     posterior = eqx.filter_jit(lambda m, s: m.posterior(s, key=jax.random.key(3)))(nuts, support)
-    ours, true = (
-        float(p.joint_log_prob(query, key=jax.random.key(6), samples=1)) for p in (posterior, exact)
-    )
-    print(f"\nNUTS, {shown} rows: joint {ours:.4f}, exact {true:.4f} ± {error:.4f}")
-    assert abs(ours - true) < 4 * error
+    ours, error = eqx.filter_jit(lambda p: p.joint(query, key=jax.random.key(6)))(posterior)
+    true = exact.joint_log_prob(query, key=jax.random.key(6), samples=1)
+    print(f"\nNUTS, {shown} rows: joint {ours:.4f} ± {error:.4f}, exact {true:.4f}")
+    assert error < 0.3 and abs(ours - true) < 4 * error
 
 
 PRIORS = [

@@ -1,13 +1,16 @@
 """Every method against exact posteriors: training, judging, the distance."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from metaprior.infer.nuts import ESS, RHAT
 from metaprior.method import AbstractLearner, Spec
+from metaprior.methods.nuts import ByChains
 from metaprior.protocols import raw
 from metaprior.protocols.cell import item_of, to_numpy, trained
 from metaprior.protocols.oracles.data import Case, cases, held_out
@@ -17,6 +20,7 @@ from metaprior.sources.exact import Known
 EXACT = "exact"
 SLACK = 2e-3  # nats: jitter of the sources and the width of their grids
 AT_ONCE = 10  # tasks of one compiled step
+CHAINS = ("rhat", "ess", "divergences")  # what a sampler says of itself
 Found = dict[str, np.ndarray]  # what `judge` gives
 
 
@@ -41,7 +45,8 @@ def judge(
     Returns:
         Arrays `(tasks, shots, …)`. Of a row `y`, `mean` (of two classes, the probability of the
         second), `nll` and `log_p` (`raw.log_terms`). Of a task `joint`, nats a row, and
-        `joint_log_p`.
+        `joint_log_p`. Of a sampler's chains also, of a task, `rhat`, `ess`, `divergences` and
+        `joint_error`, the Monte Carlo error of `joint`.
     """
 
     def one(learner, pair):
@@ -49,7 +54,13 @@ def judge(
         keys, query = jax.random.split(key, 3), task.query
         posterior = learner.posterior(task.support, key=keys[0])
         predictive = posterior.predict(query.x, key=keys[1], samples=samples)
-        joint = posterior.joint_log_prob(query, key=keys[2], samples=samples)
+        chains = {}
+        if isinstance(posterior, ByChains):
+            joint, error = posterior.joint(query, key=keys[2])
+            chains = {name: getattr(posterior.chains, name) for name in CHAINS}
+            chains["joint_error"] = error / query.count
+        else:
+            joint = posterior.joint_log_prob(query, key=keys[2], samples=samples)
         drawn = predictive
         if raw.known_by_draws(posterior):  # the draws of which `joint` is the mean
             drawn = raw.functions_at(posterior, query.x, key=keys[2], samples=samples)
@@ -60,6 +71,7 @@ def judge(
             "joint": -joint / query.count,
             "log_p": raw.log_terms(predictive, query.y),
             "joint_log_p": raw.joint_terms(posterior, drawn, query, joint),
+            **chains,
         }
 
     @eqx.filter_jit
@@ -92,6 +104,44 @@ def of_tasks(found: Found) -> np.ndarray:
     return np.stack([wide["nll"].mean(-1), wide["joint"], error.mean(-1)], -1)
 
 
+def of_chains(found: Found) -> dict[str, float]:
+    """How far a sampler's draws can be trusted, over tasks; `{}` of any other method.
+
+    Returns:
+        `rhat`, the worst; `ess`, the least effective number of draws; `divergences` a task;
+        `short`, the share of tasks whose chains ended above `RHAT` or below `ESS`; `joint_error`,
+        the largest Monte Carlo error of the joint density, nats a row.
+    """
+    if "rhat" not in found:
+        return {}
+    rhat, ess = found["rhat"], found["ess"]
+    return {
+        "rhat": round(float(rhat.max()), 4),
+        "ess": round(float(ess.min()), 1),
+        "divergences": round(float(found["divergences"].mean()), 4),
+        "short": round(float(((rhat > RHAT) | (ess < ESS)).mean()), 4),
+        "joint_error": round(float(found["joint_error"].max()), 5),
+    }
+
+
+def sentence_on_chains(each: list[dict[str, float]]) -> str:
+    """What `of_chains` gave at several places, in words; `""` where there were no chains."""
+    each = [chains for chains in each if chains]
+    if not each:
+        return ""
+
+    def over(name: str, call: Callable) -> float:
+        return float(call([chains[name] for chains in each]))
+
+    return (
+        f"R-hat up to {over('rhat', max):.3f}, at least {over('ess', min):.0f} effective draws, "
+        f"{over('divergences', np.mean):.2f} divergences a task; "
+        f"{over('short', np.mean):.0%} of the tasks ended above R-hat {RHAT} or below {ESS:.0f} "
+        f"effective draws; Monte Carlo error of the joint density up to "
+        f"{over('joint_error', max):.3f} nats a row"
+    )
+
+
 def score(
     learner: AbstractLearner, case: Case, judged: Any, minutes: float, samples: int = 256
 ) -> tuple[np.ndarray, float]:
@@ -102,7 +152,7 @@ def score(
 
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:
     """Train on each source in turn and judge on tasks that are the same for all methods."""
-    figures, tables, short = [], [], []
+    figures, tables, short, chains = [], [], [], {}
     facts: dict[str, Any] = {"steps": 0, "train_seconds": 0.0}
     names, samples = options["sources"], options["samples"]
     for i, name in enumerate(names):
@@ -122,6 +172,8 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             told(1.0, "judging")
             found, _ = judge(learner, case, judged, options["minutes"], samples)
 
+        if "rhat" in found:
+            chains[name] = of_chains(found)
         count = len(found["joint"])
         if count < options["tasks"]:
             short.append(f"{count} tasks of {name}")
@@ -130,8 +182,11 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             mine, exact = ({k: v[:, j] for k, v in each.items()} for each in (found, best))
             figures += measure(f"{name}: K = {shots}", mine, exact, method == EXACT)
             tables.append(rows_of(f"{name}: K = {shots}", mine, exact))
-    note = f"slow, so judged on {', '.join(short)}" if short else ""
-    return Outcome(figures, raw.joined(tables), {}, note, facts)
+    notes = [f"slow, so judged on {', '.join(short)}"] if short else []
+    if chains:
+        notes.append(sentence_on_chains(list(chains.values())))
+        facts["chains"] = chains
+    return Outcome(figures, raw.joined(tables), {}, "; ".join(notes), facts)
 
 
 def measure(setting: str, found: Found, exact: Found, is_exact: bool) -> list[Figure]:
