@@ -5,7 +5,7 @@
     python -m benchmarks.properties         writes the table from what was kept
 
 Every method has a row. Of the many figures of a report, the table has those that stand for a
-property.
+property. What is a mean over tasks has the median over tasks beside it, in brackets.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.files import write
-from benchmarks.oracle import ROOT, into_docs, read
+from benchmarks.oracle import ROOT, cell, into_docs, read
 
 KEPT = ROOT / "benchmarks" / "properties.json"
 COLUMNS = {
@@ -29,17 +29,20 @@ NAMES = {"exact": "*exact posterior*", "exact_classes": "*exact posterior, class
 
 
 def figures(results: dict) -> dict[str, dict[str, list[float]]]:
-    """The value and standard error of each column, for every method.
+    """The value and standard error of each column, and the median of means, for every method.
 
     Methods for classes alone are judged on classes.
     """
+
+    def numbers(figure: dict) -> list[float]:
+        three = figure["value"], figure["error"], figure.get("median")
+        return [round(number, 4) for number in three if number is not None]
+
     found: dict[str, dict[str, list[float]]] = {}
-    for cell in results["cells"]:
-        at = {(f["setting"].removesuffix(" (classes)"), f["metric"]): f for f in cell["figures"]}
+    for run in results["cells"]:
+        at = {(f["setting"].removesuffix(" (classes)"), f["metric"]): f for f in run["figures"]}
         given = {name: at[where] for name, where in COLUMNS.items() if where in at}
-        found[cell["method"]] = {
-            n: [round(f["value"], 4), round(f["error"], 4)] for n, f in given.items()
-        }
+        found[run["method"]] = {name: numbers(figure) for name, figure in given.items()}
     return found
 
 
@@ -47,9 +50,7 @@ def markdown(found: dict[str, dict[str, list[float]]]) -> str:
     """A row a method."""
     lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     for name, row in found.items():
-        cells = [
-            "{:.2f} ± {:.2f}".format(*row[column]) if column in row else "" for column in COLUMNS
-        ]
+        cells = [cell(*row[column], digits=2) if column in row else "" for column in COLUMNS]
         lines.append(f"| {NAMES.get(name, f'`{name}`')} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 

@@ -34,6 +34,7 @@ class Figure(NamedTuple):
         error: its standard error over tasks (or over runs, then `count` is theirs); `None` where it
             has none.
         count: how many tasks stand behind it.
+        median: over tasks, where `value` is a mean over them: a few tasks may be all of a mean.
     """
 
     setting: str
@@ -41,17 +42,18 @@ class Figure(NamedTuple):
     value: float
     error: float | None = None
     count: int = 0
+    median: float | None = None
 
     @staticmethod
     def of(setting: str, metric: str, values: Any) -> "Figure":
-        """The mean of one value a task, with its standard error; NaN values do not count."""
+        """The mean of one value a task, its standard error, the median; NaN values do not count."""
         values = np.asarray(values, np.float64).ravel()
         values = values[~np.isnan(values)]
         n = len(values)
         if n == 0:
             return Figure(setting, metric, float("nan"), None, 0)
         error = float(values.std(ddof=1) / n**0.5) if n > 1 else None
-        return Figure(setting, metric, float(values.mean()), error, n)
+        return Figure(setting, metric, float(values.mean()), error, n, float(np.median(values)))
 
 
 class Anchor(NamedTuple):

@@ -133,8 +133,9 @@ def test_more_seeds_are_not_more_tasks():
 
 def test_figures_of_values():
     """NaN is left out, one value has no error, none is NaN."""
-    assert Figure.of("", "m", [1.0, 3.0, np.nan]) == Figure("", "m", 2.0, 1.0, 2)
-    assert Figure.of("", "m", [1.0]) == Figure("", "m", 1.0, None, 1)
+    assert Figure.of("", "m", [1.0, 3.0, np.nan]) == Figure("", "m", 2.0, 1.0, 2, 2.0)
+    assert Figure.of("", "m", [1.0]) == Figure("", "m", 1.0, None, 1, 1.0)
+    assert Figure.of("", "m", [0.0, 1.0, 50.0]).median == 1.0  # however far the last one is
     assert np.isnan(Figure.of("", "m", []).value)
 
 
