@@ -4,10 +4,10 @@
     [--docs]
 
 Every row of `metaprior.methods.METHODS`, with its default settings and learning rate, by `fit`, for
-as many steps as the source says, and more where a method still learns (`LONGER`): those that predict classes on the source of classes, the others on
-those of numbers. `ensemble` is left out, as its default is `emaml`, and `stack`, which is made of
-other rows. After every method benchmarks/oracle.json is written; what is there already is skipped
-without --again.
+as many steps as the source says, and more where a method still learns (`LONGER`). Those that
+predict classes are trained on the source of classes, the others on those of numbers. `ensemble` is
+left out, as its default is `emaml`, and `stack`, which is made of other rows. After every method
+benchmarks/oracle.json is written; what is there already is skipped without --again.
 
 Figures, all on the same held-out tasks for every method, in raw units (nothing is standardised):
 - nll: minus the log of the mean density over draws of the function, nats a query row;
