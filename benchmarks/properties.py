@@ -1,7 +1,8 @@
 """The lecture's table of properties, measured, into docs/how-to-choose.md.
 
     metaprior reproduce properties --methods all --out DIR
-    python -m benchmarks.properties DIR     keeps what DIR/results.json says and writes the table
+    python -m benchmarks.properties DIR     keeps what DIR/results.json says, in place of what was
+                                            kept of the same methods, and writes the table
     python -m benchmarks.properties         writes the table from what was kept
 
 Every method has a row. Of the many figures of a report, the table has those that stand for a
@@ -56,9 +57,13 @@ def markdown(found: dict[str, dict[str, list[float]]]) -> str:
 
 
 def main() -> None:
+    from metaprior.methods import METHODS
+
     if len(sys.argv) > 1:
         found = figures(json.loads((Path(sys.argv[1]) / "results.json").read_text("utf-8")))
-        write(KEPT, found, depth=1)
+        found = read(KEPT) | found
+        order = [*NAMES, *METHODS]
+        write(KEPT, {name: found[name] for name in order if name in found}, depth=1)
     into_docs("properties", markdown(read(KEPT)), "how-to-choose")
 
 

@@ -1,7 +1,7 @@
 """A sine wave or a line: do drawn functions hold both explanations, as often as they should?"""
 
 from metaprior.methods import METHODS
-from metaprior.protocols.ambiguous_regression.judge import EXACT, POINTWISE, run
+from metaprior.protocols.ambiguous_regression.judge import EXACT, POINTWISE, PRIOR, run
 from metaprior.protocols.ambiguous_regression.pictures import draw, sentence
 from metaprior.protocols.protocol import Anchor, Metric, Protocol, able
 
@@ -23,6 +23,10 @@ CHOICES = (
     "A drawn function belongs to the family that is nearer by least squares on 64 points of "
     "[-5, 5]. What is left must be at most 0.6 (twice the noise) or 45 % of the function's own "
     "standard deviation (R² of 0.8). Otherwise the function belongs to neither family.",
+    "A drawn function counts only if it fits the rows that were shown: the squares of its "
+    "distances from them, in units of the noise, sum to no more than in 99 % of the true "
+    "functions. A task is covered where at least half of the draws fit, and both families are "
+    "among them. “prior draws” ignores the rows: what it reaches says nothing of a posterior.",
     "Functions are the means of coherent draws. A mixture head at each point has no functions: an "
     "outcome drawn at every point stands in for them.",
     "NLL is minus the log of the mean density over draws, in nats a query row. Joint NLL is of all "
@@ -34,17 +38,20 @@ PAPERS = (
 )
 METRICS = {
     "coverage": Metric(
-        "mode coverage", "share of ambiguous tasks whose draws hold both families", "high"
+        "mode coverage",
+        "share of ambiguous tasks whose draws fit the rows and hold both families",
+        "high",
     ),
     "frequency": Metric(
         "frequency error",
-        "mean |sampled share of sine waves - exact probability|, ambiguous tasks",
+        "mean |share of draws that fit and are sine waves - exact probability|, ambiguous tasks",
         "low",
     ),
+    "fits": Metric("draws that fit the rows", "share of all draws", "high"),
     "nll": Metric("marginal NLL", "nats a row", "low"),
     "joint": Metric("joint NLL", "nats a row", "low"),
     "mse": Metric("MSE of the mean", "squared units of y", "low"),
-    "incoherent": Metric("draws near neither family", "share of all draws", "low"),
+    "incoherent": Metric("draws near neither family, or off the rows", "share of all draws", "low"),
 }
 BUDGETS = {
     "quick": {
@@ -78,7 +85,7 @@ PROTOCOL = Protocol(
     without={"ensemble": "several emaml, which runs by itself"},
     run=run,
     draw=draw,
-    references=(EXACT, POINTWISE),
+    references=(EXACT, PRIOR, POINTWISE),
     anchors=tuple(
         Anchor("exact, computed before", f"K = {k}", metric, value, _G8)
         for metric, values in {"nll": (1.845, 1.004, 0.620, 0.454)}.items()

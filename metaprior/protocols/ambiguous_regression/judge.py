@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from scipy.stats import chi2
 
 from metaprior.heads import Gaussian, MixtureDensity
 from metaprior.method import Spec
@@ -18,11 +19,12 @@ from metaprior.sources import SineLine
 from metaprior.sources.exact import Known
 from metaprior.task import Task
 
-EXACT, POINTWISE = "exact", "cnp with a mixture head"
+EXACT, POINTWISE, PRIOR = "exact", "cnp with a mixture head", "prior draws"
 SLOW = ("nuts", "bnn", "ar_cnp")
 TEST_KEY = 90210  # tasks that no default was chosen on
 FAMILIES = ("sine", "line")
-NEITHER = 2  # number of a function that is of neither family
+NEITHER = 2  # number of a function that is of neither family, or does not fit the rows
+SURE = 0.99  # of true functions fit the rows that their task shows
 GRID = 64  # points at which functions are told apart
 SHOWN = 3  # tasks of the report's pictures
 STORED = 20  # tasks of a number of rows whose drawn functions are kept
@@ -86,9 +88,10 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
         keys = jr.split(key, 4)
         query = task.query
         posterior = learner.posterior(task.support, key=keys[0])
-        places = jnp.concatenate([grid, query.x])
+        rows = len(task.support.mask)
+        places = jnp.concatenate([grid, task.support.x, query.x])
         drawn = raw.functions_at(posterior, places, key=keys[1], samples=samples)
-        mixture = at_points(drawn, slice(GRID, None))
+        mixture = at_points(drawn, slice(GRID + rows, None))
         if raw.known_by_draws(posterior):
             # the same draws serve everything
             joint = mixture.joint_log_prob(query)
@@ -96,7 +99,11 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
             mixture = posterior.predict(query.x, key=keys[2], samples=samples)
             joint = posterior.joint_log_prob(query, key=keys[2], samples=samples)
 
-        f = functions(at_points(drawn, slice(0, GRID)), keys[3], draws)
+        f = functions(at_points(drawn, slice(0, GRID + rows)), keys[3], draws)
+        f, there = f[:, :GRID], f[:, GRID:]
+        off = jnp.where(task.support.mask, (there - task.support.y[:, 0]) / source.noise, 0.0)
+        misfit = (off**2).sum(1)
+        fits = misfit <= chi2.ppf(SURE, rows)
         rms, spread = distances(grid, f), f.std(1)
         near = rms.min(0) <= jnp.maximum(2 * source.noise, 0.45 * spread)
         return {
@@ -108,7 +115,9 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
             "spread": spread,
             "mean": mixture.mean()[:, 0],
             "joint": -joint / query.count,
-            "family": jnp.where(near, rms.argmin(0), NEITHER),
+            "family": jnp.where(near & fits, rms.argmin(0), NEITHER),
+            "fits": fits,
+            "misfit": misfit,
             "f": f,
             "p": source.exact(task.support).family()[0],
         }
@@ -118,8 +127,8 @@ def look(learner, source: SineLine, tasks, keys, draws: int, samples: int):
 
 def learner_of(method: str, source: SineLine, seed: int, steps: int, tell: Tell):
     """The learner that is judged, trained where it can be, and facts of its training."""
-    if method == EXACT:
-        return Known(source), {}
+    if method in (EXACT, PRIOR):
+        return Known(source, looks=method == EXACT), {}
     if method == POINTWISE:
         return trained("cnp", Spec(1, MixtureDensity(5)), source, seed, steps, tell)
     return trained(method, Spec(1, Gaussian(1)), source, seed, steps, tell)
@@ -174,7 +183,7 @@ def rows_of(setting: str, found: dict[str, np.ndarray], tasks: Task) -> dict[str
         "log_p": raw.log_p(found["log_p"]),
         "functions": raw.first_rows(kept, n),
     }
-    for name in ("joint_log_p", "to_sine", "to_line", "spread"):
+    for name in ("joint_log_p", "to_sine", "to_line", "spread", "misfit"):
         rows[name] = raw.first_rows(found[name], n)
     return raw.task_rows(setting, t, n) | rows
 
@@ -201,16 +210,16 @@ def shown(k: int, found: dict[str, np.ndarray], tasks: Task) -> dict[str, np.nda
 
 def measure(setting: str, found: dict[str, np.ndarray], y: np.ndarray) -> list[Figure]:
     """The figures at one number of rows; `y` are the outcomes `(t, q)`."""
-    p, family = found["p"], found["family"]
+    p, family, fits = found["p"], found["family"], found["fits"].mean(1)
     ambiguous = (p > 0.1) & (p < 0.9)
-    both = (family == 0).any(1) & (family == 1).any(1)
-    named = np.maximum((family < 2).sum(1), 1)
-    share = np.where((family < 2).any(1), (family == 0).sum(1) / named, np.nan)
+    # Among many draws of the prior some fit by chance.
+    both = (family == 0).any(1) & (family == 1).any(1) & (fits >= 0.5)
     return [
         Figure.of(setting, "nll", found["nll"].mean(1)),
         Figure.of(setting, "joint", found["joint"]),
         Figure.of(setting, "mse", ((found["mean"] - y) ** 2).mean(1)),
         Figure.of(setting, "coverage", both[ambiguous].astype(float)),
-        Figure.of(setting, "frequency", np.abs(share - p)[ambiguous]),
-        Figure.of(setting, "incoherent", (family == 2).mean(1)),
+        Figure.of(setting, "frequency", np.abs((family == 0).mean(1) - p)[ambiguous]),
+        Figure.of(setting, "fits", fits),
+        Figure.of(setting, "incoherent", (family == NEITHER).mean(1)),
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from metaprior.protocols.ambiguous_regression.judge import EXACT, FAMILIES, POINTWISE, SHOWN
+from metaprior.protocols.ambiguous_regression.judge import EXACT, FAMILIES, POINTWISE, PRIOR, SHOWN
 from metaprior.protocols.finished import first_seed, highest, means, methods_of
 from metaprior.protocols.pictures import DOTS, diagonal, one_panel, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
@@ -43,7 +43,8 @@ def _functions(cells: Sequence[Drawn], k: int) -> Picture:
     svg = to_svg(canvas, "functions", f"Functions drawn after {k} rows")
     caption = (
         f"Thirty functions drawn after {k} row{'s' if k > 1 else ''}, in three tasks that leave "
-        "both families open. Green: near a sine wave. Yellow: near a line. Grey: near neither."
+        "both families open. Green: near a sine wave. Yellow: near a line. Grey: near neither, or "
+        "off the rows."
     )
     return Picture("Functions that fit what was seen", caption, svg)
 
@@ -64,21 +65,20 @@ def _frequency(cells: Sequence[Drawn], shots: Sequence[int], shades: dict[str, s
     diagonal(axes)
     for name in methods_of(cells):
         mine = [cell for cell in cells if cell.method == name]
-        p, sine, line = (_pooled(mine, what, shots) for what in ("p", *FAMILIES))
-        known = sine + line > 0  # tasks without such a draw say nothing of the share
-        p, share = p[known], sine[known] / (sine + line)[known]
+        p, share = (_pooled(mine, what, shots) for what in ("p", FAMILIES[0]))
         slot = np.clip((p * SLOTS).astype(int), 0, SLOTS - 1)
         filled = np.unique(slot)
         x = [p[slot == s].mean() for s in filled]
         y = [share[slot == s].mean() for s in filled]
         axes.plot(x, y, color=shades[name], label=name, **DOTS)
     axes.set(
-        xlabel="exact probability of the sine wave", ylabel="share of drawn functions near one"
+        xlabel="exact probability of the sine wave", ylabel="share of draws that are one and fit"
     )
     axes.legend(loc="upper left")
     svg = to_svg(canvas, "frequency", "Sampled frequency against exact probability")
     caption = (
-        "Averages over tasks of similar probability, all numbers of rows. The diagonal is perfect."
+        "Averages over tasks of similar probability, all numbers of rows. The diagonal is perfect. "
+        "Draws that do not fit the rows count as neither."
     )
     return Picture("As often as it should", caption, svg, wide=False)
 
@@ -97,14 +97,14 @@ def _coverage(cells: Sequence[Drawn], shots: Sequence[int], shades: dict[str, st
         axes.plot(shots, values, color=shades[name], label=name, **DOTS)
     axes.set(
         xlabel="observed rows",
-        ylabel="share of ambiguous tasks with both families",
+        ylabel="share of ambiguous tasks covered",
         ylim=(-0.03, 1.03),
     )
     axes.legend(loc="best")
     svg = to_svg(canvas, "coverage", "Mode coverage")
     caption = (
         "Of the tasks in which both families are still probable (0.1 < p < 0.9), the share whose "
-        "draws hold both."
+        "draws fit the rows and hold both."
     )
     return Picture("Mode coverage", caption, svg, wide=False)
 
@@ -112,7 +112,7 @@ def _coverage(cells: Sequence[Drawn], shots: Sequence[int], shades: dict[str, st
 def sentence(cells: Sequence[Drawn]) -> str:
     """Who covers both explanations."""
     found = means(cells).get(("K = 2", "coverage"), {})
-    own = {name: value for name, value in found.items() if name not in (EXACT, POINTWISE)}
+    own = {name: value for name, value in found.items() if name not in (EXACT, POINTWISE, PRIOR)}
     if not own:
         return ""
     best = highest(own)

@@ -18,6 +18,7 @@ from metaprior.protocols.cell import cut_short, item_of, part_of, to_numpy, trai
 from metaprior.protocols.properties import ranges
 from metaprior.protocols.protocol import Figure, Outcome, Tell
 from metaprior.protocols.raw import joined, task_rows
+from metaprior.sources.exact import Known
 from metaprior.task import Task
 
 EXACT, EXACT_CLASSES = "exact", "exact_classes"
@@ -59,7 +60,7 @@ def judge(
 @functools.lru_cache
 def exact(where: str, classes: bool, shots: int, count: int, looks: bool = True) -> Rows:
     """The rows of the exact posterior, or of the prior; it knows the range of the tasks."""
-    learner = ranges.Known(ranges.source_of(where, classes, ranges.slots(shots)), looks)
+    learner = Known(ranges.source_of(where, classes, ranges.slots(shots)), looks)
     some = ranges.tasks(where, classes, shots, count)
     return to_numpy(judge(learner, some, classes, 1, jr.key(0)))
 

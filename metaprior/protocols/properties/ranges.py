@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from metaprior.method import AbstractLearner
 from metaprior.sources import SineLine
 from metaprior.sources.labelled import Labelled
 from metaprior.task import Task
@@ -31,22 +30,6 @@ RANGES: dict[str, dict[str, Any]] = {
     },
     "other inputs": {"x": (5.0, 10.0)},
 }
-
-
-class Known(AbstractLearner):
-    """The learner that knows how the tasks are made.
-
-    Args:
-        source: of the tasks.
-        looks: whether it looks at the support. One that does not predicts from the prior.
-    """
-
-    source: SineLine | Labelled
-    looks: bool = eqx.field(static=True, default=True)
-
-    def posterior(self, support, *, key):
-        shown = support.mask if self.looks else jnp.zeros_like(support.mask)
-        return self.source.exact(eqx.tree_at(lambda d: d.mask, support, shown))
 
 
 def source_of(where: str, classes: bool, support: int, **options: Any) -> SineLine | Labelled:
