@@ -12,8 +12,8 @@ import pytest
 
 from metaprior.errors import InputError
 from metaprior.protocols import get
+from metaprior.protocols.attributes import controls, features, judge
 from metaprior.protocols.attributes import data as faces
-from metaprior.protocols.attributes import features, judge
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources.attributes import PAIRS, SharedAttributes, split_triples, triples
 
@@ -181,7 +181,7 @@ def test_a_cell_and_its_pictures(data):
     assert "32 of 2500 images left out" in held.remark
     options = protocol.budgets["quick"] | {"steps": {"": 5}, "tasks": 6, "feature_steps": 5}
     cells = []
-    for method in (judge.KNOWN, "protonet"):
+    for method in (judge.KNOWN, controls.ONE, controls.RANDOM, "protonet"):
         outcome = protocol.run(method, 0, options, held, lambda done, what: None)
         columns = outcome.predictions
         assert len({len(v) for v in columns.values()}) == 1
@@ -200,7 +200,14 @@ def test_a_cell_and_its_pictures(data):
     assert len(pictures) == 3 and all(
         p.svg.startswith("<svg") and len(p.svg) < 2e5 for p in pictures
     )
-    assert protocol.sentence is not None and "protonet finds 1.00" in protocol.sentence(cells)
+    value = {(c.method, f.metric): f.value for c in cells for f in c.figures}
+    assert value[controls.ONE, "coverage"] == 1.0 < value[controls.RANDOM, "coverage"]
+    said = protocol.sentence(cells)
+    assert "protonet has the best marginal NLL" in said
+    free = min(value[name, "marginal"] for name in (controls.ONE, controls.RANDOM))
+    assert ("protonet lose to that" in said) == (value["protonet", "marginal"] >= free)
+    right = {name: value[name, "accuracy"] for name in (controls.ONE, controls.RANDOM, "protonet")}
+    assert ("1.00 at" in said) == (right["protonet"] >= max(right.values()) - 2)
 
 
 @pytest.mark.slow

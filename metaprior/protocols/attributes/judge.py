@@ -10,6 +10,7 @@ import numpy as np
 
 from metaprior.heads import Categorical
 from metaprior.method import AbstractLearner, Spec
+from metaprior.protocols.attributes.controls import CONTROLS, ONE, SCALES, Regressions
 from metaprior.protocols.attributes.data import HELD_OUT, Faces, source
 from metaprior.protocols.attributes.features import FEATURES, features
 from metaprior.protocols.cell import option, part_of, trained
@@ -25,6 +26,7 @@ KNOWN = "attributes known"
 DRAWS = 10  # sampled classifiers an episode
 SHOWN = 3  # episodes kept for the picture
 AT_ONCE = 10  # episodes of one compiled step
+LOOKS = 40  # validation episodes that choose the prior of the controls
 TINY = 1e-4  # probability the reference gives to what it knows to be wrong
 
 
@@ -103,6 +105,18 @@ def settings(method: str) -> dict[str, Any]:
     return {"encoder": "deep set"} if method in ("np", "flow_np") else {}
 
 
+def control(name: str, validation: SharedAttributes) -> Regressions:
+    """With the prior under which validation episodes are likeliest."""
+    keys = jr.split(jr.key(HELD_OUT + 1), LOOKS)
+
+    def loss(scale: float) -> float:
+        p, episodes = classify(Regressions(name, jnp.asarray(scale)), validation, keys, DRAWS)
+        values = score(np.asarray(p), np.asarray(episodes.query.y[..., 0]))
+        return float(values["marginal"].mean())
+
+    return Regressions(name, jnp.asarray(min(SCALES, key=loss)))
+
+
 def classified(
     method: str, seed: int, options: dict, data: Faces, keys: jax.Array, tell: Tell, which: int
 ) -> tuple[jax.Array, Episode, dict[str, Any]]:
@@ -120,6 +134,10 @@ def classified(
 
     tell(0.0, "features")
     x = features(data, seed, options["feature_steps"])
+    if method in CONTROLS:
+        learner = control(method, source(data, x, 1))
+        p, episodes = classify(learner, source(data, x, which), keys, DRAWS)
+        return (p[:, :1] if method == ONE else p), episodes, {"scale": float(learner.scale)}
     spec, steps = Spec(FEATURES, Categorical(2)), option(options, "steps", method)
     told, batch = part_of(tell, 0.2, 0.8), options["batch"]
     training, hyper = source(data, x, 0), settings(method)

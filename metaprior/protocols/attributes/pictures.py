@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
+from metaprior.protocols.attributes.controls import CONTROLS
 from metaprior.protocols.attributes.judge import KNOWN
-from metaprior.protocols.finished import first_of_each, highest, means, methods_of
+from metaprior.protocols.finished import first_of_each, lowest, means, methods_of
 from metaprior.protocols.pictures import bare, panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.report.figures import INK, METHOD, MUTED, to_svg
@@ -20,6 +21,7 @@ PUBLISHED: dict[str, dict[str, float]] = {
     "PLATIPUS (KL 0.05)": {"accuracy": 88.34, "coverage": 1.59, "nll": 0.67},
     "PLATIPUS (KL 0.15)": {"accuracy": 87.8, "coverage": 1.94, "nll": 0.56},
 }
+NEARLY = 2.0  # points of accuracy within which a method is as accurate as the best
 ROWS = 4  # sampled classifiers in the picture
 # How many query images are shown of each combination of the three attributes, as bits.
 COMBINATIONS = {7: 2, 6: 2, 5: 2, 3: 2, 4: 1, 2: 1, 1: 1, 0: 1}
@@ -41,7 +43,8 @@ def draw(cells: Sequence[Drawn], options: dict, data: Any) -> list[Picture]:
         "darker, the surer of 'positive'. A classifier that means a pair is dark below every image "
         "with both dots of the pair."
     )
-    for i, (method, cell) in enumerate(first_of_each(cells).items()):
+    shown = [cell for cell in cells if cell.method not in CONTROLS]
+    for i, (method, cell) in enumerate(first_of_each(shown).items()):
         label = f"Sampled classifiers of {method}"
         svg = to_svg(episode(cell, data, 0), f"attributes-{i + 1}", label)
         pictures.append(Picture(f"One episode: {method}", caption, svg))
@@ -156,16 +159,27 @@ def _name(
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
-    """The best coverage of a method, beside MAML's accuracy."""
+    """The likeliest method, the widest of the accurate ones, and who loses to a control."""
     found = means(cells, but=(KNOWN,))
-    coverage, accuracy = found.get(("", "coverage"), {}), found.get(("", "accuracy"), {})
-    if not coverage:
-        return ""
-    best = highest(coverage)
-    said = (
-        f"{best} finds {coverage[best]:.2f} of the 3 concepts, at an accuracy of "
-        f"{accuracy[best]:.1f} %"
+    nll, coverage, accuracy = (
+        found.get(("", name), {}) for name in ("marginal", "coverage", "accuracy")
     )
-    if "maml" in coverage and best != "maml":
-        said += f"; MAML finds {coverage['maml']:.2f}, at {accuracy['maml']:.1f} %"
+    own = [name for name in nll if name not in CONTROLS]
+    if not own:
+        return ""
+    best = min(own, key=lambda name: nll[name])
+    said = f"{best} has the best marginal NLL, {nll[best]:.3f} nats a label"
+    free = {name: nll[name] for name in CONTROLS if name in nll}
+    if free:
+        control = lowest(free)
+        said += f" ({control}, which learns nothing: {free[control]:.3f})"
+        behind = [name for name in own if nll[name] >= free[control]]
+        said += f"; {' and '.join(behind)} lose to that" if behind else ""
+    accurate = [name for name in own if accuracy[name] >= max(accuracy.values()) - NEARLY]
+    if accurate:
+        widest = max(accurate, key=lambda name: coverage[name])
+        said += (
+            f"; of those within {NEARLY:g} points of the best accuracy, {widest} finds most of "
+            f"the 3 concepts, {coverage[widest]:.2f} at {accuracy[widest]:.1f} %"
+        )
     return said + "."

@@ -11,13 +11,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metaprior.heads import Categorical
 from metaprior.method import AbstractLearner
 from metaprior.posterior import Particles
+from metaprior.protocols.logistic import NEVER, regression
 from metaprior.task import Data, Task
 
 NEAREST, COSINE, LOGISTIC = "nearest pixels", "cosine of pixels", "logistic regression"
 CONTROLS = (NEAREST, COSINE, LOGISTIC)
 SCALES = tuple(float(s) for s in np.geomspace(0.1, 1000, 17))  # tried on held-out classes
-STEPS = 150  # of the regression
-NEVER = -1e9  # the logit of a class of which nothing is shown
 
 
 class Control(AbstractLearner):
@@ -83,7 +82,7 @@ class Control(AbstractLearner):
         elif self.name == COSINE:
             found = self.scale * _unit(query) @ _unit(label.T @ shown).T
         else:
-            found = _regression(label, shown, support.mask, query, self.scale)
+            found = regression(label, shown, support.mask, query, self.scale)
         return jnp.where(label.any(0), found, NEVER)
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
@@ -98,35 +97,3 @@ def _raw(w: tuple[Control, Data], x: Float[Array, "n d"]) -> Float[Array, "n c"]
 def _unit(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     """Rows of length one."""
     return x / jnp.sqrt(jnp.maximum((x**2).sum(1, keepdims=True), 1e-12))
-
-
-def _regression(
-    label: Float[Array, "m c"],
-    shown: Float[Array, "m d"],
-    mask: Array,
-    query: Float[Array, "n d"],
-    scale: Array,
-) -> Float[Array, "n c"]:
-    """Logits of a multinomial logistic regression with weights N(0, scale) a class.
-
-    The weights are sums of the images shown, w = shownᵀ a: accelerated gradient steps in a need
-    the products of images alone (Nesterov, "Introductory Lectures on Convex Optimization", 2004,
-    section 2.2). Classes of which nothing is shown take no part.
-    """
-    gram = shown @ shown.T * mask * mask[:, None]
-    present = label.any(0)
-    # The curvature of the loss is at most half the products' largest value, and the prior's one.
-    most = 0.5 * scale * jnp.abs(gram).sum(1).max() + 1.0
-
-    def gradient(a):
-        logits = jnp.where(present, scale * gram @ a, NEVER)
-        return (jax.nn.softmax(logits) - label) * mask[:, None] + a
-
-    def step(carry, i):
-        a, before = carry
-        ahead = a + i / (i + 3) * (a - before)
-        return (ahead - gradient(ahead) / most, a), None
-
-    zero = jnp.zeros_like(label)
-    (a, _), _ = jax.lax.scan(step, (zero, zero), jnp.arange(STEPS, dtype=label.dtype))
-    return scale * query @ shown.T @ (a * mask[:, None])
