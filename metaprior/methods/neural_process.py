@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.heads import AbstractHead, Flow, Gaussian
+from metaprior.heads import AbstractHead, Categorical, Flow, Gaussian
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.attention import Attention
-from metaprior.nets.mlp import apply, mlp
-from metaprior.nets.sets import DeepSet
+from metaprior.nets.mlp import apply, mlp, zero_last
+from metaprior.nets.sets import ByClass, DeepSet
 from metaprior.posterior import Sampled
 from metaprior.task import Data, Task
 
@@ -50,6 +50,9 @@ class NP(AbstractMethod):
     the set (Rezende & Mohamed, "Variational Inference with Normalizing Flows", ICML 2015). What is
     known of the task then need not be normal.
 
+    z hardly tells whose row was which class's. For classes, unless `deterministic`, logits from
+    each class's own rows are added, as in CNP. z then moves what the rows alone say.
+
     Args:
         encoder: of a set of observations.
         last: from its summary to the numbers of q(z | set).
@@ -60,6 +63,7 @@ class NP(AbstractMethod):
             sine waves and lines.
         head: what is predicted.
         samples, objective, deterministic: settings of `init`.
+        by_class: logits from each class's own rows; `None` for none.
 
     Example:
         >>> import jax, metaprior
@@ -82,6 +86,7 @@ class NP(AbstractMethod):
     samples: int = eqx.field(static=True)
     objective: str = eqx.field(static=True)
     deterministic: bool = eqx.field(static=True)
+    by_class: ByClass | None = None
 
     @classmethod
     def init(
@@ -127,16 +132,21 @@ class NP(AbstractMethod):
         e_key, l_key, q_key, g_key, d_key = jr.split(key, 5)
         density = Flow.init(latent, key=q_key, hidden=width) if q == "flow" else Gaussian(latent)
         inputs = spec.x_dim + 2 * latent + deterministic * width
+        decoder, own = mlp(inputs, spec.head.raw_dim, width, depth, key=d_key), None
+        if isinstance(spec.head, Categorical) and not deterministic:
+            decoder, c_key = zero_last(decoder), jr.fold_in(key, 1)
+            own = ByClass.init(spec.x_dim, spec.head.classes, width=width, depth=depth, key=c_key)
         return cls(
             ENCODERS[encoder].init(spec, width=width, depth=depth, key=e_key),
             mlp(width, density.raw_dim, width, 1, key=l_key),
             density,
             eqx.nn.Linear(spec.x_dim, latent, key=g_key),
-            mlp(inputs, spec.head.raw_dim, width, depth, key=d_key),
+            decoder,
             spec.head,
             samples,
             objective,
             deterministic,
+            own,
         )
 
     def q(self, data) -> Array:
@@ -149,7 +159,8 @@ class NP(AbstractMethod):
         parts = [x, everywhere, z * apply(self.gate, x)]
         if self.deterministic:
             parts.append(self.encoder(support, x))
-        return apply(self.decoder, jnp.concatenate(parts, axis=1))
+        raw = apply(self.decoder, jnp.concatenate(parts, axis=1))
+        return raw if self.by_class is None else raw + self.by_class(support, x)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         n = jnp.maximum(task.query.count, 1)

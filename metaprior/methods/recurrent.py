@@ -1,6 +1,6 @@
 """Black-box meta-learning with a recurrent network."""
 
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -8,18 +8,25 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.heads import AbstractHead
+from metaprior.heads import AbstractHead, Categorical, Gaussian
 from metaprior.method import AbstractMethod, Spec
-from metaprior.nets.mlp import apply, mlp
-from metaprior.nets.sets import columns, rows
+from metaprior.nets.mlp import apply, mlp, zero_last
+from metaprior.nets.sets import columns, memberships, rows
 from metaprior.posterior import Particles
 from metaprior.task import Data, Task
 
 
-def _raw(w, x):
-    decoder, state = w
+def _read(decoder, state, x):
     everywhere = jnp.broadcast_to(state, (x.shape[0], *state.shape))
     return apply(decoder, jnp.concatenate([x, everywhere], axis=1))
+
+
+def _raw(w, x):
+    decoder, state, one, states = w
+    raw = _read(decoder, state, x)
+    if one is None:
+        return raw
+    return raw + jax.vmap(lambda own: _read(one, own, x)[:, 0], out_axes=1)(states)
 
 
 class Recurrent(AbstractMethod):
@@ -34,12 +41,18 @@ class Recurrent(AbstractMethod):
     come together, and query points are read from the final state, all at once. The answer depends
     on the order of the rows. There is one function, and what it does not know is noise.
 
+    For classes a second LSTM reads each class's own rows, and its state gives the class's logit.
+    What it learns of one class serves all. At first those logits are the prediction, as the first
+    decoder's last layer is zero. It learns what the classes' numbers mean, where they mean
+    something.
+
     Args:
         each: network of one row.
         cell: of the LSTM.
         start: state before the first row, `(2, width)`.
         decoder: from x and the state to raw outputs.
         head: what is predicted.
+        by_class: reads the rows of one class; `None` for none.
 
     Example:
         >>> import jax, metaprior
@@ -58,6 +71,7 @@ class Recurrent(AbstractMethod):
     start: Float[Array, "2 w"]
     decoder: eqx.nn.MLP
     head: AbstractHead
+    by_class: "Recurrent | None" = None
 
     @classmethod
     def init(cls, spec: Spec, *, key: PRNGKeyArray, width: int = 128, depth: int = 2) -> Self:
@@ -74,7 +88,11 @@ class Recurrent(AbstractMethod):
         each = mlp(columns(spec), width, width, 1, key=keys[0])
         start = 0.1 * jr.normal(keys[2], (2, width))
         decoder = mlp(spec.x_dim + 2 * width, spec.head.raw_dim, width, depth, key=keys[3])
-        return cls(each, eqx.nn.LSTMCell(width, width, key=keys[1]), start, decoder, spec.head)
+        cell, own = eqx.nn.LSTMCell(width, width, key=keys[1]), None
+        if isinstance(spec.head, Categorical):
+            decoder, number = zero_last(decoder), Spec(spec.x_dim, Gaussian(1, scale=1.0))
+            own = cls.init(number, width=width, depth=depth, key=jr.fold_in(key, 1))
+        return cls(each, cell, start, decoder, spec.head, own)
 
     def state(self, support: Data) -> Float[Array, "s"]:
         """Hidden and cell state after the rows inside the mask, `(2 width,)`."""
@@ -88,9 +106,20 @@ class Recurrent(AbstractMethod):
         h = apply(self.each, rows(support, self.head.classes))
         return jax.lax.scan(read, self.start, (h, support.mask))[0].reshape(-1)
 
+    def read(self, support: Data) -> Any:
+        """Decoders and the states that they read: what `_raw` takes."""
+        one = self.by_class
+        if one is None:
+            return self.decoder, self.state(support), None, None
+
+        def of_class(own):
+            return one.state(Data(support.x, own[:, None], own > 0))
+
+        states = jax.vmap(of_class)(memberships(support, self.head.classes).T)
+        return self.decoder, self.state(support), one.decoder, states
+
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
-        raw = _raw((self.decoder, self.state(task.support)), task.query.x)
-        return self.head.risk(raw, task.query, key=key)
+        return self.head.risk(_raw(self.read(task.support), task.query.x), task.query, key=key)
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Particles:
-        return Particles.single((self.decoder, self.state(support)), _raw, self.head)
+        return Particles.single(self.read(support), _raw, self.head)
