@@ -250,6 +250,16 @@ def test_classes_by_other_names_are_the_same_classes(key):
     assert jnp.isfinite(logits).all() and not jnp.allclose(logits[:, 3], logits[:, 0])
 
 
+def test_a_class_near_by_is_the_more_probable_before_training(key):
+    """Among four classes of one row each; numbers in padding do not count."""
+    from metaprior.nets.sets import ByClass
+
+    net = ByClass.init(2, 4, width=8, depth=1, key=key)
+    x = 3.0 * jnp.asarray([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0], [9.0, 9.0]])
+    support = Data(x, jnp.asarray([[0.0], [1.0], [2.0], [3.0], [0.0]]), jnp.arange(5) < 4)
+    assert net(support, x[:4]).argmax(1).tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cnp", "np", "recurrent"])
 def test_black_boxes_tell_classes_apart(name, key):
