@@ -52,6 +52,8 @@ class Case:
 
 
 SINE = {"width": 40, "depth": 2, "inner_lr": 0.01}
+# As the paper's algorithm has it.
+PLATIPUS = {"clip": None, "bias_std": 0.02, "gamma": 0.01, "objective": "elbo"}
 SHOTS = {"sinusoid": (10, 10), "gp": (25, 50), "images": (5, 5)}  # rows of support and of query
 
 
@@ -77,7 +79,7 @@ def _bayes(name: str, row: str, n: int, what: str, options: dict, many: str, **r
     defaults = None
     if row != "emaml":  # whose defaults are those of its members
         defaults = {many_of(row): n}
-        if "objective" in options:
+        if options.get("objective") == "chaser":
             defaults["objective"] = options["objective"]
     return Case(
         f"{name}-{n}",
@@ -111,7 +113,7 @@ def _cases() -> list[Case]:
                 {"clip": None, "objective": "chaser"},
                 "particles",
             ),
-            _bayes("platipus", "platipus", n, "PLATIPUS", {"clip": None}, "draws", random=True),
+            _bayes("platipus", "platipus", n, "PLATIPUS", PLATIPUS, "draws", random=True),
             _bayes("abml", "abml", n, "ABML", {"clip": None}, "draws", random=True),
         ]
     gp = "Gaussian-process tasks, 25 + 50 rows, width 256, 16 tasks a step"

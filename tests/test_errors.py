@@ -435,6 +435,7 @@ OPTIONS = [
     ("nuts", Gaussian(1), dict(base="maml"), ["NUTS", "MAML has none", "abml", "alpaca", "bnn"]),
     ("nuts", Gaussian(1), dict(base="platipus"), ["NUTS", "PLATIPUS has none"]),
     ("nuts", Gaussian(1), dict(base="llama"), ["NUTS", "LLAMA has none", "precision"]),
+    ("platipus", Gaussian(1), dict(objective="ml"), ["PLATIPUS", "'iwae' or 'elbo'", "'ml'"]),
     ("llama", Gaussian(1), dict(steps=0), ["LLAMA", "at least 1 step", "0"]),
     ("alpaca", MixtureDensity(2), {}, ["ALPaCA", "MixtureDensity"]),
     ("process", MixtureDensity(2), {}, ["Process", "MixtureDensity"]),

@@ -148,16 +148,19 @@ def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, mo
 
 
 @pytest.mark.slow
-def test_a_sampling_method_covers_both_explanations():
+@pytest.mark.parametrize("method", ["np", "platipus"])
+def test_a_sampling_method_covers_both_explanations(method):
     """Both families in at least 70 % of the ambiguous tasks with 1 and with 2 rows; MAML has one
     function, hence none.
     """
     options = ambiguous_regression.PROTOCOL.budgets["quick"] | {"shots": [1, 2]}
-    found = figures(ambiguous.run("np", 0, options, None, quiet))
+    found = figures(ambiguous.run(method, 0, options, None, quiet))
     for k in (1, 2):
         coverage = found[f"K = {k}", "coverage"]
         frequency = found[f"K = {k}", "frequency"]
-        print(f"\nnp, K = {k}: coverage {coverage.value:.2f}, frequency {frequency.value:.3f}")
+        print(
+            f"\n{method}, K = {k}: coverage {coverage.value:.2f}, frequency {frequency.value:.3f}"
+        )
         assert coverage.value >= 0.7
 
 

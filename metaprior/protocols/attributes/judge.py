@@ -99,7 +99,8 @@ def settings(method: str) -> dict[str, Any]:
         return jnp.asarray(start)
 
     if method == "platipus":  # its own 0.02 hardly lets two draws differ
-        return {"inner_lr": learned(0.1), "std": 0.2, "depth": 2}
+        paper = {"gamma": 0.01, "samples": 1, "objective": "elbo"}
+        return {"inner_lr": learned(0.1), "std": 0.2, "bias_std": 0.2, "depth": 2} | paper
     if method == "bmaml":
         return {"inner_lr": learned(0.3), "depth": 2}
     return {"encoder": "deep set"} if method in ("np", "flow_np") else {}

@@ -34,6 +34,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "protonet": {"embedding": 64, "pseudo_count": 0.0},
     "matching": {"embedding": 64, "pseudo_count": 0.0},
     "versa": {"features": 64, "samples": 10},
+    "platipus": {"gamma": 0.01, "samples": 1, "objective": "elbo"},
 }
 # Steps of a method relative to the budget's: a step with an inner loop costs more.
 SHARE = {
