@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 
 from benchmarks.files import write
+from metaprior.protocols.cell import scales_of
 from metaprior.protocols.oracles.data import Case, cases, held_out
 from metaprior.protocols.oracles.judge import (
     SLACK,
@@ -128,7 +129,8 @@ def measure(name: str, source: str, case: Case, judged, exact, arguments) -> dic
 
     jax.clear_caches()  # programs of many fits would exhaust the memory maps of the process
     row = METHODS[name]
-    learner = eqx.filter_jit(row.init)(Spec(case.x_dim, case.head), key=jax.random.key(0))
+    spec, options = Spec(case.x_dim, case.head), scales_of(name, case.source)
+    learner = eqx.filter_jit(row.init)(spec, key=jax.random.key(0), **options)
     result = {"steps": 0, "outcome": "done", "seconds": 0.0}
     if row.trainable:
 

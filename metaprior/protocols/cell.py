@@ -88,7 +88,7 @@ def trained(
 
     row = METHODS[name]
     init_key, fit_key = jax.random.split(jax.random.key(seed), 2)
-    hyper = options.pop("hyper", {})
+    hyper = scales_of(name, source) | options.pop("hyper", {})
 
     def start(key: Any) -> Any:
         return row.init(spec, key=key, **hyper)
@@ -101,6 +101,23 @@ def trained(
     options.setdefault("every", max(1, min(100, steps // 20)))
     fitted = fit(learner, source, key=fit_key, steps=steps, progress=loss_of(tell), **options)
     return fitted.method, facts | training_facts(fitted)
+
+
+def scales_of(name: str, source: Any) -> dict[str, Any]:
+    """What a row that learns nothing from tasks must be told of them: how large x and y are.
+
+    Args:
+        name: of the row; any but `bnn` needs no options.
+        source: of the tasks, of which 64 are drawn.
+    """
+    import jax
+
+    if name != "bnn":
+        return {}
+    tasks = jax.jit(jax.vmap(source))(jax.random.split(jax.random.key(64), 64))
+    parts = [jax.device_get(part) for part in (tasks.support, tasks.query)]
+    x, y = (np.concatenate([getattr(p, name)[p.mask] for p in parts]) for name in ("x", "y"))
+    return {"x_scale": np.maximum(x.std(0), 1e-6), "y_scale": max(float(y.std()), 1e-6)}
 
 
 def cut_short(facts: Mapping[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""NUTS as the reference: joint densities within their error, chains that speak for themselves."""
+"""The references. NUTS: joint densities within their error, chains that speak for themselves. The
+control without meta-learning: any units.
+"""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -7,10 +9,13 @@ import numpy as np
 import pytest
 
 from metaprior import Spec
-from metaprior.heads import Gaussian
-from metaprior.methods import NUTS
+from metaprior.heads import Gaussian, StudentT
+from metaprior.methods import BNN, NUTS
+from metaprior.protocols.cell import scales_of
 from metaprior.protocols.oracles.data import cases, held_out
-from metaprior.protocols.oracles.judge import judge, of_chains, of_tasks, sentence_on_chains
+from metaprior.protocols.oracles.judge import judge, of_chains, of_tasks, score, sentence_on_chains
+from metaprior.sources.exact import Known
+from metaprior.task import Data
 
 LINEAR = dict(features="linear", noise_variance=0.09)
 
@@ -55,3 +60,33 @@ def test_a_joint_density_of_nothing_is_one():
     value, error = look(single, key=jr.key(3))
     marginal = posterior.predict(single.x, key=jr.key(4), samples=1).log_prob(single.y)[0]
     assert abs(value - marginal) < 4 * error + 1e-4
+
+
+@pytest.mark.parametrize("head", [Gaussian(1), StudentT(1)])
+def test_the_control_is_the_same_in_any_unit(head):
+    """Inputs a hundred times and outcomes a thousand times as large, and the scales with them."""
+    x, y = jr.normal(jr.key(0), (2, 6, 1))
+
+    def said(a, b):
+        spec, key = Spec(1, head), jr.key(1)
+        bnn = BNN.init(spec, key=key, width=4, steps=40, samples=2, x_scale=a, y_scale=b)
+        posterior = bnn.posterior(Data.of(a * x[:4], b * y[:4]), key=jr.key(2))
+        found = posterior.predict(a * x[4:], key=jr.key(3), samples=20)
+        return found.mean() / b, jnp.sqrt(found.variance()) / b
+
+    # Softplus is no scale: a noise that is free within a factor of 1.6 is not quite the same.
+    for one, other in zip(said(1.0, 1.0), said(100.0, 1000.0)):
+        np.testing.assert_allclose(one, other, rtol=0.25, atol=0.1)
+
+
+@pytest.mark.slow
+def test_the_control_does_not_blow_up():
+    """Sine waves and lines, one row: a median of 1.0 nats a row above exact, and a mean that was 153."""
+    case = cases()["sineline"]._replace(shots=(1,))
+    judged = held_out(case, 20)
+    options = scales_of("bnn", case.source)
+    assert options["y_scale"] == pytest.approx(3.6, rel=0.2)
+    bnn = BNN.init(Spec(1, case.head), key=jr.key(0), **options)
+    gap = score(bnn, case, judged, 5.0)[0] - score(Known(case.source), case, judged, 5.0)[0]
+    print(f"\nbnn, K = 1: median {np.median(gap[:, 0, 0]):.2f} above exact")
+    assert np.median(gap[:, 0, 0]) < 1.5 and gap[:, 0, 0].mean() < 10.0
