@@ -54,6 +54,7 @@ class Case:
 SINE = {"width": 40, "depth": 2, "inner_lr": 0.01}
 # As the paper's algorithm has it.
 PLATIPUS = {"clip": None, "bias_std": 0.02, "gamma": 0.01, "objective": "elbo"}
+ABML = {"clip": None, "inner_kl": 0.1, "kl_weight": 0.1}
 SHOTS = {"sinusoid": (10, 10), "gp": (25, 50), "images": (5, 5)}  # rows of support and of query
 
 
@@ -114,7 +115,7 @@ def _cases() -> list[Case]:
                 "particles",
             ),
             _bayes("platipus", "platipus", n, "PLATIPUS", PLATIPUS, "draws", random=True),
-            _bayes("abml", "abml", n, "ABML", {"clip": None}, "draws", random=True),
+            _bayes("abml", "abml", n, "ABML", ABML, "draws", random=True),
         ]
     gp = "Gaussian-process tasks, 25 + 50 rows, width 256, 16 tasks a step"
     two = {EAGER: 2.0}
