@@ -1,5 +1,7 @@
 """Methods that read the support as a sequence, and autoregressive mode against exact joints."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,14 @@ from metaprior import Data, Spec, fit
 from metaprior.heads import Categorical, Gaussian, StudentT
 from metaprior.method import AbstractLearner
 from metaprior.methods import CNP, METHODS, SNAIL, ALPaCA, AutoregressiveMode, Process, ProtoNet
+from metaprior.methods.autoregressive_mode import FUNCTIONS
 from metaprior.methods.snail import Sequence
+from metaprior.mixture import Mixture
 from metaprior.nets.attention import Attention
 from metaprior.nets.kernels import gram
 from metaprior.nets.mlp import apply
 from metaprior.nets.sets import sequence
+from metaprior.posterior import AbstractPosterior
 from metaprior.sources import GP
 from metaprior.testing import example_task
 
@@ -220,6 +225,58 @@ def test_draws_of_a_network_are_functions(key):
     drawn, again = look(cnp, task.support, task.query.x)
     assert drawn.shape == (3, 5, 1, 2)
     np.testing.assert_allclose(drawn[1], again[0], atol=1e-5)
+
+
+class Marginals(AbstractPosterior):
+    """An exact posterior that says no more than a normal at each point."""
+
+    exact: Any
+
+    def predict(self, x, *, key, samples):
+        found = self.exact.predict(x, key=key, samples=samples)
+        params = jnp.stack([found.mean(), jnp.sqrt(found.variance())], -1)
+        return Mixture.equal(Gaussian(1), params[None])
+
+    sample = predict
+
+    def joint_log_prob(self, data, *, key, samples):
+        return self.predict(data.x, key=key, samples=samples).log_prob(data.y).sum()
+
+
+class OnlyMarginals(AbstractLearner):
+    source: GP
+
+    def posterior(self, support, *, key):
+        return Marginals(self.source.exact(support))
+
+
+def test_drawn_functions_tell_what_more_rows_could_remove(key):
+    """Of a base that says nothing of it: the exact variance of the function, as sample variances of
+    few functions give it, of which none may exceed that of the outcome. The marginals are the
+    base's own.
+    """
+    source = GP("eq", noise=0.1)
+    support = Data.of([[-0.3], [0.4]], [1.0, -0.5])
+    x = jnp.asarray([[-0.3], [0.0], [0.6], [3.0]])
+    mean, v = source.exact(support)._state(x)
+    exact = jnp.diagonal(gram(source.kernel, x, x) - v.T @ v)
+
+    @jax.jit
+    def look(key):
+        def one(k):
+            posterior = AutoregressiveMode(OnlyMarginals(source)).posterior(support, key=k)
+            found = posterior.predict(x, key=k, samples=1)
+            return found.epistemic()[:, 0], found.mean()[:, 0], found.variance()[:, 0]
+
+        return jax.vmap(one)(jax.random.split(key, 100))
+
+    apart, means, variance = look(key)
+    np.testing.assert_allclose(means, jnp.broadcast_to(mean, means.shape), atol=1e-5)
+    np.testing.assert_allclose(variance[0], exact + 0.1**2, atol=1e-5)
+    chi = np.random.default_rng(0).chisquare(FUNCTIONS - 1, (100_000, 1)) / (FUNCTIONS - 1)
+    expected = np.minimum(chi * np.asarray(exact), np.asarray(variance[0])).mean(0)
+    # 100 of them: 4 % of error. What is drawn are means that have seen noisy outcomes.
+    np.testing.assert_allclose(apart.mean(0), expected, rtol=0.15, atol=0.01)
 
 
 def test_classes_are_fed_back_as_classes(key):

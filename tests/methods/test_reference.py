@@ -81,7 +81,7 @@ def test_the_control_is_the_same_in_any_unit(head):
 
 @pytest.mark.slow
 def test_the_control_does_not_blow_up():
-    """Sine waves and lines, one row: a median of 1.0 nats a row above exact, and a mean that was 153."""
+    """One row of a sine wave or a line: a median of 1.0 nats above exact; the mean was 153."""
     case = cases()["sineline"]._replace(shots=(1,))
     judged = held_out(case, 20)
     options = scales_of("bnn", case.source)
