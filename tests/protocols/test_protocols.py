@@ -148,20 +148,16 @@ def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["np", "platipus"])
-def test_a_sampling_method_covers_both_explanations(method):
-    """Both families in at least 70 % of the ambiguous tasks with 1 and with 2 rows; MAML has one
-    function, hence none.
+def test_a_sampling_method_covers_both_explanations():
+    """Draws of PLATIPUS fit the rows and hold both families in at least 70 % of the ambiguous tasks
+    with 1 and with 2 rows (87 and 80 % were measured).
     """
     options = ambiguous_regression.PROTOCOL.budgets["quick"] | {"shots": [1, 2]}
-    found = figures(ambiguous.run(method, 0, options, None, quiet))
+    found = figures(ambiguous.run("platipus", 0, options, None, quiet))
     for k in (1, 2):
-        coverage = found[f"K = {k}", "coverage"]
-        frequency = found[f"K = {k}", "frequency"]
-        print(
-            f"\n{method}, K = {k}: coverage {coverage.value:.2f}, frequency {frequency.value:.3f}"
-        )
-        assert coverage.value >= 0.7
+        covered, often = (found[f"K = {k}", name].value for name in ("coverage", "frequency"))
+        print(f"\nplatipus, K = {k}: coverage {covered:.2f}, frequency {often:.3f}")
+        assert covered >= 0.7
 
 
 @pytest.mark.slow
