@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from metaprior.bends import Shares, YeoJohnson
 from metaprior.mixture import Mixture, crps
 from metaprior.task import Data
 
@@ -53,7 +54,7 @@ class LogScale(AbstractCurve):
 
 
 class Bent(AbstractCurve):
-    """Of one that is modelled on a scale of `metaprior.tables.bends`.
+    """Of one that is modelled on a scale of `metaprior.bends`.
 
     Args:
         scale, low, high: as in `AbstractCurve`.
@@ -65,7 +66,7 @@ class Bent(AbstractCurve):
     low: np.ndarray
     high: np.ndarray
     center: np.ndarray
-    bend: Any
+    bend: YeoJohnson | Shares
 
     def natural(self, z: Array) -> Array:
         """Outcomes less the middle and over the size of the scale."""
@@ -112,7 +113,7 @@ class Units(eqx.Module):
         log: whether the target was modelled on the log scale.
         shift: what was added to it before the logarithm; outcomes are then never below 0.
         counts: whether outcomes are counts, each of which stands for all that rounds to it.
-        bend: another scale that the target was modelled on, of `metaprior.tables.bends`.
+        bend: another scale that the target was modelled on, of `metaprior.bends`.
     """
 
     center: float
@@ -122,7 +123,7 @@ class Units(eqx.Module):
     log: bool = eqx.field(static=True, default=False)
     shift: float = eqx.field(static=True, default=0.0)
     counts: bool = eqx.field(static=True, default=False)
-    bend: Any = eqx.field(static=True, default=None)
+    bend: YeoJohnson | Shares | None = eqx.field(static=True, default=None)
 
     @property
     def straight(self) -> bool:
@@ -136,7 +137,7 @@ class Units(eqx.Module):
         numbers = self.scale, self.low, self.high, self.center
         arrays = [np.asarray(v, np.float32) for v in numbers]
         if self.bend is not None:
-            return Bent(*arrays, type(self.bend)(*(np.asarray(v, np.float32) for v in self.bend)))
+            return Bent(*arrays, jax.tree.map(lambda v: np.asarray(v, np.float32), self.bend))
         return Counts(*arrays) if self.counts else LogScale(*arrays[:3])
 
     def to_z(self, y: Any) -> np.ndarray:

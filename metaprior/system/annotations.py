@@ -54,6 +54,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is types.NoneType:
         return value is None
     kind = origin or hint
+    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return isinstance(value, kind) and not odd_fields(kind, value._asdict())
     if kind in (list, dict, tuple, str) or (
         isinstance(kind, type) and issubclass(kind, eqx.Module)
     ):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from metaprior.tables.bends import Shares, YeoJohnson
+from metaprior.bends import Shares, YeoJohnson
 from metaprior.tables.meaning.values import numbers
 from metaprior.tables.reml import VARIES, Fitted, Sums, fit_reml, starts, within
 from metaprior.tables.scaling import Used

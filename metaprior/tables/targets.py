@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
+from metaprior.bends import Shares, YeoJohnson
 from metaprior.errors import InputError
-from metaprior.tables.bends import Shares, YeoJohnson
 from metaprior.tables.meaning.notes import some
 from metaprior.tables.meaning.values import as_numbers, is_text, usable
 from metaprior.tables.target_scale import TargetScale
@@ -232,7 +232,7 @@ def in_units(series: pl.Series, units: "Units", where: str) -> np.ndarray:
         why = ""
         if no_count[row] and np.isfinite(y[row]):
             why = ": it is no count; a prior fitted with --target-scale linear takes it"
-        elif bad[row] and np.isfinite(y[row]) and units.bend is not None:
+        elif bad[row] and np.isfinite(y[row]) and isinstance(units.bend, Shares):
             why = f": {_no_share(units.bend)}; a prior fitted with --target-scale linear takes it"
         elif bad[row] and np.isfinite(y[row]):
             why = ": it has no logarithm; a prior fitted with --target-scale linear takes it"

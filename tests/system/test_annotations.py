@@ -15,6 +15,7 @@ import pytest
 from jaxtyping import Array, Float
 
 import metaprior
+from metaprior.bends import Shares
 from metaprior.errors import InputError
 from metaprior.heads import Gaussian
 from metaprior.posterior import AbstractHead
@@ -22,6 +23,7 @@ from metaprior.system import files
 from metaprior.system.annotations import fits
 
 FIT = [
+    (Shares(1.0, 0.0), Shares | None),
     (1, int),
     (1, float),
     (True, bool),
@@ -45,6 +47,8 @@ FIT = [
     (object(), "anything"),
 ]
 ODD = [
+    ((1.0, 0.0), Shares | None),
+    (Shares(1.0, "x"), Shares | None),
     ("1", int),
     (0.5, int),
     (1, bool),

@@ -8,11 +8,11 @@ from conftest import FIT, run_command
 from scipy.stats import multivariate_normal, norm, yeojohnson, yeojohnson_llf
 
 import metaprior
+from metaprior.bends import POWERS, Shares, YeoJohnson
 from metaprior.errors import InputError
 from metaprior.evaluation.units import Counts, Units, log_mass, moments, scores
 from metaprior.heads import Gaussian
 from metaprior.mixture import Mixture
-from metaprior.tables.bends import POWERS, Shares, YeoJohnson
 from metaprior.tables.checked import check_all
 from metaprior.tables.plan import Plan
 from metaprior.tables.read import rows_of

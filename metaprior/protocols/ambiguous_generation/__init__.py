@@ -90,7 +90,7 @@ PROTOCOL = Protocol(
         **dict.fromkeys(("recurrent", "snail"), "read rows in an order, which one view has not"),
         "ar_cnp": "feeds back whole images, a pass a view",
         **dict.fromkeys(
-            ("emaml", "llama", "abml", "vampire", "bmaml", "platipus"),
+            ("maml_fixed", "emaml", "llama", "abml", "vampire", "bmaml", "platipus"),
             "inner loops on networks of hundreds of pixels, of which maml alone has settings here",
         ),
         **dict.fromkeys(("dkt", "process"), "would be a Gaussian process for each pixel"),
