@@ -34,8 +34,8 @@ class NUTS(AbstractMethod):
 
     Args:
         base: the other method.
-        warmup, draws, chains, dense: of the sampler, see `metaprior.infer.nuts.nuts`; chains start
-            at draws of the prior, and go on where they do not agree.
+        warmup, draws, chains, dense, doublings: of the sampler, see `metaprior.infer.nuts.nuts`;
+            chains start at draws of the prior, and go on where they do not agree.
 
     Example:
         >>> import jax, metaprior
@@ -57,6 +57,7 @@ class NUTS(AbstractMethod):
     draws: int = eqx.field(static=True)
     chains: int = eqx.field(static=True)
     dense: bool = eqx.field(static=True)
+    doublings: int = eqx.field(static=True, default=2)
 
     def __check_init__(self):
         if isinstance(self.base, AbstractGenerative) and self.base.prior is not None:
@@ -80,6 +81,7 @@ class NUTS(AbstractMethod):
         draws: int = 250,
         chains: int = 4,
         dense: bool = False,
+        doublings: int = 2,
         **hyper: Any,
     ) -> Self:
         """A base with its defaults.
@@ -91,14 +93,14 @@ class NUTS(AbstractMethod):
                 for classes.
             warmup, draws, chains: 1000 draws a task with the defaults. Half chains of fewer than
                 125 draws differ by chance as much as an R-hat of 1.01 allows.
-            dense: see `metaprior.infer.nuts.nuts`.
+            dense, doublings: see `metaprior.infer.nuts.nuts`.
             hyper: options of the base's own `init`.
         """
         from metaprior.methods import get
 
         base = ("abml" if spec.head.classes else "alpaca") if base is None else base
         base = get(base) if isinstance(base, str) else base
-        return cls(base.init(spec, key=key, **hyper), warmup, draws, chains, dense)
+        return cls(base.init(spec, key=key, **hyper), warmup, draws, chains, dense, doublings)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         if not isinstance(self.base, AbstractMethod):
@@ -138,6 +140,7 @@ class NUTS(AbstractMethod):
             warmup=self.warmup,
             draws=self.draws,
             dense=self.dense,
+            doublings=self.doublings,
             watch=outputs if large else None,
             key=key,
         )

@@ -40,7 +40,7 @@ SMALL = {
     "process": dict(width=8, features=4),
     "dkt": dict(width=8, features=4),
     "versa": dict(width=8, features=4, samples=2),
-    "nuts": dict(features="linear", warmup=60, draws=100, chains=2),
+    "nuts": dict(features="linear", warmup=60, draws=100, chains=2, doublings=0),
     "maml": dict(width=8, steps=2),
     "ensemble": dict(members=2, width=8, steps=2),
     "emaml": dict(members=2, width=8, steps=2),
@@ -51,7 +51,7 @@ SMALL = {
     "platipus": dict(width=8, depth=1, steps=2),
 }
 CLASSES = {
-    "nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2)
+    "nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2, doublings=0)
 }  # its base is another
 # Of each family one row is checked by default, with the first head it predicts; MAML with a second
 # one. The others are slow.

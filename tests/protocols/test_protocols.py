@@ -149,15 +149,16 @@ def test_single_draws_give_the_figures_of_sine_or_line_again(tmp_path, small, mo
 
 @pytest.mark.slow
 def test_a_sampling_method_covers_both_explanations():
-    """Draws of PLATIPUS fit the rows and hold both families in at least 70 % of the ambiguous tasks
-    with 1 and with 2 rows (87 and 80 % were measured).
+    """Draws of PLATIPUS fit the rows and hold both families in most of the ambiguous tasks with 1
+    and with 2 rows: 87 and 80 % of those among 200 tasks, here of some forty, less two errors.
     """
-    options = ambiguous_regression.PROTOCOL.budgets["quick"] | {"shots": [1, 2]}
+    changes = {"shots": [1, 2], "tasks": 80, "draws": 30}
+    options = ambiguous_regression.PROTOCOL.budgets["quick"] | changes
     found = figures(ambiguous.run("platipus", 0, options, None, quiet))
     for k in (1, 2):
         covered, often = (found[f"K = {k}", name].value for name in ("coverage", "frequency"))
         print(f"\nplatipus, K = {k}: coverage {covered:.2f}, frequency {often:.3f}")
-        assert covered >= 0.7
+        assert covered >= 0.65
 
 
 @pytest.mark.slow
