@@ -10,6 +10,8 @@ import numpy as np
 
 LEAST = 0.05  # of a power and of 2 less it: every number is then a value of the scale
 POWERS = np.linspace(LEAST, 2 - LEAST, 39)
+MOST = 5_000  # outcomes that decide on a power
+ENDS = 0.01  # margin where outcomes are nothing and the whole alone
 
 
 class YeoJohnson(NamedTuple):
@@ -30,7 +32,10 @@ class YeoJohnson(NamedTuple):
     def fit(y: np.ndarray) -> "YeoJohnson":
         """The one under which outcomes are most likely to be normal."""
         middle = float(np.median(y))
-        size = float(1.4826 * np.median(np.abs(y - middle))) or float(y.std())
+        size = float(1.4826 * np.median(np.abs(y - middle))) or float(y.std()) or 1.0
+        y = y[np.linspace(0, len(y) - 1, min(len(y), MOST)).astype(int)]
+        if y.min() == y.max():
+            return YeoJohnson(middle, size, 1.0)
         each = [YeoJohnson(middle, size, float(power)) for power in POWERS]
         return max(each, key=lambda one: one._normal(y))
 
@@ -86,8 +91,10 @@ class Shares(NamedTuple):
         size = 1.0 if y.max() <= 1 else 100.0
         v = y / size
         ends = np.minimum(v, 1 - v)
-        if ends.min() > 0 or not (ends > 0).any():
+        if ends.min() > 0:
             return Shares(size, 0.0)
+        if not (ends > 0).any():
+            return Shares(size, ENDS)
         return Shares(size, float(f"{0.5 * ends[ends > 0].min():.2g}"))
 
     def of(self, y: np.ndarray) -> np.ndarray:

@@ -146,6 +146,11 @@ def test_yeo_and_johnsons_scale_is_scipys():
     assert found.power == best < 1
     spread = np.full(9, 3.0) + np.eye(9)[0]  # whose middle deviation is zero
     assert np.isfinite(YeoJohnson.fit(spread).of(spread)).all()
+    assert YeoJohnson.fit(np.full(9, 3.0)).power == 1.0  # nothing to learn, as others say
+    many = np.concatenate([y] * 40)
+    assert YeoJohnson.fit(many).power == pytest.approx(found.power, abs=0.2)
+    ends = np.array([0.0, 1.0, 1.0])
+    assert np.isfinite(Shares.fit(ends).of(ends)).all()
 
 
 @pytest.mark.parametrize("kind", ["shares with ends", "skewed"])

@@ -41,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "flow_np": {**LATENT, **DEEP_SET},
     "cnp": {"width": 256},
     "acnp": {"width": 128},
-    "maml": {"inner_lr": 0.01, "steps": 1, "clip": None},
+    "maml": METHODS["maml_fixed"].options,
     "versa": {"samples": 4},
     "ensemble": {"base": "cnp", "members": 4, "width": 256},
     CONTROL: {"width": 256, "latent": 32},

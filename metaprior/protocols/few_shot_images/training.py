@@ -74,7 +74,7 @@ def fresh(key: Any, method: str, way: int, network: Network) -> Any:
     hyper = dict(TUNED.get(method, {}))
     if method == "maml":  # Finn et al.'s rates for 5 and 20 classes, from which it learns its own
         rate = jnp.asarray(0.4 if way <= 5 else 0.1)
-        hyper = {"inner_lr": rate, "steps": 1, "clip": None}
+        hyper = METHODS["maml_fixed"].options | {"inner_lr": rate}
     return row.init(spec, key=key, **hyper)
 
 
