@@ -18,6 +18,9 @@ Figures, all on the same held-out tasks for every method, in raw units (nothing 
 - mse: squared error of the mean prediction, squared units of y; of the probability with classes.
 
 Each is a mean over tasks with its standard error, and the median over tasks in brackets.
+
+Beside the methods stands the exact posterior point by point (`oracles.pointwise`): what a method
+whose prediction is one normal a point cannot be better than.
 """
 
 import argparse
@@ -30,6 +33,7 @@ from benchmarks.files import write
 from metaprior.protocols.cell import scales_of
 from metaprior.protocols.oracles.data import Case, cases, held_out
 from metaprior.protocols.oracles.judge import (
+    BY_POINT,
     SLACK,
     judge,
     of_chains,
@@ -37,6 +41,7 @@ from metaprior.protocols.oracles.judge import (
     score,
     sentence_on_chains,
 )
+from metaprior.protocols.oracles.pointwise import KnownByPoint
 from metaprior.sources.exact import Known
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -198,7 +203,9 @@ def unmet(results: dict) -> list[str]:
     found = []
     for source, name, k, figure, bound in BOUNDS:
         methods = {
-            m: r for m, r in results.get(source, {}).items() if m != "exact" and name in ("best", m)
+            m: r
+            for m, r in results.get(source, {}).items()
+            if m not in ("exact", BY_POINT) and name in ("best", m)
         }
         values = {m: r["shots"][k][figure][0] for m, r in methods.items()}
         best = min(values, key=values.get, default=None)
@@ -236,12 +243,19 @@ def markdown(results: dict) -> str:
             lines.append(
                 "| *nll of the exact posterior* | " + " | ".join(own) + " |" * (len(ks) + 5)
             )
-        for name in rows:
-            result = methods[name]
+
+        def cells_of(result):
             entries = [(result["shots"][k], kind) for kind in kinds for k in ks]
-            cells = [
+            return [
                 cell(*entry[kind], entry.get("median", {}).get(kind)) for entry, kind in entries
             ]
+
+        if BY_POINT in methods:
+            cells = cells_of(methods[BY_POINT])
+            lines.append(f"| *{BY_POINT}* | " + " | ".join(cells) + " |" * (len(cost) + 1))
+        for name in rows:
+            result = methods[name]
+            cells = cells_of(result)
             took = f"{result['seconds']:.0f} s"
             if "cpu_seconds" in result:
                 took = f"{result['cpu_seconds']:.0f} CPU-s"
@@ -330,12 +344,12 @@ def main(argv=None) -> None:
             judged[source] = held_out(case, arguments.tasks)
         if case.exact and source not in exact:
             exact[source], _ = score(Known(case.source), case, judged[source], 60.0)
-            keep(
-                arguments.out,
-                source,
-                "exact",
-                {"tasks": arguments.tasks, "shots": figures(case, exact[source])},
-            )
+            points, _ = score(KnownByPoint(case.source), case, judged[source], 60.0)
+            for kind, shots in (
+                ("exact", figures(case, exact[source])),
+                (BY_POINT, figures(case, points, exact[source])),
+            ):
+                keep(arguments.out, source, kind, {"tasks": arguments.tasks, "shots": shots})
         result = measure(name, source, case, judged[source], exact.get(source), arguments)
         keep(arguments.out, source, name, result)
         spent = time.monotonic() - began

@@ -16,7 +16,7 @@ from conftest import QUICK, tiny_csv
 import metaprior
 from metaprior.system import files
 
-KILLS = {"auto": 4, "maml": 8, "reproduce": 6, "evaluate": 6, "save": 26}
+KILLS = {"auto": 3, "maml": 4, "reproduce": 3, "evaluate": 3, "save": 37}
 FIT = ["fit", "t.csv", "--task", "g", "--target", "y", "--steps", "120"]
 REPRODUCE = [
     "reproduce",

@@ -1,4 +1,4 @@
-"""Controls for drawing unseen views, and how images and draws are weighed."""
+"""A control with a latent a view, and how images and draws are weighed."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from metaprior.heads import Gaussian
 from metaprior.heads.base import AbstractHead
-from metaprior.method import AbstractLearner, AbstractMethod
+from metaprior.method import AbstractMethod
 from metaprior.methods.neural_process import NP
 from metaprior.nets.mlp import apply, mlp
 from metaprior.nets.sets import DeepSet
-from metaprior.posterior import Particles, Sampled
+from metaprior.posterior import Sampled
 from metaprior.task import Task
 
 
@@ -50,29 +50,6 @@ def window(n: int, width: int, std: float = 1.5) -> Float[Array, "m n"]:
         (place >= 0) & (place < width)
     )
     return weight / weight.sum(1, keepdims=True)
-
-
-class MeanView(AbstractLearner):
-    """What all training objects look like on average from that side, whatever is shown.
-
-    Args:
-        angle: radians, `(v,)`.
-        mean: `(v, d)`.
-        head: with the standard deviation of all pixels about them.
-    """
-
-    angle: Float[Array, "v"]
-    mean: Float[Array, "v d"]
-    head: Gaussian
-
-    def posterior(self, support, *, key):
-        def look(mean, x):
-            """The mean view whose angle is nearest: the first multiple's sine and cosine decide."""
-            half = x.shape[1] // 2
-            near = x[:, :1] * jnp.sin(self.angle) + x[:, half : half + 1] * jnp.cos(self.angle)
-            return mean[near.argmax(1)]
-
-        return Particles.single(self.mean, look, self.head)
 
 
 def _with_summary(x, summary):

@@ -11,8 +11,9 @@ import numpy as np
 from metaprior.heads import Gaussian
 from metaprior.method import AbstractLearner, Spec
 from metaprior.methods import METHODS
-from metaprior.protocols.ambiguous_generation.controls import CVAE, MeanView, average, ssim, weights
+from metaprior.protocols.ambiguous_generation.controls import CVAE, average, ssim, weights
 from metaprior.protocols.ambiguous_generation.data import ASKED, MULTIPLES, SPLIT, Objects, coarse
+from metaprior.protocols.ambiguous_generation.smoothers import MEAN, NEAREST, RIDGE, smoother
 from metaprior.protocols.cell import (
     loss_of,
     option,
@@ -26,7 +27,7 @@ from metaprior.protocols.raw import component_means, functions_at, lists
 from metaprior.sources.views import ObjectViews
 from metaprior.training import fit
 
-MEAN, CONTROL = "mean view", "C-VAE"
+CONTROL = "C-VAE"
 SCALE = 0.2  # of a pixel, at the start; learned
 NEAR, SIDE = 30.0, (60.0, 120.0)  # degrees from the view shown
 DRAWS = 32
@@ -53,14 +54,6 @@ def spec_of(data: Objects) -> Spec:
     return Spec(2 * MULTIPLES, Gaussian(data.views[0, 0].size, scale=jnp.asarray(SCALE)))
 
 
-def mean_view(data: Objects) -> MeanView:
-    """The average training object from each side."""
-    views = data.views[data.train].reshape(len(data.train), len(data.azimuth), -1) / 255.0
-    mean = views.mean(0)
-    head = Gaussian(mean.shape[1], scale=float(np.sqrt(((views - mean) ** 2).mean())))
-    return MeanView(jnp.deg2rad(jnp.asarray(data.azimuth)), jnp.asarray(mean), head)
-
-
 def trained(
     method: str, seed: int, options: dict, data: Objects, tell: Tell
 ) -> tuple[AbstractLearner, dict[str, Any]]:
@@ -68,8 +61,9 @@ def trained(
 
     The step that is best on validation objects is kept.
     """
-    if method == MEAN:
-        return mean_view(data), {}
+    if method in (MEAN, NEAREST, RIDGE):
+        learner, chosen = smoother(method, data)
+        return learner, {} if method == MEAN else {"chosen": chosen}
     init_key, fit_key, check_key = jr.split(jr.key(seed), 3)
     init = CVAE.init if method == CONTROL else METHODS[method].init
 

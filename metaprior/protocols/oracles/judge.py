@@ -14,10 +14,11 @@ from metaprior.methods.nuts import ByChains
 from metaprior.protocols import raw
 from metaprior.protocols.cell import item_of, to_numpy, trained
 from metaprior.protocols.oracles.data import Case, cases, held_out
+from metaprior.protocols.oracles.pointwise import KnownByPoint
 from metaprior.protocols.protocol import Figure, Outcome, Tell
 from metaprior.sources.exact import Known
 
-EXACT = "exact"
+EXACT, BY_POINT = "exact", "exact, by point"
 SLACK = 2e-3  # nats: jitter of the sources and the width of their grids
 AT_ONCE = 10  # tasks of one compiled step
 CHAINS = ("rhat", "ess", "divergences")  # what a sampler says of itself
@@ -161,7 +162,9 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
         judged = held_out(case, options["tasks"])
         best, _ = judge(Known(case.source), case, judged, 60.0, samples)
         found = best
-        if method != EXACT:
+        if method == BY_POINT:
+            found, _ = judge(KnownByPoint(case.source), case, judged, 60.0, samples)
+        elif method != EXACT:
             steps = max(1, round(case.steps * options["steps_share"]))
             spec = Spec(case.x_dim, case.head)
             learner, own = trained(method, spec, case.source, seed, steps, told)

@@ -7,10 +7,10 @@ import numpy as np
 
 from metaprior.protocols.finished import lowest, means, methods_of, over_settings
 from metaprior.protocols.oracles.data import DRAWN, cases
-from metaprior.protocols.oracles.judge import EXACT, SLACK
+from metaprior.protocols.oracles.judge import BY_POINT, EXACT, SLACK
 from metaprior.protocols.pictures import DOTS, one_panel, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import colours, to_svg
+from metaprior.report.figures import MUTED, colours, to_svg
 
 
 @styled()
@@ -22,7 +22,8 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
 def _distance(cells: Sequence[Drawn], source: str) -> Picture:
     """The gap of every method on one source."""
     names = methods_of(cells, but=(EXACT,))
-    shades = colours(["method", *names])
+    own = [name for name in names if name != BY_POINT]
+    shades = colours(["method", *own]) | {BY_POINT: MUTED}
     case, found = cases()[source], means(cells)
     shots = [k for k in case.shots if k != DRAWN]
 
@@ -41,7 +42,7 @@ def _distance(cells: Sequence[Drawn], source: str) -> Picture:
 
 def sentence(cells: Sequence[Drawn]) -> str:
     """Who is nearest, and whether anyone is better than possible."""
-    gaps = over_settings(cells, "gap")
+    gaps = over_settings(cells, "gap", but=(EXACT, BY_POINT))
     if not gaps:
         return ""
     best = lowest(gaps)
@@ -49,6 +50,9 @@ def sentence(cells: Sequence[Drawn]) -> str:
         f"{best} stays nearest to the exact posteriors, {gaps[best]:.2f} nats a row above them on "
         "average. "
     )
+    floor = over_settings(cells, "gap").get(BY_POINT)
+    if floor is not None:
+        text += f"One normal at each point cannot come nearer than {floor:.2f}. "
     below = _better_than_possible(cells)
     if below:
         return text + f"Better than possible, so wrong: {', '.join(below)}."
