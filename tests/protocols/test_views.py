@@ -7,6 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy.stats import multivariate_normal
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import KNeighborsRegressor
 
 from metaprior.errors import InputError
 from metaprior.heads import Gaussian
@@ -15,7 +18,17 @@ from metaprior.methods import NP
 from metaprior.protocols import get
 from metaprior.protocols.ambiguous_generation import data as generation
 from metaprior.protocols.ambiguous_generation import judge
-from metaprior.protocols.ambiguous_generation.controls import CVAE, MeanView, average, ssim, weights
+from metaprior.protocols.ambiguous_generation.controls import CVAE, average, ssim, weights
+from metaprior.protocols.ambiguous_generation.smoothers import (
+    COUNTS,
+    MEAN,
+    NEAREST,
+    PENALTIES,
+    RIDGE,
+    Nowhere,
+    Smoother,
+    smoother,
+)
 from metaprior.protocols.files import column
 from metaprior.protocols.protocol import Drawn
 from metaprior.sources.views import ObjectViews
@@ -151,8 +164,49 @@ def test_the_control_with_a_latent_a_view_has_independent_views(x64):
 
 def test_learners_without_a_proposal_have_no_bound():
     _, task = linear()
-    mean = MeanView(jnp.zeros(1), jnp.zeros((1, 3)), Gaussian(3, scale=1.0))
+    parts = jnp.zeros(1), jnp.zeros((1, 3)), jnp.zeros((2, 1, 3))
+    mean = Smoother(*parts, Nowhere(2), Gaussian(3, scale=1.0))
     assert weights(mean, task, jr.key(0), 4) is None
+
+
+@pytest.mark.parametrize(
+    "name, numbers, model",
+    [
+        (MEAN, [0.0], lambda n, unit: DummyRegressor()),
+        (NEAREST, COUNTS, lambda n, unit: KNeighborsRegressor(n)),
+        (RIDGE, PENALTIES, lambda n, unit: Ridge(alpha=n * unit)),
+    ],
+)
+def test_free_controls_are_those_of_scikit_learn(name, numbers, model):
+    """Each side of validation objects shown, all other views predicted; the number with the least
+    squared error is taken, and its error is the variance of a pixel.
+    """
+    rng = np.random.default_rng(0)
+    shape = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 4 * 9)) + rng.normal(size=(60, 36))
+    views = np.clip(128 + 20 * shape, 0, 255).astype(np.uint8).reshape(60, 4, 3, 3)
+    rows = np.arange(45), np.arange(45, 55), np.arange(55, 60)
+    data = generation.Objects(views, np.array([0.0, 90, 180, 270]), ("",) * 60, *rows, "")
+    made, chosen = smoother(name, data)
+
+    pixels = views.reshape(60, 4, 9) / 255.0
+    train, held = pixels[:45], pixels[45:55]
+    unit = 45 * ((train - train.mean(0)) ** 2).mean()
+
+    def predicted(number, side, shown):
+        fitted = model(number, unit).fit(train[:, side], train.reshape(45, -1))
+        return fitted.predict(shown[:, side]).reshape(len(shown), 4, 9)
+
+    errors = {}
+    for number in (n for n in numbers if name != NEAREST or n <= 45):
+        gaps = [(predicted(number, s, held) - held)[:, np.arange(4) != s] for s in range(4)]
+        errors[number] = np.mean(np.square(gaps))
+    assert chosen == min(errors, key=errors.get)
+    assert float(made.head.scale) ** 2 == pytest.approx(min(errors.values()), rel=1e-4)
+
+    task = ObjectViews.of(views, data.azimuth).task(jnp.asarray(57), jnp.asarray(2))
+    said = made.posterior(task.support, key=None).predict(task.query.x, key=None, samples=1)
+    wanted = predicted(chosen, 2, pixels[57:58])[0, [3, 0, 1]]
+    np.testing.assert_allclose(said.mean(), wanted, atol=1e-5)
 
 
 def test_objects_of_one_name_or_look_stay_together():
@@ -173,7 +227,7 @@ def test_what_was_changed_stands_in_the_report():
         np.repeat(views, 3, 4), azimuth, names, "here", ["images were made smaller"]
     )
     options = {"pool": 2, "shown": 1, "steps": {"": 1}}
-    outcome = judge.run(judge.MEAN, 0, options, data, lambda done, what: None)
+    outcome = judge.run(MEAN, 0, options, data, lambda done, what: None)
     assert outcome.note == data.remark
     assert outcome.note.startswith(
         "images were made smaller; colours were averaged to grey; 20 models in 20 groups"
@@ -207,7 +261,7 @@ def test_a_cell_and_its_pictures(data):
     )
     options = protocol.budgets["quick"] | {"steps": {"": 3}, "batch": 4, "validation": 4}
     cells = []
-    for method in (judge.MEAN, "cnp", "np", judge.CONTROL):
+    for method in (MEAN, RIDGE, "cnp", "np", judge.CONTROL):
         outcome = protocol.run(method, 0, options, held, lambda done, what: None)
         columns = outcome.predictions
         assert len({len(v) for v in columns.values()}) == 1 and len(columns["task"]) == 6 * 35
@@ -242,9 +296,10 @@ def test_a_cell_and_its_pictures(data):
         if method != judge.CONTROL:
             cells.append(Drawn(method, 0, outcome.figures, drawing))
     pictures = protocol.draw(cells, options, held)
-    assert len(pictures) == 3 and all(
+    assert len(pictures) == 4 and all(
         p.svg.startswith("<svg") and len(p.svg) < 3e5 for p in pictures
     )
-    assert protocol.sentence is not None and protocol.sentence(cells).startswith(
-        "np: mean squared error"
-    )
+    assert protocol.sentence is not None
+    said = protocol.sentence(cells)
+    assert said.startswith("np: mean squared error")
+    assert said.endswith("In likelihood cnp, np lose to “ridge”.")

@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Canvas
 
-from metaprior.protocols.ambiguous_generation.judge import CONTROL, MEAN
+from metaprior.protocols.ambiguous_generation.judge import CONTROL
+from metaprior.protocols.ambiguous_generation.smoothers import MEAN, NEAREST, RIDGE
 from metaprior.protocols.finished import first_of_each, lowest, means
 from metaprior.protocols.pictures import panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.report.figures import MUTED, to_svg
 
+FREE = (RIDGE, NEAREST, MEAN)
+REFERENCES = (*FREE, CONTROL)
 SIDES = 9  # views a row
 OBJECTS = 2  # in the picture of a method
 
@@ -107,18 +110,28 @@ def against_angle(first: dict[str, Drawn]) -> Canvas:
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
-    """The best sampler beside the deterministic control."""
+    """The best sampler beside the controls; and which methods lose to a control."""
     found = means(cells)
     mse, joint, near, side = (
         found.get(("", metric), {}) for metric in ("mse", "joint", "near", "side")
     )
-    samplers = [name for name in mse if name not in (MEAN, CONTROL) and side[name] > 0]
+    own = [name for name in mse if name not in REFERENCES]
+    samplers = [name for name in own if side[name] > 0]
     if not samplers:
         return ""
     best = lowest({name: joint[name] for name in samplers})
     said = f"{best}: mean squared error {mse[best]:.4f}, {joint[best]:.3f} nats a pixel"
-    for name in ("cnp", CONTROL, MEAN):
+    free = [name for name in FREE if name in mse]
+    nearest = [lowest({name: joint[name] for name in free})] if free else []
+    for name in dict.fromkeys(("cnp", *nearest, MEAN)):
         if name in mse and name != best:
             said += f"; {name}: {mse[name]:.4f}, {joint[name]:.3f}"
-    times = side[best] / max(near[best], 1e-9)
-    return f"{said}. Its draws differ {times:.2f} times as much from the side."
+    said += f". Its draws differ {side[best] / max(near[best], 1e-9):.2f} times as much from the "
+    said += "side."
+    for what, values in (("error", mse), ("likelihood", joint)) if free else ():
+        control = lowest({name: values[name] for name in free})
+        worse = [name for name in own if values[name] > values[control]]
+        if worse:
+            verb = "loses" if len(worse) == 1 else "lose"
+            said += f" In {what} {', '.join(worse)} {verb} to “{control}”."
+    return said
