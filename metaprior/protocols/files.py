@@ -1,6 +1,7 @@
 """The files of one finished cell: figures, raw predictions, and what pictures need."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 
 from metaprior.protocols.protocol import Drawn, Figure, Outcome
 from metaprior.system.folder import write_atomic, write_parquet
+
+EACH = "each"  # the values a task of a figure, among the arrays of a cell
 
 
 class Cell:
@@ -32,6 +35,22 @@ class Cell:
         """The file of its raw predictions."""
         return self.path.with_suffix(".parquet")
 
+    def fault(self) -> str:
+        """Which of its files is damaged, and how; `""` where all can be read."""
+        import polars as pl
+
+        readers: dict[Path, Callable[[Path], Any]] = {
+            self.path: read_entry,
+            self.path.with_suffix(".npz"): _arrays,
+            self.predictions: pl.read_parquet,
+        }
+        for path, read in readers.items():
+            try:
+                read(path)
+            except Exception as error:  # each kind of file is broken in its own ways
+                return f"{path}: cannot be read ({type(error).__name__})"
+        return ""
+
     def write(self, outcome: Outcome, seconds: float) -> None:
         """Write its three files."""
         import polars as pl
@@ -41,6 +60,9 @@ class Cell:
         write_parquet(self.predictions, frame.select(*lead, pl.all()))
 
         drawing = {name: np.asarray(array) for name, array in outcome.drawing.items()}
+        for i, figure in enumerate(outcome.figures):
+            if figure.each is not None:
+                drawing[f"{EACH} {i}"] = figure.each
         write_atomic(self.path.with_suffix(".npz"), lambda part: _savez(part, drawing))
 
         entry = {
@@ -49,7 +71,7 @@ class Cell:
             "seconds": seconds,
             "note": outcome.note,
             "facts": outcome.facts,
-            "figures": [list(figure) for figure in outcome.figures],
+            "figures": [list(figure._replace(each=None)) for figure in outcome.figures],
         }
         text = json.dumps(entry) + "\n"
         write_atomic(self.path, lambda part: part.write_text(text, "utf-8"))
@@ -62,7 +84,11 @@ class Cell:
 def read_entry(path: Path) -> dict[str, Any]:
     """What the file of a finished cell says."""
     entry = json.loads(path.read_text("utf-8"))
-    entry["figures"] = [Figure(*figure) for figure in entry["figures"]]
+    arrays = _Lazy(path.with_suffix(".npz"))
+    figures = [Figure(*figure) for figure in entry["figures"]]
+    entry["figures"] = [
+        figure._replace(each=arrays.get(f"{EACH} {i}")) for i, figure in enumerate(figures)
+    ]
     return entry
 
 
@@ -74,8 +100,7 @@ class _Lazy(dict):
 
     def _read(self) -> None:
         if not dict.__len__(self) and self._path.exists():
-            with np.load(self._path, allow_pickle=False) as file:
-                self.update({k: file[k] for k in file.files})
+            self.update(_arrays(self._path))
 
     def __getitem__(self, key):
         self._read()
@@ -87,6 +112,12 @@ class _Lazy(dict):
 
     def get(self, key, default=None):
         return self[key] if key in self else default
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def column(values: Any) -> Any:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from metaprior.protocols.protocol import Metric, Picture, Protocol
 
 LEGEND = (
-    "Means over tasks and seeds ± one standard error: over tasks, or between seeds where that is "
-    "larger. Italics: exact answers and controls. Grey: published or computed elsewhere; the small "
+    "Means over tasks and seeds ± one standard error: over the tasks of a seed, or between seeds "
+    "where that is larger. Italics: exact answers and controls. Grey: published or computed "
+    "elsewhere; the small "
     "number is the source in the list below. Coloured: the best of the methods run here, and those "
-    "within two standard errors of it."
+    "within two standard errors of it, the difference being taken task by task."
 )
 
 
@@ -27,26 +28,14 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if size < 10_000 else f"{value:.4g}"
 
 
-def _best(cells: dict[str, dict[str, Any]], metric: Metric) -> set[str]:
-    """Methods that no other is better than by more than two standard errors of the difference."""
-    known = {name: cell for name, cell in cells.items() if cell["value"] is not None}
-    if metric.better is None or len(known) < 2:
-        return set()
-    loss = {name: _loss(cell["value"], metric.better) for name, cell in known.items()}
-    first = min(loss, key=lambda name: loss[name])
-
-    def slack(name: str) -> float:
-        own, best = (known[n]["error"] or 0.0 for n in (name, first))
-        return 2 * (own**2 + best**2) ** 0.5
-
-    return {name for name in loss if name == first or loss[name] - loss[first] <= slack(name)}
-
-
-def _loss(value: float, better: str | float) -> float:
-    """The smaller, the better."""
-    if isinstance(better, str):
-        return value if better == "low" else -value
-    return abs(value - better)
+def _among_the_best(cell: dict[str, Any]) -> bool:
+    """Whether the best method is better by no more than two standard errors of the difference."""
+    if cell["value"] is None:
+        return False
+    if cell.get("behind") is None:
+        return True
+    gap, error = cell["behind"]
+    return gap <= 2 * (error or 0.0)
 
 
 class Column(NamedTuple):
@@ -104,10 +93,12 @@ class Builder:
 
     def _best(self, column: Column) -> set[str]:
         """The best methods of a column, references aside."""
+        if self.protocol.metrics[column.metric].better is None:
+            return set()
         own = [name for name in self.methods if name not in self.protocol.references]
         cells = {name: self.cells.get((name, column.setting, column.metric)) for name in own}
-        known = {name: cell for name, cell in cells.items() if cell}
-        return _best(known, self.protocol.metrics[column.metric])
+        known = {name: cell for name, cell in cells.items() if cell and cell["value"] is not None}
+        return {n for n, c in known.items() if _among_the_best(c)} if len(known) > 1 else set()
 
     def _anchor(self, name: str, columns: Sequence[Column]) -> dict[str, Any] | None:
         """The row of published or exact numbers; `None` where the table has none of them."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metaprior.protocols.spread import standard_error
+
 Tell = Callable[[float, str], None]  # share done in 0 … 1, and what is being done
 
 
@@ -35,6 +37,8 @@ class Figure(NamedTuple):
             has none.
         count: how many tasks stand behind it.
         median: over tasks, where `value` is a mean over them: a few tasks may be all of a mean.
+        each: of which `value` is the mean, one number a task, in the same order for all methods.
+            Differences between methods are taken task by task.
     """
 
     setting: str
@@ -43,17 +47,25 @@ class Figure(NamedTuple):
     error: float | None = None
     count: int = 0
     median: float | None = None
+    each: np.ndarray | None = None
 
     @staticmethod
-    def of(setting: str, metric: str, values: Any) -> "Figure":
-        """The mean of one value a task, its standard error, the median; NaN values do not count."""
-        values = np.asarray(values, np.float64).ravel()
-        values = values[~np.isnan(values)]
-        n = len(values)
+    def of(setting: str, metric: str, values: Any, classes: np.ndarray | None = None) -> "Figure":
+        """The mean of one value a task, its standard error, the median; NaN values do not count.
+
+        Args:
+            setting, metric: as above.
+            values: `(t,)`.
+            classes: of each task `(t, way)`, where tasks share a few classes: see `standard_error`.
+        """
+        each = np.asarray(values, np.float64).ravel()
+        known = ~np.isnan(each)
+        values, n = each[known], int(known.sum())
         if n == 0:
             return Figure(setting, metric, float("nan"), None, 0)
-        error = float(values.std(ddof=1) / n**0.5) if n > 1 else None
-        return Figure(setting, metric, float(values.mean()), error, n, float(np.median(values)))
+        error = standard_error(values, None if classes is None else classes[known])
+        median = float(np.median(values))
+        return Figure(setting, metric, float(values.mean()), error, n, median, each)
 
 
 class Anchor(NamedTuple):
@@ -135,8 +147,8 @@ class Protocol:
         references: names that `run` takes beside the methods and that always run: exact answers,
             controls.
         anchors: published and exact numbers.
-        load: `(path or None) -> data` for protocols on files; raises `InputError`. `None` where
-            nothing is read.
+        load: `(path or None, options) -> data` for protocols on files; raises `InputError`. `None`
+            where nothing is read.
         reads: `(path) -> files and folders` that `load` reads there; of a folder its images, and
             tables of these. `None` where that is the path itself.
         sentence: `(cells) -> str`, what came out, in plain words; `""` for none.
@@ -155,7 +167,7 @@ class Protocol:
     draw: Callable[[Sequence[Drawn], dict[str, Any], Any], list[Picture]]
     references: tuple[str, ...] = ()
     anchors: tuple[Anchor, ...] = ()
-    load: Callable[[Path | None], Any] | None = None
+    load: Callable[..., Any] | None = None
     reads: Callable[[Path], Sequence[Path]] | None = None
     sentence: Callable[[Sequence[Drawn]], str] | None = None
     without: dict[str, str] = field(default_factory=dict)

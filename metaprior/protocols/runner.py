@@ -97,7 +97,7 @@ class Study:
     def data(self) -> Any:
         """What the protocol reads, once."""
         if not self._loaded and self.protocol.load is not None:
-            self._data = self.protocol.load(self.path)
+            self._data = self.protocol.load(self.path, self.options)
         self._loaded = True
         return self._data
 
@@ -143,6 +143,7 @@ class Study:
         self.data()  # bad data ends here, before anything is written
         self.cells.mkdir(parents=True, exist_ok=True)
         self._keep_record()
+        self._set_aside()
 
         names = (*self.protocol.references, *methods)
         wanted = [self.cell(name, seed) for seed in range(seeds) for name in names]
@@ -161,6 +162,15 @@ class Study:
                 self.write(failed, report=False)
         say(1.0, "writing the report")
         return self.write(failed, report=True)
+
+    def _set_aside(self) -> None:
+        """Cells with a damaged file no longer count as finished, and are named."""
+        for path in sorted(self.cells.glob("*.json")):
+            method, _, seed = path.stem.rpartition("-")
+            fault = Cell(self.cells, method, int(seed) if seed.isdecimal() else 0).fault()
+            if fault:
+                path.unlink()
+                print(f"metaprior: {fault}; {path.stem} runs again.", file=sys.stderr, flush=True)
 
     def _keep_record(self) -> None:
         """run.json of a new folder."""

@@ -143,6 +143,10 @@ class Episodes(eqx.Module):
         _, chosen = jax.lax.top_k(u.ravel(), self.way)
         return chosen // turned, chosen % turned
 
+    def classes_of(self, key: PRNGKeyArray) -> Int[Array, "way"]:
+        """The classes of the task that `key` gives, however they are turned."""
+        return self.classes(jr.split(key, 4)[0])[0]
+
     def images(self, key: PRNGKeyArray, index: Array, turn: Array) -> Float[Array, "k d"]:
         """Images as rows: in 0 … 1, turned, and moved where `affine` says so."""
         x = self.pixels[index].astype(jnp.float32) / 255.0

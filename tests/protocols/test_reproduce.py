@@ -30,6 +30,7 @@ from metaprior.protocols.protocol import (
 )
 from metaprior.protocols.results import aggregate
 from metaprior.protocols.runner import Study, find_data, fingerprint
+from metaprior.protocols.spread import standard_error
 
 RAN = []
 
@@ -105,7 +106,7 @@ def test_results_can_be_recomputed(tmp_path):
 
 
 def test_aggregate_of_one_seed_keeps_the_error_over_tasks():
-    rows = aggregate([{"method": "m", "figures": [Figure("", "error", 2.0, 0.25, 9)]}])
+    rows = aggregate([{"method": "m", "seed": 0, "figures": [Figure("", "error", 2.0, 0.25, 9)]}])
     assert rows == [
         {
             "method": "m",
@@ -115,31 +116,86 @@ def test_aggregate_of_one_seed_keeps_the_error_over_tasks():
             "error": 0.25,
             "count": 9,
             "seeds": 1,
+            "behind": None,
         }
     ]
 
 
 def test_more_seeds_are_not_more_tasks():
     """Two trainings judged on the same nine tasks: the error over those tasks stays."""
-    rows = aggregate(
-        [{"method": "m", "figures": [Figure("", "error", v, 0.25, 9)]} for v in (2.0, 2.2)]
-    )
+
+    def rows_of(*values):
+        figures = [[Figure("", "error", v, 0.25, 9)] for v in values]
+        return aggregate([{"method": "m", "seed": i, "figures": f} for i, f in enumerate(figures)])
+
+    rows = rows_of(2.0, 2.2)
     assert (rows[0]["error"], rows[0]["count"], rows[0]["seeds"]) == (0.25, 9, 2)
-    rows = aggregate(
-        [{"method": "m", "figures": [Figure("", "error", v, 0.25, 9)]} for v in (2.0, 4.0)]
-    )
+    rows = rows_of(2.0, 4.0)
     assert rows[0]["error"] == 1.0  # between trainings
 
 
 def test_figures_of_values():
     """NaN is left out, one value has no error, none is NaN."""
-    assert Figure.of("", "m", [1.0, 3.0, np.nan]) == Figure("", "m", 2.0, 1.0, 2, 2.0)
-    assert Figure.of("", "m", [1.0]) == Figure("", "m", 1.0, None, 1, 1.0)
+    two, one = Figure.of("", "m", [1.0, 3.0, np.nan]), Figure.of("", "m", [1.0])
+    assert two[:-1] == ("", "m", 2.0, 1.0, 2, 2.0) and one[:-1] == ("", "m", 1.0, None, 1, 1.0)
+    np.testing.assert_array_equal(two.each, [1.0, 3.0, np.nan])
     assert Figure.of("", "m", [0.0, 1.0, 50.0]).median == 1.0  # however far the last one is
     assert np.isnan(Figure.of("", "m", []).value)
 
 
+def test_differences_are_taken_task_by_task():
+    """Against the formulas: pairs where both have tasks, else both errors; the first tasks of a
+    method that was judged on fewer; a wanted value from either side.
+    """
+    rng = np.random.default_rng(0)
+    hard = 3 * rng.normal(size=40)
+    values = {"maml": hard, "np": hard + 0.2 + 0.1 * rng.normal(size=40), "exact": hard - 9}
+    figures = {name: Figure.of("", "error", v) for name, v in values.items()}
+    figures |= {"cnp": Figure.of("", "error", values["np"][:9] + 0.5)}
+    entries = [{"method": m, "seed": 0, "figures": [f]} for m, f in figures.items()]
+    behind = {row["method"]: row["behind"] for row in aggregate(entries, TOY)}
+    assert behind["maml"] is None and behind["exact"] is None
+    gap = values["np"] - hard
+    assert behind["np"] == pytest.approx([gap.mean(), gap.std(ddof=1) / 40**0.5])
+    gap = gap[:9] + 0.5
+    assert behind["cnp"] == pytest.approx([gap.mean(), gap.std(ddof=1) / 3])
+
+    apart = [{"method": "np", "seed": 0, "figures": [Figure("", "error", 1.0, 0.3)]}]
+    rows = aggregate([entries[0] | {"figures": [Figure("", "error", 0.5, 0.4)]}, *apart], TOY)
+    assert rows[1]["behind"] == pytest.approx([0.5, 0.5])
+
+    wanted = dataclasses.replace(TOY, metrics={"error": Metric("coverage", "", 0.9)})
+    below, above = rng.binomial(20, 0.8, 60) / 20, rng.binomial(20, 0.95, 60) / 20
+    pair = [Figure.of("", "error", v) for v in (below, above)]
+    rows = aggregate(
+        [{"method": m, "seed": 0, "figures": [f]} for m, f in zip(("np", "maml"), pair)], wanted
+    )
+    assert rows[1]["behind"] is None
+    miss = (0.9 - below) - (above - 0.9)
+    assert rows[0]["behind"] == pytest.approx([miss.mean(), miss.std(ddof=1) / 60**0.5])
+
+
+def test_few_classes_make_a_wide_error():
+    """The variance over draws of eight people, of whom each task has three, is what is stated:
+    simulated.
+    """
+    rng = np.random.default_rng(0)
+    means, errors, plain = [], [], []
+    for _ in range(300):
+        people = rng.normal(size=8)
+        tasks = np.array([rng.choice(8, 3, replace=False) for _ in range(60)])
+        values = people[tasks].mean(1) + 0.1 * rng.normal(size=60)
+        means.append(values.mean())
+        errors.append(standard_error(values, tasks))
+        plain.append(standard_error(values))
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.25)
+    assert np.mean(plain) < 0.25 * np.std(means)
+    assert standard_error(np.array([1.0])) is None
+    assert standard_error(np.arange(4.0), np.zeros((4, 2), int)) == standard_error(np.arange(4.0))
+
+
 def test_the_best_and_what_is_not_told_apart_are_marked(tmp_path):
+    behind = {"np": [0.2, 0.14], "cnp": [1.0, 0.14], "versa": [0.2, 0.05]}
     results = {
         "table": [
             {
@@ -150,13 +206,15 @@ def test_the_best_and_what_is_not_told_apart_are_marked(tmp_path):
                 "error": 0.1,
                 "count": 9,
                 "seeds": 1,
+                "behind": behind.get(m),
             }
-            for m, v in (("exact", 0.0), ("maml", 1.0), ("np", 1.2), ("cnp", 2.0))
+            for m, v in (("exact", 0.0), ("maml", 1.0), ("np", 1.2), ("cnp", 2.0), ("versa", 1.2))
         ]
     }
     made, sources = tables(TOY, results)
     marks = {row["name"]: row["cells"][0][2] for row in made[0]["rows"]}
-    assert marks == {"exact": False, "maml": True, "np": True, "cnp": False} and sources == []
+    assert marks == {"exact": False, "maml": True, "np": True, "cnp": False, "versa": False}
+    assert sources == []
     assert [number(v) for v in (0.0, 1e-5, 0.5, 123.4, None)] == [
         "0.000",
         "1.0e-05",
@@ -220,7 +278,9 @@ def test_data_are_told_by_what_is_read_of_them(tmp_path):
     for name in "ab":
         (data / name).mkdir(parents=True)
         Image.new("L", (16, 16)).save(data / name / "0.png")
-    protocol = dataclasses.replace(TOY, load=lambda path: None, reads=get("few-shot-images").reads)
+    protocol = dataclasses.replace(
+        TOY, load=lambda path, options: None, reads=get("few-shot-images").reads
+    )
 
     def study():
         return Study(protocol, out, data=data)

@@ -218,7 +218,7 @@ def fold_of(rows: Rows, subject: Subject, fold: int) -> Fold:
     return Fold(table, held, expected_costs(encoded, rows.cost, inside))
 
 
-def load(path: Path | None) -> dict[str, Any]:
+def load(path: Path | None, options: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a folder has of omniglot28.npz and the tables of `SUBJECTS`.
 
     Sine waves and lines need nothing.

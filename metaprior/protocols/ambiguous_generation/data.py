@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Objects:
     remark: str
 
 
-def load(path: Path | None) -> Objects:
+def load(path: Path | None, options: dict[str, Any] | None = None) -> Objects:
     """The furniture in a folder of data, or views of one's own."""
     if path is None:
         raise InputError(

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Faces:
         return self.train, self.validation, self.test
 
 
-def load(path: Path | None) -> Faces:
+def load(path: Path | None, options: dict[str, Any] | None = None) -> Faces:
     """The avatars in a folder of data, or images with attributes of one's own."""
     if path is None:
         raise InputError(

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ FOLDERS = tuple(
     for kind in ("background", "evaluation")
 )
 PARTS = ("train", "val", "test")
+LEAST, GREY, MOST = 16, 28, 84  # pixels a side: of any image, and at most unless asked for
+LOOKED = 101  # images whose kind and size say what the others are like
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Pictures:
         rotations: whether turned classes are further classes, as is usual for Omniglot.
         runs: Lake's, or `None`.
         remarks: for the report.
+        free: classes that the data do not split: each seed splits them anew.
     """
 
     name: str
@@ -64,10 +68,32 @@ class Pictures:
     rotations: bool
     runs: Runs | None = None
     remarks: tuple[str, ...] = field(default=())
+    free: np.ndarray | None = None
+
+    def of_seed(self, seed: int) -> "Pictures":
+        """With another split of the classes for each seed, where the data give none.
+
+        What can be said of few classes depends on which of them are judged.
+        """
+        if self.free is None or seed == 0:
+            return self
+        parts = _anew(self.free, seed)
+        if not len(parts["val"]):
+            parts["val"] = parts["train"]
+        count = np.bincount(self.images.label, minlength=len(self.images.names))
+        able = _settings({part: count[rows] for part, rows in parts.items()})
+        kept = tuple(setting for setting in self.settings if setting in able)
+        return replace(self, parts=parts, settings=kept)
 
 
-def load(path: Path | None) -> Pictures:
-    """Omniglot where the folder (or file) holds it, else class folders."""
+def load(path: Path | None, options: dict[str, Any] | None = None) -> Pictures:
+    """Omniglot where the folder (or file) holds it, else class folders.
+
+    Args:
+        path: of the folder or file.
+        options: of the budget; `size` is read, of class folders alone.
+    """
+    size = (options or {}).get("size", 0)
     if path is None:
         raise InputError(
             "few-shot-images reads images: give --data FOLDER, of Omniglot or of class folders of "
@@ -77,9 +103,11 @@ def load(path: Path | None) -> Pictures:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder.")
     folder, places = _places(path)
+    if places and size:
+        raise InputError("--set size is for class folders of your own; Omniglot's are 28 x 28.")
     if len(places) == 2:
         return _omniglot(folder, _joined([read_classes(p, 28) for p in places]))
-    return _omniglot(folder, read_classes(places[0], 28)) if places else _own(path)
+    return _omniglot(folder, read_classes(places[0], 28)) if places else _own(path, size)
 
 
 def _places(path: Path) -> tuple[Path, list[Path]]:
@@ -206,13 +234,19 @@ def _run(tree: Tree, labels: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return support, query, answer
 
 
-def _own(path: Path) -> Pictures:
+def _own(path: Path, size: int) -> Pictures:
     """Class folders.
 
     They are split as the data say, else 60 % of the classes are for training and 20 % each for
     validation and the test.
+
+    Args:
+        path: of the folder or file.
+        size: pixels a side, 0 for what suits most of the images.
     """
-    images = _square(merged(read_classes(path, _size(path))))
+    if size and size < LEAST:
+        raise InputError(f"--set size takes {LEAST} or more pixels a side; got {size}.")
+    images = _square(merged(read_classes(path, size or _size(path))), size)
     count = np.bincount(images.label, minlength=len(images.names))
     rich = np.flatnonzero(count >= 1 + QUERY)
     remarks = list(images.remarks)
@@ -249,7 +283,9 @@ def _own(path: Path) -> Pictures:
             f"{path}: {len(rich)} of {len(count)} classes have {1 + QUERY} images or more; too few "
             "to train on some and judge on others (at least 4 are needed)."
         )
-    return Pictures(path.name, images, parts, settings, False, None, tuple(remarks))
+    return Pictures(
+        path.name, images, parts, settings, False, None, tuple(remarks), None if given else rich
+    )
 
 
 def _classes(count: int) -> str:
@@ -257,10 +293,10 @@ def _classes(count: int) -> str:
     return f"{count} class{'es' * (count > 1)}"
 
 
-def _square(images: Images) -> Images:
-    """Images as squares of 16 to 84 pixels a side; arrays come as they are, of any size."""
+def _square(images: Images, size: int) -> Images:
+    """Images as squares of `size` or else 16 to 84 pixels a side; arrays come in any size."""
     h, w = images.pixels.shape[1:3]
-    side = max(16, min(84, h, w))
+    side = size or max(LEAST, min(MOST, h, w))
     if (h, w) == (side, side):
         return images
     pixels = np.stack([resize(image, side) for image in images.pixels])
@@ -268,9 +304,9 @@ def _square(images: Images) -> Images:
     return replace(images, pixels=pixels, remarks=(*images.remarks, remark))
 
 
-def _anew(classes: np.ndarray) -> dict[str, np.ndarray]:
+def _anew(classes: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
     """A split at random; few classes have none for validation."""
-    order = np.random.default_rng(0).permutation(classes)
+    order = np.random.default_rng(seed).permutation(classes)
     tests = max(2, round(0.2 * len(order)))
     vals = round(0.2 * len(order)) if len(order) >= 25 else 0
     test, val, train = np.split(order, [tests, tests + vals])
@@ -336,7 +372,8 @@ def merged(images: Images) -> Images:
 
 
 def _size(path: Path) -> int | None:
-    """Pixels a side: 28 for grey images, 84 for others, or what they have if that is less.
+    """Pixels a side that suit most of the images: 28 where these are grey, 84 where they are not,
+    or what half of them have if that is less.
 
     `None` leaves arrays as they are.
     """
@@ -346,5 +383,8 @@ def _size(path: Path) -> int | None:
     names = tree.images()
     if not names:
         return None
-    first = tree.picture(names[0]).values
-    return max(16, min(28 if first.ndim == 2 else 84, *first.shape[:2]))
+    some = [names[i] for i in np.linspace(0, len(names) - 1, min(len(names), LOOKED)).astype(int)]
+    shapes = [tree.picture(name).values.shape for name in some]
+    grey = 2 * sum(len(shape) == 2 for shape in shapes) > len(shapes)
+    usual = int(np.median([min(shape[:2]) for shape in shapes]))
+    return max(LEAST, min(GREY if grey else MOST, usual))

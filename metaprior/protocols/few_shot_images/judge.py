@@ -7,11 +7,19 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from metaprior.errors import InputError
 from metaprior.evaluation import calibration
 from metaprior.protocols.cell import item_of
 from metaprior.protocols.few_shot_images.data import MINIMAL, Pictures, Runs
 from metaprior.protocols.few_shot_images.predicted import classes_of, compact, judge
-from metaprior.protocols.few_shot_images.training import draw_tasks, episodes, sized, train
+from metaprior.protocols.few_shot_images.training import (
+    NETS,
+    draw_tasks,
+    drawn_classes,
+    episodes,
+    sized,
+    train,
+)
 from metaprior.protocols.pooled import expected, pooled
 from metaprior.protocols.protocol import Figure, Outcome, Tell
 from metaprior.protocols.raw import joined, task_rows
@@ -56,7 +64,7 @@ def run_tasks(runs: Runs) -> Task:
 
 
 def measure(
-    setting: str, p: np.ndarray, y: np.ndarray
+    setting: str, p: np.ndarray, y: np.ndarray, classes: np.ndarray | None = None
 ) -> tuple[list[Figure], dict[str, np.ndarray]]:
     """Figures and raw predictions of one setting.
 
@@ -64,13 +72,14 @@ def measure(
         setting: its name.
         p: probabilities, `(t, n, c)`.
         y: classes, `(t, n)`.
+        classes: which classes of all each task has, `(t, way)`, where several tasks share some.
     """
-    t, n, classes = p.shape
+    t, n, way = p.shape
     came = np.take_along_axis(p, y[..., None], 2)[..., 0]
     nll, best = -np.log(np.maximum(came, 1e-12)), p.argmax(-1)
     figures = [
-        Figure.of(setting, "accuracy", (best == y).mean(1)),
-        Figure.of(setting, "nll", nll.mean(1)),
+        Figure.of(setting, "accuracy", (best == y).mean(1), classes),
+        Figure.of(setting, "nll", nll.mean(1), classes),
         pooled(setting, "ece", calibration.ece, p, y),
         expected(setting, "ece", calibration.ece, p),
     ]
@@ -79,7 +88,7 @@ def measure(
         "predicted": best.ravel(),
         "nll": nll.ravel(),
     }
-    for k in range(classes):
+    for k in range(way):
         columns[f"p_{k}"] = p[..., k].ravel().astype(np.float32)
     return figures, columns
 
@@ -122,7 +131,9 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell: T
         return hausdorff(data, tell)
     if method == GUESSING:
         return guess(options, data)
-    data = sized(data, options["side"])
+    if options["net"] not in NETS:
+        raise InputError(f"--set net takes {' or '.join(NETS)}; got {options['net']!r}.")
+    data = data.of_seed(seed) if options["size"] else sized(data.of_seed(seed), options["side"])
     data = replace(data, rotations=data.rotations or options.get("rotate_own", False))
     ways = sorted({way for way, _ in data.settings})
     ways = ways if options["every_way"] else ways[-1:]
@@ -198,11 +209,12 @@ def of_episodes(
         classes = "class" if few == 1 else "classes"
         remarks.append(f"{name}: {few} {classes} with fewer than {images} images left out")
 
-    tasks = draw_tasks(source, jr.key(TEST_KEY + 10 * way + shot), options["tasks"])
+    key = jr.key(TEST_KEY + 10 * way + shot)
+    tasks = draw_tasks(source, key, options["tasks"])
     rows, samples = rows_for(data, options), options["samples"]
     p = judge(learner, tasks, TEST_KEY, samples, slots, rows)
     p, y, names = compact(p, classes_of(tasks.query), classes_of(tasks.support))
-    figures, table = measure(name, p, y)
+    figures, table = measure(name, p, y, drawn_classes(source, key, options["tasks"]))
     drawing = reliability(name, p, y)
     if with_example:
         drawing |= example(tasks, p, y, names, data)

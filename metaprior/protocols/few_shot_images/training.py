@@ -1,6 +1,5 @@
 """Training methods on images: their networks, their tasks, their step."""
 
-import functools
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from metaprior.images.tree import resize
 from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.methods.embedded import Embedded
-from metaprior.nets.conv import Conv4
+from metaprior.nets.conv import Conv4, ResNet12
 from metaprior.protocols.cell import loss_of
 from metaprior.protocols.few_shot_images.controls import CONTROLS, Control
 from metaprior.protocols.few_shot_images.data import Pictures
@@ -27,6 +26,7 @@ from metaprior.training import adam, fit
 
 VALIDATION_KEY = 555  # of the tasks that choose the step
 LOOKS = 10  # at them in a training
+NETS = ("conv4", "resnet12")
 EARLY = 0.3  # of the steps: a network chosen before is remarked on
 # See images through `Embedded`.
 BLACK = ("recurrent", "snail", "cnp", "acnp", "np", "anp", "flow_np")
@@ -52,22 +52,37 @@ class Network(NamedTuple):
     """What a network looks at, and its size.
 
     Args:
+        kind: of `NETS`.
         size, channels: of an image.
-        filters: of each block.
-        pooled: whether blocks halve the image by max-pools, else by strides.
+        filters: of each block of Conv4; ResNet-12 has its paper's.
+        pooled: whether Conv4 halves the image by max-pools, as ResNet-12 does, else by strides.
     """
 
+    kind: str
     size: int
     channels: int
     filters: tuple[int, ...]
     pooled: bool
 
+    def init(self, outputs: int, *, key: Any) -> Any:
+        """Random weights, `outputs` numbers an image."""
+        size, channels = self.size, self.channels
+        if self.kind == "resnet12":
+            return ResNet12.init(outputs, key=key, size=size, channels=channels)
+        return Conv4.init(
+            outputs,
+            key=key,
+            size=size,
+            channels=channels,
+            filters=self.filters,
+            pooled=self.pooled,
+        )
+
 
 @eqx.filter_jit
 def fresh(key: Any, method: str, way: int, network: Network) -> Any:
     """An untrained method with an image network."""
-    net = functools.partial(Conv4.init, **network._asdict())
-    spec = Spec(network.size**2 * network.channels, Categorical(way), net=net)
+    spec = Spec(network.size**2 * network.channels, Categorical(way), net=network.init)
     row = METHODS[method]
     if method in BLACK:
         return Embedded.init(spec, key=key, base=row.method, **row.options)  # ty: ignore[invalid-argument-type]
@@ -165,7 +180,8 @@ def train(
         more["within"] = jnp.asarray(0.5 if lake else 0.0)
     source = episodes(data, learn, way, 1, options["train_query"], **more)
 
-    network = Network(size, channels, tuple(options["filters"]), options["pooled"])
+    kind, filters = options["net"], tuple(options["filters"])
+    network = Network(kind, size, channels, filters, options["pooled"])
     steps = max(20, round(options["lake_steps" if lake else "steps"] * SHARE.get(method, 1.0)))
     optimiser = adam(options["learning_rate"], steps)
     start, state, seconds = fresh(init_key, method, way, network), None, 0.0
@@ -218,3 +234,13 @@ def accuracy(learner: Any, tasks: Task, slots: int, samples: int) -> float:
 def draw_tasks(source: Episodes, key, count: int) -> Task:
     """`count` tasks on a leading axis."""
     return jax.vmap(source)(jr.split(key, count))
+
+
+@eqx.filter_jit
+def _classes(source: Episodes, key, count: int):
+    return jax.vmap(source.classes_of)(jr.split(key, count))
+
+
+def drawn_classes(source: Episodes, key, count: int) -> np.ndarray:
+    """Which classes the tasks of `draw_tasks` have, `(count, way)`."""
+    return np.asarray(_classes(source, key, count))

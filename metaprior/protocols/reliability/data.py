@@ -53,7 +53,7 @@ def settings_of(options: dict[str, Any], data: Any) -> dict[str, Setting]:
     return found
 
 
-def load(path: Path | None) -> dict[str, np.ndarray] | None:
+def load(path: Path | None, options: dict[str, Any] | None = None) -> dict[str, np.ndarray] | None:
     """Drawn characters from a file such as omniglot28.npz or a folder that holds it.
 
     `None` where there is none; then normal classes stand in.
