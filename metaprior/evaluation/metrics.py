@@ -12,9 +12,8 @@ import numpy as np
 
 from metaprior.evaluation import calibration
 
-# Quantile levels of the calibration error, and bins of the top class's probability.
-LEVELS = np.linspace(0.05, 0.95, 19)
-BINS = 15
+LEVELS = calibration.LEVELS  # of the calibration error
+BINS = 15  # of the top class's probability
 METHOD = "method"  # what the learner that the others are baselines for is called
 
 
@@ -70,7 +69,7 @@ METRICS = {
         Metric("rmse", "units of the target", "low", _mean),
         Metric("crps", "units of the target", "low", _mean),
         Metric("coverage90", "share of rows", 0.9, _mean),
-        Metric("calibration", "mean gap over 19 quantile levels", "low", _calibration),
+        Metric("calibration", "mean gap over 20 quantile levels", "low", _calibration),
         Metric("nll_log", "nats a row, of the log", "low", _mean),
         Metric("rmse_log", "log units", "low", _mean),
         Metric("accuracy", "share of rows", "high", _mean),

@@ -9,7 +9,7 @@ import numpy as np
 
 from metaprior.errors import InputError
 from metaprior.images.arrays import arrays, as_images, sized
-from metaprior.images.tree import TABLES, Tree, read_all
+from metaprior.images.tree import OF_CLASSES, Tree, read_all
 
 SPLITS = {
     "train": "train",
@@ -81,7 +81,7 @@ def read_classes(path: str | Path, size: int | None = None) -> Images:
     if path.suffix.lower() == ".npy":
         raise InputError(f"{path}: an .npy holds no classes; give an .npz of images and label.")
     tree = Tree(path)
-    tables = [n for n in tree.names if PurePosixPath(n).name in TABLES[:3]]
+    tables = [n for n in tree.names if PurePosixPath(n).name in OF_CLASSES]
     names, classes, of_split = _tables(tree, tables) if tables else _folders(tree)
     found = sorted(set(classes))
     if len(found) < 2:

@@ -17,7 +17,11 @@ KINDS = set(
 )
 # Images too, which are not read.
 OTHERS = set(".heic .heif .svg .psd .dng .raw .cr2 .cr3 .nef .arw .exr .hdr .dcm .nii .pdf".split())
-TABLES = ("train.csv", "val.csv", "test.csv", "list_attr_celeba.txt")
+OF_CLASSES = ("train.csv", "val.csv", "test.csv")
+OF_FACES = tuple(
+    f"list_{what}.{kind}" for what in ("attr_celeba", "eval_partition") for kind in ("txt", "csv")
+)
+TABLES = (*OF_CLASSES, *OF_FACES)
 MOST_FILES = 2_000_000
 MOST_FILE = 64 * 2**20  # bytes of one file
 MOST_PIXELS = 64_000_000  # of one image, before it is made smaller

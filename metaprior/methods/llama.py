@@ -146,7 +146,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
             spread = jnp.asarray(0.3) if objective == "predictive" else 1.0
         settings = precision, steps, eta, structure, clip, objective, samples, spread
         # The type checker takes the property `prior` for a field.
-        return cls(net, spec.head, inner_lr, *settings)  # ty: ignore[invalid-argument-type, missing-argument]
+        return cls(net, spec.head, inner_lr, *settings)  # ty: ignore[invalid-argument-type]
 
     @property
     def prior(self) -> Diagonal | None:

@@ -129,3 +129,12 @@ def cut_short(facts: Mapping[str, Any]) -> str:
         f"training ended at step {facts['steps']} with a non-finite loss; "
         "the last good method is judged"
     )
+
+
+def minutes(seconds: float) -> str:
+    """90 s, 12 min, 3.2 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -40,8 +40,8 @@ class Cell:
         import polars as pl
 
         readers: dict[Path, Callable[[Path], Any]] = {
-            self.path: read_entry,
             self.path.with_suffix(".npz"): _arrays,
+            self.path: read_entry,
             self.predictions: pl.read_parquet,
         }
         for path, read in readers.items():

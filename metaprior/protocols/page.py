@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metaprior.protocols.cell import minutes
 from metaprior.protocols.protocol import Metric, Picture, Protocol
 
 LEGEND = (
@@ -36,6 +37,13 @@ def _among_the_best(cell: dict[str, Any]) -> bool:
         return True
     gap, error = cell["behind"]
     return gap <= 2 * (error or 0.0)
+
+
+def _error(cell: dict[str, Any]) -> str:
+    """Three decimals of the standard error; `""` where it is rounding alone, or there is none."""
+    error, value = cell["error"], cell["value"]
+    known = error is not None and value is not None and error > 1e-9 * max(1e-6, abs(value))
+    return number(error) if known else ""
 
 
 class Column(NamedTuple):
@@ -82,7 +90,7 @@ class Builder:
         for column, cell in zip(columns, found):
             value, error = ("–", "")
             if cell:
-                value, error = number(cell["value"]), number(cell["error"]) if cell["error"] else ""
+                value, error = number(cell["value"]), _error(cell)
             shown.append((value, error, not reference and name in self._best(column)))
         return {
             "name": name,
@@ -168,7 +176,11 @@ def direction(metric: Metric) -> str:
 
 
 def write_page(
-    path: Path, protocol: Protocol, results: dict[str, Any], pictures: Sequence[Picture]
+    path: Path,
+    protocol: Protocol,
+    results: dict[str, Any],
+    pictures: Sequence[Picture],
+    data: Any = None,
 ) -> None:
     """report.html."""
     from metaprior.report import render
@@ -179,7 +191,7 @@ def write_page(
     page = {
         "kicker": f"metaprior reproduce {protocol.name}",
         "title": protocol.title,
-        "lead": protocol.lead,
+        "lead": protocol.lead(data) if callable(protocol.lead) else protocol.lead,
         "sentence": results["sentence"],
         "facts": _facts(protocol, results),
         "pictures": pictures,
@@ -235,15 +247,6 @@ def fact(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def minutes(seconds: float) -> str:
-    """90 s, 12 min, 3.2 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def print_tables(protocol: Protocol, results: dict[str, Any], most: int = 4) -> None:

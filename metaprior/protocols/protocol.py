@@ -134,7 +134,7 @@ class Protocol:
     Args:
         name: on the command line.
         title, lead: the report's headline and the paragraph below it: what is shown, and how to
-            read it.
+            read it; the latter may depend on the data, `(data) -> str`.
         papers: where the protocol comes from.
         choices: what the paper leaves open and how it is settled here; limits of what is shown.
         metrics: name -> `Metric`, in the order of the report's tables.
@@ -156,7 +156,7 @@ class Protocol:
 
     name: str
     title: str
-    lead: str
+    lead: str | Callable[[Any], str]
     papers: tuple[str, ...]
     choices: tuple[str, ...]
     metrics: dict[str, Metric]

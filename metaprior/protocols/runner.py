@@ -230,7 +230,7 @@ class Study:
 
             self._write_predictions(cells)
             pictures = protocol.draw(drawn, self.options, self.data()) if entries else []
-            write_page(self.folder / "report.html", protocol, results, pictures)
+            write_page(self.folder / "report.html", protocol, results, pictures, self.data())
         return json.loads(text)
 
     def _write_predictions(self, cells: Sequence[Cell]) -> None:

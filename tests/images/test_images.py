@@ -203,6 +203,40 @@ def test_celebas_layout(tmp_path):
     )
 
 
+def test_celebas_tables_as_csv_and_its_partition(tmp_path):
+    found = read_attributes(celeba(tmp_path, CELEBA), 4)
+    assert found.part is None
+    (tmp_path / "list_attr_celeba.txt").unlink()
+    table = tmp_path / "list_attr_celeba.csv"
+    table.write_text('image_id,Smiling,"Hat"\n1.jpg,1,-1\n2.jpg,-1, 1\n')
+    again = read_attributes(tmp_path, 4)
+    assert again.names == found.names
+    np.testing.assert_array_equal(again.values, found.values)
+    for name, text in (
+        ("list_eval_partition.csv", "image_id,partition\n2.jpg,2\n1.jpg,0\n"),
+        ("list_eval_partition.txt", "1.jpg 0\n2.jpg 2\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        assert read_attributes(tmp_path, 4).part.tolist() == [0, 2]
+        assert name in Tree(tmp_path).of_images()  # which says what a folder of results was run on
+    for text, message in (
+        ("1.jpg 0\n2.jpg 3\n", r"0 \(training\), 1 \(validation\) or 2 \(test\); got '2.jpg 3'"),
+        ("1.jpg 0\n", r"has no line for 2.jpg \(1 of 2 images have none\)"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_attributes(tmp_path, 4)
+    for text, message in (
+        ("image_id,Hat,Hat\n1.jpg,1,1\n", "line 1 names an attribute twice"),
+        ("image_id,Hat\n1.jpg,1,1\n", "line 2 has 2 values; there are 1 attributes"),
+        ("image_id,Hat\n1.jpg,0\n", "a value is 1 or -1; got '0'"),
+        ("image_id,Hat\n", "a header and a line an image are needed"),
+    ):
+        table.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_attributes(tmp_path, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

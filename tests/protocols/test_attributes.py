@@ -153,6 +153,18 @@ def test_copies_are_left_out_and_no_image_is_in_two_parts():
     assert outcome.note == data.remark  # it stands in the report
 
 
+def test_a_partition_of_the_data_is_kept():
+    pixels, values = crowd(30)
+    pixels, values = np.concatenate([pixels, pixels[:7]]), np.concatenate([values, values[:7]])
+    part = np.arange(len(pixels)) % 3
+    data = faces.split(pixels, values, tuple("abcd"), "here", part=part)
+    for i, rows in enumerate((data.train, data.validation, data.test)):
+        assert len(rows) and {tuple(image.ravel()) for image in data.pixels[rows]} == {
+            tuple(image.ravel()) for image in pixels[:480][part[:480] == i]
+        }
+    assert "the partition of the data: 160 images train, 160 choose the step" in data.remark
+
+
 def test_bad_data_ends_in_a_message(tmp_path):
     with pytest.raises(
         InputError, match=r"attributes needs images: give --data a folder that holds avatars"

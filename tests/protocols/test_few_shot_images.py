@@ -1,5 +1,6 @@
 """The protocol `few-shot-images`: figures, runs, own folders, files that cannot be used."""
 
+import re
 import zipfile
 
 import jax.numpy as jnp
@@ -55,6 +56,8 @@ def test_figures_come_from_the_rows():
     y = np.array([[0, 1], [1, 0]])
     figures, rows = measure("s", p, y)
     found = {f.metric: f.value for f in figures}
+    shared = measure("s", p, y, np.array([[0, 1], [0, 2]]))[0][0]
+    assert shared.error is not None and shared.value == 0.75
     assert found["accuracy"] == 0.75
     np.testing.assert_allclose(found["nll"], -np.log([0.7, 0.8, 0.4, 0.5]).mean())
     np.testing.assert_allclose(found["nll"], rows["nll"].mean())
@@ -112,8 +115,10 @@ def test_own_folders_from_end_to_end(shapes):
         "validation": 2,
     }
     told = []
-    outcome = protocol.run("protonet", 0, options, data, lambda done, what: told.append(done))
-    assert told == sorted(told) and told[-1] <= 1
+    outcome = protocol.run("protonet", 0, options, data, lambda *each: told.append(each))
+    shares, words = zip(*told)
+    assert list(shares) == sorted(shares) and shares[-1] <= 1
+    assert any(re.fullmatch(r"20 steps of [\d.]+ s: about \d+ s", each) for each in words)
     assert (
         {f.metric for f in outcome.figures}
         == {"accuracy", "nll", "ece", "ece_calibrated"}
@@ -252,6 +257,54 @@ def test_classes_of_one_name_on_both_sides_are_one_class(tmp_path):
     found = load(root)
     names = {part: [found.images.names[i] for i in rows] for part, rows in found.parts.items()}
     assert names["train"] == names["val"] == list("abcd") and names["test"] == ["e", "f"]
+
+
+def test_the_majority_of_images_says_how_large_all_are(tmp_path):
+    """A grey image that comes first makes nothing of a folder of colours."""
+    rng = np.random.default_rng(0)
+    for c in range(6):
+        (tmp_path / "mixed" / f"b{c}").mkdir(parents=True)
+        for i in range(3):
+            pixels = rng.integers(0, 255, (100, 90, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mixed" / f"b{c}" / f"{i}.png")
+    grey = tmp_path / "mixed" / "a"
+    grey.mkdir()
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 255, (16, 16), np.uint8)).save(grey / f"{i}.png")
+    assert load(tmp_path / "mixed").images.pixels.shape[1:] == (84, 84, 3)
+    assert load(tmp_path / "mixed", {"size": 96}).images.pixels.shape[1:] == (96, 96, 3)
+    with pytest.raises(InputError, match="--set size takes 16 or more pixels a side; got 8"):
+        load(tmp_path / "mixed", {"size": 8})
+    large = kinds(tmp_path / "grey", *"abcdef")
+    for path in large.rglob("*.png"):
+        Image.fromarray(rng.integers(0, 255, (50, 60), np.uint8)).save(path)
+    assert load(large).images.pixels.shape[1:] == (28, 28, 1)
+    assert load(large, {"size": 40}).images.pixels.shape[1:] == (40, 40, 1)
+
+
+def test_each_seed_splits_classes_anew_unless_the_data_do(tmp_path):
+    found = load(kinds(tmp_path / "free", *"abcdefghijklmnopqrstuvwxyz"))
+    parts = [{k: v.tolist() for k, v in found.of_seed(seed).parts.items()} for seed in (0, 1, 1, 2)]
+    assert parts[0] == {k: v.tolist() for k, v in found.parts.items()}
+    assert parts[1] == parts[2] != parts[0] != parts[3]
+    for own in parts:
+        whole = own["train"] + own["val"] + own["test"]
+        assert sorted(whole) == list(range(26)) and len(own["test"]) == 5
+    split = load(
+        kinds(tmp_path / "split", *(f"{p}/{c}{p}" for p in ("train", "test") for c in "abc"))
+    )
+    assert split.of_seed(3) is split
+
+
+def test_a_lead_and_an_option_fit_the_data(shapes, data):
+    protocol = get("few-shot-images")
+    assert "Omniglot" in protocol.lead(load(data)) and "Omniglot" not in protocol.lead(load(shapes))
+    assert "images of mine: 7 classes to learn from, 2 others" in protocol.lead(load(shapes))
+    with pytest.raises(InputError, match="--set size is for class folders of your own"):
+        load(data, {"size": 40})
+    options = protocol.budgets["quick"] | {"net": "resnet18"}
+    with pytest.raises(InputError, match="--set net takes conv4 or resnet12; got 'resnet18'"):
+        protocol.run("protonet", 0, options, load(shapes), lambda done, what: None)
 
 
 def test_what_a_split_lacks_is_said(tmp_path):

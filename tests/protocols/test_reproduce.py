@@ -85,6 +85,25 @@ def test_finished_cells_are_kept(tmp_path):
     assert RAN == [("np", 1)]
 
 
+@pytest.mark.parametrize("ending", [".json", ".npz", ".parquet"])
+@pytest.mark.parametrize("harm", ["cut", "noise", "gone"])
+def test_a_damaged_cell_is_named_and_runs_again(tmp_path, capsys, ending, harm):
+    whole = Study(TOY, tmp_path / "out").run(["maml"], 1)
+    path = (tmp_path / "out" / "cells" / "maml-0").with_suffix(ending)
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:20] if harm == "cut" else b"x" * 300)
+    RAN.clear()
+    capsys.readouterr()
+    again = Study(TOY, tmp_path / "out").run(["maml"], 1)
+    assert RAN == [("maml", 0)]
+    assert again["table"] == whole["table"]
+    said = capsys.readouterr().err
+    missing = ending == ".json" and harm == "gone"  # then the cell is not there
+    assert ("maml-0 runs again" in said and str(path) in said) != missing
+
+
 def test_results_can_be_recomputed(tmp_path):
     """The table is the mean over seeds of the means over the rows of predictions.parquet."""
     Study(TOY, tmp_path / "out").run(["maml"], 2)

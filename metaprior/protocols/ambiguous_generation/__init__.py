@@ -9,7 +9,7 @@ from metaprior.protocols.protocol import Anchor, Metric, Protocol
 _PAPER = "Gordon et al. 2019, table 3, recalled; ShapeNet, 12 classes, 500,000 steps"
 
 LEAD = (
-    "One view of an object that training never met is shown, and the 35 others are to be drawn. "
+    "One view of an object that training never met is shown, and the others are to be drawn. "
     "Views from nearly the same side are all but determined. Views from a quarter turn away are "
     "not: they show depth and parts that were hidden. Draws from a posterior over objects should "
     "differ more there than near the view shown, and each draw should be one object from all "

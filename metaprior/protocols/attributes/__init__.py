@@ -22,7 +22,7 @@ def _anchors() -> tuple[Anchor, ...]:
 
 
 LEAD = (
-    "Five faces are positives and share three attributes. Five are negatives and have none of "
+    "Five images are positives and share three attributes. Five are negatives and have none of "
     "them. The concept that is asked about is a pair of the three, and nothing shown says which: "
     "three concepts are right. Ten classifiers are drawn from each method's posterior. A method "
     "that knows what it does not know draws classifiers of all three concepts, each of them "

@@ -56,7 +56,9 @@ def load(path: Path | None, options: dict[str, Any] | None = None) -> Faces:
         )
     path = Path(path)
     read = read_attributes(inside(path, FILE), SIZE)
-    return split(read.pixels, read.values, tuple(read.names), str(path), read.remarks)
+    return split(
+        read.pixels, read.values, tuple(read.names), str(path), read.remarks, part=read.part
+    )
 
 
 def reads(path: Path) -> list[Path]:
@@ -70,8 +72,10 @@ def split(
     names: tuple[str, ...],
     path: str,
     remarks: Sequence[str] = (),
+    part: np.ndarray | None = None,
 ) -> Faces:
-    """60 % of the distinct images for training, 15 % for validation, 25 % for the test.
+    """60 % of the distinct images for training, 15 % for validation, 25 % for the test, unless the
+    data say which.
 
     Triples of attributes are split likewise.
 
@@ -79,6 +83,7 @@ def split(
         pixels, values, names: as in `Faces`, copies included.
         path: where they come from, for messages.
         remarks: of the reader.
+        part: 0, 1 or 2 for each image: for training, for validation, for the test.
     """
     if values.shape[1] < 3:
         raise InputError(
@@ -89,8 +94,16 @@ def split(
     kept, said = distinct(pixels, rng)
     pixels, values = pixels[kept], values[kept]
 
-    order = rng.permutation(len(kept))
-    train, validation, test = np.split(order, [int(0.6 * len(order)), int(0.75 * len(order))])
+    if part is None:
+        order = rng.permutation(len(kept))
+        parts = np.split(order, [int(0.6 * len(order)), int(0.75 * len(order))])
+        train, validation, test = parts
+    else:
+        train, validation, test = (np.flatnonzero(part[kept] == i) for i in range(3))
+        said.append(
+            f"the partition of the data: {len(train)} images train, {len(validation)} choose the "
+            f"step, {len(test)} are judged on"
+        )
     chosen = _triples(values, (train, validation, test))
     if chosen is None:
         raise InputError(

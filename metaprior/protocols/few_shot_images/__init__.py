@@ -1,7 +1,7 @@
 """A class from one or a few images: Omniglot, Lake's one-shot runs, or folders of your own."""
 
 from metaprior.protocols.few_shot_images.controls import CONTROLS
-from metaprior.protocols.few_shot_images.data import load, reads
+from metaprior.protocols.few_shot_images.data import Pictures, load, reads
 from metaprior.protocols.few_shot_images.judge import GUESSING, HAUSDORFF, run, run_of, title
 from metaprior.protocols.few_shot_images.pictures import PUBLISHED, draw, sentence
 from metaprior.protocols.protocol import Anchor, Metric, Protocol, able
@@ -39,13 +39,24 @@ def _anchors() -> tuple[Anchor, ...]:
     return tuple(anchors)
 
 
-LEAD = (
-    "A task shows one or five images of each of a few classes that were never seen in training, "
-    "and asks which class further images belong to. Episodes of Omniglot characters are nearly "
-    "solved. Lake's twenty runs, each with one alphabet and two drawers, are not, least of all "
-    "after training on five alphabets. With --data the same is done for your own folders of "
-    "images, one folder a class."
-)
+def lead(data: Pictures | None) -> str:
+    """What is shown, on these images."""
+    said = (
+        "A task shows one or five images of each of a few classes that were never seen in "
+        "training, and asks which class further images belong to."
+    )
+    if data is None or data.runs is not None:
+        return said + (
+            " Episodes of Omniglot characters are nearly solved. Lake's twenty runs, each with one "
+            "alphabet and two drawers, are not, least of all after training on five alphabets."
+        )
+    count = {name: len(part) for name, part in data.parts.items()}
+    return said + (
+        f" Here these are images of {data.name}: {count['train']} classes to learn from, "
+        f"{count['test']} others to be judged on. Few classes say little: look at the errors."
+    )
+
+
 CHOICES = (
     "Episodes of Omniglot mix characters of all alphabets, split 1028, 172 and 423 (Vinyals). "
     "Characters turned by 90, 180 and 270 degrees are further classes, in training and in the "
@@ -147,7 +158,7 @@ BUDGETS = {
 PROTOCOL = Protocol(
     name="few-shot-images",
     title="A class from one image",
-    lead=LEAD,
+    lead=lead,
     papers=PAPERS,
     choices=CHOICES,
     metrics=METRICS,

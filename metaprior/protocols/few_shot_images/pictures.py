@@ -37,7 +37,8 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
     if not cells:
         return []
     ink = data is None or data.rotations  # drawings have the ink high
-    examples = [cell for cell in first_seed(cells) if "example p" in cell.drawing]
+    own = [cell for cell in first_seed(cells) if cell.method not in CONTROLS]
+    examples = [cell for cell in own if "example p" in cell.drawing]
     pictures = [_example(cell, "gray_r" if ink else "gray") for cell in examples[:3]]
 
     found = means(cells)
@@ -46,7 +47,7 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
         if len(settings) < 3 or setting.endswith(("5-way 1-shot", "small1")):
             pictures.append(_reliability(cells, setting))
     if any(metric == "error" for _, metric in found):
-        pictures.append(_runs(found))
+        pictures.append(_runs(cells, found))
     return pictures
 
 
@@ -79,8 +80,8 @@ def _example(cell: Drawn, shades: str) -> Picture:
     svg = to_svg(canvas, f"example-{name}-{cell.seed}", label)
     caption = (
         f"Above: an image of each class. On the left: images to classify. Bars: {name}'s "
-        "probability of each class, green for the right one, red for a wrong one. Of the judged "
-        "tasks it is the one whose answers are least certain."
+        "probability of each class, green for the right one, red for a wrong one. It is the first "
+        "of the judged tasks, the same for all methods."
     )
     return Picture(f"One task, {name}", caption, svg, wide=False)
 
@@ -124,7 +125,7 @@ def _reliability(cells: Sequence[Drawn], setting: str) -> Picture:
     return Picture(f"Reliability, {setting}", caption, svg, wide=False)
 
 
-def _runs(found: dict[tuple[str, str], dict[str, float]]) -> Picture:
+def _runs(cells: Sequence[Drawn], found: dict[tuple[str, str], dict[str, float]]) -> Picture:
     """Errors of Lake's runs as bars, ours and published, best first in each group."""
     own = {group: found.get((run_of(group), "error"), {}) for group in GROUPS}
     groups = [group for group in GROUPS if own[group]]
@@ -152,9 +153,17 @@ def _runs(found: dict[tuple[str, str], dict[str, float]]) -> Picture:
     caption = (
         "20-way one-shot classification within an alphabet, after training on 30 background "
         "alphabets (original) or five (small1, small2). Green: measured here. Grey: Lake et al. "
-        "2015. One standard error of 400 drawings is about two points."
+        f"2015. Standard errors over the twenty runs: {_errors(cells)} points."
     )
     return Picture("Lake's twenty runs", caption, svg, wide=False)
+
+
+def _errors(cells: Sequence[Drawn]) -> str:
+    """The least and the largest standard error of what was measured here, per cent."""
+    figures = [figure for cell in cells for figure in cell.figures if figure.metric == "error"]
+    errors = [100 * figure.error for figure in figures if figure.error is not None]
+    low, high = min(errors), max(errors)
+    return f"{low:.1f}" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f}"
 
 
 def sentence(cells: Sequence[Drawn]) -> str:

@@ -15,7 +15,7 @@ from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.methods.embedded import Embedded
 from metaprior.nets.conv import Conv4, ResNet12
-from metaprior.protocols.cell import loss_of
+from metaprior.protocols.cell import loss_of, minutes
 from metaprior.protocols.few_shot_images.controls import CONTROLS, Control
 from metaprior.protocols.few_shot_images.data import Pictures
 from metaprior.protocols.few_shot_images.predicted import classes_of, judge
@@ -26,6 +26,7 @@ from metaprior.training import adam, fit
 
 VALIDATION_KEY = 555  # of the tasks that choose the step
 LOOKS = 10  # at them in a training
+TIMED = 2  # steps after the first that say how long a training takes
 NETS = ("conv4", "resnet12")
 EARLY = 0.3  # of the steps: a network chosen before is remarked on
 # See images through `Embedded`.
@@ -188,12 +189,15 @@ def train(
     right, step, learner = 0.0, 0, start
     # Probabilities of new classes may be too sure from the first steps on, while ever more of the
     # classes are right: a likelihood would choose an untrained network.
-    for done in np.unique(np.linspace(0, steps, LOOKS + 1).round().astype(int)[1:]):
+    looks = np.unique(np.linspace(0, steps, LOOKS + 1).round().astype(int)[1:]).tolist()
+    # The first step is compiled; the next ones say how long all take.
+    marks = sorted({1, 1 + TIMED, *looks})
+    for i, done in enumerate(marks):
         fitted = fit(
             start,
             source,
             key=fit_key,
-            steps=int(done),
+            steps=done,
             batch=options["batch"] * (4 if way <= 5 else 1),
             at_once=1,
             every=steps,
@@ -202,9 +206,14 @@ def train(
             progress=lambda now, _, loss: loss_of(tell)(now, steps, loss),
         )
         state, seconds = fitted.state, seconds + fitted.seconds
+        if i == 1:
+            each = fitted.seconds / (done - marks[0])
+            tell(done / steps, f"{steps} steps of {each:.2g} s: about {minutes(steps * each)}")
+        if done not in looks:
+            continue
         found = accuracy(fitted.method, validation, way, options["samples"])
         if found >= right:
-            right, step, learner = found, int(done), fitted.method
+            right, step, learner = found, done, fitted.method
         if fitted.outcome != "done":
             break
     facts = {

@@ -69,6 +69,9 @@ CHOICES = (
     "finitely many and correlated, so even the exact posterior's error is above 0.",
     "Entropy: of p(φ | θ), divided by the number of weights, in nats. Only methods whose prior is "
     "a diagonal normal have one.",
+    "Standard errors are over the tasks that are judged. Which tasks were trained on matters more "
+    "where they are few, and each seed draws others: with --seeds the spread between seeds counts "
+    "where it is larger.",
     "PACOH's own numbers were trained for 20 to 40 thousand steps.",
 )
 

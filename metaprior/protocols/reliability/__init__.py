@@ -121,7 +121,7 @@ PROTOCOL = Protocol(
     papers=PAPERS,
     choices=CHOICES,
     metrics=METRICS,
-    methods=("versa", "platipus", "np"),
+    methods=("maml", "abml", "platipus"),
     able=able("numbers", "classes", but=("ensemble", "stack", "nuts", "bnn")),
     budgets=BUDGETS,
     without={
