@@ -118,7 +118,8 @@ def test_own_folders_from_end_to_end(shapes):
     outcome = protocol.run("protonet", 0, options, data, lambda *each: told.append(each))
     shares, words = zip(*told)
     assert list(shares) == sorted(shares) and shares[-1] <= 1
-    assert any(re.fullmatch(r"20 steps of [\d.]+ s: about \d+ s", each) for each in words)
+    forecast = r"training, loss [\d.]+, 20 steps of [\d.]+ s: about \d+ s"
+    assert any(re.fullmatch(forecast, each) for each in words)
     assert (
         {f.metric for f in outcome.figures}
         == {"accuracy", "nll", "ece", "ece_calibrated"}

@@ -15,7 +15,7 @@ from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.methods.embedded import Embedded
 from metaprior.nets.conv import Conv4, ResNet12
-from metaprior.protocols.cell import loss_of, minutes
+from metaprior.protocols.cell import minutes
 from metaprior.protocols.few_shot_images.controls import CONTROLS, Control
 from metaprior.protocols.few_shot_images.data import Pictures
 from metaprior.protocols.few_shot_images.predicted import classes_of, judge
@@ -186,7 +186,7 @@ def train(
     steps = max(20, round(options["lake_steps" if lake else "steps"] * SHARE.get(method, 1.0)))
     optimiser = adam(options["learning_rate"], steps)
     start, state, seconds = fresh(init_key, method, way, network), None, 0.0
-    right, step, learner = 0.0, 0, start
+    right, step, learner, forecast = 0.0, 0, start, ""
     # Probabilities of new classes may be too sure from the first steps on, while ever more of the
     # classes are right: a likelihood would choose an untrained network.
     looks = np.unique(np.linspace(0, steps, LOOKS + 1).round().astype(int)[1:]).tolist()
@@ -203,12 +203,12 @@ def train(
             every=steps,
             optimiser=optimiser,
             state=state,
-            progress=lambda now, _, loss: loss_of(tell)(now, steps, loss),
+            progress=lambda now, _, loss: tell(now / steps, f"training, loss {loss:.3f}{forecast}"),
         )
         state, seconds = fitted.state, seconds + fitted.seconds
         if i == 1:
             each = fitted.seconds / (done - marks[0])
-            tell(done / steps, f"{steps} steps of {each:.2g} s: about {minutes(steps * each)}")
+            forecast = f", {steps} steps of {each:.2g} s: about {minutes(steps * each)}"
         if done not in looks:
             continue
         found = accuracy(fitted.method, validation, way, options["samples"])
