@@ -99,9 +99,9 @@ METRICS = {
 }
 BUDGETS = {
     "quick": {
-        "steps": {"numbers": 1_500, "classes": 600},
-        "tasks": 200,
-        "samples": 64,
+        "steps": {"numbers": 1_000, "classes": 600},
+        "tasks": 150,
+        "samples": 32,
         "temperature": False,
         "blobs": False,
     },
