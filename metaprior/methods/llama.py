@@ -34,7 +34,7 @@ class LLAMA(AbstractGenerative, AbstractMethod):
       learned with θ. So is the head's scale, which need not hold what the draws hold already.
     - `"mode"`: mean loss(φ̂; query) + η log det H / rows of the query (algorithm 3, ML-LAPLACE).
       The head then learns the whole error of φ̂ as noise, and the draws add to it: on sine waves
-      and lines 1.1 nats above the exact posterior with one row, not 0.3.
+      and lines 1.1 nats above the exact posterior with one row, not 0.4.
 
     A drawn function is the network's linearisation at φ̂, with weights drawn from the normal: H is
     the curvature of that model, not of the network's. Immer, Korzepa & Bauer, "Improving

@@ -219,6 +219,13 @@ def test_objects_of_one_name_or_look_stay_together():
     assert sum(map(len, parts)) == 20 == len(set.union(*parts))
     for pair in ({3, 7}, {5, 19}):
         assert any(pair <= part for part in parts)
+    assert data.of_seed(0) is data
+    found = [data.of_seed(seed) for seed in (1, 1, 2)]
+    assert (found[0].test == found[1].test).all() and found[0].test.tolist() != data.test.tolist()
+    for other in found:
+        parts = [set(part.tolist()) for part in (other.train, other.validation, other.test)]
+        assert sum(map(len, parts)) == 20 == len(set.union(*parts))
+        assert all(any(pair <= part for part in parts) for pair in ({3, 7}, {5, 19}))
 
 
 def test_what_was_changed_stands_in_the_report():

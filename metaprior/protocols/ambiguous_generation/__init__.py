@@ -17,8 +17,9 @@ LEAD = (
 )
 CHOICES = (
     "Objects are split 70 : 10 : 20 for training, validation and test. Objects of one name, or "
-    "that look alike from all sides, stay together. For every method the step that is best on "
-    "validation objects is kept, and its standard deviation of a pixel is what suits them.",
+    "that look alike from all sides, stay together. Each seed splits anew. For every method the "
+    "step that is best on validation objects is kept, and its standard deviation of a pixel is "
+    "what suits them.",
     "x: sines and cosines of the azimuth and of its multiples to 4. y: grey pixels in 0 … 1, 16 x "
     "16 in quick and 32 x 32 in full, normal with one learned standard deviation a method. "
     "Networks are fully connected, 256 wide, of the same size for method and control.",

@@ -193,7 +193,7 @@ def run(
         method, seed, options, data, tell: as in `Protocol.run`.
         which: `"test"` or `"validation"`.
     """
-    data = coarse(data, options["pool"])
+    data = coarse(data.of_seed(seed), options["pool"])
     learner, facts = trained(method, seed, options, data, part_of(tell, 0.0, 0.8))
 
     tell(0.8, "judging")
