@@ -83,7 +83,10 @@ class Pictures:
         count = np.bincount(self.images.label, minlength=len(self.images.names))
         able = _settings({part: count[rows] for part, rows in parts.items()})
         kept = tuple(setting for setting in self.settings if setting in able)
-        return replace(self, parts=parts, settings=kept)
+        lost = [f"{way}-way {shot}-shot" for way, shot in self.settings if (way, shot) not in kept]
+        said = f"this seed's classes have too few images for {', '.join(lost)}"
+        remarks = (*self.remarks, said) if lost else self.remarks
+        return replace(self, parts=parts, settings=kept, remarks=remarks)
 
 
 def load(path: Path | None, options: dict[str, Any] | None = None) -> Pictures:

@@ -50,8 +50,8 @@ def sentence(cells: Sequence[Drawn]) -> str:
         f"{best} stays nearest to the exact posteriors, {gaps[best]:.2f} nats a row above them on "
         "average. "
     )
-    floor = over_settings(cells, "gap").get(BY_POINT)
-    if floor is not None:
+    floor = over_settings(cells, "gap").get(BY_POINT, 0.0)
+    if floor >= 0.005:
         text += f"One normal at each point cannot come nearer than {floor:.2f}. "
     below = _better_than_possible(cells)
     if below:
