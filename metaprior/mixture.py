@@ -162,7 +162,7 @@ class Mixture(eqx.Module):
 
         Houlsby et al., "Bayesian Active Learning for Classification and Preference Learning", 2011,
         equation 2: entropy of the predictive less the mean entropy given the function. Clipped at
-        zero.
+        zero. Of classes of which a part holds `inside`, to second order in how functions differ.
         """
         noise = self._average(_noise_entropy(part) for part in self.parts)
         return jnp.maximum(self.entropy() - noise, 0.0)
@@ -198,6 +198,10 @@ def _noise_entropy(part: Part) -> Float[Array, "s n"]:
     if part.inside is None:
         return entropy
 
+    if part.head.classes:
+        # Functions p_f that vary by `inside` about p: E KL(p_f ‖ p) to second order.
+        p = jnp.maximum(part.head.mean(part.params), 1e-12)
+        return entropy - jnp.minimum(0.5 * (part.inside / p).sum(-1), entropy)
     # A normal component still holds what observations could remove: take that share out.
     total = part.head.variance(part.params)
     share = jnp.maximum(1 - part.inside / total, 1e-12)

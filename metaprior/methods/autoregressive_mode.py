@@ -109,13 +109,14 @@ class PointByPoint(AbstractPosterior):
     marginal: AbstractPosterior
 
     def predict(self, x: Float[Array, "n d"], *, key: PRNGKeyArray, samples: int) -> Mixture:
-        """The base's marginals. What more rows could remove of a variance is how far the means of
-        drawn functions lie apart; the compiler leaves it out where nobody asks.
+        """The base's marginals. Where they are one component a point, what more rows could remove
+        of its variance is how far the means (of classes, the probabilities) of drawn functions lie
+        apart. The compiler leaves it out where nobody asks.
         """
         found = self.marginal.predict(x, key=key, samples=samples)
-        known = any(part.inside is not None for part in found.parts)
-        if known or found.parts[0].head.classes:
-            return found
+        parts = found.parts
+        if sum(len(part.log_weight) for part in parts) > 1 or parts[0].inside is not None:
+            return found  # the base says so itself
         drawn = self.sample(x, key=jr.fold_in(key, 1), samples=FUNCTIONS)
         apart = drawn._spread() * FUNCTIONS / (FUNCTIONS - 1)
 
