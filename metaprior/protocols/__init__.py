@@ -45,6 +45,7 @@ PROTOCOLS: dict[str, str] = {
     "reliability": (
         "whether stated probabilities come true: calibration errors, intervals, unknown classes"
     ),
+    "joint-calibration": "whether whole functions are calibrated, not points alone",
     "active-learning": "labels chosen by entropy, BALD or variance against random ones",
     "few-tasks": "how many training tasks it takes, and when a prior overfits them",
     "properties": "expressive power, consistency and awareness of uncertainty, as numbers",
