@@ -118,6 +118,9 @@ def _halves(a) -> tuple[Array, Array]:
     h = (n + 1) // 2
     first, first_inverse = _halves(a[:h, :h])
     below = _times(a[h:, :h], first_inverse.T)
+    # A product with an inverse loses digits where rows are nearly alike: what is then left of the
+    # others would be indefinite. One step of refinement gives them back.
+    below = below + _times(a[h:, :h] - _times(below, first.T), first_inverse.T)
     second, second_inverse = _halves(a[h:, h:] - _times(below, below.T))
     return (
         _lower(first, below, second),
