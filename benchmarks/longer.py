@@ -38,11 +38,16 @@ class Claim(NamedTuple):
 
 def views() -> Figures:
     """Held-out models of objects, after the quick training."""
+    return _quick("ambiguous-generation", ("cnp", "np", "ensemble"))
+
+
+def _quick(name: str, methods: tuple[str, ...]) -> Figures:
+    """Figures of a protocol on images with one setting, after its quick training."""
     from metaprior.protocols import get
 
-    protocol, found = get("ambiguous-generation"), {}
+    protocol, found = get(name), {}
     held = protocol.load(DATA)
-    for method in ("cnp", "np", "ensemble"):
+    for method in methods:
         options = protocol.budgets["quick"]
         outcome = protocol.run(method, 0, options, held, lambda done, what: None)
         found[method] = {figure.metric: figure.value for figure in outcome.figures}
@@ -118,15 +123,7 @@ def concepts() -> Figures:
     """Concepts that drawn classifiers of faces cover, and their accuracy, after the quick training;
     on held-out images and held-out triples of attributes.
     """
-    from metaprior.protocols import get
-
-    protocol, found = get("attributes"), {}
-    held = protocol.load(DATA)
-    for method in ("random directions", "ten regressions", "maml", "platipus"):
-        options = protocol.budgets["quick"]
-        outcome = protocol.run(method, 0, options, held, lambda done, what: None)
-        found[method] = {figure.metric: figure.value for figure in outcome.figures}
-    return found
+    return _quick("attributes", ("random directions", "ten regressions", "maml", "platipus"))
 
 
 def concepts_misses(found: Figures) -> list[str]:

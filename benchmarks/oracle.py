@@ -33,7 +33,6 @@ from benchmarks.files import write
 from metaprior.protocols.cell import scales_of
 from metaprior.protocols.oracles.data import Case, cases, held_out
 from metaprior.protocols.oracles.judge import (
-    BY_POINT,
     SLACK,
     judge,
     of_chains,
@@ -41,7 +40,7 @@ from metaprior.protocols.oracles.judge import (
     score,
     sentence_on_chains,
 )
-from metaprior.protocols.oracles.pointwise import KnownByPoint
+from metaprior.protocols.oracles.pointwise import BY_POINT, KnownByPoint
 from metaprior.sources.exact import Known
 
 ROOT = Path(__file__).resolve().parent.parent

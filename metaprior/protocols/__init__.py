@@ -6,7 +6,7 @@ says where tasks come from.
 
 All protocols share `protocol` (what a protocol is), `runner` (a folder of finished cells), `files`
 and `results` (what is written there) and `page` (the report). Several share `cell` (options,
-progress and training), `raw` (columns of raw predictions), `pooled` (figures of pooled rows),
+progress and training), `raw` (columns of raw predictions), `spread` and `pooled` (standard errors),
 `finished` and `pictures` (reading and drawing finished cells) and `characters` (episodes of drawn
 characters).
 """

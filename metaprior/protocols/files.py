@@ -35,22 +35,6 @@ class Cell:
         """The file of its raw predictions."""
         return self.path.with_suffix(".parquet")
 
-    def fault(self) -> str:
-        """Which of its files is damaged, and how; `""` where all can be read."""
-        import polars as pl
-
-        readers: dict[Path, Callable[[Path], Any]] = {
-            self.path.with_suffix(".npz"): _arrays,
-            self.path: read_entry,
-            self.predictions: pl.read_parquet,
-        }
-        for path, read in readers.items():
-            try:
-                read(path)
-            except Exception as error:  # each kind of file is broken in its own ways
-                return f"{path}: cannot be read ({type(error).__name__})"
-        return ""
-
     def write(self, outcome: Outcome, seconds: float) -> None:
         """Write its three files."""
         import polars as pl
@@ -84,12 +68,29 @@ class Cell:
 def read_entry(path: Path) -> dict[str, Any]:
     """What the file of a finished cell says."""
     entry = json.loads(path.read_text("utf-8"))
-    arrays = _Lazy(path.with_suffix(".npz"))
+    arrays = _arrays(path.with_suffix(".npz"), EACH)
     figures = [Figure(*figure) for figure in entry["figures"]]
     entry["figures"] = [
         figure._replace(each=arrays.get(f"{EACH} {i}")) for i, figure in enumerate(figures)
     ]
     return entry
+
+
+def fault(path: Path) -> str:
+    """Which file of the finished cell at `path` is damaged, and how; `""` where all can be read."""
+    import polars as pl
+
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".npz": _arrays,
+        ".json": read_entry,
+        ".parquet": pl.read_parquet,
+    }
+    for ending, read in readers.items():
+        try:
+            read(path.with_suffix(ending))
+        except Exception as error:  # each kind of file is broken in its own ways
+            return f"{path.with_suffix(ending)}: cannot be read ({type(error).__name__})"
+    return ""
 
 
 class _Lazy(dict):
@@ -114,10 +115,10 @@ class _Lazy(dict):
         return self[key] if key in self else default
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file."""
+def _arrays(path: Path, first: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a file whose names begin so; others are not read."""
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        return {name: file[name] for name in file.files if name.startswith(first)}
 
 
 def column(values: Any) -> Any:

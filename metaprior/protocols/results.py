@@ -91,10 +91,12 @@ def _behind(
 ) -> dict[str, list[float | None]]:
     """How far each method is behind the best, and the standard error of that."""
     better = protocol.metrics[metric].better
+    if better is None:
+        return {}
     own = {name: seeds for name, seeds in methods.items() if name not in protocol.references}
     mean = {name: float(np.mean([f.value for f in seeds.values()])) for name, seeds in own.items()}
-    loss = {name: loss_of(v, better) for name, v in mean.items() if np.isfinite(v)}
-    if better is None or len(loss) < 2:
+    loss = {name: _loss(v, better) for name, v in mean.items() if np.isfinite(v)}
+    if len(loss) < 2:
         return {}
     first = min(loss, key=lambda name: loss[name])
 
@@ -114,7 +116,7 @@ def _gap(a: Figure, b: Figure, better: str | float) -> tuple[float, float | None
     if a.each is None or b.each is None:
         known = [f.error for f in (a, b) if f.error is not None]
         error = float(np.sqrt(np.sum(np.square(known)))) if known else None
-        return loss_of(a.value, better) - loss_of(b.value, better), error
+        return _loss(a.value, better) - _loss(b.value, better), error
     # A slow method is judged on the first of the tasks alone.
     n = min(len(a.each), len(b.each))
     pair = np.stack([a.each[:n], b.each[:n]])
@@ -126,14 +128,12 @@ def _gap(a: Figure, b: Figure, better: str | float) -> tuple[float, float | None
     signs = np.array(
         [-1.0 if better == "high" or (better != "low" and m < better) else 1.0 for m in mean]
     )
-    value = loss_of(mean[0], better) - loss_of(mean[1], better)
+    value = _loss(mean[0], better) - _loss(mean[1], better)
     return value, standard_error(signs[0] * pair[0] - signs[1] * pair[1])
 
 
-def loss_of(value: float, better: str | float | None) -> float:
+def _loss(value: float, better: str | float) -> float:
     """The smaller, the better."""
-    if better is None:
-        return 0.0
     if isinstance(better, str):
         return value if better == "low" else -value
     return abs(value - better)

@@ -11,7 +11,7 @@ from typing import Any
 from metaprior.errors import InputError
 from metaprior.images.tree import Tree
 from metaprior.protocols.cell import item_of
-from metaprior.protocols.files import Cell, read_entry
+from metaprior.protocols.files import Cell, fault, read_entry
 from metaprior.protocols.protocol import Protocol, Tell
 from metaprior.protocols.results import FORMAT, plain, results_of
 from metaprior.system.folder import (
@@ -166,11 +166,10 @@ class Study:
     def _set_aside(self) -> None:
         """Cells with a damaged file no longer count as finished, and are named."""
         for path in sorted(self.cells.glob("*.json")):
-            method, _, seed = path.stem.rpartition("-")
-            fault = Cell(self.cells, method, int(seed) if seed.isdecimal() else 0).fault()
-            if fault:
+            found = fault(path)
+            if found:
                 path.unlink()
-                print(f"metaprior: {fault}; {path.stem} runs again.", file=sys.stderr, flush=True)
+                print(f"metaprior: {found}; {path.stem} runs again.", file=sys.stderr, flush=True)
 
     def _keep_record(self) -> None:
         """run.json of a new folder."""

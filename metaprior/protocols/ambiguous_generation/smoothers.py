@@ -112,9 +112,9 @@ def smoother(name: str, data: Objects) -> tuple[Smoother, float]:
     train, held = pixels(data.train), jnp.asarray(pixels(data.validation))
     mean = train.mean(0)
     gaps = (train - mean).astype(np.float32)
+    parts = jnp.deg2rad(jnp.asarray(data.azimuth)), jnp.asarray(mean), jnp.asarray(gaps)
     best, chosen, least = None, 0.0, np.inf
     for number, weigh in _candidates(name, gaps):
-        parts = jnp.deg2rad(jnp.asarray(data.azimuth)), jnp.asarray(mean), jnp.asarray(gaps)
         made = Smoother(*parts, weigh, Gaussian(mean.shape[1], scale=1.0))
         error = float(_error(made, held))
         if error < least:

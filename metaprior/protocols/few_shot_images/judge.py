@@ -133,7 +133,8 @@ def run(method: str, seed: int, options: dict[str, Any], data: Pictures, tell: T
         return guess(options, data)
     if options["net"] not in NETS:
         raise InputError(f"--set net takes {' or '.join(NETS)}; got {options['net']!r}.")
-    data = data.of_seed(seed) if options["size"] else sized(data.of_seed(seed), options["side"])
+    data = data.of_seed(seed)
+    data = data if options["size"] else sized(data, options["side"])
     data = replace(data, rotations=data.rotations or options.get("rotate_own", False))
     ways = sorted({way for way, _ in data.settings})
     ways = ways if options["every_way"] else ways[-1:]
@@ -211,10 +212,11 @@ def of_episodes(
 
     key = jr.key(TEST_KEY + 10 * way + shot)
     tasks = draw_tasks(source, key, options["tasks"])
+    classes = drawn_classes(source, key, options["tasks"])
     rows, samples = rows_for(data, options), options["samples"]
     p = judge(learner, tasks, TEST_KEY, samples, slots, rows)
     p, y, names = compact(p, classes_of(tasks.query), classes_of(tasks.support))
-    figures, table = measure(name, p, y, drawn_classes(source, key, options["tasks"]))
+    figures, table = measure(name, p, y, np.asarray(classes))
     drawing = reliability(name, p, y)
     if with_example:
         drawing |= example(tasks, p, y, names, data)

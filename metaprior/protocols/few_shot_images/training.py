@@ -15,7 +15,7 @@ from metaprior.method import Spec
 from metaprior.methods import METHODS
 from metaprior.methods.embedded import Embedded
 from metaprior.nets.conv import Conv4, ResNet12
-from metaprior.protocols.cell import minutes
+from metaprior.protocols.cell import loss_of, minutes
 from metaprior.protocols.few_shot_images.controls import CONTROLS, Control
 from metaprior.protocols.few_shot_images.data import Pictures
 from metaprior.protocols.few_shot_images.predicted import classes_of, judge
@@ -187,6 +187,7 @@ def train(
     optimiser = adam(options["learning_rate"], steps)
     start, state, seconds = fresh(init_key, method, way, network), None, 0.0
     right, step, learner, forecast = 0.0, 0, start, ""
+    told = loss_of(lambda done, what: tell(done, what + forecast))
     # Probabilities of new classes may be too sure from the first steps on, while ever more of the
     # classes are right: a likelihood would choose an untrained network.
     looks = np.unique(np.linspace(0, steps, LOOKS + 1).round().astype(int)[1:]).tolist()
@@ -203,7 +204,7 @@ def train(
             every=steps,
             optimiser=optimiser,
             state=state,
-            progress=lambda now, _, loss: tell(now / steps, f"training, loss {loss:.3f}{forecast}"),
+            progress=lambda now, _, loss: told(now, steps, loss),
         )
         state, seconds = fitted.state, seconds + fitted.seconds
         if i == 1:
@@ -246,10 +247,6 @@ def draw_tasks(source: Episodes, key, count: int) -> Task:
 
 
 @eqx.filter_jit
-def _classes(source: Episodes, key, count: int):
-    return jax.vmap(source.classes_of)(jr.split(key, count))
-
-
-def drawn_classes(source: Episodes, key, count: int) -> np.ndarray:
+def drawn_classes(source: Episodes, key, count: int) -> jax.Array:
     """Which classes the tasks of `draw_tasks` have, `(count, way)`."""
-    return np.asarray(_classes(source, key, count))
+    return jax.vmap(source.classes_of)(jr.split(key, count))

@@ -2,7 +2,6 @@
 
 from metaprior.protocols.joint_calibration.judge import (
     ASKED,
-    BY_POINT,
     DRAWS,
     EXACT,
     NARROW,
@@ -13,6 +12,7 @@ from metaprior.protocols.joint_calibration.judge import (
     run,
 )
 from metaprior.protocols.joint_calibration.pictures import draw, sentence
+from metaprior.protocols.oracles.pointwise import BY_POINT
 from metaprior.protocols.protocol import Anchor, Metric, Protocol, able
 
 LEAD = (

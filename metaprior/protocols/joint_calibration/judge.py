@@ -17,19 +17,19 @@ from metaprior.method import AbstractLearner, Spec
 from metaprior.mixture import Mixture
 from metaprior.nets.kernels import gram
 from metaprior.protocols.cell import cut_short, part_of, to_numpy, trained
-from metaprior.protocols.oracles.pointwise import KnownByPoint
+from metaprior.protocols.oracles.pointwise import BY_POINT, KnownByPoint
 from metaprior.protocols.protocol import Figure, Outcome, Tell
 from metaprior.protocols.raw import component_means
 from metaprior.sources import GP
 from metaprior.sources.exact import Known
-from metaprior.task import Data, Task
+from metaprior.task import Data, Task, split
 
 SHOWN, ASKED, NOISE = 5, 20, 0.05  # rows of a judged task, and the noise of all
 DRAWS = 99  # of the vector of outcomes
 TEST_KEY = 20261201
 BLOCK = 50  # tasks in one call
 BOUND = 1.358  # of Kolmogorov's statistic times the root of the number of tasks, at 95 %
-EXACT, BY_POINT = "exact", "exact, by point"
+EXACT = "exact"
 NARROW, WIDE = "exact x 0.8", "exact x 1.25"
 PRIOR = "prior draws"
 REFERENCES = (EXACT, BY_POINT, NARROW, WIDE, PRIOR)
@@ -70,10 +70,7 @@ def tasks(source: GP, key, count: int) -> tuple[Task, Float[Array, "t n"]]:
         f = factorise(lifted(gram(source.kernel, x, x))).lower @ jr.normal(f_key, (n,))
         data = Data.of(x, f + source.noise * jr.normal(e_key, (n,)))
 
-        def rows(a, b):
-            return Data(data.x[a:b], data.y[a:b], data.mask[a:b])
-
-        return Task(rows(0, SHOWN), rows(SHOWN, n)), f[SHOWN:]
+        return split(data, SHOWN), f[SHOWN:]
 
     return jax.jit(jax.vmap(one))(jr.split(key, count))
 

@@ -1,7 +1,8 @@
 """How far from the exact posterior does each method stay?"""
 
-from metaprior.protocols.oracles.judge import BY_POINT, EXACT, run
+from metaprior.protocols.oracles.judge import EXACT, run
 from metaprior.protocols.oracles.pictures import draw, sentence
+from metaprior.protocols.oracles.pointwise import BY_POINT
 from metaprior.protocols.protocol import Anchor, Metric, Protocol, able
 
 _TOY = "Closed form, variances 1; NLL of a query row (Gordon et al. 2019, the toy problem)."

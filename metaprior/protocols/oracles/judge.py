@@ -14,11 +14,11 @@ from metaprior.methods.nuts import ByChains
 from metaprior.protocols import raw
 from metaprior.protocols.cell import item_of, to_numpy, trained
 from metaprior.protocols.oracles.data import Case, cases, held_out
-from metaprior.protocols.oracles.pointwise import KnownByPoint
+from metaprior.protocols.oracles.pointwise import BY_POINT, KnownByPoint
 from metaprior.protocols.protocol import Figure, Outcome, Tell
 from metaprior.sources.exact import Known
 
-EXACT, BY_POINT = "exact", "exact, by point"
+EXACT = "exact"
 SLACK = 2e-3  # nats: jitter of the sources and the width of their grids
 AT_ONCE = 10  # tasks of one compiled step
 CHAINS = ("rhat", "ess", "divergences")  # what a sampler says of itself

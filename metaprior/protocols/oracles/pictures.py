@@ -7,7 +7,8 @@ import numpy as np
 
 from metaprior.protocols.finished import lowest, means, methods_of, over_settings
 from metaprior.protocols.oracles.data import DRAWN, cases
-from metaprior.protocols.oracles.judge import BY_POINT, EXACT, SLACK
+from metaprior.protocols.oracles.judge import EXACT, SLACK
+from metaprior.protocols.oracles.pointwise import BY_POINT
 from metaprior.protocols.pictures import DOTS, one_panel, styled
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.report.figures import MUTED, colours, to_svg

@@ -9,6 +9,8 @@ from metaprior.method import AbstractLearner
 from metaprior.mixture import Mixture
 from metaprior.posterior import AbstractPosterior
 
+BY_POINT = "exact, by point"
+
 
 class ByPoint(AbstractPosterior):
     """The marginals of a posterior, each point by itself; of numbers, one normal a point.
