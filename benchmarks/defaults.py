@@ -247,7 +247,7 @@ def measure(name, joined, batch, draws) -> dict:
         batch=batch,
         axes=eqx.if_array(0),
         validation=validation,
-        save=lambda state: failed.append(np.asarray(state.failed)),
+        save=lambda state: failed.append(state.failed),
     )
     seconds = time.process_time() - began
     before = np.asarray(nll(start, tasks, draws))

@@ -12,13 +12,13 @@ import jax.random as jr
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metaprior.method import AbstractMethod
 from metaprior.system import devices
-from metaprior.system.compiled import apart, full_precision, once
+from metaprior.system.compiled import apart, full_precision
 from metaprior.system.draws import quick_key
-from metaprior.system.programs import kept
+from metaprior.system.programs import kept, kept_once
 from metaprior.task import Task
 
 LOST = 10  # steps in a row without a finite loss that end a training
@@ -43,9 +43,9 @@ class State(eqx.Module):
     in_a_row: Int[Array, ""]  # such steps since the last good one
 
     @property
-    def failed(self) -> Bool[Array, "*m"]:
-        """Whether the training ended because nothing but such steps came."""
-        return self.in_a_row >= LOST
+    def failed(self) -> np.ndarray:
+        """Whether the training ended because nothing but such steps came; of each member."""
+        return np.asarray(jax.device_get(self.in_a_row)) >= LOST  # there nothing compiles
 
 
 class Fitted(eqx.Module, Generic[Method]):
@@ -138,7 +138,7 @@ def _gradient(params, rest, source, keys, at_once, mesh):
     return devices.spread(weighted, mesh)((params, arrays), *keys)
 
 
-@once
+@kept_once
 def _start(method, key, optimiser, members):
     if not members:
         return _begin(method, key, optimiser)
@@ -237,22 +237,9 @@ def _run(state, source, validation, axes, optimiser, steps, batch, at_once, mesh
 _run_one = eqx.filter_jit(_run)
 
 
-@kept
-def _run_arrays(state, *rest):
-    """`_run`, which gives the state's arrays in place of the state."""
-    new, loss, look = _run(state, *rest)
-    return jax.tree.leaves(eqx.filter(new, eqx.is_array)), loss, look
-
-
-def _run_members(state, *rest):
-    """`_run` of members.
-
-    They are dense networks, which lose nothing by a quicker compile; pictures would. To trace it
-    takes as long as 200 steps.
-    """
-    found, loss, look = _run_arrays(state, *rest)
-    arrays, fixed = eqx.partition(state, eqx.is_array)
-    return eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), found), fixed), loss, look
+# Members are dense networks, which lose nothing by a quicker compile; pictures would. To trace it
+# takes as long as 200 steps.
+_run_members = kept(_run)
 
 
 class Adam(eqx.Module):
@@ -403,7 +390,7 @@ def fit(
             save(devices.local(state, mesh))
         if progress is not None:
             progress(done, steps, _shown(losses[-1]))
-        if bool(np.all(jax.device_get(state.failed))):
+        if state.failed.all():
             outcome = "non-finite loss"
             break
         if patience is not None and done - _most(state.best_step) >= patience:

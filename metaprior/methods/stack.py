@@ -1,8 +1,9 @@
 """Several learners mixed with weights that depend on the number of support rows."""
 
+from typing import Any
+
 import jax
-import jax.numpy as jnp
-import optax
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.method import AbstractLearner, AbstractUpdating, updated
@@ -12,10 +13,11 @@ from metaprior.task import Data
 PENALTY = 0.005
 
 
-def shot_features(shots: Array) -> Float[Array, "… 3"]:
-    """What the weights see of K: [1, log(1 + K) / log 11 (at most 1.5), K = 0]."""
-    growth = jnp.minimum(jnp.log1p(shots) / jnp.log(11.0), 1.5)
-    return jnp.stack([jnp.ones_like(growth), growth, jnp.where(shots == 0, 1.0, 0.0)], axis=-1)
+def shot_features(shots: Any) -> Any:
+    """What the weights see of K, `(…, 3)`: [1, log(1 + K) / log 11 (at most 1.5), K = 0]."""
+    xp = shots.__array_namespace__()  # NumPy's or JAX's
+    growth = xp.minimum(xp.log1p(shots) / np.log(11.0), 1.5)
+    return xp.stack([xp.ones_like(growth), growth, xp.where(shots == 0, 1.0, 0.0)], axis=-1)
 
 
 class Stack(AbstractUpdating):
@@ -49,9 +51,8 @@ class Stack(AbstractUpdating):
         return jax.nn.log_softmax(self.coefficients @ features)
 
 
-@jax.jit
 def fit_weights(
-    log_prob: Float[Array, "t n l"], mask: Array, shots: Float[Array, "t"], groups: Array
+    log_prob: np.ndarray, mask: np.ndarray, shots: np.ndarray, groups: int
 ) -> Float[Array, "l 3"]:
     """Coefficients with the highest mean log density on tasks that the learners did not train on.
 
@@ -61,26 +62,31 @@ def fit_weights(
     tenth gains less than 0.002.
 
     Args:
-        log_prob: of each query row by each learner, nats.
+        log_prob: of each query row by each learner, nats, `(t, n, l)`.
         mask: which query rows exist, `(t, n)`.
-        shots: support rows of each task.
+        shots: support rows of each task, `(t,)`.
         groups: number of independent groups behind the tasks.
     """
-    weight = mask / jnp.maximum(mask.sum(1, keepdims=True), 1)
+    from scipy.optimize import minimize
+    from scipy.special import softmax
 
-    def loss(c):
-        log_w = jax.nn.log_softmax(shot_features(shots) @ c.T)
-        mixed = jax.nn.logsumexp(log_prob + log_w[:, None], axis=-1)
-        return -(weight * mixed).sum() / mask.shape[0] + PENALTY * (c * c).sum() / groups
+    mask, learners = np.asarray(mask), log_prob.shape[-1]
+    log_p = np.where(mask[..., None], log_prob, 0.0).astype(float)
+    top = log_p.max(-1, keepdims=True)
+    density = np.exp(log_p - top)
+    features = shot_features(np.asarray(shots, float))
+    weight = mask / np.maximum(mask.sum(1, keepdims=True), 1) / len(mask)
+    constant = (weight * top[..., 0]).sum()
 
-    optimiser = optax.adam(0.05)
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        c = flat.reshape(learners, 3)
+        prior = softmax(features @ c.T, axis=1)
+        mixed = np.einsum("tnl,tl->tn", density, prior)
+        # Of a log mixture by the log weights: each learner's share of the density, less its weight.
+        gain = prior * np.einsum("tn,tnl->tl", weight / mixed, density)
+        slope = 2 * PENALTY * c / groups - (gain - weight.sum(1)[:, None] * prior).T @ features
+        value = PENALTY * (c * c).sum() / groups - constant - (weight * np.log(mixed)).sum()
+        return value, slope.ravel()
 
-    def step(carry, _):
-        c, state = carry
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimiser.update(jax.grad(loss)(c), state)
-        return (c + updates, state), None
-
-    c = jnp.zeros((log_prob.shape[-1], 3), log_prob.dtype)
-    (c, _), _ = jax.lax.scan(step, (c, optimiser.init(c)), None, length=500)
-    return c
+    found = minimize(loss, np.zeros(3 * learners), jac=True, method="L-BFGS-B")
+    return jax.device_put(found.x.reshape(learners, 3).astype(np.result_type(log_prob)))

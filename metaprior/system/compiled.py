@@ -61,11 +61,6 @@ def jit(function: Callable, options: Callable[[], dict[str, Any]] | None = None)
     return call
 
 
-def once(function: Callable) -> Callable:
-    """`jit` with the least effort, for what runs once, on little data."""
-    return jit(function, least_effort)
-
-
 def apart(function: Callable) -> Callable:
     """`function`, on CPUs compiled as a program of its own inside the one that calls it.
 

@@ -6,11 +6,15 @@ Beside its entries lies here what a function was traced to (`jax.export`), under
 that the trace depends on.
 """
 
+import contextlib
 import functools
 import hashlib
+import inspect
+import json
 import os
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -18,14 +22,60 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import export
+from jax.experimental.compilation_cache import compilation_cache
 
 from metaprior.errors import InputError
-from metaprior.system import files
+from metaprior.system import cache, files
 from metaprior.system.compiled import effort, full_precision, jit, least_effort
+from metaprior.system.trees import Reader
 
 LITTLE = 1e8  # rows times numbers of a learner: a second or less, however it is compiled
 _OURS = ("metaprior", "equinox", "optax")  # packages whose sources the name covers
+
+
+_OPTIONS = {
+    "jax_compilation_cache_dir": None,
+    "jax_persistent_cache_min_compile_time_secs": cache.LEAST_SECONDS,
+}
+_lock, _inside = threading.Lock(), 0
+_before: dict[str, Any] = {}  # JAX's options outside of `_keeping`
+
+
+@contextlib.contextmanager
+def _keeping(folder: str) -> Generator[None]:
+    """JAX keeps what is compiled in here in that folder; afterwards its options are as they were.
+
+    It has one folder for all threads. The first that comes sets it, and the last that goes sets it
+    back.
+    """
+    global _inside
+    with _lock:
+        _inside += 1
+        if _inside == 1:
+            _before.update({name: jax.config.values[name] for name in _OPTIONS})
+            _set(_OPTIONS | {"jax_compilation_cache_dir": folder})
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if not _inside:
+                _set(_before)
+                _before.clear()
+
+
+def _chosen() -> str | None:
+    """JAX's own folder, where the user or `terminal.use_cache` chose one."""
+    with _lock:
+        return (_before or jax.config.values)["jax_compilation_cache_dir"]
+
+
+def _set(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # JAX looks at its options once only
 
 
 @functools.cache
@@ -45,7 +95,7 @@ def _name(function: FunctionType, arguments: tuple) -> str | None:
     """
     if any(len(a.devices()) > 1 for a in jax.tree.leaves(arguments) if isinstance(a, jax.Array)):
         return None
-    shapes = jax.tree.map(lambda a: f"{a.dtype}{a.shape}" if eqx.is_array(a) else a, arguments)
+    shapes = jax.tree.map(_depended_on, arguments)
     try:
         header, arrays = files.described(shapes)
     except InputError:  # a function of somebody's as an activation, say
@@ -65,11 +115,32 @@ def _name(function: FunctionType, arguments: tuple) -> str | None:
     return f"traced-{digest.hexdigest()[:32]}"
 
 
-def _read(path: Path) -> export.Exported | None:
+def _depended_on(leaf: Any) -> Any:
+    """What of an argument's leaf the trace depends on: of arrays type and shape, of functions of a
+    module here their names.
+    """
+    if eqx.is_array(leaf):
+        return f"{leaf.dtype}{leaf.shape}"
+    module, name = (getattr(leaf, what, None) for what in ("__module__", "__qualname__"))
+    ours = inspect.isroutine(leaf) and str(module).split(".")[0] == "metaprior"
+    if ours and "<" not in str(name):  # a function in a function is not told by its name
+        owner = getattr(leaf, "__self__", None)  # the class that a class method makes
+        return f"{module}:{name} of {owner!r}"
+    return leaf
+
+
+def _parts(data: bytes) -> tuple[export.Exported, Any]:
+    """A function from arrays to arrays, and the tree in which the latter stand."""
+    size = int.from_bytes(data[:8], "little")
+    tree = Reader(b"", 0).tree(json.loads(data[8 : 8 + size]))
+    return export.deserialize(bytearray(data[8 + size :])), tree
+
+
+def _read(path: Path) -> tuple[export.Exported, Any] | None:
     try:
         data = path.read_bytes()
         if hashlib.sha256(data[32:]).digest() == data[:32]:
-            return export.deserialize(bytearray(data[32:]))
+            return _parts(data[32:])
     except (
         Exception
     ):  # absent, or of a version of the format that this JAX does not read: traced anew
@@ -77,60 +148,82 @@ def _read(path: Path) -> export.Exported | None:
     return None
 
 
-def _trace(path: Path, function: FunctionType, arguments: tuple) -> export.Exported:
-    arrays, static = eqx.partition(arguments, eqx.is_array)
-    leaves, tree = jax.tree.flatten(arrays)
+def _trace(path: Path, function: FunctionType, arguments: tuple) -> tuple[export.Exported, Any]:
+    taken, static = eqx.partition(arguments, eqx.is_array)
+    leaves, tree = jax.tree.flatten(taken)
+    given = []  # where arrays are in what it gives, and the rest of it
 
     def flat(leaves):
-        return function(*eqx.combine(jax.tree.unflatten(tree, leaves), static))
+        found = function(*eqx.combine(tree.unflatten(leaves), static))
+        arrays, rest = eqx.partition(found, eqx.is_array)
+        given.append((jax.tree.structure(arrays), rest))
+        return jax.tree.leaves(arrays)
 
-    data = export.export(jax.jit(flat))(
+    program = export.export(jax.jit(flat))(
         [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves]
     ).serialize()
+    places, rest = given[0]
+    empty = places.unflatten([jax.device_put(np.zeros(0, np.float32))] * places.num_leaves)
+    header = files.described(eqx.combine(empty, rest))[0].encode()
+    data = len(header).to_bytes(8, "little") + header + program
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(hashlib.sha256(data).digest() + data)
         temporary.replace(path)
     except OSError:  # a full disk or a folder that is read only: nothing is kept
         temporary.unlink(missing_ok=True)
-    return export.deserialize(
-        data
-    )  # as a later process does, so that it finds the compiled program too
+    return _parts(data)  # as a later process does, so that it finds the compiled program too
+
+
+def _placed(leaves: list) -> list:
+    """On their device for good, as what a kept program gives is.
+
+    For what is there for the time being JAX compiles the same program once more.
+    """
+    device = next((d for a in leaves if isinstance(a, jax.Array) for d in a.devices()), None)
+    return jax.device_put(leaves, device)
 
 
 def kept(function: FunctionType, options: Callable[[], dict[str, Any]] = effort) -> Callable:
     """`jit(function, options)`, traced once for all processes that share a compilation cache.
 
-    For functions of a module, called with positional arguments and returning arrays in tuples or
-    dictionaries. Arguments that only this process knows of (classes defined outside the package)
-    are traced as ever.
+    For functions of a module, called with positional arguments. What they take and give is what a
+    file can hold (`files.save`), and functions of this package's modules. Arguments that only this
+    process knows of (classes defined outside the package) are traced as ever.
     """
     plain = jit(function, options)
-    ready: dict[str, Callable | None] = {}  # none: it cannot be exported
+    ready: dict[str, tuple[Callable, Any] | None] = {}  # none: it cannot be exported
 
     @functools.wraps(function)
     @full_precision
     def call(*arguments: Any) -> Any:
-        folder = jax.config.values["jax_compilation_cache_dir"]
+        chosen = _chosen()
+        folder = chosen or cache.folder()
         name = _name(function, arguments) if folder else None
-        if name is None:
+        if folder is None or name is None:
             return plain(*arguments)
-        if name not in ready:
+        new = name not in ready
+        if new:
             path = Path(folder) / name
             try:
-                ready[name] = jax.jit(
-                    (_read(path) or _trace(path, function, arguments)).call, **options()
-                )
+                traced, tree = _read(path) or _trace(path, function, arguments)
+                ready[name] = jax.jit(traced.call, **options()), tree
             except Exception:  # an error of the function's own comes again below
                 ready[name] = None
-        program = ready[name]
-        return (
-            program(jax.tree.leaves(eqx.filter(arguments, eqx.is_array)))
-            if program
-            else plain(*arguments)
-        )
+        if not (found := ready[name]):
+            return plain(*arguments)
+        program, tree = found
+        with _keeping(folder) if new and not chosen else contextlib.nullcontext():
+            leaves = program(_placed(jax.tree.leaves(eqx.filter(arguments, eqx.is_array))))
+        places = jax.tree.structure(eqx.filter(tree, eqx.is_array))
+        return eqx.combine(places.unflatten(leaves), tree)
 
     return call
+
+
+def kept_once(function: FunctionType) -> Callable:
+    """`kept` with the least effort, for what runs once, on little data."""
+    return kept(function, least_effort)
 
 
 def kept_by_size(function: FunctionType) -> Callable:
@@ -140,7 +233,7 @@ def kept_by_size(function: FunctionType) -> Callable:
     What a default prior says of some rows compiles for 7 CPU-seconds and runs for 6 ms; with the
     least effort for 2 s and 12 ms. Rows are what an array has before its last axis.
     """
-    little, much = kept(function, least_effort), kept(function)
+    little, much = kept_once(function), kept(function)
 
     @functools.wraps(function)
     def call(learner: Any, *arguments: Any) -> Any:

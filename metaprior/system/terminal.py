@@ -7,10 +7,10 @@ import re
 import sys
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 from metaprior.errors import InputError
+from metaprior.system import cache
 
 SHOTS = "0,1,2,5,10"
 
@@ -18,31 +18,19 @@ SHOTS = "0,1,2,5,10"
 def use_cache() -> None:
     """Keep compiled programs between runs.
 
-    They lie in the folder that METAPRIOR_CACHE names, or else in the user's cache folder; an empty
-    METAPRIOR_CACHE keeps none. This sets environment variables, which JAX reads when it is first
+    They lie in `cache.folder()`. This sets environment variables, which JAX reads when it is first
     imported: it is for a process of our own, and nothing that a user imports calls it.
     """
     prepare()
-    folder = os.environ.get("METAPRIOR_CACHE")
-    if folder is None:
-        from platformdirs import user_cache_path
-
-        folder = str(user_cache_path("metaprior", appauthor=False) / "compiled")
-    if not folder or "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError:  # the cache saves time, but no command needs it
-        return
-    if not os.access(folder, os.W_OK):
+    folder = cache.folder()
+    if folder is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     # An entry that a killed process left half-written is compiled anew.
     warnings.filterwarnings(
         "ignore", message="Error (reading|writing) persistent compilation cache"
     )
-    # Reading an entry takes longer than compiling the smallest programs.
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(cache.LEAST_SECONDS))
 
 
 def prepare() -> None:

@@ -276,11 +276,9 @@ class _Judged:
         experts = {f"process {i}": take(fitted, slice(i * n, (i + 1) * n)) for i in range(copies)}
         tasks, shots = self.tasks
         log_p = self.log_p | _log_p(experts, tasks, self.key)
-        # On the host, where what is small compiles nothing.
         table = np.maximum(np.stack(list(log_p.values()), -1), -30.0)
         mask = np.asarray(tasks.query.mask).reshape(table.shape[:2])
-        count = np.asarray(len(self.groups.count), table.dtype)
-        weights = fit_weights(table, mask, shots.reshape(-1).astype(table.dtype), count)
+        weights = fit_weights(table, mask, shots.reshape(-1), len(self.groups.count))
         final = base | {name: Ensemble(m) for name, m in experts.items()}
         return Learned(Stack(tuple(final[name] for name in log_p), weights), base)
 

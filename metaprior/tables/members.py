@@ -1,6 +1,5 @@
 """Several copies of a learner trained at once, one for each fold of the groups."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,7 @@ import numpy as np
 
 from metaprior.method import Spec
 from metaprior.sources.table import Table
-from metaprior.system.compiled import least_effort, once
-from metaprior.system.programs import kept
+from metaprior.system.programs import kept_once
 from metaprior.tables import culprits
 from metaprior.training import fit
 
@@ -97,7 +95,14 @@ def _axes(source: Table) -> Table:
     return eqx.tree_at(lambda s: s.groups, none, 0, is_leaf=lambda leaf: leaf is None)
 
 
-@once
+@kept_once
+def _keys(key, members: int):
+    """Of the members' initial values, of the training, and of the members' validation tasks."""
+    keys = jr.split(key, members + 1)
+    return keys[:-1], keys[-1], jr.split(keys[-1], members)
+
+
+@kept_once
 def _initial(make: Callable, spec: Spec, keys, decay):
     """One member a key, stacked."""
     if decay is None:
@@ -105,13 +110,13 @@ def _initial(make: Callable, spec: Spec, keys, decay):
     return eqx.filter_vmap(lambda k, d: make(spec, key=k, decay=d))(keys, decay)
 
 
-@once
+@kept_once
 def _draw(source: Table, groups, shots, keys):
     """Tasks of groups `(m, t)` with so many support rows, stacked `(m, t, …)`."""
     return jax.vmap(lambda g, k, key: source.tasks(g, k, key=key))(groups, shots, keys)
 
 
-@once
+@kept_once
 def draw_tasks(source: Table, groups, shots, key):
     """`source.tasks` as one program: operation by operation it would be fifty."""
     return source.tasks(groups, shots, key=key)
@@ -149,8 +154,10 @@ def train_members(
     # Classes need Laplace's approximation, which costs more.
     rows = slots(groups.count.max(), ROWS // 2 if groups.spec.head.classes else ROWS)
     members = len(copies) * len(inside)
-    decay = None if copies[0] is None else jnp.repeat(jnp.asarray(copies), len(inside))
-    keys = jr.split(key, members + 1)
+    decay = None
+    if copies[0] is not None:
+        decay = np.repeat(np.asarray(copies, jnp.result_type(float)), len(inside))
+    own, last, looking = _keys(key, members)
     source = groups.table(np.tile(aligned(inside), (len(copies), 1)), 0, rows)
 
     validation = None
@@ -160,13 +167,13 @@ def train_members(
         looks = [np.resize(rng.permutation(fold), size) for fold in outside]
         repeated = np.tile(np.stack(looks), (len(copies), 1))
         shots = np.zeros(repeated.shape, int)
-        validation = _draw(source, repeated, shots, jr.split(keys[-1], members))
+        validation = _draw(source, repeated, shots, looking)
 
-    start = _initial(make, groups.spec, keys[:-1], decay)
+    start = _initial(make, groups.spec, own, decay)
     fitted = fit(
         start,
         source,
-        key=keys[-1],
+        key=last,
         steps=steps,
         batch=BATCH,
         learning_rate=rate,
@@ -177,7 +184,7 @@ def train_members(
     return fitted.method, culprits.trouble(fitted, source, what, members=True)
 
 
-@functools.partial(kept, options=least_effort)
+@kept_once
 def log_prob(members, tasks, key):
     """Log density of every query row under each of the stacked members, `(m, t, n)`."""
 

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from conftest import draw
@@ -20,6 +21,7 @@ from metaprior.heads import (
 )
 from metaprior.infer.descend import AbstractStep, Curvature, Rate, Rates, as_step
 from metaprior.methods import METHODS
+from metaprior.methods.stack import PENALTY, fit_weights, shot_features
 from metaprior.sources import Linear, Sinusoid
 from metaprior.system import files
 
@@ -266,3 +268,22 @@ def test_rates_that_older_files_hold_are_read(form, tmp_path, key):
     assert eqx.tree_equal(files.load(tmp_path / "new"), (found, state))
     task = Task(Data.of([0.0], [1.0]), Data.of([1.0], [2.0]))
     assert eqx.filter_eval_shape(found.loss, task, key=key).shape == ()
+
+
+def test_weights_of_a_stack_are_where_the_slope_vanishes():
+    """Of the objective as the docstring says it, in JAX, with rows that do not exist."""
+    rng = np.random.default_rng(0)
+    log_p = rng.normal(-2, 2, (80, 6, 3)).astype(np.float32)
+    log_p[..., 1] += 1  # one is better
+    mask, shots = rng.random((80, 6)) < 0.8, np.repeat([0, 2, 10, 20], 20)
+    log_p[~mask] = np.nan
+    found = fit_weights(log_p, mask, shots, 10)
+
+    def loss(c):
+        weight = mask / np.maximum(mask.sum(1, keepdims=True), 1) / 80
+        log_w = jax.nn.log_softmax(shot_features(jnp.asarray(shots, float)) @ c.T)
+        mixed = jax.nn.logsumexp(np.where(mask[..., None], log_p, 0.0) + log_w[:, None], axis=-1)
+        return PENALTY * (c * c).sum() / 10 - (weight * mixed).sum()
+
+    assert abs(jax.grad(loss)(found)).max() < 1e-4 < abs(jax.grad(loss)(0 * found)).max() / 100
+    assert found[1, 0] > max(found[0, 0], found[2, 0])

@@ -2,6 +2,9 @@
 depends on changes.
 """
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import equinox as eqx
@@ -12,7 +15,7 @@ import pytest
 
 from metaprior import Spec
 from metaprior.heads import Gaussian
-from metaprior.methods import CNP
+from metaprior.methods import CNP, MAML
 from metaprior.system import programs
 from metaprior.task import Data, pad
 
@@ -119,6 +122,7 @@ def test_what_cannot_be_kept_is_compiled_as_ever(folder, key, monkeypatch, why):
         given = (Foreign(given[0]), *given[1:])
     if why == "no folder":
         jax.config.update("jax_compilation_cache_dir", None)
+        monkeypatch.setenv("METAPRIOR_CACHE", "")
     if why == "read only":
         monkeypatch.setattr(
             Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("read only"))
@@ -137,6 +141,58 @@ def test_what_cannot_be_kept_is_compiled_as_ever(folder, key, monkeypatch, why):
     assert len(traces) <= 2 and len(entries(folder)) == (
         0 if why in ("no folder", "read only") else 1
     )
+
+
+CHOSE_NONE = """
+import jax
+from metaprior.system import programs
+from metaprior.tables import members
+programs._OPTIONS["jax_persistent_cache_min_compile_time_secs"] = 0.0
+before = [jax.config.values[name] for name in programs._OPTIONS]
+jax.jit(lambda x: x + 1)(1.0)  # JAX looks at its options when it first compiles
+members._keys(jax.random.key(0), 3)
+assert [jax.config.values[name] for name in programs._OPTIONS] == before
+jax.jit(lambda x: x + 2)(1.0)
+"""
+
+
+def test_a_process_that_chose_no_cache_has_one_too(tmp_path):
+    """Its own programs are kept, those of others are not, and JAX's options are as they were."""
+    given = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    given["METAPRIOR_CACHE"] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", CHOSE_NONE], env=given, check=True)
+    kept = {path.name.rsplit("-", 2)[0] for path in tmp_path.iterdir()}
+    assert {name.split("-")[0] for name in kept} == {"jit_call", "traced"}
+
+
+def made(make, spec, key):
+    return {"learner": make(spec, key=key, width=4), "spec": spec, "keys": jax.random.split(key)}
+
+
+def test_modules_come_back_whole(folder, key):
+    given = (CNP.init, Spec(1, Gaussian(1)), key)
+    first, later = programs.kept(made), programs.kept(made)
+    a, b, plain = first(*given), later(*given), made(*given)
+    assert len(entries(folder)) == 1
+    for found in (a, b):
+        assert jax.tree.structure(found) == jax.tree.structure(plain)
+        assert found["spec"] == plain["spec"]
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(plain), strict=True):
+            if eqx.is_array(one):
+                assert one.dtype == other.dtype and one.shape == other.shape
+    other = programs.kept(made)(MAML.init, *given[1:])
+    assert len(entries(folder)) == 2 and isinstance(other["learner"], MAML)
+
+
+def test_what_comes_out_goes_in_without_another_compile(folder, caplog):
+    """What a kept program gives is on a device for good, where a user's arrays are not."""
+    step = programs.kept(lambda state, x: state + x)
+    with jax.log_compiles():
+        state = step(jnp.zeros(3), np.ones(3, np.float32))
+        state = step(state, np.ones(3, np.float32))
+    np.testing.assert_array_equal(state, 2.0)
+    done = [record.getMessage() for record in caplog.records]
+    assert sum(text.startswith("Finished XLA compilation of jit(call)") for text in done) == 1
 
 
 def test_an_error_of_the_function_is_raised(folder, key):

@@ -62,7 +62,7 @@ def train(
         progress=loss_of(tell),
     )
     facts: dict[str, Any] = {"steps": fitted.steps, "train_seconds": round(fitted.seconds, 1)}
-    failed = sizes[np.asarray(fitted.state.failed)]
+    failed = sizes[fitted.state.failed]
     if len(failed):
         counts = ", ".join(map(str, failed))
         facts["stopped"] = f"non-finite loss with {counts} tasks, last good weights judged"

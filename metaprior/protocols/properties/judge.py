@@ -6,7 +6,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -87,9 +86,9 @@ def stacked(
         return jax.lax.map(one, keys, batch_size=16)
 
     each = [densities(learner) for learner in learners]
-    log_prob = jnp.stack([found[0] for found in each], -1)
+    log_prob = np.stack([found[0] for found in each], -1)
     _, mask, count = each[0]  # the tasks are the same for all members
-    weights = fit_weights(log_prob, mask, count.astype(log_prob.dtype), jnp.asarray(256.0))
+    weights = fit_weights(log_prob, mask, count, 256)
     return Stack(tuple(learners), weights), {"members": list(MIXED), "steps": steps}
 
 
