@@ -19,7 +19,7 @@ NEW_DAYS = {
     "LaGuardia, 20 October": "LGA_10-20",
     "Newark, 16 January": "EWR_01-16",
 }
-HOURS = (2, 10, 19)  # the three readings of the new day
+READINGS = 3  # of the new day
 FILES = ("prior", "report.html", "curves.svg")
 SHARES = (0.70, 0.90)  # of the time: fitting ends, evaluating ends
 
@@ -118,16 +118,20 @@ def _one_day(prior: Any, day: Any) -> str:
     """What three readings of a day say of its other hours, and which reading to take next."""
     import polars as pl
 
-    known = day.filter(pl.col("hour").is_in(HOURS))
-    rest = day.filter(~pl.col("hour").is_in(HOURS))
+    from metaprior.report import order_of
+
+    # The readings that the page's picture of this day observes.
+    known = day[order_of(day, seed=0)[:READINGS]].sort("hour")
+    rest = day.filter(~pl.col("hour").is_in(known["hour"].to_list()))
     posterior = prior.adapt(known)
     said = posterior.predict(rest.drop("temp"))
     best = posterior.suggest(rest.drop("temp"), n=1, by="entropy")
 
+    hours = [str(hour) for hour in known["hour"]]
     inside = ((rest["temp"] >= said["q05"]) & (rest["temp"] <= said["q95"])).mean()
     error = float(((rest["temp"] - said["mean"]) ** 2).mean() ** 0.5)
     return (
-        f"from the readings at {HOURS[0]}, {HOURS[1]} and {HOURS[2]} h the other {rest.height} "
+        f"from the readings at {', '.join(hours[:-1])} and {hours[-1]} h the other {rest.height} "
         f"hours are predicted with an error of {error:.1f} °C; {inside:.0%} of them lie in their "
         f"90 % bands. The reading to take next is the one at {best['hour'][0]} h, expected to tell "
         f"{best['gain_nats'][0]:.2f} nats."

@@ -12,6 +12,11 @@ from metaprior.system.folder import write_atomic
 OBSERVED = (1, 3, 5)
 
 
+def order_of(rows: Any, seed: int) -> list[int]:
+    """The order in which rows of a group are observed in its pictures."""
+    return np.random.default_rng(seed).permutation(rows.height).tolist()
+
+
 def panels(
     prior: Any,
     rows: Any,
@@ -36,7 +41,7 @@ def panels(
     Returns:
         a panel for each number, as `figures.curve` draws it.
     """
-    order = np.random.default_rng(seed).permutation(rows.height)
+    order = order_of(rows, seed)
     features = rows.drop(prior.info["target"])
     shown = target or prior.info["target"]
     before = (
@@ -45,11 +50,11 @@ def panels(
     made = []
     for count in observed:
         seen = order[: min(count, rows.height)]
-        said = prior.adapt(rows[seen.tolist()]).predict(features)
+        said = prior.adapt(rows[seen]).predict(features)
         panel = {level: said[before + level].to_numpy() for level in ("q05", "q50", "q95")}
         panel["x"] = rows[x].cast(float).to_numpy()
         panel["y"] = rows[shown].cast(float).to_numpy()
-        panel["seen"] = seen
+        panel["seen"] = np.asarray(seen)
         panel["title"] = f"{name}, {count} observed"
         made.append(panel)
     return made
