@@ -126,6 +126,10 @@ class MetaQDA(AbstractMethod):
             raise TypeError(f"MetaQDA predicts classes; the head is {name}, for numbers.")
         if weight <= 0 or df <= 0:
             raise ValueError(f"MetaQDA takes a weight and a df above 0; got {weight} and {df}.")
+        if embedding < 0:
+            raise ValueError(
+                f"MetaQDA takes an embedding of 0 (x itself) or more features; got {embedding}."
+            )
         if embedding:
             net = network(spec, embedding, width, depth, key=key)
         else:
