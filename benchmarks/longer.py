@@ -167,7 +167,7 @@ def bandit_misses(found: Figures) -> list[str]:
     return [] if mean <= 10 else ["cumulative"]
 
 
-LONG, TOLD = 10_000, 2_000  # steps of training on functions, and held-out tasks
+LONG, TOLD = 8_000, 2_000  # steps of training on functions, and held-out tasks
 
 
 def functions() -> Figures:
