@@ -447,6 +447,14 @@ OPTIONS = [
     ("matching", Categorical(2), dict(scale=0.0), ["MatchingNet", "scale", "0.0"]),
     ("matching", Categorical(2), dict(pseudo_count=-1.0), ["MatchingNet", "pseudo_count", "-1.0"]),
     ("matching", Gaussian(1), {}, ["predicts classes", "Gaussian"]),
+    ("metaqda", Gaussian(1), {}, ["MetaQDA", "predicts classes", "Gaussian"]),
+    ("metaqda", Categorical(2), dict(weight=0.0), ["MetaQDA", "0.0", "32.0"]),
+    ("metaqda", Categorical(2), dict(df=-1.0), ["MetaQDA", "1.0", "-1.0"]),
+    ("metaqda", Categorical(2), dict(embedding=-1), ["MetaQDA", "embedding", "-1"]),
+    ("gnp", Categorical(2), {}, ["GNP", "Categorical"]),
+    ("agnp", MixtureDensity(2), {}, ["GNP", "MixtureDensity"]),
+    ("gnp", Gaussian(1), dict(encoder="lstm"), ["GNP", "'deep set', 'attention'", "'lstm'"]),
+    ("gnp", Gaussian(1), dict(rank=0), ["GNP", "rank", "0"]),
 ]
 
 

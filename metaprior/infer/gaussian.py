@@ -129,9 +129,11 @@ class LowRank(eqx.Module):
         """Log density of `w`, in nats."""
         f, core = self._core()
         z = (_flat(w) - _flat(self.mean)) * jnp.exp(-self.log_std)
-        along = core.whiten(f.T @ z)
+        # The least of ‖z - F e‖² + ‖e‖²: a difference of two large squares would lose its digits.
+        e = core.solve(f.T @ z)
+        square = ((z - f @ e) ** 2).sum() + e @ e
         log_det = 2 * self.log_std.sum() + core.log_det()
-        return _log_normal(z @ z - along @ along, log_det, z.shape[0])
+        return _log_normal(square, log_det, z.shape[0])
 
     def kl(self, other: Diagonal) -> Float[Array, ""]:
         """KL(self ‖ other) in nats, for a diagonal `other`."""

@@ -16,9 +16,11 @@ from metaprior.methods.bmaml import BMAML
 from metaprior.methods.bnn import BNN
 from metaprior.methods.cnp import CNP
 from metaprior.methods.ensemble import Ensemble
+from metaprior.methods.gnp import GNP
 from metaprior.methods.llama import LLAMA
 from metaprior.methods.maml import MAML
 from metaprior.methods.matching import MatchingNet
+from metaprior.methods.metaqda import MetaQDA
 from metaprior.methods.neural_process import NP
 from metaprior.methods.nuts import NUTS
 from metaprior.methods.platipus import PLATIPUS
@@ -108,6 +110,21 @@ THE_TABLE: dict[str, tuple[Row, ...]] = {
             options=dict(encoder="attention", width=64),
         ),
         Row(
+            "gnp",
+            GNP,
+            "Markou et al. 2022; Bruinsma et al. 2021",
+            "as cnp with joint normal predictions: functions drawn as a whole, in one pass",
+            kinds=("numbers",),
+        ),
+        Row(
+            "agnp",
+            GNP,
+            "Markou et al. 2022; Kim et al. 2019",
+            "as acnp with joint normal predictions: functions drawn as a whole, in one pass",
+            kinds=("numbers",),
+            options=dict(encoder="attention", width=64),
+        ),
+        Row(
             "np",
             NP,
             "Garnelo et al. 2018",
@@ -193,6 +210,13 @@ THE_TABLE: dict[str, tuple[Row, ...]] = {
             MatchingNet,
             "Vinyals et al. 2016",
             "classes of several clusters each; compares with every row instead of class means",
+            kinds=("classes",),
+        ),
+        Row(
+            "metaqda",
+            MetaQDA,
+            "Zhang, Meng, Henry & Hospedales 2021",
+            "classes that form clusters of several shapes; calibrated with very few examples",
             kinds=("classes",),
         ),
         Row(
@@ -290,6 +314,7 @@ __all__ = [
     "BMAML",
     "BNN",
     "CNP",
+    "GNP",
     "LLAMA",
     "MAML",
     "METHODS",
@@ -303,6 +328,7 @@ __all__ = [
     "AutoregressiveMode",
     "Ensemble",
     "MatchingNet",
+    "MetaQDA",
     "Process",
     "ProtoNet",
     "Recurrent",

@@ -33,6 +33,9 @@ SMALL = {
     "snail": dict(width=4, depth=1, length=4),
     "acnp": dict(width=8, depth=1),
     "ar_cnp": dict(width=8, depth=1, encoder="deep set"),
+    "gnp": dict(width=8, depth=1, rank=4),
+    "agnp": dict(width=8, depth=1, rank=4),
+    "metaqda": dict(width=8, embedding=4),
     "np": dict(width=8, latent=4, samples=2, depth=1, encoder="deep set"),
     "anp": dict(width=8, latent=4, samples=2, depth=1),
     "flow_np": dict(width=8, latent=2, samples=2, depth=1, encoder="deep set"),
@@ -69,7 +72,7 @@ RELATED = {
     "versa",
     "matching",
 }
-RELATED |= {"acnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
+RELATED |= {"acnp", "agnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
 # A number of noise for each row: in another order they are other draws of the same posterior.
 DRAWN = {"llama"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
@@ -213,6 +216,8 @@ def test_contract_of_a_stack(head):
         (METHODS["matching"].method, Categorical(3), dict(width=8, pseudo_count=0.0, scale=1.0)),
         (Process, Gaussian(1), dict(kernel="rbf", width=0)),
         (Process, Gaussian(1), dict(kernel="linear", width=8, features=4)),
+        (METHODS["gnp"].method, Gaussian(2), dict(width=8, depth=1, rank=4)),
+        (METHODS["metaqda"].method, Categorical(3), dict(embedding=0)),
     ],
 )
 def test_contract_of_options(method, head, options):

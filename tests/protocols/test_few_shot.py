@@ -132,6 +132,7 @@ def test_a_spec_names_the_network_and_without_it_nothing_changes():
         "maml",
         "protonet",
         "matching",
+        "metaqda",
         "versa",
         "platipus",
         "abml",
@@ -159,7 +160,7 @@ def test_contract_of_methods_on_images():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["protonet", "matching", "versa", "embedded"])
+@pytest.mark.parametrize("name", ["protonet", "matching", "metaqda", "versa", "embedded"])
 def test_a_loss_in_one_pass_is_that_of_two(name):
     """What the posterior gives to the query rows; of VERSA and a black box, what two passes through
     the network give.

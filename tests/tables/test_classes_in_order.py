@@ -67,7 +67,7 @@ def test_methods_without_a_place_between_classes_are_refused():
         metaprior.Prior("protonet", steps=2).fit(table(), task="g", target="pain", ordered=ORDER)
     able = runnable(True, ordered=True)
     assert {"auto", "process", "maml", "versa", "cnp"} <= set(able)
-    assert set(runnable(True)) - set(able) == {"matching", "protonet"}
+    assert set(runnable(True)) - set(able) == {"matching", "metaqda", "protonet"}
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ BLACK = ("recurrent", "snail", "cnp", "acnp", "np", "anp", "flow_np")
 TUNED: dict[str, dict[str, Any]] = {
     "protonet": {"embedding": 64, "pseudo_count": 0.0},
     "matching": {"embedding": 64, "pseudo_count": 0.0},
+    "metaqda": {"embedding": 64},
     "versa": {"features": 64, "samples": 10},
     "platipus": {"gamma": 0.01, "samples": 1, "objective": "elbo"},
 }

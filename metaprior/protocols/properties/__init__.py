@@ -29,8 +29,8 @@ CHOICES = (
     "Outside the training range, other functions have amplitude 5 to 8, phase π to 2π, slope and "
     "intercept 3 to 5 (training: 0.1 to 5, 0 to π, -3 to 3). Other inputs lie in [5, 10] "
     "(training: [-5, 5]). The exact posterior knows the range there; no method does.",
-    "Methods that predict classes alone (protonet, matching) have a setting of their own. The "
-    "label says whether the noisy outcome is positive. The error is that of the probability of "
+    "Methods that predict classes alone (protonet, matching, metaqda) have a setting of their own. "
+    "The label says whether the noisy outcome is positive. The error is that of the probability of "
     "label 1, and the exact posterior sums over a grid.",
     "All settings are the table's defaults. "
     f"`stack` mixes {' and '.join(MIXED)}, with weights from 256 further tasks. "

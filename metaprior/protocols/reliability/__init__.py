@@ -125,8 +125,10 @@ PROTOCOL = Protocol(
     able=able("numbers", "classes", but=("ensemble", "stack", "nuts", "bnn")),
     budgets=BUDGETS,
     without={
-        **dict.fromkeys(("protonet", "matching"), "predict classes alone, and both are judged"),
-        "alpaca": "predicts numbers alone, and both are judged",
+        **dict.fromkeys(
+            ("protonet", "matching", "metaqda"), "predict classes alone, and both are judged"
+        ),
+        **dict.fromkeys(("alpaca", "gnp", "agnp"), "predict numbers alone, and both are judged"),
         "ensemble": "several emaml, which runs by itself",
         **dict.fromkeys(
             ("nuts", "bnn"), "fit weights for each task, of which there are many hundreds"
