@@ -32,7 +32,9 @@ HEADS = {"gaussian": Gaussian(1), "student": StudentT(1), "classes": Categorical
 SMALL = {
     "snail": dict(width=4, depth=1, length=4),
     "acnp": dict(width=8, depth=1),
+    "tnp": dict(width=8, depth=1),
     "ar_cnp": dict(width=8, depth=1, encoder="deep set"),
+    "convcnp": dict(width=8, depth=2, points=32, spacing=0.25),
     "np": dict(width=8, latent=4, samples=2, depth=1, encoder="deep set"),
     "anp": dict(width=8, latent=4, samples=2, depth=1),
     "flow_np": dict(width=8, latent=2, samples=2, depth=1, encoder="deep set"),
@@ -69,7 +71,7 @@ RELATED = {
     "versa",
     "matching",
 }
-RELATED |= {"acnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
+RELATED |= {"acnp", "tnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
 # A number of noise for each row: in another order they are other draws of the same posterior.
 DRAWN = {"llama"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
