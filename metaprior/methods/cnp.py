@@ -36,6 +36,11 @@ class CNP(AbstractMethod):
     deterministic path of Kim et al., "Attentive Neural Processes", ICLR 2019, with the transformer
     of `metaprior.nets.attention` for their attention.
 
+    The row `tnp` is that with four layers and a mixture of normals at each point: Nguyen & Grover,
+    "Transformer Neural Processes", ICML 2022, the diagonal one (TNP-D). There the rows of the
+    support attend to the support in every layer, and query points do so too, and to nothing else. A
+    mixture of Gaussians for their one is what later work predicts with.
+
     One average over rows of all classes hardly tells whose row was which. For classes, the encoder
     `"deep set"` has logits from averages over each class's own rows beside it, as the paper's
     classification on Omniglot has (section 4.3). At first those are the prediction: g's last layer
@@ -80,8 +85,9 @@ class CNP(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the row
-                `acnp`, whose layers do more) and layers of each part.
+            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the rows
+                `acnp` and `tnp`, whose layers do more) and layers of each part (4 in `tnp`; the
+                paper has 6).
             encoder: `"deep set"` (the paper) or `"attention"`, whose width is a multiple of 8.
             components: of a normal mixture in the place of a `Gaussian` head whose scale is free;
                 0 keeps the head. Any other head stays as it is: it was asked for.

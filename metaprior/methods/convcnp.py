@@ -73,7 +73,7 @@ class ConvCNP(AbstractMethod):
         *,
         key: PRNGKeyArray,
         width: int = 32,
-        depth: int = 6,
+        depth: int = 5,
         points: int = 192,
         spacing: float = 1 / 16,
     ) -> Self:
@@ -96,12 +96,12 @@ class ConvCNP(AbstractMethod):
             raise TypeError(
                 f"ConvCNP predicts numbers; it cannot use the head {type(head).__name__}."
             )
-        if columns != 1:
-            raise InputError(f"ConvCNP reads one column of x; got {columns}.")
         if points < 16 or not spacing > 0:
             raise ValueError(
                 f"ConvCNP has at least 16 points, a spacing above 0 apart; got {points}, {spacing}."
             )
+        if columns != 1:
+            raise InputError(f"ConvCNP reads one column of x; got {columns}.")
         e_key, d_key = jr.split(key)
         encoder = SetConv.init(
             head.y_dim + spec.pooled,
