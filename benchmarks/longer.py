@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from scipy.special import expit, logsumexp
 
+from benchmarks import curves
 from benchmarks.files import rounded, write
 from benchmarks.oracle import ROOT, read
 
@@ -297,6 +298,8 @@ def classes_misses(found: Figures) -> list[str]:
 
 
 CLAIMS = {
+    "transformer": Claim(curves.transformer, curves.transformer_misses),
+    "convolution": Claim(curves.convolution, curves.convolution_misses),
     "views": Claim(views, views_misses),
     "labels": Claim(labels, labels_misses),
     "explanations": Claim(explanations, explanations_misses),

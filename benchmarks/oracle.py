@@ -54,6 +54,8 @@ LONGER = {
     "cnp": {"": 20, "gp": 5},
     "acnp": {"": 7},
     "ar_cnp": {"": 7},
+    "tnp": {"": 4},
+    "convcnp": {"": 2.5},
     "np": {"": 4},
     "anp": {"": 2.5},
     "flow_np": {"": 2.5},
@@ -333,7 +335,10 @@ def main(argv=None) -> None:
     wanted = [(s, m) for s in arguments.sources.split(",") for m in arguments.methods.split(",")]
 
     def fits(s, m):
-        return ("classes" if sources[s].head.classes else "numbers") in METHODS[m].kinds
+        row, case = METHODS[m], sources[s]
+        if row.inputs is not None and case.x_dim > row.inputs:
+            return False
+        return ("classes" if case.head.classes else "numbers") in row.kinds
 
     wanted = [(s, m) for s, m in wanted if fits(s, m) and m not in have.get(s, {})]
     judged, exact, began = {}, {}, time.monotonic()

@@ -15,6 +15,7 @@ from metaprior.methods.autoregressive_mode import AutoregressiveMode
 from metaprior.methods.bmaml import BMAML
 from metaprior.methods.bnn import BNN
 from metaprior.methods.cnp import CNP
+from metaprior.methods.convcnp import ConvCNP
 from metaprior.methods.ensemble import Ensemble
 from metaprior.methods.gnp import GNP
 from metaprior.methods.llama import LLAMA
@@ -46,6 +47,8 @@ class Row:
         use: one line on when to use it.
         kinds: what it predicts: `"numbers"`, `"classes"` or both.
         options: of `init`, where the row is a setting of a class that has other rows.
+        inputs: most columns of x that it reads, the prediction of a pooled model aside; `None`: any
+            number.
         trainable: whether `fit` trains it; a learner that combines trained ones has its own way.
         group: kind of method, for listings: its heading in THE TABLE.
     """
@@ -56,6 +59,7 @@ class Row:
     use: str
     kinds: tuple[str, ...] = BOTH
     options: dict[str, Any] = field(default_factory=dict)
+    inputs: int | None = None
     trainable: bool = True
     group: str = ""
 
@@ -103,11 +107,26 @@ THE_TABLE: dict[str, tuple[Row, ...]] = {
             options=dict(encoder="attention", width=64),
         ),
         Row(
+            "tnp",
+            CNP,
+            "Nguyen & Grover 2022",
+            "as acnp, deeper, with outcomes of any shape; closer to exact, slower to train",
+            options=dict(encoder="attention", width=64, depth=4, components=5),
+        ),
+        Row(
             "ar_cnp",
             AutoregressiveMode,
             "Bruinsma et al. 2023",
             "acnp with joint, correlated predictions: it reads its own; one pass a point",
-            options=dict(encoder="attention", width=64),
+            options=dict(base="acnp"),
+        ),
+        Row(
+            "convcnp",
+            ConvCNP,
+            "Gordon et al. 2020",
+            "curves of one input that look alike wherever they are; also beyond the training range",
+            kinds=("numbers",),
+            inputs=1,
         ),
         Row(
             "gnp",
@@ -326,6 +345,7 @@ __all__ = [
     "VERSA",
     "ALPaCA",
     "AutoregressiveMode",
+    "ConvCNP",
     "Ensemble",
     "MatchingNet",
     "MetaQDA",

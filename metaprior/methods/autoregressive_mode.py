@@ -67,7 +67,7 @@ class AutoregressiveMode(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            base: a name from `METHODS` or a class.
+            base: a name from `METHODS` or a class; `"acnp"` in the row `ar_cnp`.
             hyper: options of the base's own `init`.
         """
         from metaprior.methods import get  # here, as THE TABLE has this class among its rows

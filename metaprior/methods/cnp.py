@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metaprior.heads import AbstractHead, Categorical
+from metaprior.heads import AbstractHead, Categorical, Gaussian, MixtureDensity
 from metaprior.method import AbstractMethod, Spec
 from metaprior.nets.attention import Attention
 from metaprior.nets.mlp import apply, mlp, zero_last
@@ -35,6 +35,11 @@ class CNP(AbstractMethod):
     With `encoder="attention"`, the row `acnp`, r differs from point to point. This is the
     deterministic path of Kim et al., "Attentive Neural Processes", ICLR 2019, with the transformer
     of `metaprior.nets.attention` for their attention.
+
+    The row `tnp` is that with four layers and a mixture of normals at each point: Nguyen & Grover,
+    "Transformer Neural Processes", ICML 2022, the diagonal one (TNP-D). There the rows of the
+    support attend to the support in every layer, and query points do so too, and to nothing else. A
+    mixture of Gaussians for their one is what later work predicts with.
 
     One average over rows of all classes hardly tells whose row was which. For classes, the encoder
     `"deep set"` has logits from averages over each class's own rows beside it, as the paper's
@@ -73,28 +78,35 @@ class CNP(AbstractMethod):
         width: int = 128,
         depth: int = 2,
         encoder: str = "deep set",
+        components: int = 0,
     ) -> Self:
         """Encoder and decoder of equal size.
 
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the row
-                `acnp`, whose layers do more) and layers of each part.
+            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the rows
+                `acnp` and `tnp`, whose layers do more) and layers of each part (4 in `tnp`; the
+                paper has 6).
             encoder: `"deep set"` (the paper) or `"attention"`, whose width is a multiple of 8.
+            components: of a normal mixture in the place of a `Gaussian` head whose scale is free;
+                0 keeps the head. Any other head stays as it is: it was asked for.
         """
         if encoder not in ENCODERS:
             raise ValueError(
                 f"CNP has the encoders {', '.join(map(repr, ENCODERS))}; got {encoder!r}."
             )
+        head = spec.head
+        if components and isinstance(head, Gaussian) and head.scale is None:
+            head = MixtureDensity(components, head.dim, floor=head.floor)
         e_key, d_key = jr.split(key)
         h = ENCODERS[encoder].init(spec, width=width, depth=depth, key=e_key)
-        g = mlp(spec.x_dim + width, spec.head.raw_dim, width, depth, key=d_key)
-        if encoder == "attention" or not isinstance(spec.head, Categorical):
-            return cls(h, g, spec.head)
+        g = mlp(spec.x_dim + width, head.raw_dim, width, depth, key=d_key)
+        if encoder == "attention" or not isinstance(head, Categorical):
+            return cls(h, g, head)
         c_key = jr.fold_in(key, 1)
-        own = ByClass.init(spec.x_dim, spec.head.classes, width=width, depth=depth, key=c_key)
-        return cls(h, zero_last(g), spec.head, own)
+        own = ByClass.init(spec.x_dim, head.classes, width=width, depth=depth, key=c_key)
+        return cls(h, zero_last(g), head, own)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         raw = _raw((self.encoder, self.decoder, self.by_class, task.support), task.query.x)

@@ -196,6 +196,8 @@ def left_out(protocol: Protocol) -> str:
 
 def _reason(row: Any) -> str:
     """Why a row cannot run where nothing else is said."""
+    if row.inputs is not None:
+        return f"reads {row.inputs} column{'s' * (row.inputs > 1)} of x"
     if len(row.kinds) == 1:
         return f"predicts {row.kinds[0]} alone"
     if not hasattr(row.method, "init"):
@@ -203,16 +205,18 @@ def _reason(row: Any) -> str:
     return ""
 
 
-def able(*kinds: str, but: Sequence[str] = ()) -> tuple[str, ...]:
+def able(*kinds: str, but: Sequence[str] = (), inputs: int | None = None) -> tuple[str, ...]:
     """Rows of THE TABLE that a protocol can run.
 
     Args:
         kinds: what they must predict, of `"numbers"` and `"classes"`.
         but: names that are left out.
+        inputs: columns of x that they must read, at least in some settings; `None`: any number.
     """
     from metaprior.methods import METHODS
 
     def fits(row: Any) -> bool:
-        return set(kinds) <= set(row.kinds) and hasattr(row.method, "init")
+        reads = row.inputs is None or (inputs is not None and inputs <= row.inputs)
+        return reads and set(kinds) <= set(row.kinds) and hasattr(row.method, "init")
 
     return tuple(name for name, row in METHODS.items() if fits(row) and name not in but)

@@ -116,13 +116,13 @@ class Comparison:
         return found
 
     def names(self, text: str | None) -> list[str]:
-        """Methods from `a,b`, `all` or nothing (all).
+        """Methods from `a,b`, `all` or nothing (all, but those for so many columns and no more).
 
         Baselines are always judged; they are fitted by themselves where no method is asked for.
         """
         able = runnable(bool(self.checked.classes), self.checked.ordered)
         if text is None or text.strip() == "all":
-            return able
+            return [n for n in able if n == AUTO or METHODS[n].inputs is None]
         names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
         if not names:
             raise InputError(

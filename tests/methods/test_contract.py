@@ -32,10 +32,12 @@ HEADS = {"gaussian": Gaussian(1), "student": StudentT(1), "classes": Categorical
 SMALL = {
     "snail": dict(width=4, depth=1, length=4),
     "acnp": dict(width=8, depth=1),
+    "tnp": dict(width=8, depth=1),
     "ar_cnp": dict(width=8, depth=1, encoder="deep set"),
     "gnp": dict(width=8, depth=1, rank=4),
     "agnp": dict(width=8, depth=1, rank=4),
     "metaqda": dict(width=8, embedding=4),
+    "convcnp": dict(width=8, depth=2, points=32, spacing=0.25),
     "np": dict(width=8, latent=4, samples=2, depth=1, encoder="deep set"),
     "anp": dict(width=8, latent=4, samples=2, depth=1),
     "flow_np": dict(width=8, latent=2, samples=2, depth=1, encoder="deep set"),
@@ -72,7 +74,7 @@ RELATED = {
     "versa",
     "matching",
 }
-RELATED |= {"acnp", "agnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
+RELATED |= {"acnp", "agnp", "tnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
 # A number of noise for each row: in another order they are other draws of the same posterior.
 DRAWN = {"llama"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
@@ -95,6 +97,11 @@ CASES = [
 ]
 
 
+def columns(name):
+    """Of x, in the tasks that a row is checked on."""
+    return METHODS[name].inputs or 2
+
+
 @pytest.mark.parametrize("name,head", CASES)
 def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
@@ -104,6 +111,7 @@ def test_contract(name, head):
     check_method(
         METHODS[name].init,
         head=HEADS[head],
+        x_dim=columns(name),
         ordered=name in ORDERED,
         resampled=resampled,
         **options,
@@ -120,11 +128,12 @@ def test_the_head_of_tables(name):
     Here losses, their gradients and the predictive, from 4 rows and from none.
     """
     method = METHODS[name].init(
-        Spec(2, StudentT(1)), key=jax.random.key(0), **SMALL.get(name, dict(width=8))
+        Spec(columns(name), StudentT(1)), key=jax.random.key(0), **SMALL.get(name, dict(width=8))
     )
     moving, fixed = eqx.partition(method, eqx.is_inexact_array)
     tasks = [
-        example_task(jax.random.key(i), StudentT(1), 2, shots) for i, shots in enumerate((4, 0))
+        example_task(jax.random.key(i), StudentT(1), columns(name), shots)
+        for i, shots in enumerate((4, 0))
     ]
     y = jnp.sinh(jnp.linspace(-13.0, 13.0, 6001))
 
@@ -240,12 +249,12 @@ def test_contract_of_long_options(name):
     check_method(METHODS[method].init, **options)
 
 
-def shapes(init, head):
+def shapes(init, head, x_dim=2):
     """Shapes of a loss and of a predicted mean; nothing is compiled."""
 
     def look(key):
-        method = init(Spec(2, head), key=key)
-        task = example_task(key, head, 2, 4)
+        method = init(Spec(x_dim, head), key=key)
+        task = example_task(key, head, x_dim, 4)
         predictive = method.posterior(task.support, key=key).predict(
             task.query.x, key=key, samples=3
         )
@@ -327,7 +336,7 @@ def test_any_row_makes_an_ensemble(name):
     head = Gaussian(1) if "numbers" in METHODS[name].kinds else Categorical(3)
     options = {"members": 2} | SMALL.get(name, dict(width=8))
     init = partial(METHODS["ensemble"].init, base=name, **options)
-    loss, mean = shapes(init, head)
+    loss, mean = shapes(init, head, columns(name))
     assert loss.shape == () and mean.shape == (5, head.classes or 1)
 
 
@@ -340,7 +349,12 @@ def test_unknown_method_is_named():
 
 
 @pytest.mark.parametrize(
-    "name,kind,head", [("protonet", "classes", Gaussian(1)), ("alpaca", "numbers", Categorical(2))]
+    "name,kind,head",
+    [
+        ("protonet", "classes", Gaussian(1)),
+        ("alpaca", "numbers", Categorical(2)),
+        ("convcnp", "numbers", Categorical(2)),
+    ],
 )
 def test_wrong_head_is_refused(name, kind, head, key):
     with pytest.raises((TypeError, ValueError), match=f"predicts {kind}"):

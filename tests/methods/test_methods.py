@@ -60,6 +60,7 @@ LEARNERS = [
     ("versa", Categorical(2), 0.07, dict(width=32, samples=8)),
     ("dkt", Categorical(2), 0.02, {}),
     ("process", Categorical(2), 0.02, dict(width=8)),
+    ("tnp", Gaussian(1), 0.25, {}),
     ("ensemble", Gaussian(1), 0.10, dict(members=2)),
     ("ensemble", Categorical(2), 0.045, dict(members=2, base="protonet")),
     ("gnp", Gaussian(1), 0.15, dict(width=64)),

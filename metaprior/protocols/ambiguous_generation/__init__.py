@@ -94,6 +94,7 @@ PROTOCOL = Protocol(
     budgets=BUDGETS,
     without={
         **dict.fromkeys(("recurrent", "snail"), "read rows in an order, which one view has not"),
+        "tnp": "acnp of more layers, for which one view is too few",
         "ar_cnp": "feeds back whole images, a pass a view",
         **dict.fromkeys(
             ("maml_fixed", "emaml", "llama", "abml", "vampire", "bmaml", "platipus"),

@@ -80,7 +80,7 @@ PROTOCOL = Protocol(
     choices=CHOICES,
     metrics=METRICS,
     methods=("maml", "platipus", "np"),
-    able=able("numbers", but=("ensemble", "stack")) if METHODS else (),
+    able=able("numbers", but=("ensemble", "stack"), inputs=1) if METHODS else (),
     budgets=BUDGETS,
     without={"ensemble": "several emaml, which runs by itself"},
     run=run,

@@ -30,7 +30,7 @@ TIMED = 2  # steps after the first that say how long a training takes
 NETS = ("conv4", "resnet12")
 EARLY = 0.3  # of the steps: a network chosen before is remarked on
 # See images through `Embedded`.
-BLACK = ("recurrent", "snail", "cnp", "acnp", "np", "anp", "flow_np")
+BLACK = ("recurrent", "snail", "cnp", "acnp", "tnp", "np", "anp", "flow_np")
 TUNED: dict[str, dict[str, Any]] = {
     "protonet": {"embedding": 64, "pseudo_count": 0.0},
     "matching": {"embedding": 64, "pseudo_count": 0.0},

@@ -71,7 +71,7 @@ PROTOCOL = Protocol(
     choices=CHOICES,
     metrics=METRICS,
     methods=("acnp", "np", "dkt"),
-    able=able("numbers", but=("ensemble", "stack", "nuts", "bnn")),
+    able=able("numbers", but=("ensemble", "stack", "nuts", "bnn"), inputs=1),
     budgets=BUDGETS,
     without={
         "ensemble": "several emaml, which runs by itself",

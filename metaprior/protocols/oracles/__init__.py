@@ -66,7 +66,7 @@ PROTOCOL = Protocol(
     choices=CHOICES,
     metrics=METRICS,
     methods=("np", "dkt", "platipus"),
-    able=able("numbers", but=("ensemble", "stack")),
+    able=able("numbers", but=("ensemble", "stack"), inputs=1),
     budgets=BUDGETS,
     without={"ensemble": "several emaml, which runs by itself"},
     run=run,

@@ -1,7 +1,7 @@
 """Every method against exact posteriors: training, judging, the distance."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +10,7 @@ import numpy as np
 
 from metaprior.infer.nuts import ESS, RHAT
 from metaprior.method import AbstractLearner, Spec
+from metaprior.methods import METHODS
 from metaprior.methods.nuts import ByChains
 from metaprior.protocols import raw
 from metaprior.protocols.cell import item_of, to_numpy, trained
@@ -151,11 +152,20 @@ def score(
     return of_tasks(found), seconds
 
 
+def readable(method: str, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The sources whose columns of x a method or reference reads, and the others."""
+    row = METHODS.get(method)
+    most = None if row is None else row.inputs
+    read = [name for name in names if most is None or cases()[name].x_dim <= most]
+    return read, [name for name in names if name not in read]
+
+
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:
     """Train on each source in turn and judge on tasks that are the same for all methods."""
     figures, tables, short, chains = [], [], [], {}
     facts: dict[str, Any] = {"steps": 0, "train_seconds": 0.0}
-    names, samples = options["sources"], options["samples"]
+    samples = options["samples"]
+    names, unread = readable(method, options["sources"])
     for i, name in enumerate(names):
         told = item_of(tell, i, len(names), name)
         case = cases()[name]
@@ -186,6 +196,8 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             figures += measure(f"{name}: K = {shots}", mine, exact, method == EXACT)
             tables.append(rows_of(f"{name}: K = {shots}", mine, exact))
     notes = [f"slow, so judged on {', '.join(short)}"] if short else []
+    if unread:
+        notes.append(f"reads fewer columns of x than {', '.join(unread)} has")
     if chains:
         notes.append(sentence_on_chains(list(chains.values())))
         facts["chains"] = chains

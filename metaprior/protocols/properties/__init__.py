@@ -84,7 +84,7 @@ PROTOCOL = Protocol(
     choices=CHOICES,
     metrics=METRICS,
     methods=("maml", "np", "process"),
-    able=tuple(dict.fromkeys((*able("numbers"), "stack", *able("classes")))),
+    able=tuple(dict.fromkeys((*able("numbers", inputs=1), "stack", *able("classes")))),
     budgets=BUDGETS,
     run=run,
     draw=draw,
