@@ -80,6 +80,10 @@ class FunctionPrior(eqx.Module):
         if self.points < 2:
             raise ValueError(f"FunctionPrior takes at least 2 points; got {self.points}.")
 
+    def kernel(self, d: int) -> Stationary:
+        """Of the plain process on `d` columns."""
+        return Stationary(jnp.log(self.std), jnp.full(d, jnp.log(self.length)), "eq")
+
     def measured(self, rows: Data, *, key: PRNGKeyArray) -> Float[Array, "m d"]:
         """A measurement set: some of the rows, each once, and uniform points in the box.
 
@@ -105,7 +109,6 @@ class FunctionPrior(eqx.Module):
         """
         x = self.measured(rows, key=key)
         eye = self.jitter * jnp.eye(len(x), dtype=x.dtype)
-        log_length = jnp.full(x.shape[1], jnp.log(self.length), x.dtype)
-        kernel = Stationary(jnp.log(jnp.asarray(self.std, x.dtype)), log_length, "eq")
+        plain = self.kernel(x.shape[1])(x, x) + eye
         mean = process.mean(x)[:, 0]
-        return kl_normal(mean, process.gram(x, x) + eye, jnp.zeros_like(mean), kernel(x, x) + eye)
+        return kl_normal(mean, process.gram(x, x) + eye, jnp.zeros_like(mean), plain)

@@ -1,5 +1,6 @@
 """PACOH: a hyper-posterior over priors, weighed by how many tasks and rows there are."""
 
+import dataclasses
 from typing import Any, Self
 
 import equinox as eqx
@@ -19,7 +20,9 @@ from metaprior.methods.ensemble import Ensemble
 from metaprior.methods.nuts import NUTS
 from metaprior.methods.process import Process
 from metaprior.mixture import log_sum
-from metaprior.nets.mlp import apply, network
+from metaprior.nets.kernels import Deep, Dot, Modulated
+from metaprior.nets.means import Mean
+from metaprior.nets.mlp import apply, network, zero_last
 from metaprior.posterior import AbstractPosterior, Particles
 from metaprior.system.devices import over_particles
 from metaprior.task import Data, Task
@@ -116,6 +119,35 @@ class WeightPrior(AbstractGenerative, AbstractMethod):
         return Particles(jax.vmap(weights)(found), apply, self.head)
 
 
+def _process(
+    spec: Spec, *, key: PRNGKeyArray, kernel: str = "structured", width: int = 32, **hyper: Any
+) -> Process:
+    """A process; with one kernel it has a network as its mean too, as the paper's."""
+    base = Process.init(spec, key=key, kernel=kernel, width=width, **hyper)
+    if kernel == "structured":
+        return base
+    mean = Mean.init(spec, degree=0, width=width, key=jr.fold_in(key, 1))
+    return dataclasses.replace(base, mean=mean)
+
+
+def _departing(spec: Spec, plain: FunctionPrior, *, key: PRNGKeyArray, width: int = 32) -> Process:
+    """A Gaussian process that starts as the plain one, and can depart from it anywhere.
+
+    Its mean is a network, as is the factor by which its standard deviation differs, and a linear
+    kernel on features holds what tasks have in common within their range.
+    """
+    base, d = Process.init(spec, kernel="rbf", width=0, key=key), spec.x_dim
+    mean_key, factor_key, deep_key = jr.split(key, 3)
+    factor = zero_last(eqx.nn.MLP(d, 1, width, 2, activation=jnp.tanh, key=factor_key))
+    net = eqx.nn.MLP(d, 16, width, 2, activation=jnp.tanh, final_activation=jnp.tanh, key=deep_key)
+    kernels = (
+        Modulated(factor, plain.kernel(d)),
+        Deep(net, Dot(jnp.log(jnp.asarray(0.1 / 4)))),
+    )
+    mean = Mean.init(spec, degree=0, width=width, key=mean_key)
+    return dataclasses.replace(base, mean=mean, kernels=kernels)
+
+
 def _centre(base: AbstractMethod) -> AbstractMethod:
     """Where the hyper-prior has its mean: networks at zero, all else where it starts."""
 
@@ -146,8 +178,8 @@ class PACOH(AbstractMethod):
         log Q*(θ) = log P(θ) + sum_i c_i log Z_i(θ) + const,  c_i = 1 / (√(T m_i) + 1),
 
     where log Z_i is the evidence of all rows of a task. There is no inner loop. Q is the most
-    probable θ (`q="map"`), particles by SVGD (`"svgd"`) or a diagonal normal (`"vi"`). A new task is
-    conditioned on under each θ; the mixture has equal weights.
+    probable θ (`q="map"`), particles by SVGD (`"svgd"`) or a diagonal normal (`"vi"`). The answer
+    on a new task is that of each θ, mixed with equal weights.
 
     The hyper-prior P is normal: around zero for networks, around where they start for the other
     numbers. With `functional=True` it is a statement on functions in its place (Rothfuss, Heyn,
@@ -233,9 +265,11 @@ class PACOH(AbstractMethod):
             functional: whether the hyper-prior is `function_prior`; for processes and numbers.
             kappa: κ (0.1: the authors' code).
             function_prior: see `FunctionPrior`.
-            hyper: options of `Process.init`; of networks `width` and `depth` (32 and 2), `std` (of
-                the prior at first), `draws` (L, 10), and how they adapt: `adaptation` (`"svgd"` or
-                `"nuts"`), `particles` (5, the authors' code), `steps` and `rate` of Adam.
+            hyper: of processes options of `Process.init`; with `functional` the `width` (32) of the
+                networks of a process that starts as `function_prior`; of networks `width` and
+                `depth` (32 and 2), `std` (of the prior at first, 0.1), `draws` (L, 10), and how
+                they adapt: `adaptation` (`"svgd"` or `"nuts"`), `particles` (5, the authors'
+                code), `steps` and `rate` of Adam (300 and 0.05).
         """
         if family not in FAMILIES:
             raise ValueError(f"PACOH has the families 'gp' and 'nn'; got {family!r}.")
@@ -255,9 +289,9 @@ class PACOH(AbstractMethod):
             )
 
         def make(k):
-            base = (Process if family == "gp" else WeightPrior).init(spec, key=k, **hyper)
-            # A Student-t process has no KL to a Gaussian one in closed form.
-            return eqx.tree_at(lambda b: b.log_df, base, None) if functional else base
+            if functional:
+                return _departing(spec, function_prior, key=k, **hyper)
+            return (_process if family == "gp" else WeightPrior.init)(spec, key=k, **hyper)
 
         base = make(key)
         hyperprior = None if functional else Diagonal.around(_centre(base), hyper_std)

@@ -210,7 +210,7 @@ class Cauchy(eqx.Module):
 
 
 class CauchyMixture(eqx.Module):
-    """F-PACOH's family in one dimension: three bumps of known kinds, at places that differ a little.
+    """F-PACOH's family in one dimension: three bumps of fixed shapes, not quite in fixed places.
 
     Rothfuss, Heyn, Chen & Krause, "Meta-Learning Reliable Priors in the Function Space", NeurIPS
     2021. With a Cauchy density c(u) = 1 / (π (1 + u²)) and a normal one n,
