@@ -116,7 +116,9 @@ class WeightPrior(AbstractGenerative, AbstractMethod):
         start = jax.vmap(lambda k: unit.sample(key=k))(jr.split(start_key, self.particles))
         adam = optax.adam(optax.cosine_decay_schedule(self.rate, max(self.steps, 1)))
         found = svgd(log_prob, start, adam, self.steps, repulsion=1 / n)
-        return Particles(jax.vmap(weights)(found), apply, self.head)
+        # Without rows they stay draws of the prior.
+        found = jax.tree.map(lambda a, b: jnp.where(support.count > 0, a, b), found, start)
+        return Particles(eqx.filter_vmap(weights)(found), apply, self.head)
 
 
 def _process(
