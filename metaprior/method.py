@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import equinox as eqx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metaprior.heads.base import AbstractHead
 from metaprior.posterior import AbstractPosterior
@@ -24,6 +24,9 @@ class Spec(eqx.Module):
             like any other.
         net: makes the network of x where it should not be the method's own: `(outputs, *, key) ->
             network of one row`, such as `functools.partial(Conv4.init, size=28)` for images.
+        tasks: how many tasks the method will be trained on, at least 1: a number, or an array of
+            one, which is no meta-parameter. `None` (default): unknown, or a stream without an end.
+            Methods with a hyper-prior weigh it by that.
 
     Example:
         >>> import functools, jax
@@ -40,6 +43,12 @@ class Spec(eqx.Module):
     head: AbstractHead
     pooled: int = eqx.field(static=True, default=0)
     net: Callable[..., Callable] | None = eqx.field(static=True, default=None)
+    # An array where one program serves any number of tasks.
+    tasks: int | Int[Array, ""] | None = None
+
+    def __check_init__(self):
+        if isinstance(self.tasks, int) and self.tasks < 1:
+            raise ValueError(f"Spec takes a number of tasks of at least 1; got {self.tasks}.")
 
 
 class AbstractLearner(eqx.Module):

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from metaprior.infer.descend import AbstractStep, as_step, shorten, written_out
@@ -69,10 +70,46 @@ def direction(
     return jax.tree.map(each, particles, scores)
 
 
+def steered(
+    loss: Callable[[Any], Float[Array, ""]], particles: Any, repulsion: Array | float = 1.0
+) -> Float[Array, ""]:
+    """A loss of all particles whose gradient is minus Stein's direction, for any optimiser.
+
+    Its value is that of `loss`. Each particle is replaced by itself plus what the kernel lets it
+    follow of the others' moves, w_j + sum_i k(w_j, w_i) (w_i - stop(w_i)): the derivative in w_i
+    is then sum_j k(w_j, w_i) score(w_j), without a gradient inside the loss.
+
+    Args:
+        loss: the mean over all particles of minus a log density, of the stacked particles.
+        particles: a pytree whose floating-point arrays have a leading particle axis.
+        repulsion: factor of the kernel's gradient, as `svgd` takes it.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from metaprior.infer.svgd import steered
+        >>> w = jnp.array([[0.0], [1.0]])
+        >>> jax.grad(lambda w: steered(lambda v: 0.5 * (v**2).mean(), w))(w).shape
+        (2, 1)
+    """
+    moving, fixed = eqx.partition(particles, eqx.is_inexact_array)
+    still = jax.lax.stop_gradient(moving)
+    h = bandwidth(still)
+    k = jnp.exp(-squares(still) / h)
+    apart = direction(still, jax.tree.map(jnp.zeros_like, still), h, repulsion)
+    step = jax.tree.map(jnp.subtract, moving, still)  # zero, with a derivative
+
+    def follow(w, move):
+        return w + nn(k, move.reshape(len(k), -1)).reshape(w.shape)
+
+    mixed = jax.tree.map(follow, still, step)
+    away = sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), apart, step)))
+    return loss(eqx.combine(mixed, fixed)) - away
+
+
 def svgd(
     log_prob: Callable[[Any], Float[Array, ""]],
     particles: Any,
-    rate: AbstractStep | Array | float,
+    rate: AbstractStep | Array | float | optax.GradientTransformation,
     steps: int = 1,
     *,
     h: Array | float | None = None,
@@ -87,7 +124,8 @@ def svgd(
     Args:
         log_prob: of one particle, up to a constant, in nats.
         particles: a pytree whose floating-point arrays have a leading particle axis.
-        rate: step size: a number, or a step of `metaprior.infer.descend` for one particle.
+        rate: step size: a number, a step of `metaprior.infer.descend` for one particle, or an optax
+            optimiser, which takes minus Stein's direction for its gradient.
         steps: number of steps, at least 0.
         h: bandwidth, squared units of the particles; `None` (default) takes `bandwidth` anew at
             every step.
@@ -110,19 +148,32 @@ def svgd(
     if steps < 0:
         raise ValueError(f"svgd takes 0 steps or more; got {steps}.")
     moving, fixed = eqx.partition(particles, eqx.is_inexact_array)
-    move = as_step(rate)
-    move.check(jax.tree.map(lambda a: a[0], moving), steps)
+    by_optimiser = isinstance(rate, optax.GradientTransformation)
+    move = None if by_optimiser else as_step(rate)
+    if move is not None:
+        move.check(jax.tree.map(lambda a: a[0], moving), steps)
 
     def score(w):
         gradient = jax.grad(lambda w: log_prob(eqx.combine(w, fixed)))(w)
         return gradient if clip is None else shorten(gradient, clip)
 
+    def along(w):
+        wide = bandwidth(w) if h is None else jnp.asarray(h, jnp.result_type(*jax.tree.leaves(w)))
+        return direction(w, jax.vmap(score)(w), wide, repulsion)
+
     def step(w, i):
         w = over_particles(w)
-        wide = bandwidth(w) if h is None else jnp.asarray(h, jnp.result_type(*jax.tree.leaves(w)))
-        along = direction(w, jax.vmap(score)(w), wide, repulsion)
-        return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along)), None
+        return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along(w))), None
 
-    return eqx.combine(
-        jax.lax.scan(step, moving, jnp.arange(steps), unroll=written_out(moving, steps))[0], fixed
-    )
+    def optimise(carry, _):
+        w, state = over_particles(carry[0]), carry[1]
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+            updates, state = rate.update(jax.tree.map(jnp.negative, along(w)), state, w)
+        return (jax.tree.map(jnp.add, w, updates), state), None
+
+    if by_optimiser:
+        (found, _), _ = jax.lax.scan(optimise, (moving, rate.init(moving)), length=steps)
+    else:
+        unroll = written_out(moving, steps)
+        found, _ = jax.lax.scan(step, moving, jnp.arange(steps), unroll=unroll)
+    return eqx.combine(found, fixed)

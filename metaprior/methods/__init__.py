@@ -24,6 +24,7 @@ from metaprior.methods.matching import MatchingNet
 from metaprior.methods.metaqda import MetaQDA
 from metaprior.methods.neural_process import NP
 from metaprior.methods.nuts import NUTS
+from metaprior.methods.pacoh import PACOH
 from metaprior.methods.platipus import PLATIPUS
 from metaprior.methods.process import Process
 from metaprior.methods.protonet import ProtoNet
@@ -267,6 +268,29 @@ THE_TABLE: dict[str, tuple[Row, ...]] = {
             "few tasks and few rows a task; the default for tables",
         ),
     ),
+    "hyper-prior": (
+        Row(
+            "pacoh",
+            PACOH,
+            "Rothfuss, Fortuin, Josifoski & Krause 2021",
+            "process held back by a hyper-prior, as far as the number of tasks asks for it",
+        ),
+        Row(
+            "pacoh_nn",
+            PACOH,
+            "Rothfuss, Fortuin, Josifoski & Krause 2021",
+            "priors over all weights of a network, several of them; each task is sampled anew",
+            options=dict(family="nn", q="svgd"),
+        ),
+        Row(
+            "f_pacoh",
+            PACOH,
+            "Rothfuss, Heyn, Chen & Krause 2021",
+            "few tasks, and questions beyond where their rows lie: there it says it knows little",
+            kinds=("numbers",),
+            options=dict(functional=True),
+        ),
+    ),
     "reference": (
         Row(
             "nuts",
@@ -339,6 +363,7 @@ __all__ = [
     "METHODS",
     "NP",
     "NUTS",
+    "PACOH",
     "PLATIPUS",
     "SNAIL",
     "VAMPIRE",

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metaprior.heads import AbstractHead
 from metaprior.infer.descend import AbstractStep, Curvature, as_step
@@ -58,6 +58,7 @@ class ABML(AbstractGenerative, AbstractMethod):
     kl_weight: float = eqx.field(static=True)
     hyper: float = eqx.field(static=True)
     clip: float | None = eqx.field(static=True)
+    tasks: Int[Array, ""] | None = None
 
     @classmethod
     def init(
@@ -73,7 +74,7 @@ class ABML(AbstractGenerative, AbstractMethod):
         samples: int = 4,
         inner_kl: float = 1e-2,
         kl_weight: float = 1e-3,
-        hyper: float = 1e-5,
+        hyper: float | None = 1e-5,
         clip: float | None = 1.0,
     ) -> Self:
         """A prior around a random network.
@@ -96,17 +97,31 @@ class ABML(AbstractGenerative, AbstractMethod):
                 0.48 nats a row, 0.01 gave 0.60; with 0.1 here and in the descent it was 1.08.
                 VAMPIRE, without this term, had 0.53.
             hyper: weight of log p(θ) against one task: 1 / number of tasks (1e-5: a stream of
-                them).
+                them). `None` takes the number from `spec.tasks`, which must be known.
             clip: greatest norm of an inner gradient (1: without it a small scale of the head ends
                 in NaN).
         """
         if samples < 1:
             raise ValueError(f"ABML needs at least 1 draw of the weights; got samples={samples}.")
+        if hyper is None and spec.tasks is None:
+            raise ValueError("ABML takes hyper=None where Spec says how many tasks there are.")
+        tasks = jnp.asarray(spec.tasks) if hyper is None else None
         net = network(spec, spec.head.raw_dim, width, depth, key=key)
         prior = Diagonal.around(net, std)
         if inner_lr is None:
             inner_lr = Curvature.init(prior, 0.1, steps, turned=Diagonal(True, False))
-        return cls(prior, spec.head, inner_lr, steps, samples, inner_kl, kl_weight, hyper, clip)
+        return cls(
+            prior,
+            spec.head,
+            inner_lr,
+            steps,
+            samples,
+            inner_kl,
+            kl_weight,
+            hyper or 0.0,
+            clip,
+            tasks,
+        )
 
     def apply(self, w: Any, x: Float[Array, "n d"]) -> Float[Array, "n r"]:
         """Raw outputs of a network with weights `w`."""
@@ -145,7 +160,9 @@ class ABML(AbstractGenerative, AbstractMethod):
             return self.head.risk(apply(draw(q, k), rows.x), rows, key=head_key)
 
         expected = jax.vmap(risk)(over_particles(jr.split(outer, self.samples))).mean()
-        rest = self.kl_weight * q.kl(self.prior) + self.hyper * self.neg_log_hyperprior()
+        penalty = self.neg_log_hyperprior()
+        hyper = self.hyper if self.tasks is None else 1 / self.tasks.astype(penalty.dtype)
+        rest = self.kl_weight * q.kl(self.prior) + hyper * penalty
         return expected + rest / jnp.maximum(rows.count, 1)
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> Sampled:

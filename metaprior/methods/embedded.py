@@ -119,7 +119,8 @@ class Embedded(AbstractMethod):
 
         net_key, base_key = jr.split(key)
         kind: Any = get(base) if isinstance(base, str) else base
-        method = kind.init(Spec(features, spec.head), key=base_key, **{"width": width} | hyper)
+        inner = Spec(features, spec.head, tasks=spec.tasks)
+        method = kind.init(inner, key=base_key, **{"width": width} | hyper)
         return cls(network(spec, features, width, depth, key=net_key), method)
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:

@@ -61,6 +61,11 @@ class Ensemble(AbstractUpdating, AbstractMethod):
         """The members' own: each is trained as it would be alone."""
         return self.members.learning_rate
 
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Arrays that the members' losses need not depend on."""
+        return tuple(f"members.{name}" for name in getattr(self.members, "untrained", ()))
+
     @classmethod
     def init(
         cls,

@@ -253,3 +253,22 @@ class Deep(AbstractKernel):
 
     def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return self.kernel.diag(apply(self.net, a))
+
+
+class Modulated(AbstractKernel):
+    """exp(h(a)) k(a, b) exp(h(b)): the standard deviation of a function varies with x.
+
+    Args:
+        net: h, one number.
+        kernel: k.
+    """
+
+    net: eqx.nn.MLP
+    kernel: AbstractKernel
+
+    def __call__(self, a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        left, right = of_both(lambda x: jnp.exp(apply(self.net, x)[:, 0]), a, b)
+        return left[:, None] * self.kernel(a, b) * right[None]
+
+    def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
+        return jnp.exp(2 * apply(self.net, a)[:, 0]) * self.kernel.diag(a)

@@ -11,7 +11,7 @@ from metaprior.sources.gaussian_process import GP
 from metaprior.sources.harmonic import Harmonic
 from metaprior.sources.labelled import Labelled
 from metaprior.sources.linear import Linear
-from metaprior.sources.pacoh import Cauchy, SlopedSine
+from metaprior.sources.pacoh import Cauchy, CauchyMixture, SlopedSine
 from metaprior.sources.sinusoid import Sinusoid
 from metaprior.sources.table import Table
 from metaprior.sources.views import ObjectViews
@@ -20,6 +20,7 @@ from metaprior.sources.wheel import Wheel
 __all__ = [
     "GP",
     "Cauchy",
+    "CauchyMixture",
     "Circles",
     "Episodes",
     "Harmonic",

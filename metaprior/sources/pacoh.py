@@ -14,7 +14,7 @@ from metaprior.nets.kernels import Stationary
 from metaprior.posterior import AbstractPosterior
 from metaprior.sources.exact import Exact, noisy
 from metaprior.sources.shots import shots
-from metaprior.task import Data, Task, concat
+from metaprior.task import Data, Task, concat, split
 
 _HALF = 0.3  # amplitudes are 1 ± this
 _SPREAD = {"shift": 0.1, "slope": 0.2, "height": 0.1}  # standard deviations
@@ -207,3 +207,49 @@ class Cauchy(eqx.Module):
     def exact(self, support: Data) -> Exact:
         """The posterior that knows mean, kernel and noise."""
         return Exact(_cauchy, (self._kernel(),), self.noise, support)
+
+
+class CauchyMixture(eqx.Module):
+    """F-PACOH's family in one dimension: three bumps of fixed shapes, not quite in fixed places.
+
+    Rothfuss, Heyn, Chen & Krause, "Meta-Learning Reliable Priors in the Function Space", NeurIPS
+    2021. With a Cauchy density c(u) = 1 / (π (1 + u²)) and a normal one n,
+
+        f(x) = -2 s₁ c(x - l₁) - 1.5 s₂ n((x - l₂) / 2) - 1.8 s₃ c((x - l₃) / 4) - 1,
+
+    s uniform in [0.6, 1.4], l₁ ~ N(-2, 0.3²), l₂ ~ N(3, 0.3²) and l₃ ~ N(-8, 0.3²). As in the
+    authors' code, x is uniform in [-10, 10], the noise is 0.02, and there are 20 tasks of 10 rows.
+
+    Args:
+        support, query: rows of a task.
+        noise: standard deviation of the noise, units of y.
+        beyond: query rows lie uniformly from 10 + `beyond` to 10 + 2 `beyond` on either side, in
+            place of [-10, 10]; 0 (default): among the others.
+
+    Example:
+        >>> import jax
+        >>> from metaprior.sources import CauchyMixture
+        >>> task = CauchyMixture()(jax.random.key(0))
+        >>> task.support.x.shape, task.query.y.shape
+        ((10, 1), (160, 1))
+    """
+
+    support: int = eqx.field(static=True, default=10)
+    query: int = eqx.field(static=True, default=160)
+    noise: float = eqx.field(static=True, default=0.02)
+    beyond: float = eqx.field(static=True, default=0.0)
+
+    def __call__(self, key) -> Task:
+        s_key, l_key, x_key, n_key = jr.split(key, 4)
+        s = jr.uniform(s_key, (3,), minval=0.6, maxval=1.4)
+        at = jnp.array([-2.0, 3.0, -8.0]) + 0.3 * jr.normal(l_key, (3,))
+        x = jr.uniform(x_key, (self.support + self.query, 1), minval=-10.0, maxval=10.0)
+        if self.beyond:
+            outside = (10 + self.beyond) * jnp.sign(x) + self.beyond / 10 * x
+            x = x.at[self.support :].set(outside[self.support :])
+        u = (x - at) / jnp.array([1.0, 2.0, 4.0])
+        normal = jnp.exp(-0.5 * u[:, 1] ** 2) / (2 * jnp.pi) ** 0.5
+        cauchy = 1 / (jnp.pi * (1 + u**2))
+        y = -2 * s[0] * cauchy[:, 0] - 1.5 * s[1] * normal - 1.8 * s[2] * cauchy[:, 2] - 1
+        y = y[:, None] + self.noise * jr.normal(n_key, x.shape)
+        return split(Data.of(x, y), self.support)

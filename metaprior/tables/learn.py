@@ -118,7 +118,7 @@ def learn_one(name: str, groups: Groups, training: Training) -> Learned:
 
     row = get(name)
     tell.start(f"training {name}", 0.65)
-    method = row.init(groups.spec, key=key)
+    method = row.init(groups.spec_of(len(groups.folds()[0][0])), key=key)
     if not row.trainable:
         return Learned(method, base, notes)
 

@@ -1,5 +1,6 @@
 """Several copies of a learner trained at once, one for each fold of the groups."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,10 @@ class Groups(eqx.Module):
     fold: np.ndarray
     spec: Spec
 
+    def spec_of(self, tasks) -> Spec:
+        """The spec of a method that is trained on so many groups."""
+        return dataclasses.replace(self.spec, tasks=jnp.asarray(tasks))
+
     def table(self, groups, support: int, query: int) -> Table:
         """A source over some of the groups."""
         own = [roomy(values) for values in (self.x, self.y, self.start, self.count)]
@@ -104,10 +109,13 @@ def _keys(key, members: int):
 
 @kept_once
 def _initial(make: Callable, spec: Spec, keys, decay):
-    """One member a key, stacked."""
-    if decay is None:
-        return eqx.filter_vmap(lambda k: make(spec, key=k))(keys)
-    return eqx.filter_vmap(lambda k, d: make(spec, key=k, decay=d))(keys, decay)
+    """One member a key, stacked; `spec` has as many numbers of tasks."""
+
+    def one(tasks, k, d):
+        own = dataclasses.replace(spec, tasks=tasks)
+        return make(own, key=k) if d is None else make(own, key=k, decay=d)
+
+    return eqx.filter_vmap(one)(spec.tasks, keys, decay)
 
 
 @kept_once
@@ -169,7 +177,8 @@ def train_members(
         shots = np.zeros(repeated.shape, int)
         validation = _draw(source, repeated, shots, looking)
 
-    start = _initial(make, groups.spec, own, decay)
+    counts = np.tile([len(some) for some in inside], len(copies))
+    start = _initial(make, groups.spec_of(counts), own, decay)
     fitted = fit(
         start,
         source,

@@ -22,7 +22,7 @@ from metaprior.heads import (
     StudentT,
 )
 from metaprior.method import AbstractMethod
-from metaprior.methods import MAML, METHODS, NP, Process, ProtoNet
+from metaprior.methods import MAML, METHODS, NP, PACOH, Process, ProtoNet
 from metaprior.nets.mlp import apply, mlp
 from metaprior.posterior import AbstractHead, Particles
 from metaprior.testing import check_learner, check_method, example_task
@@ -54,6 +54,8 @@ SMALL = {
     "vampire": dict(width=8, depth=1, steps=2, samples=2),
     "bmaml": dict(width=8, depth=1, steps=2, particles=3),
     "platipus": dict(width=8, depth=1, steps=2),
+    "pacoh": dict(width=8, features=4),
+    "pacoh_nn": dict(width=8, depth=1, members=2, particles=2, steps=5),
 }
 CLASSES = {
     "nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2, doublings=0)
@@ -75,11 +77,12 @@ RELATED = {
     "matching",
 }
 RELATED |= {"acnp", "agnp", "tnp", "ar_cnp", "np", "anp", "recurrent", "snail", "dkt"}
+RELATED |= {"pacoh_nn"}
 # A number of noise for each row: in another order they are other draws of the same posterior.
 DRAWN = {"llama"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 # Splines take a minute to compile, and five kernels half of one.
-LONG = {"flow_np", "process"}
+LONG = {"flow_np", "process", "pacoh"}
 ORDERED = {"recurrent", "snail"}  # they read a sequence
 CASES = [
     pytest.param(
@@ -106,7 +109,9 @@ def columns(name):
 def test_contract(name, head):
     options = SMALL.get(name, dict(width=8))
     options = CLASSES.get(name, options) if HEADS[head].classes else options
-    other_draws = (METHODS[name].method, head) == (Process, "classes") or name in CHAINS | DRAWN
+    of_classes = head == "classes" and METHODS[name].method in (Process, PACOH)
+    # Networks draw where their particles start, so theirs are the same.
+    other_draws = (of_classes and name != "pacoh_nn") or name in CHAINS | DRAWN
     resampled = 0.2 if other_draws else None
     check_method(
         METHODS[name].init,

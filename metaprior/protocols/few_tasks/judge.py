@@ -44,15 +44,12 @@ def train(
     row, sizes = METHODS[method], np.asarray(source.count)
     init_key, fit_key = jr.split(jr.fold_in(jr.key(1), seed))
 
-    def init(key):
-        return row.init(Spec(X_DIM, Gaussian(1)), key=key)
-
-    def repeated(leaf):
-        return jnp.repeat(leaf[None], len(sizes), 0) if eqx.is_array(leaf) else leaf
+    def init(tasks):
+        return row.init(Spec(X_DIM, Gaussian(1), tasks=tasks), key=init_key)
 
     steps = options["steps"]
     fitted = fit(
-        jax.tree.map(repeated, eqx.filter_jit(init)(init_key)),
+        eqx.filter_jit(eqx.filter_vmap(init))(source.count),
         source,
         key=fit_key,
         steps=steps,
