@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from metaprior.heads.draws import uniform_points
 from metaprior.posterior import Mixture, Part
-from metaprior.tables.quantiles import TINY, atoms, invert, log_weights, outcomes_at
+from metaprior.tables.quantiles import TINY, invert, log_weights, outcomes_at
 
 KNOTS = 11  # atoms of a component at each draw
 
@@ -61,7 +61,7 @@ class Given(eqx.Module):
         level.
         """
         shift = jnp.asarray(uniform_points(self.draws, 2)[:, 1] - 0.5, self.before.dtype)
-        values, mass = self.each(lambda mixture, shift: atoms(mixture, KNOTS, shift), shift)
+        values, mass = self.each(lambda mixture, shift: mixture.weighted_atoms(KNOTS, shift), shift)
 
         def join(a):
             return jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1)

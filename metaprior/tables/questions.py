@@ -16,7 +16,7 @@ from jaxtyping import Array
 from metaprior import acquire
 from metaprior.evaluation import units
 from metaprior.evaluation.units import moments
-from metaprior.mixture import Mixture
+from metaprior.mixture import Mixture, functions_of
 from metaprior.posterior import merged
 from metaprior.system.programs import kept_by_size
 from metaprior.tables.quantiles import outcomes_at
@@ -146,7 +146,7 @@ def drawn_functions(learner, support, x, curve, key) -> tuple[Array, Array]:
 
     def some(support, x, keys, count):
         mixture = learner.posterior(support, key=keys[0]).sample(x, key=keys[1], samples=count)
-        return _picked(mixture, count, keys[2])
+        return functions_of(mixture, count, key=keys[2])
 
     if x.ndim == 2:
         value, outcome = some(support, x, (post_key, *jr.split(draw_key)), CURVES)
@@ -162,20 +162,6 @@ def drawn_functions(learner, support, x, curve, key) -> tuple[Array, Array]:
         return value, outcome
     low, high = curve.bounds(first(support))
     return jnp.clip(value, low, high), jnp.clip(outcome, low, high)
-
-
-def _picked(mixture: Mixture, count: int, key) -> tuple[Array, Array]:
-    """One of the j-th functions of all learners by their weights, for each j."""
-    pick_key, noise_key = jr.split(key)
-    weights, values, outcomes = [], [], []
-    for i, part in enumerate(mixture.parts):
-        noise = part.head.sample(part.params, key=jr.fold_in(noise_key, i))
-        weights.append(part.log_weight.reshape(-1, count))
-        for found, array in ((values, part.head.mean(part.params)), (outcomes, noise)):
-            found.append(array.reshape(-1, count, *array.shape[1:]))
-    choice = jr.categorical(pick_key, jnp.concatenate(weights), axis=0)
-    chosen = (choice, jnp.arange(count))
-    return jnp.concatenate(values)[chosen], jnp.concatenate(outcomes)[chosen]
 
 
 @kept_by_size
