@@ -19,7 +19,7 @@ from metaprior.posterior import AbstractPosterior
 from metaprior.task import Data
 
 SAMPLES = 256  # functions of a method that predicts by sampling
-HIGHEST = 32  # functions whose highest values stand for what the highest may be
+ATOMS = 161  # that stand for a component; of many components each has fewer
 OPTIMISM = 2.0  # deviations of a confidence bound: the level is 0.977
 TINY = 1e-12  # the least scale of a function that is known
 
@@ -47,7 +47,9 @@ SCORES: dict[str, Callable[[Mixture, PRNGKeyArray], Array]] = {
     "random": _random,
 }
 SEEKING = ("improvement", "thompson", "ucb", "mes", "random")
-BY_POINT = ("improvement", "ucb", "random")  # what they say of a row needs no other row
+# Functions drawn whole that a rule reads; of the others none. The highest values of 32 stand for
+# what the highest may be.
+DRAWN = {"thompson": 1, "mes": 32}
 
 # The rules of each goal; the first is the default.
 GOALS: dict[str, tuple[str, ...]] = {
@@ -110,15 +112,45 @@ def seek(
     """
     p_key, f_key, key = jr.split(key, 3)
     mixture = posterior.predict(x, key=p_key, samples=samples)
-    drawn = draws_for(by)
-    functions = functions_at(posterior, x, drawn, key=f_key) if drawn else None
+    drawn = draws(posterior, x, by, sign, key=f_key)
     best = best_so_far(observed, mixture, sign)
-    return sought(mixture, functions, best, by, sign, key=key)
+    return sought(mixture, drawn, best, by, sign, key=key)
 
 
-def draws_for(by: str) -> int:
-    """How many whole functions a rule reads."""
-    return {"thompson": 1, "mes": HIGHEST}.get(by, 0)
+def draws(
+    posterior: AbstractPosterior,
+    x: Float[Array, "n d"],
+    by: str,
+    sign: int,
+    *,
+    key: PRNGKeyArray,
+    real: Bool[Array, "n"] | None = None,
+) -> Array | None:
+    """What a rule reads of functions drawn whole at the candidate rows.
+
+    Args:
+        posterior, x, by, sign: of `seek`.
+        key: of the draws.
+        real: which candidates are no padding.
+
+    Returns:
+        for `"thompson"` a function `(n,)`; for `"mes"` the highest values of `sign` times some
+        functions, `(k,)`; `None` for the others.
+    """
+    count = DRAWN.get(by)
+    if count is None:
+        return None
+    return of_functions(functions_at(posterior, x, count, key=key), by, sign, real)
+
+
+def of_functions(
+    functions: Float[Array, "s n"], by: str, sign: int, real: Bool[Array, "n"] | None = None
+) -> Array:
+    """`draws` of functions that are there; `DRAWN` says how many a rule reads."""
+    if by == "thompson":
+        return functions[0]
+    values = sign * functions
+    return (values if real is None else jnp.where(real, values, -jnp.inf)).max(1)
 
 
 def functions_at(
@@ -149,20 +181,19 @@ def best_so_far(
 
 def sought(
     mixture: Mixture,
-    functions: Float[Array, "s n"] | None,
+    drawn: Array | None,
     best: Float[Array, ""],
     by: str,
     sign: int,
     *,
     key: PRNGKeyArray,
     gain: Gain | None = None,
-    real: Bool[Array, "n"] | None = None,
 ) -> Float[Array, "n"]:
-    """The score of `seek`, of a predictive and of drawn functions.
+    """The score of `seek`, of a predictive and of what was drawn.
 
     Args:
         mixture: the predictive at the candidate rows, of one number.
-        functions: drawn whole, as many as `draws_for` says; `None` for rules that need none.
+        drawn: what `draws` gives.
         best: so far, in the units of the mixture.
         by: `"improvement"`, expected on the best (Jones, Schonlau & Welch, "Efficient Global
             Optimization of Expensive Black-Box Functions", 1998); `"thompson"`, of one drawn
@@ -173,7 +204,6 @@ def sought(
         key: for `"random"`.
         gain: how much larger one outcome is than another, in the user's units; `None` where these
             are those of the mixture, up to a factor.
-        real: which candidates are no padding.
     """
     if by not in SEEKING:
         raise ValueError(f"by is one of {', '.join(SEEKING)}; got {by!r}.")
@@ -185,11 +215,10 @@ def sought(
     difference = gain or _difference
     if by == "ucb":
         return sign * difference(bound(known, sign), best)
-    assert functions is not None  # the others read draws
+    assert drawn is not None  # the others read draws
     if by == "thompson":
-        return sign * difference(functions[0], best)
-    values = sign * functions if real is None else jnp.where(real, sign * functions, -jnp.inf)
-    return information_of_highest(known, values.max(1), sign)
+        return sign * difference(drawn, best)
+    return information_of_highest(known, drawn, sign)
 
 
 def _difference(z: Array, best: Array) -> Array:
@@ -219,7 +248,7 @@ def improvement(
     """Expected improvement on `best`: E max(sign (Y - best), 0) at each point.
 
     Of a mixture it is the weighted sum over the components. Normal and Student-t components have
-    closed forms. All others, and all where a `gain` is given, are 161 weighted quantiles.
+    closed forms. All others, and all where a `gain` is given, are weighted quantiles.
 
     Args:
         mixture: at the points, of one number.
@@ -228,10 +257,16 @@ def improvement(
         gain: see `sought`.
     """
     if gain is not None or not all(_closed(part) for part in mixture.parts):
-        values, mass = mixture.weighted_atoms(161)
+        values, mass = mixture.weighted_atoms(_atoms(mixture))
         gains = jnp.maximum(sign * (gain or _difference)(values, best), 0.0)
         return (mass * gains).sum(-1)
     return mixture._average(_improvement(part, best, sign) for part in mixture.parts)
+
+
+def _atoms(mixture: Mixture) -> int:
+    """Atoms of a component: so many that all together say enough."""
+    count = sum(part.log_weight.shape[0] for part in mixture.parts)
+    return max(ATOMS // count, 9)
 
 
 def _closed(part: Part) -> bool:
@@ -274,7 +309,7 @@ def information_of_highest(
 
     Wang & Jegelka, "Max-value Entropy Search for Efficient Bayesian Optimization", ICML 2017,
     equation 6: the entropy at a point, less its mean over draws of the highest value h, given that
-    the function there is below h. A single normal has their closed form; any other mixture is 161
+    the function there is below h. A single normal has their closed form; any other mixture is
     weighted quantiles.
 
     Args:
@@ -289,7 +324,7 @@ def information_of_highest(
         ratio = jnp.exp(jax.scipy.stats.norm.logpdf(gap) - jax.scipy.special.log_ndtr(gap))
         return (0.5 * gap * ratio - jax.scipy.special.log_ndtr(gap)).mean(0)
 
-    values, mass = mixture.weighted_atoms(161)
+    values, mass = mixture.weighted_atoms(_atoms(mixture))
     surprise = -jax.vmap(mixture.log_prob, in_axes=1, out_axes=1)(values[..., None])
     lowest = jnp.argmin(sign * values, axis=1)
 

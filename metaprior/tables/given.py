@@ -53,6 +53,19 @@ class Given(eqx.Module):
 
         return jax.lax.map(one, (arrays, *more))
 
+    def together(self) -> Mixture:
+        """The predictive at `n` rows with the draws as components beside one another."""
+
+        def merge(a):
+            return a.reshape(a.shape[0] * self.draws, -1, *a.shape[2:])
+
+        parts = []
+        for part in self.mixture.parts:
+            inside = None if part.inside is None else merge(part.inside)
+            weight = jnp.repeat(part.log_weight, self.draws) - jnp.log(1.0 * self.draws)
+            parts.append(Part(part.head, merge(part.params), weight, inside))
+        return Mixture(tuple(parts))
+
     def quantiles(self, levels: jax.Array) -> jax.Array:
         """Quantiles `(l, n)` with the earlier targets integrated out.
 

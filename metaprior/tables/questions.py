@@ -188,3 +188,42 @@ def scored(learner, support, x, by, key):
 
 
 score = kept_by_size(scored)
+
+
+def sought(learner, support, x, real, curve, by, sign, key):
+    """Score by `by` where an optimum is sought, best so far, information, expected outcome.
+
+    Args:
+        real: which rows are no padding, `(n,)`.
+        curve: of the target's units.
+        by, sign: see `acquire.sought`.
+    """
+    post_key, draw_key, key = jr.split(key, 3)
+
+    def one(support, x, samples=SAMPLES, count=acquire.DRAWN.get(by, 0)):
+        posterior = learner.posterior(support, key=post_key)
+        mixture = posterior.predict(x, key=key, samples=samples)
+        functions = None
+        if count:
+            functions = acquire.functions_at(posterior, x, count, key=draw_key)
+        return mixture, functions, mixture.information(), mixture.mean()
+
+    if x.ndim == 2:
+        mixture, functions, information, expected = one(support, x)
+    else:
+        fewer, count = max(SAMPLES // len(x), FEWEST), acquire.DRAWN.get(by, 0)
+        count = -(-count // len(x))
+        each, functions, information, expected = _each(
+            lambda support, x: one(support, x, fewer, count), support, x
+        )
+        mixture, information, expected = merged(each), information.mean(0), expected.mean(0)
+        functions = None if functions is None else functions.reshape(-1, functions.shape[-1])
+    observed = first(support)
+    best = acquire.best_so_far(observed, mixture, sign, real)
+    drawn = None if functions is None else acquire.of_functions(functions, by, sign, real)
+    gain = units.gain(curve, observed)
+    value = acquire.sought(mixture, drawn, best, by, sign, key=key, gain=gain)
+    return value, best, information, expected
+
+
+seek = kept_by_size(sought)

@@ -1,4 +1,4 @@
-"""What stands beside a learned prior: Gaussian processes from scratch, and the priors that are true."""
+"""What stands beside a learned prior: processes from scratch, and the priors that are true."""
 
 from collections.abc import Callable
 
@@ -18,6 +18,7 @@ from metaprior.protocols.bayes_opt.data import (
     FORRESTER_LOW,
     LENGTHS,
     SCALES,
+    Family,
     forrester_features,
 )
 from metaprior.sources.exact import Exact
@@ -149,19 +150,22 @@ def from_scratch(x: Array) -> OverSettings:
     return OverSettings(grid, average=False, scaled=True, shape="matern52")
 
 
-def gp_1d_grid(length_unit: float, y_unit: float, average: bool) -> OverSettings:
-    """Six lengths and five scales of the functions of GP-1D.
-
-    Args:
-        length_unit, y_unit: the training rows' unit of x and of y.
-        average: see `OverSettings`.
-    """
+def gp_1d_grid(family: Family, average: bool) -> OverSettings:
+    """Six lengths and five scales of the functions of GP-1D; see `OverSettings`."""
 
     def middles(ends: tuple[float, float], count: int) -> np.ndarray:
         return ends[0] + (ends[1] - ends[0]) * (np.arange(count) + 0.5) / count
 
-    lengths, stds = middles(LENGTHS, 6)[:, None] / length_unit, middles(SCALES, 5) / y_unit
+    _, x_unit = units_of_x(family, -2.0, 2.0)
+    lengths, stds = middles(LENGTHS, 6)[:, None] / x_unit, middles(SCALES, 5) / family.scale
     return OverSettings(_grid(lengths, stds, np.zeros(1)), average=average, scaled=False)
+
+
+def units_of_x(family: Family, low: float, high: float) -> tuple[float, float]:
+    """Centre and unit of x in training rows, from candidates that go from `low` to `high`."""
+    ends = np.asarray(family.hunts.x[0, [0, -1], 0], np.float64)
+    unit = (high - low) / (ends[1] - ends[0])
+    return float(low - ends[0] * unit), float(unit)
 
 
 class Own(eqx.Module):
@@ -187,6 +191,12 @@ class OfFeatures(AbstractKernel):
 
     def diag(self, a: Float[Array, "n d"]) -> Float[Array, "n"]:
         return (self._white(a) ** 2).sum(-1)
+
+
+def forrester_prior(family: Family) -> "ForresterPrior":
+    """In units of the training rows."""
+    noise = float(family.hunts.noise[0])
+    return ForresterPrior(*units_of_x(family, 0.0, 1.0), family.centre, family.scale, noise)
 
 
 class ForresterPrior(AbstractLearner):

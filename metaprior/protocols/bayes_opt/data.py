@@ -142,7 +142,7 @@ def table_of(x: np.ndarray, y: np.ndarray, support: int) -> Table:
 
     Everything is in the units that it is given in.
     """
-    t, m, d = x.shape
+    t, m = y.shape
     flat = (a.reshape(t * m, -1).astype(np.float32) for a in (x, y))
     start, count = np.arange(t, dtype=np.int32) * m, np.full(t, m, np.int32)
     groups = np.arange(t, dtype=np.int32)

@@ -55,14 +55,9 @@ def _one(learner: Any, hunt: Hunts, by: str, start: Array, key) -> tuple[Array, 
             posterior = knows.posterior(history, key=keys[0])
             mixture = posterior.predict(hunt.x, key=keys[1], samples=SAMPLES)
             believed = mixture.mean()[:, 0]
-            drawn = acquire.draws_for(by)
-            functions = None
-            if drawn:
-                functions = acquire.functions_at(posterior, hunt.x, drawn, key=keys[2])
+            drawn = acquire.draws(posterior, hunt.x, by, MINIMISE, key=keys[2], real=hunt.real)
             best = acquire.best_so_far(history, mixture, MINIMISE, hunt.real)
-            score = acquire.sought(
-                mixture, functions, best, by, MINIMISE, key=keys[3], real=hunt.real
-            )
+            score = acquire.sought(mixture, drawn, best, by, MINIMISE, key=keys[3])
         # A place without a score comes last, yet before those that were tried.
         score = jnp.nan_to_num(score, nan=-1e30, neginf=-1e30)
         chosen = jnp.argmax(jnp.where(free, score, -jnp.inf))
@@ -108,12 +103,13 @@ def hunt(learner: Any, hunts: Hunts, by: str, start: int, *, key, block: int = 2
     start_ = jnp.asarray(tries if learner is None else start)
     found, spent, timed = [], 0.0, 0
     for first in range(0, count, block):
-        part = jax.tree.map(lambda a, first=first: a[first : first + block], (hunts, keys))
+        which = np.minimum(np.arange(first, first + block), count - 1)  # one program for all
+        part = jax.tree.map(lambda a, which=which: a[which], (hunts, keys))
         began = time.perf_counter()
         picks, best = map(np.asarray, _hunt(learner, part[0], by, start_, part[1], block))
-        if first and len(picks) == block:  # the first call compiles
+        if first:  # the first call compiles
             spent += time.perf_counter() - began
-            timed += len(picks) * (tries + 1)
-        found.append((picks, best))
+            timed += block * (tries + 1)
+        found.append((picks[: count - first], best[: count - first]))
     picks, best = (np.concatenate(each) for each in zip(*found))
     return Traces(picks, best, spent / timed if timed else float("nan"))
