@@ -167,8 +167,8 @@ def _chosen_one_by_one(
         rows = np.flatnonzero(asked & (table.split.group == group))
         if len(rows):
             pool = Rows(table.split.rows.frame[rows], table.split.rows.where)
-            few, own = min(wish.n, len(rows)), {"goal": wish.goal, "target": wish.target}
-            said = posterior.suggest(pool, few, wish.by, wish.seed, **own)
+            few, goal, target = min(wish.n, len(rows)), wish.goal, wish.target
+            said = posterior.suggest(pool, few, wish.by, wish.seed, goal=goal, target=target)
             values = (said[name].to_numpy() for name in SCORED)
             row, score, gain = values
             found.append((rows[row - 1], score, gain))

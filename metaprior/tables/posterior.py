@@ -386,12 +386,7 @@ class Posterior:
     ) -> tuple[Any, Any, Any]:
         """Score in the target's own unit, information and expected outcome of the rows of a pool.
 
-        Args:
-            support: the observed rows.
-            pool: the candidates, padded.
-            count: how many of them are real.
-            by, goal: see `suggest`.
-            key: of what is drawn.
+        The pool is padded: the first `count` rows are real.
         """
         learner = self.trained.learner
         if goal == "learn":
