@@ -77,7 +77,7 @@ class Wish:
     """What is asked of `suggest`, which explains it."""
 
     n: int
-    by: str | None
+    by: str
     seed: int
     over_all: bool
     goal: str = "learn"
@@ -99,7 +99,7 @@ def suggest(
     count = np.bincount(found.group[found.asked], minlength=found.count)
     most = int(count.sum() if wish.over_all else count.max())
     targets = [part.info["target"] for part in parts]
-    wish = dataclasses.replace(wish, by=check_suggest(most, wish.n, wish.by, wish.seed, wish.goal))
+    check_suggest(most, wish.n, wish.by, wish.seed, wish.goal)
     target_of(targets, wish.goal, wish.target)
     if keep is None:
         keep = [name for name in rows.frame.columns if name not in (*targets, *SCORED)]

@@ -12,7 +12,7 @@ from metaprior.errors import InputError
 from metaprior.evaluation.evaluate import Evaluation, JointEvaluation
 from metaprior.system import files
 from metaprior.tables import answers, judging, learn
-from metaprior.tables.asked import named_levels
+from metaprior.tables.asked import named_levels, rule_of
 from metaprior.tables.checked import Checked, check_all
 from metaprior.tables.culprits import BadTasks, bad_task
 from metaprior.tables.fitting import Settings, fit_target, joint_info
@@ -346,7 +346,8 @@ class Prior:
             group, the columns in `keep`, and `row` (1 is the table's first), `score` and
             `gain_nats` of `Posterior.suggest`.
         """
-        wish, rows = answers.Wish(n, by, seed, over_all, goal, target), self.rows(table, "table")
+        wish = answers.Wish(n, rule_of(goal, by), seed, over_all, goal, target)
+        rows = self.rows(table, "table")
         return answers.suggest(self._all(), self.joint, rows, keep, wish, progress, say)
 
     def adapt_each(self, table: Any, *, say: Callable[[str], None] = warnings.warn) -> dict:

@@ -110,7 +110,8 @@ def learner_of(
         return gp_1d_grid(family, average=True), {}
     head = Gaussian(1) if setting in FAMILIES else StudentT(1)
     spec = Spec(family.hunts.x.shape[-1], head)
-    steps = option(options["steps"].get(setting, options["steps"]["tables"]), method, method)
+    own = options["steps"].get(setting, options["steps"]["tables"])
+    steps = own.get(method, own[""])
     rate = RATES.get(method) if setting in FAMILIES else None
     hyper = HYPER.get(method, {}) if setting in FAMILIES else {}
     return trained(method, spec, family.source, seed, steps, tell, hyper=hyper, learning_rate=rate)
@@ -173,7 +174,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
 
 def rules_of(method: str, options: dict[str, Any]) -> Sequence[str]:
     """The rules of a method; trying at random is none."""
-    return [IMPROVEMENT] if method == RANDOM else option(options["rules"], method, method)
+    return [IMPROVEMENT] if method == RANDOM else option(options, "rules", method)
 
 
 def after_start(found: Found, values: np.ndarray) -> np.ndarray:
