@@ -243,7 +243,7 @@ def noiseless(mixture: Mixture) -> Mixture:
 
 
 def improvement(
-    mixture: Mixture, best: Float[Array, ""], sign: int = 1, gain: Gain | None = None
+    mixture: Mixture, best: Float[Array, ""], sign: int | Array = 1, gain: Gain | None = None
 ) -> Float[Array, "n"]:
     """Expected improvement on `best`: E max(sign (Y - best), 0) at each point.
 
@@ -273,7 +273,7 @@ def _closed(part: Part) -> bool:
     return isinstance(part.head, Gaussian | StudentT)
 
 
-def _improvement(part: Part, best: Array, sign: int) -> Float[Array, "s n"]:
+def _improvement(part: Part, best: Array, sign: int | Array) -> Float[Array, "s n"]:
     """In closed form, of each component: with z = sign (mean - best) / s, of a normal
     s (z Φ(z) + φ(z)), of a Student-t s (z T(z) + (ν + z²) / (ν - 1) t(z)).
     """

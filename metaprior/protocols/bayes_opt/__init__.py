@@ -39,7 +39,7 @@ CHOICES = (
     "the lowest expected value; random search recommends its best observation. Solved: within 1 % "
     "of the function's range, or among the best 1 % of a table's rows. Evaluations: until solved; "
     "one more than were made where never.",
-    "A suggestion's seconds: 25 functions side by side, in one program, compiling aside.",
+    "A suggestion's seconds: 8 functions side by side, in one program, compiling aside.",
 )
 PAPERS = (
     'Jones, Schonlau & Welch, "Efficient Global Optimization of Expensive Black-Box '

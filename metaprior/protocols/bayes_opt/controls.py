@@ -25,6 +25,15 @@ from metaprior.sources.exact import Exact
 from metaprior.task import Data
 
 
+class Level(eqx.Module):
+    """A mean that is the same everywhere."""
+
+    value: Array
+
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
+        return jnp.broadcast_to(self.value, x.shape[:1])
+
+
 class Settings(eqx.Module):
     """Settings of Gaussian processes, stacked.
 
@@ -38,12 +47,8 @@ class Settings(eqx.Module):
 
     def exact(self, mean: Array, support: Data, shape: str) -> Exact:
         """The posterior under one setting."""
-
-        def constant(mean, x):
-            return jnp.broadcast_to(mean, x.shape[:1])
-
         kernel = Stationary(self.log_std, self.log_length, shape)
-        return Exact(eqx.Partial(constant, mean), (kernel,), self.noise, support)
+        return Exact(Level(mean), (kernel,), self.noise, support)
 
 
 class OverSettings(AbstractLearner):

@@ -87,7 +87,7 @@ def _hunt(learner: Any, hunts: Hunts, by: str, start, keys, at_once: int):
     return jax.lax.map(one, (hunts, keys), batch_size=at_once)
 
 
-def hunt(learner: Any, hunts: Hunts, by: str, start: int, *, key, block: int = 25) -> Traces:
+def hunt(learner: Any, hunts: Hunts, by: str, start: int, *, key, block: int = 8) -> Traces:
     """Try as many places of each function as `hunts.order` has.
 
     Args:
