@@ -13,6 +13,7 @@ from metaprior.heads.inversion import quantile
 from metaprior.task import Data
 
 JOINT = 64  # draws a component where the entropy of several outcomes is estimated
+TAIL = 4.5  # normal score of the outermost weighted atoms of a component
 
 
 class Part(eqx.Module):
@@ -130,6 +131,31 @@ class Mixture(eqx.Module):
         values = jnp.concatenate([_quantiles(part, levels) for part in self.parts])
         return values, self._shared_weights(count)
 
+    def weighted_atoms(
+        self, count: int, shift: Array | float = 0.0
+    ) -> tuple[Float[Array, "n a"], Float[Array, "n a"]]:
+        """Each component's quantiles at even normal scores, and the mass that each stands for.
+
+        They reach far into the tails, where `atoms` has none. One number a point.
+
+        Args:
+            count: atoms of a component.
+            shift: moves all scores by this share of their distance.
+        """
+        step = 2 * TAIL / (count - 1)
+        scores = jnp.linspace(-TAIL, TAIL, count) + shift * step
+        inner = jax.scipy.special.ndtr(scores[1:] - step / 2)
+        mass = jnp.diff(inner, prepend=0.0, append=1.0)
+        levels = jax.scipy.special.ndtr(scores)
+
+        def each(part):
+            return jax.vmap(lambda level: part.head.quantile(part.params, level)[..., 0])(levels)
+
+        values = jnp.moveaxis(jnp.concatenate([each(part) for part in self.parts], axis=1), -1, 0)
+        values = values.reshape(len(values), -1)
+        mass = (mass[:, None] * jnp.exp(self._log_weights())).astype(values.dtype).reshape(-1)
+        return values, jnp.broadcast_to(mass, values.shape)
+
     def _joint_atoms(self, count: int) -> tuple[Array, Array]:
         """Like `atoms`, where outcomes must stay together: `count` fixed draws a component."""
         values = jnp.concatenate([_joint_draws(part, count) for part in self.parts])
@@ -166,6 +192,30 @@ class Mixture(eqx.Module):
         """
         noise = self._average(_noise_entropy(part) for part in self.parts)
         return jnp.maximum(self.entropy() - noise, 0.0)
+
+
+def functions_of(mixture: Mixture, count: int, *, key) -> tuple[Array, Array]:
+    """One of the j-th functions of all learners by their weights, for each j.
+
+    Args:
+        mixture: from `AbstractPosterior.sample` with `samples=count`.
+        count: functions of each learner.
+        key: of the choice, and of the noise.
+
+    Returns:
+        values of `count` functions, `(count, n, p)` or probabilities of classes, and outcomes with
+        noise, `(count, n, p)`.
+    """
+    pick_key, noise_key = jr.split(key)
+    weights, values, outcomes = [], [], []
+    for i, part in enumerate(mixture.parts):
+        noise = part.head.sample(part.params, key=jr.fold_in(noise_key, i))
+        weights.append(part.log_weight.reshape(-1, count))
+        for found, array in ((values, part.head.mean(part.params)), (outcomes, noise)):
+            found.append(array.reshape(-1, count, *array.shape[1:]))
+    choice = jr.categorical(pick_key, jnp.concatenate(weights), axis=0)
+    chosen = (choice, jnp.arange(count))
+    return jnp.concatenate(values)[chosen], jnp.concatenate(outcomes)[chosen]
 
 
 def _quantiles(part: Part, levels: Float[Array, "m"]) -> Float[Array, "a n p"]:

@@ -359,6 +359,21 @@ USES = [
     ("pool lacks a feature", {"q.csv": b"kind,day\na,1\n"}, SUGGEST, ["q.csv", "'x'"]),
     ("pool too small", {}, SUGGEST + " --n 3", ["q.csv", "2 rows"]),
     ("nothing to suggest", {}, SUGGEST + " --n 0", ["--n"]),
+    ("unknown goal", {}, SUGGEST + " --goal maximize", ["--goal", "maximize", "maximise"]),
+    (
+        "a rule of another goal",
+        {},
+        SUGGEST + " --goal maximise --by bald",
+        ["by is one of improvement", "for the goal maximise", "bald is for the goal learn"],
+    ),
+    ("a rule without its goal", {}, SUGGEST + " --by ucb", ["ucb is for the goal maximise or"]),
+    ("a target to learn", {}, SUGGEST + " --target y", ["target is for maximise and minimise"]),
+    (
+        "no such target to seek",
+        {},
+        SUGGEST + " --goal minimise --target z",
+        ["target is one of 'y'", "'z'"],
+    ),
     ("unknown criterion", {}, SUGGEST + " --by entropi", ["--by", "entropi", "entropy"]),
     (
         "several groups observed",

@@ -9,7 +9,8 @@ from cyclopts import Parameter
 from metaprior.errors import InputError
 from metaprior.system.terminal import Progress, at_least, names_in, say_note, use_cache
 
-By = Literal["entropy", "bald", "variance", "random"]
+Goal = Literal["learn", "maximise", "minimise"]
+By = Literal["entropy", "bald", "variance", "improvement", "thompson", "ucb", "mes", "random"]
 SEVERAL = "Give the whole table in place of --support and the rows to predict."
 
 
@@ -149,7 +150,9 @@ def suggest(
     /,
     *,
     n: int = 1,
-    by: By = "entropy",
+    goal: Goal = "learn",
+    by: By | None = None,
+    target: str | None = None,
     over_all: Annotated[bool, Parameter(negative="")] = False,
     keep: str | None = None,
     pool: Path | None = None,
@@ -170,8 +173,14 @@ def suggest(
         empty where it could be measured.
     n
         How many rows: of each group, or over all.
+    goal
+        learn: what the rows of a group depend on. maximise or minimise: find the row with the
+        largest or smallest target.
     by
-        What is maximised.
+        How rows are scored. To learn: entropy (default), bald, variance or random. To maximise or
+        minimise: improvement (expected, the default), thompson, ucb, mes or random.
+    target
+        Of several targets, the one to maximise or minimise.
     over_all
         Choose the best rows of all groups in TABLE, not of each.
     keep
@@ -188,15 +197,18 @@ def suggest(
     use_cache()
     from metaprior.cli.run import Run
     from metaprior.system.folder import check_output
+    from metaprior.tables.asked import rule_of
 
+    rule = rule_of(goal, by)
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
+    asked: dict[str, Any] = {"by": by, "goal": goal, "target": target}
     if table is not None:
         kept = None if keep is None else names_in(keep)
         with Progress() as progress:
             frame = prior.suggest(
-                table, n, by=by, over_all=over_all, keep=kept, progress=progress, say=say_note
+                table, n, over_all=over_all, keep=kept, progress=progress, say=say_note, **asked
             )
         write_frame(frame, out)
         return
@@ -207,14 +219,15 @@ def suggest(
     if n > there:
         raise InputError(f"{candidates.where}: holds {there} rows; --n {n} asks for more.")
     posterior = prior.adapt(known)
-    frame = posterior.suggest(candidates, n=n, by=by)
+    frame = posterior.suggest(candidates, n=n, **asked)
     say_notes(posterior, candidates)
     write_frame(frame, out)
 
     # In words too, on standard error: standard output is the CSV.
-    if "gain_nats" in frame.columns and frame["gain_nats"][0] is not None:
-        row, gain, where = frame["row"][0], frame["gain_nats"][0], candidates.where
-        print(
-            f"Measure row {row} of {where} next: it is expected to tell {gain:.3f} nats.",
-            file=sys.stderr,
-        )
+    row, score, gain = (frame[name][0] for name in ("row", "score", "gain_nats"))
+    said = f"it is expected to tell {gain:.3f} nats" if gain is not None else ""
+    if rule == "improvement":
+        what = target or prior.info["target"]
+        said = f"it is expected to improve {what} by {score:.4g} on the best so far"
+    if said:
+        print(f"Measure row {row} of {candidates.where} next: {said}.", file=sys.stderr)

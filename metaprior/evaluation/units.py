@@ -4,6 +4,7 @@ Compiled programs count in single precision, which holds seven digits. They see 
 alone. What goes in and what comes out is converted here, in double precision.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -184,6 +185,22 @@ class Units(eqx.Module):
         size = np.exp(self.center + np.asarray(found["at"], np.float64))
         return size * (1 + mean) - self.shift, size * std
 
+    def gains(self, score: Any, best: Any) -> np.ndarray:
+        """In the user's units, of a score of `acquire.sought` with `gain`.
+
+        Args:
+            score: `(n,)`.
+            best: outcome so far that the gain is on, in the model's units.
+        """
+        score = np.asarray(score, np.float64)
+        if self.counts:
+            return score
+        if self.bend is not None:
+            return self.bend.size * score
+        if not self.log:
+            return self.scale * score
+        return np.exp(self.center + self.scale * np.asarray(best, np.float64)) * score
+
     def crps(self, found: dict[str, Any]) -> np.ndarray:
         """In the user's units, of what `scores` gives."""
         size = 1.0 if self.counts else self.scale
@@ -218,6 +235,26 @@ def _outcomes(mixture: Mixture, curve: Counts | Bent, support: Data) -> tuple[Ar
     values, weights = mixture.atoms(FINE) if counts else mixture.atoms()
     values = jnp.clip(values, *curve.bounds(support))
     return curve.whole(values) if counts else curve.natural(values), weights
+
+
+def gain(curve: Curve | None, support: Data) -> Callable[[Array, Array], Array] | None:
+    """What `Units.gains` turns into how much larger outcomes are than the best one.
+
+    In the model's units both, of one target; on a logarithm as a share of the best one. Outcomes
+    far out are drawn in, as in `moments`. `None` where the target was modelled as it is.
+    """
+    if curve is None:
+        return None
+
+    def larger(z: Array, best: Array) -> Array:
+        low, high = curve.bounds(support)
+        z = jnp.clip(z, low[0], high[0])
+        if isinstance(curve, LogScale):
+            return jnp.expm1(jnp.minimum(curve.scale * (z - best), STEEPEST))
+        of = curve.whole if isinstance(curve, Counts) else curve.natural
+        return of(z) - of(best)
+
+    return larger
 
 
 def log_prob(mixture: Mixture, curve: Curve | None, y: Array) -> Array:

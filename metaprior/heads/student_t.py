@@ -73,7 +73,8 @@ def _fraction(a, b, x, far):
     return 1 / (one_less_odd(0) - f)
 
 
-def _density(z, df):
+def standard_density(z: Array, df: Array) -> Array:
+    """Density of the standardised t with `df` degrees of freedom."""
     log_p = log_gamma_ratio(df) - 0.5 * jnp.log(jnp.pi * df)
     return jnp.exp(log_p - 0.5 * (df + 1) * jnp.log1p(z * z / df))
 
@@ -89,7 +90,7 @@ def _below(z, df):
     x, rest = (part / (df + square) for part in (jnp.where(far, df, square), square))
     first, second = jnp.where(far, 0.5 * df, half), jnp.where(far, half, 0.5 * df)
     fraction = _fraction(first, second, x, jnp.where(far, rest, 0.0))
-    part = jnp.abs(z) * _density(z, df) * fraction
+    part = jnp.abs(z) * standard_density(z, df) * fraction
     tail = jnp.where(far, part / df, 0.5 - part)
     return jnp.where(z > 0, 1 - tail, tail)
 
@@ -104,7 +105,7 @@ def _standard_cdf_jvp(primals, tangents):
     (z, df), (dz, ddf) = primals, tangents
     slope = jnp.zeros_like(z)
     if not isinstance(dz, SymbolicZero):
-        slope = _density(z, df) * dz
+        slope = standard_density(z, df) * dz
     if not isinstance(ddf, SymbolicZero):
         slope = slope + jax.jvp(lambda df: _below(z, df), (df,), (ddf,))[1]
     return standard_cdf(z, df), slope

@@ -47,6 +47,7 @@ PROTOCOLS: dict[str, str] = {
     ),
     "joint-calibration": "whether whole functions are calibrated, not points alone",
     "active-learning": "labels chosen by entropy, BALD or variance against random ones",
+    "bayes-opt": "what a learned prior is worth to an optimiser: regret by evaluations",
     "few-tasks": "how many training tasks it takes, and when a prior overfits them",
     "properties": "expressive power, consistency and awareness of uncertainty, as numbers",
     "bandit": "the wheel bandit with Thompson sampling: regret",

@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 import polars as pl
 
-from metaprior.tables.asked import check_suggest
+from metaprior.tables.asked import check_suggest, target_of
 from metaprior.tables.grouped import Table
 from metaprior.tables.joint import JointTable
 from metaprior.tables.posterior import Posterior
@@ -80,6 +80,8 @@ class Wish:
     by: str
     seed: int
     over_all: bool
+    goal: str = "learn"
+    target: str | None = None
 
 
 def suggest(
@@ -95,8 +97,10 @@ def suggest(
     found = split(rows, parts)
     found.need_asked("suggest")
     count = np.bincount(found.group[found.asked], minlength=found.count)
-    check_suggest(int(count.sum() if wish.over_all else count.max()), wish.n, wish.by, wish.seed)
+    most = int(count.sum() if wish.over_all else count.max())
     targets = [part.info["target"] for part in parts]
+    check_suggest(most, wish.n, wish.by, wish.seed, wish.goal)
+    target_of(targets, wish.goal, wish.target)
     if keep is None:
         keep = [name for name in rows.frame.columns if name not in (*targets, *SCORED)]
     label, table = found.label(keep), _table(parts, joint, found)
@@ -109,7 +113,7 @@ def suggest(
         )
     _tell(notes, say)
 
-    if isinstance(table, Table):
+    if isinstance(table, Table) and wish.goal == "learn":
         chosen, scores, gains = _chosen(table, wish, progress)
     else:
         chosen, scores, gains = _chosen_one_by_one(table, wish, progress)
@@ -152,16 +156,19 @@ def _best(value: np.ndarray, group: np.ndarray, free: np.ndarray, over_all: bool
 
 
 def _chosen_one_by_one(
-    table: JointTable, wish: Wish, progress: Tell | None
+    table: Table | JointTable, wish: Wish, progress: Tell | None
 ) -> tuple[np.ndarray, ...]:
-    """The same of several targets, where each group is a task of its own."""
+    """The same where each group is asked by itself: of several targets, or where an optimum is
+    sought, of which whole functions may have to be drawn.
+    """
     asked, posteriors = table.split.asked, table.posteriors()
     found: list[tuple[np.ndarray, ...]] = []
     for group, posterior in enumerate(posteriors):
         rows = np.flatnonzero(asked & (table.split.group == group))
         if len(rows):
             pool = Rows(table.split.rows.frame[rows], table.split.rows.where)
-            said = posterior.suggest(pool, min(wish.n, len(rows)), wish.by, wish.seed)
+            few, goal, target = min(wish.n, len(rows)), wish.goal, wish.target
+            said = posterior.suggest(pool, few, wish.by, wish.seed, goal=goal, target=target)
             values = (said[name].to_numpy() for name in SCORED)
             row, score, gain = values
             found.append((rows[row - 1], score, gain))

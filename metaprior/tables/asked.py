@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
+
 from metaprior import acquire
 from metaprior.errors import InputError
 
@@ -69,14 +71,55 @@ def interval_levels(share: float) -> tuple[float, float]:
     return float((1 - part) / 2), float((1 + part) / 2)
 
 
-def check_suggest(candidates: int, n: int, by: str, seed: int) -> None:
-    """Arguments of `suggest`."""
-    if by not in acquire.SCORES:
-        raise InputError(f"by is one of {', '.join(acquire.SCORES)}; got {by!r}.")
+def check_suggest(candidates: int, n: int, by: str | None, seed: int, goal: str = "learn") -> str:
+    """Arguments of `suggest`; the rule, the goal's own by default."""
+    rule = rule_of(goal, by)
     whole(n, "n", 1)
     if n > candidates:
         raise InputError(f"n is between 1 and the number of candidates ({candidates}); got {n}.")
     whole(seed, "seed", 0)
+    return rule
+
+
+def rule_of(goal: str, by: str | None) -> str:
+    """The rule by which rows are chosen for a goal; the goal's first where none is given."""
+    if goal not in acquire.GOALS:
+        raise InputError(f"goal is one of {', '.join(acquire.GOALS)}; got {goal!r}.")
+    rules = acquire.GOALS[goal]
+    if by is None:
+        return rules[0]
+    if by in rules:
+        return by
+    others = [name for name, known in acquire.GOALS.items() if by in known]
+    hint = f" {by} is for the goal {' or '.join(others)}." if others else ""
+    raise InputError(f"by is one of {', '.join(rules)} for the goal {goal}; got {by!r}.{hint}")
+
+
+def target_of(targets: Sequence[str], goal: str, target: str | None) -> int:
+    """Number of the target that is to be maximised or minimised; 0 where the goal is to learn."""
+    named = ", ".join(map(repr, targets))
+    if goal == "learn":
+        if target is not None:
+            raise InputError(
+                "the goal learn scores all targets together; target is for maximise and minimise."
+            )
+        return 0
+    if target is None:
+        if len(targets) > 1:
+            raise InputError(f"target says which one to {goal}: one of {named}.")
+        return 0
+    if target not in targets:
+        raise InputError(f"target is one of {named}; got {target!r}.")
+    return list(targets).index(target)
+
+
+def suggested(
+    frame: pl.DataFrame, chosen: list[int], scores: list[float], gains: list[float]
+) -> pl.DataFrame:
+    """The chosen candidates with what is said of them."""
+    extra = pl.DataFrame({"row": [c + 1 for c in chosen], "score": scores, "gain_nats": gains})
+    keep = [c for c in frame.columns if c not in extra.columns]
+    return pl.concat([frame[chosen].select(keep), extra], how="horizontal")
 
 
 def check_sample(n: int, seed: int, functions: bool = False, noise: bool = True) -> None:
@@ -87,10 +130,10 @@ def check_sample(n: int, seed: int, functions: bool = False, noise: bool = True)
         raise InputError("noise=False gives values of functions; add functions=True.")
 
 
-def check_curves(rows: int) -> None:
+def check_curves(rows: int, what: str = "functions=True") -> None:
     """Whole curves are drawn at so many rows."""
     if rows > MOST_ROWS:
         raise InputError(
-            f"functions=True takes at most {MOST_ROWS:,} rows at once, since their covariance is a "
+            f"{what} takes at most {MOST_ROWS:,} rows at once, since their covariance is a "
             f"matrix of rows by rows; got {rows:,}."
         )

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from metaprior import acquire
-from metaprior.evaluation.units import moments
+from metaprior.evaluation.units import gain, moments
 from metaprior.method import AbstractLearner
 from metaprior.system.programs import kept
 from metaprior.tables import questions
@@ -111,6 +111,25 @@ def score(link, by, key):
     if by == "variance":
         return given.moments()[2].sum(-1), information
     return given.each(lambda mixture: acquire.score(mixture, by, key=key)).mean(0), information
+
+
+@kept
+def expected(link, key):
+    """Expected outcome of a target of numbers, the earlier targets averaged over: `(n,)`."""
+    return link.given(key).moments()[0][:, 0]
+
+
+@kept
+def seek(link, curve, drawn, best, by, sign, key):
+    """A target's score of `acquire.sought`, the earlier targets averaged over."""
+    given, larger = link.given(key), gain(curve, link.support)
+
+    def score(mixture):
+        return acquire.sought(mixture, drawn, best, by, sign, key=key, gain=larger)
+
+    if by in ("improvement", "mes"):  # the first is linear in the density
+        return given.each(score).mean(0)
+    return score(given.together())
 
 
 @kept

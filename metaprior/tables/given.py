@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from metaprior.heads.draws import uniform_points
 from metaprior.posterior import Mixture, Part
-from metaprior.tables.quantiles import TINY, atoms, invert, log_weights, outcomes_at
+from metaprior.tables.quantiles import TINY, invert, log_weights, outcomes_at
 
 KNOTS = 11  # atoms of a component at each draw
 
@@ -53,6 +53,19 @@ class Given(eqx.Module):
 
         return jax.lax.map(one, (arrays, *more))
 
+    def together(self) -> Mixture:
+        """The predictive at `n` rows with the draws as components beside one another."""
+
+        def merge(a):
+            return a.reshape(a.shape[0] * self.draws, -1, *a.shape[2:])
+
+        parts = []
+        for part in self.mixture.parts:
+            inside = None if part.inside is None else merge(part.inside)
+            weight = jnp.repeat(part.log_weight, self.draws) - jnp.log(1.0 * self.draws)
+            parts.append(Part(part.head, merge(part.params), weight, inside))
+        return Mixture(tuple(parts))
+
     def quantiles(self, levels: jax.Array) -> jax.Array:
         """Quantiles `(l, n)` with the earlier targets integrated out.
 
@@ -61,7 +74,7 @@ class Given(eqx.Module):
         level.
         """
         shift = jnp.asarray(uniform_points(self.draws, 2)[:, 1] - 0.5, self.before.dtype)
-        values, mass = self.each(lambda mixture, shift: atoms(mixture, KNOTS, shift), shift)
+        values, mass = self.each(lambda mixture, shift: mixture.weighted_atoms(KNOTS, shift), shift)
 
         def join(a):
             return jnp.moveaxis(a, 0, 1).reshape(a.shape[1], -1)

@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Array
 
+from metaprior import acquire
 from metaprior.errors import InputError
+from metaprior.evaluation.units import Units
 from metaprior.tables import questions
 from metaprior.tables.asked import (
     check_curves,
@@ -16,6 +18,8 @@ from metaprior.tables.asked import (
     check_suggest,
     interval_levels,
     named_levels,
+    suggested,
+    target_of,
 )
 from metaprior.tables.padding import (
     MOST_OBSERVED,
@@ -34,13 +38,10 @@ from metaprior.task import Data
 LEVELS = (0.05, 0.5, 0.95)
 
 
-def suggested(
-    frame: pl.DataFrame, chosen: list[int], scores: list[float], gains: list[float]
-) -> pl.DataFrame:
-    """The chosen candidates with what is said of them."""
-    extra = pl.DataFrame({"row": [c + 1 for c in chosen], "score": scores, "gain_nats": gains})
-    keep = [c for c in frame.columns if c not in extra.columns]
-    return pl.concat([frame[chosen].select(keep), extra], how="horizontal")
+def in_own_units(units: Units, score: Any, best: Any, by: str) -> np.ndarray:
+    """A score of `acquire.sought` in the target's own unit, where it is a gain."""
+    plain = by in ("mes", "random")
+    return np.asarray(score, np.float64) if plain else units.gains(score, best)
 
 
 def sampled(columns: dict[str, np.ndarray]) -> pl.DataFrame:
@@ -316,7 +317,14 @@ class Posterior:
         return {f"p_{c}": value[..., i].astype(np.float64) for i, c in enumerate(classes)}
 
     def suggest(
-        self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0
+        self,
+        candidates: Any,
+        n: int = 1,
+        by: str | None = None,
+        seed: int = 0,
+        *,
+        goal: str = "learn",
+        target: str | None = None,
     ) -> pl.DataFrame:
         """Which of the candidate rows to observe next.
 
@@ -326,22 +334,31 @@ class Posterior:
         Args:
             candidates: rows that could be observed, without the target.
             n: how many to choose, at most the number of candidates.
-            by: `"entropy"`, `"bald"`, `"variance"` or `"random"`; see `metaprior.acquire`.
-            seed: for `"random"`, at least 0.
+            by: to learn `"entropy"` (default), `"bald"`, `"variance"` or `"random"`; to maximise or
+                minimise `"improvement"` (default), `"thompson"`, `"ucb"`, `"mes"` or `"random"`.
+                See `metaprior.acquire`.
+            seed: of what is drawn, at least 0.
+            goal: `"learn"` of the group's function, or `"maximise"` or `"minimise"` the target,
+                which is of numbers.
+            target: the one that is sought; there is one here.
 
         Returns:
-            the chosen rows in order, with `row` (1 is the first candidate), `score` (by `by`), and
+            the chosen rows in order, with `row` (1 is the first candidate), `score` (by `by`; to
+            maximise or minimise in the target's own unit: how much better than the best so far, or
+            than the best that is expected before a row was observed; of `"mes"` in nats), and
             `gain_nats`, how much the observation is expected to tell of the group's function.
         """
         rows = self.trained.rows(candidates, "pool")
-        check_suggest(rows.frame.height, n, by, seed)
+        rule = check_suggest(rows.frame.height, n, by, seed, goal)
+        target_of([self.trained.info["target"]], goal, target)
+        self.need_goal(goal, rule, rows)
         (known, x), y = self.arrays(rows), self.y
         pool, count = padded(x), rows.frame.height
 
         chosen, scores, gains = [], [], []
         for step in range(n):
             key = jr.fold_in(jr.key(seed), step)
-            out = questions.score(self.trained.learner, data_of(known, y), pool, by, key)
+            out = self.scores(data_of(known, y), pool, count, rule, goal, key)
             value, gain, expected = (np.asarray(a)[:count] for a in out)
             # A row is chosen once.
             value = np.where(np.isin(np.arange(count), chosen), -np.inf, value)
@@ -353,3 +370,30 @@ class Posterior:
             known = np.concatenate([known, x[..., one, :]], axis=-2)
             y = np.concatenate([y, expected[one]])
         return suggested(rows.frame, chosen, scores, gains)
+
+    def need_goal(self, goal: str, by: str, rows: Rows) -> None:
+        """The target has a best value, and there are not too many rows for whole functions."""
+        if goal != "learn" and self.trained.units is None:
+            raise InputError(
+                f"the goal {goal} is for numbers; the target {self.trained.info['target']!r} has "
+                "classes. The goal learn is for both."
+            )
+        if goal != "learn" and by in acquire.DRAWN:
+            check_curves(rows.frame.height, f"by={by}")
+
+    def scores(
+        self, support: Data, pool: Array, count: int, by: str, goal: str, key: Any
+    ) -> tuple[Any, Any, Any]:
+        """Score in the target's own unit, information and expected outcome of the rows of a pool.
+
+        The pool is padded: the first `count` rows are real.
+        """
+        learner = self.trained.learner
+        if goal == "learn":
+            return questions.score(learner, support, pool, by, key)
+        real, sign = np.arange(pool.shape[-2]) < count, acquire.SIGNS[goal]
+        curve, units = self.trained.curve(), self.trained.units
+        out = questions.seek(learner, support, pool, real, curve, by, sign, key)
+        value, best, gain, expected = out
+        assert units is not None  # `need_goal` has asked
+        return in_own_units(units, value, best, by), gain, expected

@@ -12,7 +12,7 @@ from metaprior.errors import InputError
 from metaprior.evaluation.evaluate import Evaluation, JointEvaluation
 from metaprior.system import files
 from metaprior.tables import answers, judging, learn
-from metaprior.tables.asked import named_levels
+from metaprior.tables.asked import named_levels, rule_of
 from metaprior.tables.checked import Checked, check_all
 from metaprior.tables.culprits import BadTasks, bad_task
 from metaprior.tables.fitting import Settings, fit_target, joint_info
@@ -319,7 +319,9 @@ class Prior:
         table: Any,
         n: int = 1,
         *,
-        by: str = "entropy",
+        by: str | None = None,
+        goal: str = "learn",
+        target: str | None = None,
         over_all: bool = False,
         keep: Sequence[str] | None = None,
         seed: int = 0,
@@ -331,10 +333,12 @@ class Prior:
         Args:
             table: see `predict`.
             n: how many rows of each group, or over all.
-            by: `"entropy"`, `"bald"`, `"variance"` or `"random"`; see `metaprior.acquire`.
-            over_all: choose the best rows of all groups, not of each.
+            by, goal: see `Posterior.suggest`.
+            target: of several, the one to maximise or minimise.
+            over_all: choose the best rows of all groups, not of each. To maximise or minimise: of
+                each group's next rows, those that are to improve most on the group's own best.
             keep: columns of the table to have in the answer; all but targets by default.
-            seed: for `"random"`, at least 0.
+            seed: of what is drawn, at least 0.
             progress, say: see `predict`.
 
         Returns:
@@ -342,7 +346,8 @@ class Prior:
             group, the columns in `keep`, and `row` (1 is the table's first), `score` and
             `gain_nats` of `Posterior.suggest`.
         """
-        wish, rows = answers.Wish(n, by, seed, over_all), self.rows(table, "table")
+        wish = answers.Wish(n, rule_of(goal, by), seed, over_all, goal, target)
+        rows = self.rows(table, "table")
         return answers.suggest(self._all(), self.joint, rows, keep, wish, progress, say)
 
     def adapt_each(self, table: Any, *, say: Callable[[str], None] = warnings.warn) -> dict:

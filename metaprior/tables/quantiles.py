@@ -8,7 +8,6 @@ from jaxtyping import Array
 
 from metaprior.posterior import Mixture
 
-TAIL = 4.5  # normal score of the outermost atoms of a component
 TINY = 1e-6  # levels stay this far from 0 and 1
 KNOTS = 81  # atoms of a component
 
@@ -16,32 +15,6 @@ KNOTS = 81  # atoms of a component
 def log_weights(mixture: Mixture) -> Array:
     """Logarithms of the weights of all components, which sum to one."""
     return jax.nn.log_softmax(jnp.concatenate([part.log_weight for part in mixture.parts]))
-
-
-def atoms(mixture: Mixture, knots: int, shift: Array | float = 0.0) -> tuple[Array, Array]:
-    """Each component's quantiles at even normal scores, and the mass that each stands for.
-
-    Args:
-        mixture: at `n` points.
-        knots: atoms of a component.
-        shift: moves all scores by this share of their distance.
-
-    Returns:
-        values and masses, `(n, a)` each.
-    """
-    step = 2 * TAIL / (knots - 1)
-    scores = jnp.linspace(-TAIL, TAIL, knots) + shift * step
-    inner = jax.scipy.special.ndtr(scores[1:] - step / 2)
-    mass = jnp.diff(inner, prepend=0.0, append=1.0)
-    levels = jax.scipy.special.ndtr(scores)
-
-    def each(part):
-        return jax.vmap(lambda level: part.head.quantile(part.params, level)[..., 0])(levels)
-
-    values = jnp.moveaxis(jnp.concatenate([each(part) for part in mixture.parts], axis=1), -1, 0)
-    values = values.reshape(len(values), -1)
-    mass = (mass[:, None] * jnp.exp(log_weights(mixture))).astype(values.dtype).reshape(-1)
-    return values, jnp.broadcast_to(mass, values.shape)
 
 
 def invert(values: Array, mass: Array) -> Callable[[Array], Array]:
@@ -66,6 +39,6 @@ def outcomes_at(mixture: Mixture, levels: Array) -> Array:
         `(m, n)` outcomes in the model's units, or class indices.
     """
     if not mixture.parts[0].head.classes:
-        return invert(*atoms(mixture, KNOTS))(levels)
+        return invert(*mixture.weighted_atoms(KNOTS))(levels)
     below = jnp.cumsum(mixture.mean(), axis=-1)[:, :-1]
     return (levels[..., None] > below).sum(-1).astype(below.dtype)

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from metaprior import acquire
 from metaprior.evaluation import units
 from metaprior.evaluation.units import moments
-from metaprior.mixture import Mixture
+from metaprior.mixture import Mixture, functions_of
 from metaprior.posterior import merged
 from metaprior.system.programs import kept_by_size
 from metaprior.tables.quantiles import outcomes_at
@@ -146,7 +146,7 @@ def drawn_functions(learner, support, x, curve, key) -> tuple[Array, Array]:
 
     def some(support, x, keys, count):
         mixture = learner.posterior(support, key=keys[0]).sample(x, key=keys[1], samples=count)
-        return _picked(mixture, count, keys[2])
+        return functions_of(mixture, count, key=keys[2])
 
     if x.ndim == 2:
         value, outcome = some(support, x, (post_key, *jr.split(draw_key)), CURVES)
@@ -162,20 +162,6 @@ def drawn_functions(learner, support, x, curve, key) -> tuple[Array, Array]:
         return value, outcome
     low, high = curve.bounds(first(support))
     return jnp.clip(value, low, high), jnp.clip(outcome, low, high)
-
-
-def _picked(mixture: Mixture, count: int, key) -> tuple[Array, Array]:
-    """One of the j-th functions of all learners by their weights, for each j."""
-    pick_key, noise_key = jr.split(key)
-    weights, values, outcomes = [], [], []
-    for i, part in enumerate(mixture.parts):
-        noise = part.head.sample(part.params, key=jr.fold_in(noise_key, i))
-        weights.append(part.log_weight.reshape(-1, count))
-        for found, array in ((values, part.head.mean(part.params)), (outcomes, noise)):
-            found.append(array.reshape(-1, count, *array.shape[1:]))
-    choice = jr.categorical(pick_key, jnp.concatenate(weights), axis=0)
-    chosen = (choice, jnp.arange(count))
-    return jnp.concatenate(values)[chosen], jnp.concatenate(outcomes)[chosen]
 
 
 @kept_by_size
@@ -202,3 +188,42 @@ def scored(learner, support, x, by, key):
 
 
 score = kept_by_size(scored)
+
+
+def sought(learner, support, x, real, curve, by, sign, key):
+    """Score by `by` where an optimum is sought, best so far, information, expected outcome.
+
+    Args:
+        real: which rows are no padding, `(n,)`.
+        curve: of the target's units.
+        by, sign: see `acquire.sought`.
+    """
+    post_key, draw_key, key = jr.split(key, 3)
+
+    def one(support, x, samples=SAMPLES, count=acquire.DRAWN.get(by, 0)):
+        posterior = learner.posterior(support, key=post_key)
+        mixture = posterior.predict(x, key=key, samples=samples)
+        functions = None
+        if count:
+            functions = acquire.functions_at(posterior, x, count, key=draw_key)
+        return mixture, functions, mixture.information(), mixture.mean()
+
+    if x.ndim == 2:
+        mixture, functions, information, expected = one(support, x)
+    else:
+        fewer, count = max(SAMPLES // len(x), FEWEST), acquire.DRAWN.get(by, 0)
+        count = -(-count // len(x))
+        each, functions, information, expected = _each(
+            lambda support, x: one(support, x, fewer, count), support, x
+        )
+        mixture, information, expected = merged(each), information.mean(0), expected.mean(0)
+        functions = None if functions is None else functions.reshape(-1, functions.shape[-1])
+    observed = first(support)
+    best = acquire.best_so_far(observed, mixture, sign, real)
+    drawn = None if functions is None else acquire.of_functions(functions, by, sign, real)
+    gain = units.gain(curve, observed)
+    value = acquire.sought(mixture, drawn, best, by, sign, key=key, gain=gain)
+    return value, best, information, expected
+
+
+seek = kept_by_size(sought)

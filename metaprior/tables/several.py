@@ -13,6 +13,7 @@ import jax.random as jr
 import numpy as np
 import polars as pl
 
+from metaprior import acquire
 from metaprior.heads.draws import uniform_points
 from metaprior.tables import chain, questions
 from metaprior.tables.asked import (
@@ -21,10 +22,12 @@ from metaprior.tables.asked import (
     check_suggest,
     interval_levels,
     named_levels,
+    suggested,
+    target_of,
 )
 from metaprior.tables.chain import DRAWS, Link, Pass, blocks
-from metaprior.tables.padding import padded
-from metaprior.tables.posterior import LEVELS, Posterior, sampled, suggested
+from metaprior.tables.padding import data_of, padded
+from metaprior.tables.posterior import LEVELS, Posterior, in_own_units, sampled
 from metaprior.tables.read import Rows
 
 
@@ -264,40 +267,87 @@ class JointPosterior:
         return {name: np.concatenate(each)[:n] for name, each in found.items()}
 
     def suggest(
-        self, candidates: Any, n: int = 1, by: str = "entropy", seed: int = 0
+        self,
+        candidates: Any,
+        n: int = 1,
+        by: str | None = None,
+        seed: int = 0,
+        *,
+        goal: str = "learn",
+        target: str | None = None,
     ) -> pl.DataFrame:
         """Which of the candidate rows to observe next, all targets of a row at once.
 
-        Scores and `gain_nats` are sums over the targets. Each target's term is given the targets
-        before it, and averaged over them: by the chain rule the sums are the entropy of all
-        outcomes together and the information in them. `"variance"` adds the variances of
-        standardised targets. A chosen row is taken as observed at its expected outcome, each target
-        at what is expected given the expected ones before it.
+        To learn, scores are sums over the targets, as `gain_nats` is in any case. Each target's
+        term is given the targets before it, and averaged over them: by the chain rule the sums are
+        the entropy of all outcomes together and the information in them. `"variance"` adds the
+        variances of standardised targets. To maximise or minimise, scores are of the one target.
+        A chosen row is taken as observed at its expected outcome, each target at what is expected
+        given the expected ones before it.
 
         Args:
             candidates: rows that could be observed, without the targets.
             n: how many to choose, at most the number of candidates.
-            by: `"entropy"`, `"bald"`, `"variance"` or `"random"`; see `metaprior.acquire`.
-            seed: for `"random"`, at least 0.
+            by, goal: see `Posterior.suggest`. The information in the highest value, `"mes"`, of a
+                later target is given the targets before it, and averaged over them.
+            seed: of what is drawn, at least 0.
+            target: the one to maximise or minimise.
 
         Returns:
             the chosen rows in order, with `row` (1 is the first candidate), `score` and
             `gain_nats`.
         """
         rows = self.parts[0].trained.rows(candidates, "pool")
-        check_suggest(rows.frame.height, n, by, seed)
+        rule = check_suggest(rows.frame.height, n, by, seed, goal)
+        i = target_of(self.targets, goal, target)
+        self.parts[i].need_goal(goal, rule, rows)
         posterior, chosen, scores, gains = self, [], [], []
         for step in range(n):
             key = jr.fold_in(jr.key(seed), step)
-            value, gain = posterior._scores(rows, by, key)
+            value, gain = posterior._scores(rows, rule if goal == "learn" else "random", key)
+            if goal != "learn":
+                value = posterior._sought(rows, i, rule, goal, (seed, step), key)
             value = np.where(np.isin(np.arange(len(value)), chosen), -np.inf, value)
             pick = int(value.argmax())
             chosen.append(pick)
             scores.append(float(value[pick]))
             gains.append(float(gain[pick]))
             if step < n - 1:
-                posterior = posterior._observe_expected(Rows(rows.frame[pick], rows.where), by, key)
+                posterior = posterior._observe_expected(Rows(rows.frame[pick], rows.where), key)
         return suggested(rows.frame, chosen, scores, gains)
+
+    def _sought(
+        self, rows: Rows, i: int, by: str, goal: str, seed: tuple[int, int], key: Any
+    ) -> np.ndarray:
+        """Scores of the rows by target `i` in its own unit, the targets before it averaged over."""
+        part, count, sign = self.parts[i], rows.frame.height, acquire.SIGNS[goal]
+        if not i:
+            known, x = part.arrays(rows)
+            out = part.scores(data_of(known, part.y), padded(x), count, by, goal, key)
+            return np.asarray(out[0])[:count]
+        units, drawn = part.trained.units, None
+        assert units is not None  # `need_goal` has asked
+        if by in acquire.DRAWN:
+            first = (seed[0] + 1_000_003 * seed[1]) % 2**32
+            curves = self._curves(rows, acquire.DRAWN[by], first, noise=False)
+            values = units.to_z(curves[self.targets[i]])
+            drawn = acquire.of_functions(jnp.asarray(values, jnp.float32), by, sign)
+        links = [(b.frame.height, dict(self._links(b))[i]) for b in blocks(rows, DRAWS)]
+        if len(part.y):
+            best = sign * (sign * part.y[:, 0]).max()
+        else:  # of what is expected, as nothing is known
+            each = [np.asarray(chain.expected(link, key))[:size] for size, link in links]
+            best = sign * (sign * np.concatenate(each)).max()
+        found, done = [], 0
+        for size, link in links:
+            own = drawn
+            if drawn is not None and by == "thompson":  # a value for each row
+                own = jnp.pad(drawn[done : done + size], (0, link.x.shape[1] - size))
+            curve, at = part.trained.curve(), jnp.asarray(best, jnp.float32)
+            value = chain.seek(link, curve, own, at, by, sign, key)
+            found.append(np.asarray(value)[:size])
+            done += size
+        return in_own_units(units, np.concatenate(found), best, by)
 
     def _scores(self, rows: Rows, by: str, key) -> tuple[np.ndarray, np.ndarray]:
         """Score and information of every row, summed over the targets."""
@@ -314,12 +364,12 @@ class JointPosterior:
             done += size
         return total[0], total[1]
 
-    def _observe_expected(self, row: Rows, by: str, key) -> "JointPosterior":
+    def _observe_expected(self, row: Rows, key) -> "JointPosterior":
         """With a row observed at its expected outcome."""
         frame, parts = row.frame, []
         for i, part in enumerate(self.parts):
             x = part.trained.encode(Rows(frame, row.where))
-            out = questions.score(part.trained.learner, part.support(), padded(x), by, key)
+            out = questions.score(part.trained.learner, part.support(), padded(x), "random", key)
             expected = np.asarray(out[2])[:1]
             column = self.as_feature(i, expected[:, 0])
             frame = frame.with_columns(pl.Series(self.targets[i], column))

@@ -265,6 +265,35 @@ def test_every_criterion_chooses(mixed, new, by):
 
 
 @pytest.mark.slow
+def test_a_goal_is_of_one_target(mixed, new):
+    """The first as alone. A later one: the improvement of outcomes of all targets drawn together,
+    whose own noise is a fifth of the rest; within a tenth."""
+    known, query = new
+    posterior, goal = mixed.adapt(known), {"goal": "minimise"}
+    first = posterior.suggest(query, 2, target="a", **goal)
+    alone = posterior.parts[0].suggest(query, 2, **goal)
+    assert first["row"].to_list() == alone["row"].to_list()
+    np.testing.assert_allclose(first["score"], alone["score"], rtol=1e-4, atol=1e-6)
+
+    later = posterior.suggest(query, 1, target="b", **goal)
+    drawn = posterior.sample(query, n=4000).filter(pl.col("row") == later["row"][0])["b"]
+    gains = np.maximum(known["b"].min() - drawn.to_numpy(), 0)
+    assert later["score"][0] == pytest.approx(gains.mean(), rel=0.1, abs=0.02)
+    for by in ("thompson", "ucb", "mes", "random"):
+        frame = posterior.suggest(query, 2, by, target="b", **goal)
+        assert frame["row"].n_unique() == 2 and frame["score"].is_finite().all()
+    nothing = mixed.adapt(None).suggest(query, target="b", **goal)
+    assert nothing["score"][0] > 0
+    for target, words in (
+        (None, "target says which one to minimise: one of 'a', 'b', 'c'"),
+        ("c", "the goal minimise is for numbers; the target 'c' has classes"),
+        ("z", "target is one of 'a', 'b', 'c'; got 'z'"),
+    ):
+        with pytest.raises(metaprior.errors.InputError, match=re.escape(words)):
+            posterior.suggest(query, target=target, **goal)
+
+
+@pytest.mark.slow
 def test_a_chosen_row_counts_as_observed(mixed, new):
     known, query = new
     same = pl.concat([query[:1]] * 3)

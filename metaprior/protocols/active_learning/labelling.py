@@ -35,15 +35,11 @@ class Goal(eqx.Module):
 
 
 def improvement(mixture: Mixture, labelled: Data, goal: Goal) -> Array:
-    """Expected improvement on the best label so far, or on the pool's mean before there is one.
-
-    Jones, Schonlau & Welch, "Efficient Global Optimization of Expensive Black-Box Functions", 1998.
-    """
-    values, weights = mixture.atoms(16)
+    """Expected improvement on the best label so far, or on the pool's mean before there is one."""
     none = (goal.sign * mixture.mean()[:, 0]).mean()
     best = jnp.where(labelled.mask, goal.sign * labelled.y[:, 0], -jnp.inf).max()
     best = jnp.where(labelled.mask.any(), best, none)
-    return jnp.tensordot(weights, jnp.maximum(goal.sign * values[..., 0] - best, 0.0), axes=1)
+    return acquire.improvement(mixture, goal.sign * best, goal.sign)
 
 
 def _scores(mixture: Mixture, labelled: Data, goal: Goal, key, rule) -> Array:
