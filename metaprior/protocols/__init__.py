@@ -46,6 +46,7 @@ PROTOCOLS: dict[str, str] = {
         "whether stated probabilities come true: calibration errors, intervals, unknown classes"
     ),
     "joint-calibration": "whether whole functions are calibrated, not points alone",
+    "guarantee": "intervals that hold what they say in a new group, whatever the model",
     "active-learning": "labels chosen by entropy, BALD or variance against random ones",
     "few-tasks": "how many training tasks it takes, and when a prior overfits them",
     "properties": "expressive power, consistency and awareness of uncertainty, as numbers",
