@@ -47,6 +47,7 @@ PROTOCOLS: dict[str, str] = {
     ),
     "joint-calibration": "whether whole functions are calibrated, not points alone",
     "guarantee": "intervals that hold what they say in a new group, whatever the model",
+    "selective": "what is left out when unsure, and tasks unlike all that were trained on",
     "active-learning": "labels chosen by entropy, BALD or variance against random ones",
     "few-tasks": "how many training tasks it takes, and when a prior overfits them",
     "properties": "expressive power, consistency and awareness of uncertainty, as numbers",

@@ -21,8 +21,8 @@ CHOICES = (
     "computed from the law. Errors are over repetitions.",
     f"Tables: the prior learns from {1 - HOLDOUT:.0%} of the groups. The others are parted in two "
     "halves many times: one sets how much wider intervals must be, the other is judged. Groups "
-    "that share a date are one unit. Observed rows are a random choice. Figures are means over groups "
-    "of the mean over a group's rows, errors over groups.",
+    "that share a date are one unit. Observed rows are a random choice. Figures are means over "
+    "groups of the mean over a group's rows, errors over groups.",
     "The posterior's interval is made wider by the same amount at both ends, on the scale that the "
     "target is modelled on (conformalised quantile regression). Of classes, the most probable ones "
     "until they have the share; width is how many they are.",
@@ -31,8 +31,8 @@ CHOICES = (
     "Controls: the posterior's own interval, which costs nothing; thresholds from rows as if they "
     "were exchangeable; and a guaranteed interval of the marginal distribution, which has no "
     "features and observes no rows: a model must be narrower than that.",
-    "stack is what `fit` does by default. Methods of numbers alone leave contraception out. Where too few groups have more than K rows, nothing is "
-    "said at that K.",
+    "stack is what `fit` does by default. Methods of numbers alone leave contraception out. Where "
+    "too few groups have more than K rows, nothing is said at that K.",
 )
 PAPERS = (
     'Dunn, Wasserman & Ramdas, "Distribution-Free Prediction Sets for Two-Layer Hierarchical '

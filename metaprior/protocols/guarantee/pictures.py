@@ -38,8 +38,8 @@ def _rules(found: dict, sizes: Sequence[int]) -> list[Picture]:
     legend_below(canvas, grid[0, 0], 3)
     caption = (
         "Groups of which everything is known: three in four have two rows and are noisy, the "
-        "others have sixty. Rows taken as exchangeable hold too little at any number of groups. The "
-        "hierarchical rule holds at least nine tenths from nine groups on. Grey: whoever knows "
+        "others have sixty. Rows taken as exchangeable hold too little at any number of groups. "
+        "The hierarchical rule holds at least nine tenths from nine groups on. Grey: whoever knows "
         "the law."
     )
     svg = to_svg(canvas, "guarantee-rules", "Coverage and width of each rule")
