@@ -56,9 +56,9 @@ METRICS = {
 BUDGETS = {
     "quick": {
         "sizes": [9, 20, 50, 200],
-        "repetitions": 1_500,
+        "repetitions": 1_000,
         "tables": list(SUBJECTS),
-        "shots": [0, 1, 2, 5, 10],
+        "shots": [0, 2, 10],
         "partitions": 60,
         "most_steps": 0,  # as many as the method takes
     },

@@ -154,14 +154,15 @@ def judged(prior: Prior, K: int, partitions: int, seed: int) -> dict[str, np.nda
     if len(sets) < 2 * conformal.fewest(SHARE):
         return None
 
-    def said(learner: Any) -> Said:
+    def said(learner: Any, K: int) -> Said:
         out = kept.predict(learner, trained.curve(), K, interval_levels(SHARE))
-        y = kept.y[asked, 0].astype(np.float64)
+        y, here = kept.y[asked, 0].astype(np.float64), asked[kept.asked(K)]
         if trained.units is None:
-            return Said.of_classes(out["p"], y)
-        return Said.of_numbers(out["quantiles"], y, trained.units)
+            return Said.of_classes(out["p"][here], y)
+        return Said.of_numbers(out["quantiles"][here], y, trained.units)
 
-    own, marginal = said(trained.learner), said(trained.baselines["marginal"])
+    # What is said without a model is the same whatever is observed.
+    own, marginal = said(trained.learner, K), said(trained.baselines["marginal"], 0)
     group, of_set = levels
     sums = {name: np.zeros(len(group)) for name in ("guaranteed", "guaranteed_width", "pooled")}
     sums["marginal_width"], times = np.zeros(len(group)), np.zeros(len(group))
