@@ -154,8 +154,8 @@ def guarantee_of(trained: "Trained", share: float) -> Guarantee:
         )
     if info["split_by"] and held.sets is None:
         raise InputError(
-            f"This prior was fitted by an earlier version, which did not keep which groups share a "
-            f"{info['split_by']!r}; a guaranteed interval needs it. Fit it again."
+            "This prior was fitted by an earlier version, which did not keep which groups share a "
+            f"value of {info['split_by']!r}; a guaranteed interval needs it. Fit it again."
         )
     interval_levels(share)  # refuses what is no share
     found = trained.guarantee
@@ -163,12 +163,17 @@ def guarantee_of(trained: "Trained", share: float) -> Guarantee:
         found = prepared(trained.learner, trained.curve(), held, (share,))
     if not len(found.thresholds(share)):
         there = int(found.groups[0])
-        kind = f"sets of groups that share a {info['split_by']!r}" if info["split_by"] else "groups"
         raise InputError(
             f"A guaranteed interval of {100 * share:g} % needs at least {conformal.fewest(share)} "
-            f"{kind} kept aside; this prior has {there}."
+            f"{_units(info)} kept aside; this prior has {there}."
         )
     return found
+
+
+def _units(info: dict) -> str:
+    """What counts once."""
+    by = info["split_by"]
+    return f"sets of groups that share a value of {by!r}" if by else "groups"
 
 
 def need_guarantee(parts: Sequence["Trained"], share: float) -> None:
@@ -208,11 +213,10 @@ def said_of_guarantee(trained: "Trained", share: float, known: np.ndarray) -> li
         known: how many rows of each group were observed.
     """
     found, info = guarantee_of(trained, share), trained.info
-    kind = f"sets of groups that share a {info['split_by']!r}" if info["split_by"] else "groups"
     notes = [
         f"low and high: {100 * share:g} % of the rows of new groups lie between them, if new "
-        f"groups are like the {found.groups[0]} {kind} kept aside, and observed rows are a random "
-        "choice. This holds over groups, not in each."
+        f"groups are like the {found.groups[0]} {_units(info)} kept aside, and observed rows are a "
+        "random choice. This holds over groups, not in each."
     ]
     most = found.most(share)
     if (known > most).any():

@@ -1,6 +1,7 @@
-"""Guaranteed intervals: thresholds from the groups kept aside, one group and many, what is refused."""
+"""Guaranteed intervals: thresholds from groups kept aside, one group and many, refusals."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import polars as pl
@@ -29,9 +30,9 @@ def keeping(prior: metaprior.Prior, groups: int, rows: int = 14, sets=None) -> m
     return prior
 
 
-@pytest.fixture(scope="module", params=["numbers", "logarithms"])
-def kept(request) -> metaprior.Prior:
-    return keeping(prior_of(request.param), 24)
+@pytest.fixture(scope="module")
+def kept() -> metaprior.Prior:
+    return keeping(prior_of("logarithms"), 24)
 
 
 def rows_of(prior, group: int, place: np.ndarray) -> pl.DataFrame:
@@ -73,7 +74,7 @@ def test_thresholds_grow_with_the_share_and_only_the_model_s_scale_counts(kept):
     frame = pl.DataFrame({"x": [0.0, 1.0]})
     posterior = kept.adapt(None)
     wide = [posterior.interval(frame, share, guaranteed=True) for share in (0.5, 0.8, 0.9)]
-    for narrow, wider in zip(wide, wide[1:]):
+    for narrow, wider in itertools.pairwise(wide):
         assert (narrow["low"] >= wider["low"]).all() and (narrow["high"] <= wider["high"]).all()
     own, units = posterior.interval(frame, 0.8), kept.trained.units
     by = guarantee.at(0, 0.8)
@@ -130,7 +131,9 @@ def test_sets_of_groups_count_once():
     """24 groups in 8 sets are 8: too few of nine tenths."""
     prior = keeping(prior_of("numbers"), 24, sets=np.arange(24) // 3)
     assert set(prior.trained.guarantee.groups) == {8}
-    with pytest.raises(InputError, match="at least 9 sets of groups that share a 'week'.*has 8"):
+    with pytest.raises(
+        InputError, match=r"at least 9 sets of groups that share a value of 'week'.*has 8"
+    ):
         prior.adapt(None).interval({"x": [0.0]}, guaranteed=True)
     assert prior.adapt(None).interval({"x": [0.0]}, 0.8, guaranteed=True).height == 1
 
@@ -141,7 +144,7 @@ def test_what_cannot_be_guaranteed_is_said():
     with pytest.raises(InputError, match=r"this prior kept none aside.*holdout=0\.2"):
         prior.adapt(None).interval(x, guaranteed=True)
     few = keeping(prior, 8)
-    with pytest.raises(InputError, match="of 90 % needs at least 9 groups kept aside.*has 8"):
+    with pytest.raises(InputError, match=r"of 90 % needs at least 9 groups kept aside.*has 8"):
         few.adapt(None).interval(x, guaranteed=True)
     with pytest.raises(InputError, match="interval is a share inside"):
         few.adapt(None).interval(x, 90, guaranteed=True)
@@ -149,7 +152,7 @@ def test_what_cannot_be_guaranteed_is_said():
         few.predict({"g": ["a"], "x": [0.0]}, guaranteed=0.9, **SILENT)
     info = few.trained.info | {"split_by": "week"}
     few.trained = dataclasses.replace(few.trained, info=info)
-    with pytest.raises(InputError, match="earlier version.*share a week"):
+    with pytest.raises(InputError, match=r"earlier version.*share a value of 'week'"):
         few.adapt(None).interval(x, 0.5, guaranteed=True)
     with pytest.raises(InputError, match="has classes"):
         prior_of("classes").predict({"g": ["a"], "x": [0.0]}, guaranteed=0.9, **SILENT)
