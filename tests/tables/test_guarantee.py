@@ -173,7 +173,8 @@ def test_a_fit_prepares_it_and_the_command_gives_it(fitted, tmp_path, call):
     known = tmp_path / "known.csv"
     known.write_text("x,kind,day,y\n0.1,a,1,0.5\n")
     files = ["--query", alone, "--support", known, "--guaranteed", "--interval", "0.5"]
-    one = call("predict", fitted / "run", *files)
-    values = [text.splitlines()[1].split(",")[-2:] for text in (out, one[1])]
+    status, alone_out, err = call("predict", fitted / "run", *files)
+    assert status == 0, err
+    values = [text.splitlines()[1].split(",")[-2:] for text in (out, alone_out)]
     np.testing.assert_allclose(*(np.array(v, float) for v in values), rtol=1e-4)
     assert conformal.fewest(0.5) == 1

@@ -59,7 +59,7 @@ METRICS = {
     "tasks_excess": Metric("excess area of whole tasks", "squared units of y", "low"),
 }
 BUDGETS = {
-    "quick": {"steps": 1_500, "tasks": 300, "shown": [1, 2, 5], "shots": [1, 2, 5, 10]},
+    "quick": {"steps": 1_500, "tasks": 200, "shown": [1, 2, 5], "shots": [1, 2, 5, 10]},
     "full": {"steps": 20_000, "tasks": 2_000, "shown": [1, 2, 5], "shots": [1, 2, 5, 10]},
 }
 
