@@ -93,6 +93,7 @@ def predict(
     support: Path | None = None,
     levels: str | None = None,
     interval: float | None = None,
+    guaranteed: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
 ) -> None:
     """Predict new groups from the few rows that each has; CSV, one line for each row.
@@ -117,6 +118,9 @@ def predict(
         Quantiles of numbers to give, inside (0, 1) with commas between: 0.05,0.5,0.95 by default.
     interval
         A share such as 0.95: gives the quantiles between which so much lies, and the median.
+    guaranteed
+        Add low and high, between which the share of --interval (0.9 without it) of the rows of new
+        groups lies, however good the prior is. They are read off the groups that fit kept.
     out
         CSV file to write; standard output by default.
     """
@@ -130,16 +134,25 @@ def predict(
     if out is not None and not out.is_file():
         check_output(out)
     prior = Run(folder).load()
+    share = (0.9 if interval is None else interval) if guaranteed else None
     if table is not None:
         with Progress() as progress:
             said = prior.predict(
-                table, keep=names_in(keep or ""), progress=progress, say=say_note, **asked
+                table,
+                keep=names_in(keep or ""),
+                guaranteed=share,
+                progress=progress,
+                say=say_note,
+                **asked,
             )
         write_frame(said, out)
         return
     rows = prior.rows(query, "query")
     posterior = prior.adapt(observed(prior, support, rows))
     said = posterior.predict(rows, **asked)
+    if share is not None:
+        wider = posterior.interval(rows, share, guaranteed=True)
+        said = said.with_columns(wider.get_columns())
     say_notes(posterior, rows)
     write_frame(said, out)
 

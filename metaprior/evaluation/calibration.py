@@ -190,6 +190,24 @@ def auroc(inside: Any, outside: Any) -> float:
     return float((rank - m * (m + 1) / 2) / (m * n))  # Mann and Whitney's U, as a share of pairs
 
 
+def auroc_error(inside: Any, outside: Any) -> float:
+    """Standard error of `auroc`, rows of each side being independent.
+
+    DeLong, DeLong & Clarke-Pearson, "Comparing the Areas under Two or More Correlated Receiver
+    Operating Characteristic Curves", Biometrics 1988: of the mean over rows of one side of the
+    share of the other side that it beats, and likewise of the other side.
+    """
+    from scipy.stats import rankdata
+
+    inside = np.asarray(inside, np.float64).ravel()
+    outside = np.asarray(outside, np.float64).ravel()
+    m, n = len(outside), len(inside)
+    rank = rankdata(np.concatenate([outside, inside]))
+    beats = (rank[:m] - rankdata(outside)) / n
+    beaten = (rank[m:] - rankdata(inside)) / m
+    return float((beats.var(ddof=1) / m + beaten.var(ddof=1) / n) ** 0.5)
+
+
 def class_nll(p: Any, y: Any) -> float:
     """Mean of -log p of the class that came, in nats."""
     p, y = _classes(p, y)

@@ -46,6 +46,8 @@ PROTOCOLS: dict[str, str] = {
         "whether stated probabilities come true: calibration errors, intervals, unknown classes"
     ),
     "joint-calibration": "whether whole functions are calibrated, not points alone",
+    "guarantee": "intervals that hold what they say in a new group, whatever the model",
+    "selective": "what is left out when unsure, and tasks unlike all that were trained on",
     "active-learning": "labels chosen by entropy, BALD or variance against random ones",
     "bayes-opt": "what a learned prior is worth to an optimiser: regret by evaluations",
     "few-tasks": "how many training tasks it takes, and when a prior overfits them",

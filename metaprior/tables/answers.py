@@ -10,6 +10,7 @@ import polars as pl
 
 from metaprior.tables.asked import check_suggest, target_of
 from metaprior.tables.grouped import Table
+from metaprior.tables.guarantee import need_guarantee, said_of_guarantee
 from metaprior.tables.joint import JointTable
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows
@@ -52,6 +53,7 @@ def predict(
     rows: Rows,
     keep: Sequence[str],
     levels: dict[str, float],
+    guaranteed: float | None,
     progress: Tell | None,
     say: Say,
 ) -> pl.DataFrame:
@@ -62,14 +64,21 @@ def predict(
         joint: what was learned from what, of several targets.
         rows: the table.
         levels: of the quantiles, by name.
-        keep, progress, say: as there.
+        keep, guaranteed, progress, say: as there.
     """
+    if guaranteed is not None:
+        need_guarantee(parts, guaranteed)
     found = split(rows, parts)
     found.need_asked("predict")
     label = found.label(keep)
     table = _table(parts, joint, found)
     _tell([*found.notes, *table.notes], say)
-    return found.beside(label, table.predict(levels, progress))
+    said = table.predict(levels, progress)
+    if guaranteed is not None:
+        assert isinstance(table, Table)  # as `need_guarantee` found
+        _tell(said_of_guarantee(parts[0], guaranteed, table.known.count), say)
+        said = pl.concat([said, table.interval(guaranteed)], how="horizontal")
+    return found.beside(label, said)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,8 @@ from metaprior.tables.checked import Checked
 from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
 from metaprior.tables.gaps import Gaps
-from metaprior.tables.groups import digests, runs
+from metaprior.tables.groups import digests, joined, runs
+from metaprior.tables.guarantee import prepared
 from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.members import BATCH, Groups
 from metaprior.tables.ordered import columns_of_time
@@ -176,7 +177,10 @@ def fit_target(
         times = columns_of_time(
             checked.frame.filter(pl.Series(held[group])), (checked.task, checked.target)
         )
-        aside = HeldOut(*kept, np.flatnonzero(held), times, tuple(names))
+        sets = None
+        if settings.split_by:
+            sets = joined(checked.frame[settings.split_by], group)[held]
+        aside = HeldOut(*kept, np.flatnonzero(held), times, tuple(names), sets)
     trained = Trained(
         info=info,
         features=encoded.features,
@@ -188,6 +192,9 @@ def fit_target(
         gaps=encoded.gaps,
         groups=np.sort(digests(_names(checked, ~held, range(int((~held).sum()))))),
     )
+    if aside is not None and trained.units is not None:
+        found = prepared(trained.learner, trained.curve(), aside)
+        trained = dataclasses.replace(trained, guarantee=found)
     return trained, stopped
 
 

@@ -7,22 +7,18 @@ import numpy as np
 import polars as pl
 
 from metaprior.system.programs import kept_by_size
-from metaprior.tables.many import Batch, Runs, batches, run_all, scattered
+from metaprior.tables.asked import interval_levels
+from metaprior.tables.guarantee import ends, guarantee_of
+from metaprior.tables.many import Batch, Runs, batches, predict_all, run_all, scattered
 from metaprior.tables.padding import MOST_OBSERVED, said_of, some_of
 from metaprior.tables.posterior import Posterior
-from metaprior.tables.questions import predicted, scored
+from metaprior.tables.questions import scored
 from metaprior.tables.read import Rows
 from metaprior.tables.split import Split
 from metaprior.tables.trained import Trained
 from metaprior.task import Data
 
 Tell = Callable[[float, str], None]
-
-
-@kept_by_size
-def _predict(learner, support, x, curve, levels):
-    """`predicted` for stacked groups: supports `(g, k, …)` and rows `(g, n, d)`."""
-    return jax.vmap(lambda some, rows: predicted(learner, some, rows, curve, levels))(support, x)
 
 
 @kept_by_size
@@ -55,14 +51,14 @@ class Table:
         more = (f"{self.split.rows.where}: {said_of(many)}",) if many > MOST_OBSERVED else ()
         return (*self.doubts, *more, *self.trained.remarks(self.split.rows))
 
-    def observed(self) -> Runs:
+    def observed(self, most: int = MOST_OBSERVED) -> Runs:
         """The rows that are conditioned on: those of a very large group in part."""
         runs, used = self.runs(self.is_known), self.is_known.copy()
-        large = np.flatnonzero(runs.count > MOST_OBSERVED)
+        large = np.flatnonzero(runs.count > most)
         for start, count in zip(runs.start[large], runs.count[large]):
             rows = runs.order[start : start + count]
             used[rows] = False
-            used[rows[some_of(count)]] = True
+            used[rows[some_of(count, most)]] = True
         return self.runs(used) if len(large) else runs
 
     def runs(self, use: np.ndarray) -> Runs:
@@ -78,22 +74,32 @@ class Table:
 
     def predict(self, levels: dict[str, float], progress: Tell | None) -> pl.DataFrame:
         """Predictions of the rows without the target, in order; quantiles by name."""
-        trained, at = self.trained, np.asarray(list(levels.values()), np.float32)
-        curve = trained.curve()
-        todo = batches(self.known, self.asked)
-
-        def run(batch):
-            support, x = self.support(batch), batch.asked.of(self.x)
-            return _predict(trained.learner, support, x, curve, at)
-
-        found = scattered(todo, run_all(todo, run, "predicting", progress), len(self.x))
-        rows = np.sort(self.asked.order)
-        out = jax.tree.map(lambda value: value[rows], found)
+        rows, at = np.sort(self.asked.order), list(levels.values())
+        out = self._said(self.known, at, progress)
         table = self.nothing().table(out, len(rows), list(levels))
-        return self._with_gaps(table, rows, list(levels.values()))
+        return self._with_gaps(table, rows, lambda one, some: one.predict(some, at))
+
+    def _said(
+        self, known: Runs, levels: Sequence[float], progress: Tell | None = None
+    ) -> dict[str, np.ndarray]:
+        """What is predicted of the rows without the target, in order, from the known rows."""
+        trained, rows = self.trained, np.sort(self.asked.order)
+        found = predict_all(
+            trained.learner,
+            trained.curve(),
+            (self.x, self.y),
+            known,
+            self.asked,
+            levels,
+            progress,
+        )
+        return {name: values[rows] for name, values in found.items()}
 
     def _with_gaps(
-        self, table: pl.DataFrame, rows: np.ndarray, levels: Sequence[float]
+        self,
+        table: pl.DataFrame,
+        rows: np.ndarray,
+        ask: Callable[[Posterior, Rows], pl.DataFrame],
     ) -> pl.DataFrame:
         """Predictions with those of groups whose rows lack a feature, one group at a time."""
         frame, group = self.split.rows.frame, self.split.group
@@ -105,8 +111,16 @@ class Table:
             here = np.flatnonzero(group[rows] == one)
             if len(here):
                 asked = Rows(frame[rows[here]], self.split.rows.where)
-                values[here] = self.posterior(one).predict(asked, levels).to_numpy()
+                values[here] = ask(self.posterior(one), asked).to_numpy()
         return pl.DataFrame(values, table.schema)
+
+    def interval(self, share: float) -> pl.DataFrame:
+        """Guaranteed `low` and `high` of the rows without the target, in order."""
+        known = self.observed(guarantee_of(self.trained, share).most(share))
+        out, rows = self._said(known, interval_levels(share)), np.sort(self.asked.order)
+        count = known.count[self.split.group[rows]]
+        table = pl.DataFrame(ends(self.trained, out["quantiles"], count, share))
+        return self._with_gaps(table, rows, lambda one, some: one.interval(some, share, True))
 
     def nothing(self) -> Posterior:
         """The posterior of a group of which nothing was observed."""

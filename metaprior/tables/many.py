@@ -5,7 +5,7 @@ nothing anew. Rows are found by their numbers in the table, so that no step is a
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 
 from metaprior.system.devices import usable_cores
 from metaprior.tables.padding import bucket
+from metaprior.tables.questions import predict_groups
+from metaprior.task import Data
 
 MOST_ASKED = 256  # rows of a group in one program; further rows are a task of their own
 MOST_GROUPS = 64  # in one program
@@ -180,3 +182,32 @@ def scattered(todo: list[Batch], found: list[Any], rows: int) -> Any:
         return result
 
     return jax.tree.map(joined, *found)
+
+
+def predict_all(
+    learner: Any,
+    curve: Any,
+    rows: tuple[np.ndarray, np.ndarray],
+    known: Runs,
+    asked: Runs,
+    levels: Sequence[float],
+    progress: Tell | None = None,
+) -> dict[str, np.ndarray]:
+    """What `questions.predicted` says of the asked rows, by number of the row; zeros of others.
+
+    Args:
+        learner, curve: of the target.
+        rows: x and y of all rows, as the prior encodes them.
+        known, asked: which rows of the groups are observed, and which are asked about.
+        levels: of quantiles.
+        progress: called with the share done.
+    """
+    x, y = rows
+    todo, at = batches(known, asked), np.asarray(levels, np.float32)
+
+    def run(batch: Batch) -> Any:
+        seen = batch.known
+        support = Data(*jax.device_put((seen.of(x), seen.of(y), seen.real)))
+        return predict_groups(learner, support, batch.asked.of(x), curve, at)
+
+    return scattered(todo, run_all(todo, run, "predicting", progress), len(x))

@@ -21,6 +21,7 @@ from metaprior.tables.asked import (
     suggested,
     target_of,
 )
+from metaprior.tables.guarantee import ends, guarantee_of, said_of_guarantee
 from metaprior.tables.padding import (
     MOST_OBSERVED,
     data_of,
@@ -172,22 +173,26 @@ class Posterior:
             and `epistemic`, the standard deviation that more rows of the group could remove. For
             classes: `p_<class>` each, and `epistemic` in nats.
         """
-        named, trained = named_levels(levels), self.trained
-        at = np.asarray(list(named.values()), np.float32)
+        named = named_levels(levels)
+        return self.table(*self._predicted(rows, list(named.values())), list(named))
+
+    def _predicted(self, rows: Any, levels: Sequence[float]) -> tuple[dict[str, Any], int]:
+        """What `table` reads, and the number of rows."""
+        at, trained = np.asarray(levels, np.float32), self.trained
         rows, support, x = self._asked(rows)
         learner, curve = trained.learner, trained.curve()
         if self.state is None or x.ndim == 3:
             out = questions.predict(learner, support, x, curve, at)
         else:
             out = questions.predict_updated(learner, *self.state, x, curve, at)
-        return self.table(out, rows.frame.height, list(named))
+        return out, rows.frame.height
 
     def quantile(self, rows: Any, levels: Sequence[float] = LEVELS) -> pl.DataFrame:
         """Quantiles of a target of numbers alone, a column for each level; see `predict`."""
         self.need_numbers("quantile")
         return self.predict(rows, levels).select(list(named_levels(levels)))
 
-    def interval(self, rows: Any, share: float = 0.9) -> pl.DataFrame:
+    def interval(self, rows: Any, share: float = 0.9, guaranteed: bool = False) -> pl.DataFrame:
         """Between which numbers a share of the outcomes of each row lies.
 
         As many lie below `low` as above `high`.
@@ -195,13 +200,38 @@ class Posterior:
         Args:
             rows: see `predict`.
             share: inside (0, 1).
+            guaranteed: make the posterior's own interval so much wider, or narrower, that it holds
+                the share of the rows of new groups whatever the model is worth (hierarchical
+                conformal prediction, `evaluation.conformal`). How much is read off the groups that
+                `fit` kept aside, at 0, 1, 2, 5 and 10 observed rows; between these the larger of
+                both counts, and of more rows 10 drawn at random. New groups must be like those
+                kept aside, and the observed rows a random choice. It holds over groups, not in
+                each: a group may have more rows outside.
 
         Returns:
             `low` and `high`.
+
+        Raises:
+            InputError: with `guaranteed`, no groups were kept aside, or fewer than T with
+                T / (T + 1) of at least the share: 9 of 0.9.
         """
         self.need_numbers("interval")
-        found = self.predict(rows, interval_levels(share))
-        return found.select(low=pl.nth(2), high=pl.nth(3))
+        levels = interval_levels(share)
+        if guaranteed:
+            return self._guaranteed(rows, share)
+        return self.predict(rows, levels).select(low=pl.nth(2), high=pl.nth(3))
+
+    def _guaranteed(self, rows: Any, share: float) -> pl.DataFrame:
+        """See `interval`."""
+        trained, count = self.trained, len(self.y)
+        most, some = guarantee_of(trained, share).most(share), self
+        if count > most:
+            keep = some_of(count, most)
+            known = None if self.known is None else self.known[keep]
+            some = Posterior(trained, self.x[keep], self.y[keep], known=known)
+        out, n = some._predicted(rows, interval_levels(share))
+        self.note([*some.notes, *said_of_guarantee(trained, share, np.array([count]))])
+        return pl.DataFrame(ends(trained, out["quantiles"][:n], len(some.y), share))
 
     def log_prob(self, rows: Any, joint: bool = False) -> Any:
         """Log density of outcomes in the target's own unit; for classes log probability. In nats.

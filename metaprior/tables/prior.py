@@ -277,6 +277,7 @@ class Prior:
         *,
         keep: Sequence[str] = (),
         levels: Sequence[float] = (0.05, 0.5, 0.95),
+        guaranteed: float | None = None,
         progress: Tell | None = None,
         say: Callable[[str], None] = warnings.warn,
     ) -> pl.DataFrame:
@@ -290,6 +291,8 @@ class Prior:
                 be predicted.
             keep: other columns of the table to have in the answer.
             levels: quantiles to give, each inside (0, 1) and given once.
+            guaranteed: a share such as 0.9: `low` and `high` are added, of `Posterior.interval`
+                with `guaranteed`.
             progress: called with the share done and what is being done.
             say: called with each note on the table, such as groups of which nothing was observed.
 
@@ -312,7 +315,9 @@ class Prior:
         """
         rows = self.rows(table, "table")
         named = named_levels(levels)
-        return answers.predict(self._all(), self.joint, rows, keep, named, progress, say)
+        return answers.predict(
+            self._all(), self.joint, rows, keep, named, guaranteed, progress, say
+        )
 
     def suggest(
         self,

@@ -90,6 +90,12 @@ predict = kept_by_size(predicted)
 
 
 @kept_by_size
+def predict_groups(learner, support, x, curve, levels):
+    """`predicted` for stacked groups: supports `(g, k, …)` and rows `(g, n, d)`."""
+    return jax.vmap(lambda some, rows: predicted(learner, some, rows, curve, levels))(support, x)
+
+
+@kept_by_size
 def predict_updated(learner, support, leaves, x, curve, levels):
     """`predicted`, of a posterior that is there already."""
     key = jr.split(jr.key(0))[1]

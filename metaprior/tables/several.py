@@ -26,6 +26,7 @@ from metaprior.tables.asked import (
     target_of,
 )
 from metaprior.tables.chain import DRAWS, Link, Pass, blocks
+from metaprior.tables.guarantee import need_guarantee
 from metaprior.tables.padding import data_of, padded
 from metaprior.tables.posterior import LEVELS, Posterior, in_own_units, sampled
 from metaprior.tables.read import Rows
@@ -136,12 +137,14 @@ class JointPosterior:
         ]
         return self.predict(rows, levels).select(wanted)
 
-    def interval(self, rows: Any, share: float = 0.9) -> pl.DataFrame:
+    def interval(self, rows: Any, share: float = 0.9, guaranteed: bool = False) -> pl.DataFrame:
         """`<target>_low` and `<target>_high` of the targets that are numbers.
 
-        See `Posterior.interval`.
+        See `Posterior.interval`; of several targets nothing is guaranteed.
         """
         self._numbers("interval")
+        if guaranteed:
+            need_guarantee([part.trained for part in self.parts], share)
         found = self.quantile(rows, interval_levels(share))
         ends = ("low", "high")
         return found.rename(

@@ -19,6 +19,7 @@ from metaprior.tables.baselines import BASELINES, Boosting
 from metaprior.tables.columns import Features
 from metaprior.tables.gaps import DRAWS, Gaps
 from metaprior.tables.groups import digests, frame_of
+from metaprior.tables.guarantee import Guarantee
 from metaprior.tables.meaning.kinds import Kind, apply
 from metaprior.tables.meaning.notes import lines
 from metaprior.tables.meaning.understand import understand
@@ -87,6 +88,7 @@ class HeldOut(eqx.Module):
         group: the number of each group among all groups of the table.
         times: columns that rows can be ordered by, numbers and dates in days, `(n,)` each.
         names: of the groups.
+        sets: the number of each group's set, where groups that share a value were kept together.
     """
 
     x: np.ndarray
@@ -96,6 +98,7 @@ class HeldOut(eqx.Module):
     group: np.ndarray | None = None
     times: dict[str, np.ndarray] | None = None
     names: tuple[str, ...] | None = None
+    sets: np.ndarray | None = None
 
 
 class Trained(eqx.Module):
@@ -111,6 +114,8 @@ class Trained(eqx.Module):
         held: groups kept aside.
         gaps: what training rows say of a feature that a new row lacks; `None` in older files.
         groups: `digests` of the names of the groups that were learned from; `None` in older files.
+        guarantee: how much wider an interval must be to hold in a new group, by the groups kept
+            aside; `None` where there are none, of classes, and in older files.
     """
 
     info: dict
@@ -122,6 +127,7 @@ class Trained(eqx.Module):
     held: HeldOut | None
     groups: np.ndarray | None = None
     gaps: Gaps | None = None
+    guarantee: Guarantee | None = None
 
     @property
     def classes(self) -> int:

@@ -1,0 +1,230 @@
+"""Intervals that are guaranteed for a new group, from the groups that `fit` kept aside.
+
+Nothing was learned from these groups: no weight, no stopping time and no scale of the target saw
+them. So they are to the learner what a new group is.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import equinox as eqx
+import numpy as np
+
+from metaprior.errors import InputError
+from metaprior.evaluation import conformal
+from metaprior.tables.asked import interval_levels
+from metaprior.tables.many import Runs, predict_all
+
+if TYPE_CHECKING:
+    from metaprior.tables.trained import HeldOut, Trained
+
+SHARES = (0.5, 0.8, 0.9, 0.95)  # that `fit` prepares; others are computed when they are asked for
+SHOTS = (0, 1, 2, 5, 10)  # numbers of observed rows
+
+
+class Guarantee(eqx.Module):
+    """How much wider than the posterior's own an interval must be to hold in a new group.
+
+    Args:
+        shares: of the outcomes, `(s,)`.
+        shots: numbers of observed rows, `(k,)`.
+        by: thresholds of `conformal.cqr` in the model's units, `(k, s)`; infinite where too few
+            groups have more rows than are observed.
+        groups: how many there are at each number of rows; sets of groups, where groups that share
+            a value are alike: `(k,)`.
+    """
+
+    shares: np.ndarray
+    shots: np.ndarray
+    by: np.ndarray
+    groups: np.ndarray
+
+    def has(self, share: float) -> bool:
+        """Whether this share is prepared."""
+        return bool(np.isclose(self.shares, share, rtol=0, atol=1e-9).any())
+
+    def thresholds(self, share: float) -> np.ndarray:
+        """Of a share, up to the largest number of rows for which there are enough groups."""
+        by = self.by[:, int(np.abs(self.shares - share).argmin())]
+        return by[: int(np.isfinite(by).cumprod().sum())]
+
+    def most(self, share: float) -> int:
+        """The largest number of observed rows for which there is a threshold."""
+        return int(self.shots[len(self.thresholds(share)) - 1])
+
+    def at(self, known: np.ndarray | int, share: float) -> np.ndarray:
+        """How much wider with so many observed rows, at most `most`.
+
+        Between two numbers of rows the larger of their thresholds counts.
+        """
+        by = self.thresholds(share)
+        shots = self.shots[: len(by)]
+        return np.maximum(
+            by[np.searchsorted(shots, known, side="right") - 1], by[np.searchsorted(shots, known)]
+        )
+
+
+class Kept(NamedTuple):
+    """Groups kept aside, the rows of each in a random order: the first are observed.
+
+    Args:
+        x, y: see `HeldOut`.
+        group, sets, place: of each row its group, the set of that, and its place in the group.
+        size: of each row, the number of rows of its group.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    group: np.ndarray
+    sets: np.ndarray
+    place: np.ndarray
+    size: np.ndarray
+
+    @staticmethod
+    def of(held: "HeldOut", seed: int = 0) -> "Kept":
+        """In an order that is the same at every number of observed rows."""
+        group = np.repeat(np.arange(len(held.start)), held.count)
+        sets = group if held.sets is None else held.sets[group]
+        order = np.lexsort((np.random.default_rng(seed).random(len(group)), group))
+        place = np.arange(len(group)) - held.start[group]
+        return Kept(held.x[order], held.y[order], group, sets, place, held.count[group])
+
+    def asked(self, K: int) -> np.ndarray:
+        """Which rows are asked about where K are observed; none of a group of K rows or fewer."""
+        return (self.place >= K) & (self.size > K)
+
+    def predict(
+        self, learner: Any, curve: Any, K: int, levels: Sequence[float]
+    ) -> dict[str, np.ndarray]:
+        """What `questions.predicted` says of the asked rows, given K others of their group."""
+        asked, groups = self.asked(K), int(self.group[-1]) + 1
+        known = Runs.of(self.group, (self.place < K) & (self.size > K), groups)
+        out = predict_all(
+            learner, curve, (self.x, self.y), known, Runs.of(self.group, asked, groups), levels
+        )
+        return {name: values[asked] for name, values in out.items()}
+
+
+def prepared(
+    learner: Any, curve: Any, held: "HeldOut", shares: Sequence[float] = SHARES
+) -> Guarantee:
+    """The thresholds of intervals, from groups kept aside.
+
+    Each group shows K random rows, and the interval of each other row is compared with its outcome.
+
+    Args:
+        learner: of numbers.
+        curve: see `Trained.curve`.
+        held: the groups.
+        shares: of the outcomes that intervals should hold.
+    """
+    kept, by, groups = Kept.of(held), [], []
+    levels = [level for share in shares for level in interval_levels(share)]
+    for K in SHOTS:
+        asked = kept.asked(K)
+        parts = (kept.sets[asked], kept.group[asked])
+        groups.append(len(np.unique(parts[0])))
+        if groups[-1] < min(map(conformal.fewest, shares)):
+            by.append([np.inf] * len(shares))
+            continue
+        found = kept.predict(learner, curve, K, levels)["quantiles"].astype(np.float64)
+        scores = [
+            conformal.cqr(kept.y[asked, 0], found[:, 2 * i], found[:, 2 * i + 1])
+            for i in range(len(shares))
+        ]
+        by.append([conformal.hierarchical(s, parts, share) for s, share in zip(scores, shares)])
+    return Guarantee(np.asarray(shares), np.asarray(SHOTS), np.asarray(by), np.asarray(groups))
+
+
+def guarantee_of(trained: "Trained", share: float) -> Guarantee:
+    """What `fit` prepared, or the same of another share.
+
+    Raises:
+        InputError: no groups were kept aside, or too few of them.
+    """
+    info, held = trained.info, trained.held
+    if trained.units is None:
+        raise InputError(
+            f"A guaranteed interval is for numbers; the target {info['target']!r} has classes."
+        )
+    if held is None:
+        raise InputError(
+            "A guaranteed interval needs groups that nothing was learned from; this prior kept "
+            "none aside. Fit it with holdout=0.2, as the command `metaprior fit` does."
+        )
+    if info["split_by"] and held.sets is None:
+        raise InputError(
+            "This prior was fitted by an earlier version, which did not keep which groups share a "
+            f"value of {info['split_by']!r}; a guaranteed interval needs it. Fit it again."
+        )
+    interval_levels(share)  # refuses what is no share
+    found = trained.guarantee
+    if found is None or not found.has(share):
+        found = prepared(trained.learner, trained.curve(), held, (share,))
+    if not len(found.thresholds(share)):
+        there = int(found.groups[0])
+        raise InputError(
+            f"A guaranteed interval of {100 * share:g} % needs at least {conformal.fewest(share)} "
+            f"{_units(info)} kept aside; this prior has {there}."
+        )
+    return found
+
+
+def _units(info: dict) -> str:
+    """What counts once."""
+    by = info["split_by"]
+    return f"sets of groups that share a value of {by!r}" if by else "groups"
+
+
+def need_guarantee(parts: Sequence["Trained"], share: float) -> None:
+    """A guaranteed interval can be given, of one target; see `guarantee_of`."""
+    if len(parts) > 1:
+        raise InputError(
+            f"A guaranteed interval is of one target; this prior predicts {len(parts)} together. "
+            "Fit a prior of one of them."
+        )
+    guarantee_of(parts[0], share)
+
+
+def ends(
+    trained: "Trained", quantile: np.ndarray, known: np.ndarray | int, share: float
+) -> dict[str, np.ndarray]:
+    """`low` and `high` in the target's own units.
+
+    Args:
+        trained: of the target.
+        quantile: between which the share lies by the posterior itself, in the model's units,
+            `(n, 2)`.
+        known: how many rows were observed.
+        share: of the outcomes.
+    """
+    by = guarantee_of(trained, share).at(known, share)
+    low, high = conformal.widened(*np.asarray(quantile, np.float64).T, by)
+    assert trained.units is not None  # as `guarantee_of` found
+    return {"low": trained.units.to_y(low), "high": trained.units.to_y(high)}
+
+
+def said_of_guarantee(trained: "Trained", share: float, known: np.ndarray) -> list[str]:
+    """What a guarantee is of, and where it is of fewer rows than were observed.
+
+    Args:
+        trained: of the target.
+        share: of the outcomes.
+        known: how many rows of each group were observed.
+    """
+    found, info = guarantee_of(trained, share), trained.info
+    notes = [
+        f"low and high: {100 * share:g} % of the rows of new groups lie between them, if new "
+        f"groups are like the {found.groups[0]} {_units(info)} kept aside, and observed rows are a "
+        "random choice. This holds over groups, not in each."
+    ]
+    most = found.most(share)
+    if (known > most).any():
+        why = "too few groups kept aside have more"
+        if most == max(SHOTS):
+            why = "a guarantee is prepared for no more"
+        notes.append(
+            f"low and high: {why} than {most} observed rows; of groups with more, {most} rows "
+            "drawn at random are taken."
+        )
+    return notes
