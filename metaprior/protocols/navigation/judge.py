@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Float
 
+from metaprior.errors import InputError
 from metaprior.heads import Gaussian
 from metaprior.method import Spec
 from metaprior.protocols.cell import cut_short, option, part_of, trained
@@ -66,6 +67,9 @@ def made(method: str, world: World, seed: int, options: dict, tell: Tell) -> tup
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:
     """Train a method on rows of walks, and let it walk to its own draws' highest places."""
     world = World(options["radius"], options["goals"])
+    for name in ("tasks", "draws"):
+        if options[name] < 1:
+            raise InputError(f"navigation takes {name} of at least 1; got {options[name]}.")
     agent, facts = made(method, world, seed, options, part_of(tell, 0.0, 0.7))
     tell(0.7, "walking")
     goal_key, key = jr.split(jr.key(TEST_KEY))
