@@ -53,6 +53,7 @@ PROTOCOLS: dict[str, str] = {
     "few-tasks": "how many training tasks it takes, and when a prior overfits them",
     "properties": "expressive power, consistency and awareness of uncertainty, as numbers",
     "bandit": "the wheel bandit with Thompson sampling: regret",
+    "navigation": "a goal that pays only nearby: walks to the goal of a drawn function, by episode",
     "oracles": "every method against exact posteriors",
 }
 
