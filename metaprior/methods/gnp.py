@@ -20,7 +20,8 @@ from metaprior.nets.sets import DeepSet
 from metaprior.posterior import AbstractPosterior
 from metaprior.task import Data, Task
 
-WAVES = 32  # of x that the decoder reads
+WAVES = 32  # of x
+FAR = 4.0  # log length of attention along a wave, at first
 CERTAIN = -0.5 * math.log(2 * math.pi)  # log standard deviation at which the density is 1
 
 
@@ -42,10 +43,10 @@ class GNP(AbstractMethod):
     The row `gnp` has the deep set of `cnp`, the row `agnp` the attention of `acnp`.
 
     Without rows, G Gᵀ is the prior's covariance: features must be as rough as functions are, and a
-    network of x learns slow waves first. So the decoder also reads sines and cosines of x, whose
-    frequencies are learned (Rahimi & Recht, "Random Features for Large-Scale Kernel Machines",
-    NeurIPS 2007; a choice of this package). On functions of length 0.25 it is after 300 steps where
-    it was after 1,500 without them.
+    network of x learns slow waves first. So encoder and decoder see x with its sines and cosines,
+    whose frequencies are learned (Rahimi & Recht, "Random Features for Large-Scale Kernel
+    Machines", NeurIPS 2007; a choice of this package). `agnp` on functions of length 0.25: 0.62
+    nats a point jointly after 2,500 steps. Without waves it had 0.61 after 10,000.
 
     Args:
         encoder: from support and x to r.
@@ -108,12 +109,26 @@ class GNP(AbstractMethod):
             raise ValueError(f"GNP takes a rank of 1 or more; got {rank}.")
         head = spec.head if isinstance(spec.head, Gaussian) else Gaussian(spec.head.y_dim)
         e_key, d_key, w_key = jr.split(key, 3)
-        h = ENCODERS[encoder].init(spec, width=width, depth=depth, key=e_key)
-        length = jnp.geomspace(NEAREST, FARTHEST, WAVES) * spec.x_dim**0.5
-        waves = jr.normal(w_key, (spec.x_dim, WAVES)) / length
-        inputs, outputs = spec.x_dim + 2 * WAVES + width, head.raw_dim + head.dim * rank
-        g = mlp(inputs, outputs, width, depth, key=d_key, activation=jax.nn.gelu)
+        d, columns = spec.x_dim, spec.x_dim + 2 * WAVES
+
+        def near(log_length):  # at first attention sees how far rows lie in x alone
+            own = log_length[:, :d] - 0.5 * math.log(columns / d)
+            return jnp.concatenate([own, jnp.full_like(log_length[:, d:], FAR)], axis=1)
+
+        h = ENCODERS[encoder].init(Spec(columns, head), width=width, depth=depth, key=e_key)
+        if isinstance(h, Attention):
+            h = eqx.tree_at(lambda h: [layer.log_length for layer in h.layers], h, replace_fn=near)
+
+        length = jnp.geomspace(NEAREST, FARTHEST, WAVES) * d**0.5
+        waves = jr.normal(w_key, (d, WAVES)) / length
+        outputs = head.raw_dim + head.dim * rank
+        g = mlp(columns + width, outputs, width, depth, key=d_key, activation=jax.nn.gelu)
         return cls(h, waves, g, head, rank)
+
+    def seen(self, x: Float[Array, "n d"]) -> Float[Array, "n e"]:
+        """x and its waves."""
+        phase = x @ self.waves
+        return jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase)], axis=1)
 
     def posterior(self, support: Data, *, key: PRNGKeyArray) -> "JointNormal":
         return JointNormal(self, support)
@@ -138,11 +153,10 @@ class JointNormal(AbstractPosterior):
         """The head's parameters `(n, p, 2)` where the features are zero, and G / sqrt(rank), `(n,
         p, rank)`.
         """
-        method = self.prior
-        code = method.encoder(self.support, x)
-        phase = x @ method.waves
-        read = jnp.concatenate([x, jnp.sin(phase), jnp.cos(phase), code], axis=1)
-        raw = apply(method.decoder, read)
+        method, rows = self.prior, self.support
+        x = method.seen(x)
+        code = method.encoder(Data(method.seen(rows.x), rows.y, rows.mask), x)
+        raw = apply(method.decoder, jnp.concatenate([x, code], axis=1))
         own, features = jnp.split(raw, [method.head.raw_dim], axis=1)
         features = features.reshape(len(x), method.head.dim, method.rank)
         return method.head.params(own), features / method.rank**0.5
