@@ -457,7 +457,7 @@ OPTIONS = [
     ("dkt", Implicit.init(key=jax.random.key(0)), {}, ["Process", "Implicit"]),
     ("ar_cnp", Gaussian(1), dict(base="nq"), ["'nq'"]),
     ("cnp", Gaussian(1), dict(components=-1), ["MixtureDensity", "-1"]),
-    ("convcnp", Gaussian(1), {}, ["ConvCNP", "one column of x", "2"]),
+    ("convcnp", Gaussian(1), {}, ["ConvCNP", "one input column", "2"]),
     ("convcnp", Gaussian(1), dict(points=8), ["ConvCNP", "16 points", "8"]),
     ("convcnp", Gaussian(1), dict(spacing=0.0), ["ConvCNP", "spacing", "0.0"]),
     ("stack", Gaussian(1), {}, ["Stack"]),

@@ -85,9 +85,9 @@ class CNP(AbstractMethod):
         Args:
             spec: shape of the tasks.
             key: initial weights.
-            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the rows
-                `acnp` and `tnp`, whose layers do more) and layers of each part (4 in `tnp`; the
-                paper has 6).
+            width, depth: hidden units (128 in the paper's one-dimensional regression; 64 in the
+                rows `acnp` and `tnp`, whose layers do more) and layers of each part (4 in `tnp`,
+                whose paper has 6).
             encoder: `"deep set"` (the paper) or `"attention"`, whose width is a multiple of 8.
             components: of a normal mixture in the place of a `Gaussian` head whose scale is free;
                 0 keeps the head. Any other head stays as it is: it was asked for.

@@ -101,7 +101,7 @@ class ConvCNP(AbstractMethod):
                 f"ConvCNP has at least 16 points, a spacing above 0 apart; got {points}, {spacing}."
             )
         if columns != 1:
-            raise InputError(f"ConvCNP reads one column of x; got {columns}.")
+            raise InputError(f"ConvCNP reads one input column; the tasks have {columns}.")
         e_key, d_key = jr.split(key)
         encoder = SetConv.init(
             head.y_dim + spec.pooled,

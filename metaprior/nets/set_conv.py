@@ -70,7 +70,7 @@ def convolve(layer: eqx.nn.Linear, rows: Float[Array, "g c"], dilation: int) -> 
     The first and the last row go on beyond the ends. There the network sees no data, and the same
     in every row: so a grid of any length would give what an endless one gives.
     """
-    taps = layer.in_features // rows.shape[1]
+    taps = layer.weight.shape[1] // rows.shape[1]
     reach = dilation * (taps // 2)
     wide = jnp.pad(rows, ((reach, reach), (0, 0)), mode="edge")
     near = [wide[i * dilation : i * dilation + len(rows)] for i in range(taps)]

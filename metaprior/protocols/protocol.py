@@ -197,7 +197,7 @@ def left_out(protocol: Protocol) -> str:
 def _reason(row: Any) -> str:
     """Why a row cannot run where nothing else is said."""
     if row.inputs is not None:
-        return f"reads {row.inputs} column{'s' * (row.inputs > 1)} of x"
+        return f"reads {row.inputs} input column{'s' * (row.inputs > 1)} alone"
     if len(row.kinds) == 1:
         return f"predicts {row.kinds[0]} alone"
     if not hasattr(row.method, "init"):

@@ -45,13 +45,14 @@ EQ = GP("eq", noise=0.05**0.5, support=30, query=50)
 
 
 @pytest.mark.slow
-def test_a_black_box_against_the_exact_process(key):
+@pytest.mark.parametrize("name,steps", [("acnp", 2_000), ("convcnp", 1_000)])
+def test_a_black_box_against_the_exact_process(name, steps, key):
     """Above the bound with default settings, and never above the exact posterior."""
     fitted = fit(
-        METHODS["acnp"].init(Spec(1, Gaussian(1)), key=key),
+        METHODS[name].init(Spec(1, Gaussian(1)), key=key),
         EQ,
         key=jax.random.key(1),
-        steps=2_000,
+        steps=steps,
         every=500,
     )
     tasks = draw(EQ, jax.random.key(2), 1024)
@@ -60,7 +61,7 @@ def test_a_black_box_against_the_exact_process(key):
     joint, marginal = ours.mean(0)
     exact_joint, exact_marginal = exact.mean(0)
     print(
-        f"\nacnp, {fitted.seconds:.0f} s: "
+        f"\n{name}, {fitted.seconds:.0f} s: "
         f"joint {joint:.3f} (exact {exact_joint:.3f}), "
         f"marginal {marginal:.3f} (exact {exact_marginal:.3f})"
     )

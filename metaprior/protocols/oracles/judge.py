@@ -197,7 +197,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             tables.append(rows_of(f"{name}: K = {shots}", mine, exact))
     notes = [f"slow, so judged on {', '.join(short)}"] if short else []
     if unread:
-        notes.append(f"reads fewer columns of x than {', '.join(unread)} has")
+        notes.append(f"reads fewer input columns than there are in {', '.join(unread)}")
     if chains:
         notes.append(sentence_on_chains(list(chains.values())))
         facts["chains"] = chains
