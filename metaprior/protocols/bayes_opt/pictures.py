@@ -19,12 +19,12 @@ from metaprior.protocols.bayes_opt.tables import DEEPAR
 from metaprior.protocols.finished import arrays_of, lowest, means
 from metaprior.protocols.pictures import panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, MUTED, RULE, to_svg
+from metaprior.report.figures import INK, MUTED, to_svg
 
 SETTINGS = (*FAMILIES, DEEPAR, HPOB)
 STYLES: dict[str, dict[str, Any]] = {
-    RANDOM: {"color": RULE, "lw": 2},
-    SCRATCH: {"color": MUTED, "lw": 2},
+    RANDOM: {"color": MUTED, "lw": 1.2},
+    SCRATCH: {"color": INK, "lw": 2},
     EXACT: {"color": INK, "lw": 1.2, "ls": "--"},
     OWN: {"color": INK, "lw": 1.2, "ls": ":"},
 }
@@ -51,7 +51,7 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
             x = np.arange(1, len(mean) + 1)
             style = STYLES.get(method, {"color": shades.get(method), "lw": 2})
             (handles[method],) = axes.plot(x, mean, label=method, **style)
-            if method not in (EXACT, OWN):
+            if method not in REFERENCES:
                 axes.fill_between(
                     x, mean - half, mean + half, color=style["color"], alpha=0.12, lw=0
                 )
@@ -65,7 +65,7 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
     )
     caption = (
         "How far the lowest value so far is above the lowest there is, mean over functions with "
-        "its 95 % interval, in units of y on a logarithm. The farther left and down, the fewer "
+        "its 95 % interval for methods, in units of y on a logarithm. The farther left and down, the fewer "
         "evaluations. Below a thousandth of the largest regret curves leave the picture."
     )
     svg = to_svg(canvas, "bayes-opt", "Simple regret against the number of evaluations")
