@@ -12,7 +12,7 @@ import metaprior
 from metaprior.errors import InputError
 from metaprior.evaluation import conformal
 from metaprior.tables.groups import runs, sorted_groups
-from metaprior.tables.guarantee import SHARES, SHOTS, Kept, prepared
+from metaprior.tables.guarantee import SHARES, SHOTS, Kept, need_guarantee, prepared
 from metaprior.tables.trained import HeldOut
 
 
@@ -143,6 +143,8 @@ def test_what_cannot_be_guaranteed_is_said():
     prior = prior_of("numbers")
     with pytest.raises(InputError, match=r"this prior kept none aside.*holdout=0\.2"):
         prior.adapt(None).interval(x, guaranteed=True)
+    with pytest.raises(InputError, match="is of one target; this prior predicts 2 together"):
+        need_guarantee([prior.trained, prior.trained], 0.9)
     few = keeping(prior, 8)
     with pytest.raises(InputError, match=r"of 90 % needs at least 9 groups kept aside.*has 8"):
         few.adapt(None).interval(x, guaranteed=True)
