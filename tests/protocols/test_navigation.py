@@ -229,7 +229,7 @@ def test_exact_agents_gain_what_was_computed_elsewhere(radius, name):
 def test_the_policy_learns_to_find_goals():
     """After 120 steps of training episodes two to four pay three times what untrained ones do.
 
-    That is 0.2 to 0.3; trained it was 1.1 to 1.2 with another seed.
+    That is 0.2 to 0.3; with another seed it was 1.1 to 1.2 in a training of 800 steps.
     """
     how = get("navigation").budgets["quick"]["policy"] | {"steps": 120}
     world = World()
@@ -250,7 +250,7 @@ def test_figures_follow_from_the_predictions_and_are_drawn(goals):
     options = protocol.budgets["quick"] | {"tasks": 40, "draws": 6, "goals": goals}
     options["steps"] = {"": 3}
     cells = []
-    for name in (judge.SAMPLES, judge.SWEEP, judge.RANDOM, "cnp"):
+    for name in (judge.SAMPLES, judge.RANDOM, "cnp"):
         outcome = protocol.run(name, 0, options, None, quiet)
         rows = outcome.predictions
         assert {f.metric for f in outcome.figures} <= set(protocol.metrics)

@@ -1,6 +1,5 @@
 """Structured exploration: walk to the goal of a function drawn from the posterior."""
 
-from metaprior.methods import METHODS
 from metaprior.protocols.navigation.judge import (
     KNOWN,
     MEAN,
@@ -34,10 +33,11 @@ CHOICES = (
     "goal that was found. No method sees which places the exact agents would choose.",
     "Of an episode the rows of steps 6 to 10 are kept. Earlier ones are nowhere near a goal, "
     "and later ones repeat the tenth. Where some rows have a reward, only those are kept.",
-    "Black-box methods are asked in training for the dense reward (1 less the distance, "
-    "everywhere), from supports with the sparse one: PEARL also trains on the dense reward. "
-    "Methods that fit one function to the support have the sparse reward in both. `--set "
-    "'dense={…}'` changes it.",
+    "Methods that draw functions by a latent variable (np, anp, flow_np) are asked in training "
+    "for the dense reward (1 less the distance, everywhere), from supports with the sparse one: "
+    "PEARL also trains on the dense reward. The others have the sparse reward in both. `np` "
+    "reads rows by a deep set, gives the decoder the support too, and learns three times as fast "
+    "as by default. Settings were chosen on other goals than those that are judged.",
     "The highest place is sought on a grid with 0.05 between neighbours, so that a method "
     "that knows the goal gets 0.3 less in an episode than one that stands on it.",
     f"`{SAMPLES}` does the same with the exact posterior. `{MEAN}` walks to the place with the "
@@ -70,14 +70,14 @@ METRICS = {
     "score": Metric("score of the map", "radians", "low"),
     "ruled": Metric("drawn goals that were ruled out", "share", "low"),
 }
-_DENSE = {name: True for name, row in METHODS.items() if row.group == "black box"}
+_LATENT = ("np", "anp", "flow_np")
 _SHARED = {
     "radius": 0.2,
     "goals": 1,
     "draws": 32,
     "query": 16,
     "batch": 16,
-    "dense": {"": False, **_DENSE},
+    "dense": {"": False, **dict.fromkeys(_LATENT, True)},
     "hyper": {"": {}, "np": {"encoder": "deep set", "deterministic": True}},
     "rate": {"": None, "np": 3e-3},
 }
