@@ -325,7 +325,7 @@ class PACOH(AbstractMethod):
             if self.function_prior is not None:
                 kl = self.function_prior.kl(theta, task.union, key=x_key)
                 return _pulled(value, self.kappa * pull * kl)
-            if self.q == "vi":
+            if self.hyperprior is None or self.q == "vi":
                 return value
             return _pulled(value, -pull * self.hyperprior.log_prob(theta))
 
