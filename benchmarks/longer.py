@@ -168,7 +168,7 @@ def bandit_misses(found: Figures) -> list[str]:
     return [] if mean <= 10 else ["cumulative"]
 
 
-LONG, TOLD = 8_000, 2_000  # steps of training on functions, and held-out tasks
+LONG, TOLD = 10_000, 2_000  # steps of training on functions, and held-out tasks
 
 
 def functions() -> Figures:
@@ -216,12 +216,12 @@ def functions() -> Figures:
 
 
 def functions_misses(found: Figures) -> list[str]:
-    """The joint density is 0.6 nats a point where the exact one is 0.7 and that of exact marginals
-    -0.8 (the paper's network, trained for far longer: 0.70). Nothing is better than exact.
+    """The joint density is 0.65 where the exact one is 0.7, which the paper's network has after far
+    longer training; that of exact marginals is -0.8. Nothing is better than exact.
     """
     own, exact, points = (found[name]["joint"] for name in ("agnp", "exact", "exact, by point"))
     holds = {
-        "agnp: joint": 0.6 <= own <= exact,
+        "agnp: joint": 0.65 <= own <= exact,
         "exact: joint": abs(exact - 0.705) < 0.02,
         "by point: joint": points < -0.7,
     }

@@ -133,7 +133,7 @@ THE_TABLE: dict[str, tuple[Row, ...]] = {
             "gnp",
             GNP,
             "Markou et al. 2022; Bruinsma et al. 2021",
-            "as cnp with joint normal predictions: functions drawn as a whole, in one pass",
+            "as cnp with joint normal predictions; slow to learn from rows, so rather agnp",
             kinds=("numbers",),
         ),
         Row(
