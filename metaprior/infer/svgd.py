@@ -148,10 +148,6 @@ def svgd(
     if steps < 0:
         raise ValueError(f"svgd takes 0 steps or more; got {steps}.")
     moving, fixed = eqx.partition(particles, eqx.is_inexact_array)
-    by_optimiser = isinstance(rate, optax.GradientTransformation)
-    move = None if by_optimiser else as_step(rate)
-    if move is not None:
-        move.check(jax.tree.map(lambda a: a[0], moving), steps)
 
     def score(w):
         gradient = jax.grad(lambda w: log_prob(eqx.combine(w, fixed)))(w)
@@ -161,19 +157,27 @@ def svgd(
         wide = bandwidth(w) if h is None else jnp.asarray(h, jnp.result_type(*jax.tree.leaves(w)))
         return direction(w, jax.vmap(score)(w), wide, repulsion)
 
+    if isinstance(rate, optax.GradientTransformation):
+        return eqx.combine(_optimised(along, moving, rate, steps), fixed)
+    move = as_step(rate)
+    move.check(jax.tree.map(lambda a: a[0], moving), steps)
+
     def step(w, i):
         w = over_particles(w)
         return jax.tree.map(jnp.add, w, jax.vmap(lambda v: move(v, i))(along(w))), None
 
-    def optimise(carry, _):
+    unroll = written_out(moving, steps)
+    found, _ = jax.lax.scan(step, moving, jnp.arange(steps), unroll=unroll)
+    return eqx.combine(found, fixed)
+
+
+def _optimised(along: Callable, start: Any, optimiser: optax.GradientTransformation, steps: int):
+    """Particles after so many of an optimiser's steps, each along `along(particles)`."""
+
+    def step(carry, _):
         w, state = over_particles(carry[0]), carry[1]
         with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-            updates, state = rate.update(jax.tree.map(jnp.negative, along(w)), state, w)
+            updates, state = optimiser.update(jax.tree.map(jnp.negative, along(w)), state, w)
         return (jax.tree.map(jnp.add, w, updates), state), None
 
-    if by_optimiser:
-        (found, _), _ = jax.lax.scan(optimise, (moving, rate.init(moving)), length=steps)
-    else:
-        unroll = written_out(moving, steps)
-        found, _ = jax.lax.scan(step, moving, jnp.arange(steps), unroll=unroll)
-    return eqx.combine(found, fixed)
+    return jax.lax.scan(step, (start, optimiser.init(start)), length=steps)[0][0]
