@@ -158,17 +158,7 @@ def svgd(
         return direction(w, jax.vmap(score)(w), wide, repulsion)
 
     if isinstance(rate, optax.GradientTransformation):
-        optimiser = rate
-
-        def optimise(carry, _):
-            w, state = over_particles(carry[0]), carry[1]
-            with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
-                updates, state = optimiser.update(jax.tree.map(jnp.negative, along(w)), state, w)
-            return (jax.tree.map(jnp.add, w, updates), state), None
-
-        (found, _), _ = jax.lax.scan(optimise, (moving, rate.init(moving)), length=steps)
-        return eqx.combine(found, fixed)
-
+        return eqx.combine(_optimised(along, moving, rate, steps), fixed)
     move = as_step(rate)
     move.check(jax.tree.map(lambda a: a[0], moving), steps)
 
@@ -179,3 +169,15 @@ def svgd(
     unroll = written_out(moving, steps)
     found, _ = jax.lax.scan(step, moving, jnp.arange(steps), unroll=unroll)
     return eqx.combine(found, fixed)
+
+
+def _optimised(along: Callable, start: Any, optimiser: optax.GradientTransformation, steps: int):
+    """Particles after so many of an optimiser's steps, each along `along(particles)`."""
+
+    def step(carry, _):
+        w, state = over_particles(carry[0]), carry[1]
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+            updates, state = optimiser.update(jax.tree.map(jnp.negative, along(w)), state, w)
+        return (jax.tree.map(jnp.add, w, updates), state), None
+
+    return jax.lax.scan(step, (start, optimiser.init(start)), length=steps)[0][0]

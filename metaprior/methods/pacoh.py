@@ -201,7 +201,7 @@ class PACOH(AbstractMethod):
 
     Args:
         theta: what Q is made of: a prior, stacked priors, or a `Diagonal` over a prior.
-        hyperprior: P; never trained.
+        hyperprior: P, a `Diagonal` over a prior, or `None`; never trained.
         function_prior: the plain process in its place, or `None`.
         tasks: T, or `None`.
         q: `"map"`, `"svgd"` or `"vi"`.
@@ -220,7 +220,7 @@ class PACOH(AbstractMethod):
     """
 
     theta: Any
-    hyperprior: Diagonal | None
+    hyperprior: Any
     function_prior: FunctionPrior | None
     tasks: Int[Array, ""] | None
     q: str = eqx.field(static=True)
@@ -305,8 +305,8 @@ class PACOH(AbstractMethod):
         tasks = None if spec.tasks is None else jnp.asarray(spec.tasks)
         return cls(base, hyperprior, plain, tasks, q, members, kappa)
 
-    def _each(self, task: Task, key: PRNGKeyArray) -> Any:
-        """Weights of the evidence and of the hyper-prior: see the class."""
+    def _weights(self, task: Task) -> tuple[Array, Array]:
+        """Of the evidence of a row, and of the hyper-prior: see the class."""
         m = jnp.maximum(task.union.count, 1).astype(task.support.y.dtype)
         s = jnp.zeros_like(m)
         if self.tasks is not None:
@@ -317,7 +317,7 @@ class PACOH(AbstractMethod):
 
     def loss(self, task: Task, *, key: PRNGKeyArray) -> Float[Array, ""]:
         loss_key, x_key, q_key = jr.split(key, 3)
-        weight, pull = self._each(task, key)
+        weight, pull = self._weights(task)
 
         def judged(theta, k):
             """Of one θ: its value and the hyper-prior's pull."""

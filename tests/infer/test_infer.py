@@ -5,6 +5,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import draw
 from scipy import optimize, stats
@@ -471,6 +472,16 @@ def test_svgd_recovers_a_correlated_normal(x64):
     scale = jnp.sqrt(jnp.diagonal(cov))
     assert float(jnp.abs((moved.mean(0) - mean) / scale).max()) < 0.1
     assert float(jnp.abs((jnp.cov(moved.T) - cov) / jnp.outer(scale, scale)).max()) < 0.1
+
+
+def test_svgd_under_an_optimiser_comes_to_the_same_place(x64):
+    def log_prob(w):
+        return -0.5 * ((w - 3.0) ** 2).sum()
+
+    start = jax.random.normal(jax.random.key(0), (8, 1))
+    walk = jax.jit(lambda w, rate, steps: svgd(log_prob, w, rate, steps), static_argnums=(1, 2))
+    by_adam = walk(start, optax.adam(optax.cosine_decay_schedule(0.1, 1000)), 1000)
+    np.testing.assert_allclose(jnp.sort(by_adam, 0), jnp.sort(walk(start, 0.5, 2000), 0), atol=1e-3)
 
 
 def test_svgd_with_one_particle_climbs(x64):
