@@ -65,8 +65,8 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
     )
     caption = (
         "How far the lowest value so far is above the lowest there is, mean over functions with "
-        "its 95 % interval for methods, in units of y on a logarithm. The farther left and down, the fewer "
-        "evaluations. Below a thousandth of the largest regret curves leave the picture."
+        "its 95 % interval for methods, in units of y on a logarithm. The farther left and down, "
+        "the fewer evaluations. Below a thousandth of the largest regret curves leave the picture."
     )
     svg = to_svg(canvas, "bayes-opt", "Simple regret against the number of evaluations")
     return [Picture("Evaluations that a prior saves", caption, svg), *_saved(cells, shades)]
