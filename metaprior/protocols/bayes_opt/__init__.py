@@ -69,9 +69,9 @@ BUDGETS = {
         "repeats": 5,
         "trials": 50,
         "steps": {
-            FORRESTER: {"": 1_000, "alpaca": 6_000},
-            GP_1D: {"": 500, "alpaca": 3_000},
-            BRANIN: {"": 500, "alpaca": 3_000},
+            FORRESTER: {"": 300, "alpaca": 6_000},
+            GP_1D: {"": 800, "alpaca": 1_500},
+            BRANIN: {"": 300, "alpaca": 2_000},
             "tables": {"": 600},
         },
         "rules": {"": ["improvement"], "alpaca": ["improvement", "thompson"]},
@@ -107,7 +107,7 @@ PROTOCOL = Protocol(
     papers=PAPERS,
     choices=CHOICES,
     metrics=METRICS,
-    methods=("alpaca", "dkt", "process"),
+    methods=("alpaca", "process"),
     able=able("numbers", but=("ensemble", "stack", "nuts", "bnn", "ar_cnp")),
     budgets=BUDGETS,
     without={
