@@ -60,7 +60,10 @@ def _one(learner: Any, hunt: Hunts, by: str, start: Array, key) -> tuple[Array, 
             score = acquire.sought(mixture, drawn, best, by, MINIMISE, key=keys[3])
         # A place without a score comes last, yet before those that were tried.
         score = jnp.nan_to_num(score, nan=-1e30, neginf=-1e30)
-        chosen = jnp.argmax(jnp.where(free, score, -jnp.inf))
+        score = jnp.where(free, score, -jnp.inf)
+        # Of equal scores one at random: the first candidate of a grid is a corner of the box.
+        ties = jr.uniform(keys[5], score.shape)
+        chosen = jnp.argmax(jnp.where(score == score.max(), ties, -1.0))
         given = hunt.order[jnp.minimum(t, tries - 1)]
         pick = jnp.where(t < start, given, chosen)
         y = hunt.f[pick] + hunt.noise * jr.normal(keys[4])
