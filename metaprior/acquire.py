@@ -188,7 +188,6 @@ def sought(
     *,
     key: PRNGKeyArray,
     gain: Gain | None = None,
-    noise: bool = False,
 ) -> Float[Array, "n"]:
     """The score of `seek`, of a predictive and of what was drawn.
 
@@ -205,14 +204,12 @@ def sought(
         key: for `"random"`.
         gain: how much larger one outcome is than another, in the user's units; `None` where these
             are those of the mixture, up to a factor.
-        noise: whether outcomes count as they are measured, noise included. By default it is the
-            function that counts, as far as the predictive tells the two apart.
     """
     if by not in SEEKING:
         raise ValueError(f"by is one of {', '.join(SEEKING)}; got {by!r}.")
     if by == "random":
         return _random(mixture, key)
-    known = mixture if noise else noiseless(mixture)
+    known = noiseless(mixture)
     if by == "improvement":
         return improvement(known, best, sign, gain)
     difference = gain or _difference

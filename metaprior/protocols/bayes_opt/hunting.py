@@ -33,9 +33,7 @@ class Traces(NamedTuple):
     seconds: float
 
 
-def _one(
-    learner: Any, hunt: Hunts, by: str, start: Array, measured: bool, key
-) -> tuple[Array, Array]:
+def _one(learner: Any, hunt: Hunts, by: str, start: Array, key) -> tuple[Array, Array]:
     """One function: what is tried, and what is recommended before each try and at the end."""
     tries = hunt.order.shape[0]
     history = Data(
@@ -59,10 +57,13 @@ def _one(
             believed = mixture.mean()[:, 0]
             drawn = acquire.draws(posterior, hunt.x, by, MINIMISE, key=keys[2], real=hunt.real)
             best = acquire.best_so_far(history, mixture, MINIMISE, hunt.real)
-            score = acquire.sought(mixture, drawn, best, by, MINIMISE, key=keys[3], noise=measured)
+            score = acquire.sought(mixture, drawn, best, by, MINIMISE, key=keys[3])
         # A place without a score comes last, yet before those that were tried.
         score = jnp.nan_to_num(score, nan=-1e30, neginf=-1e30)
-        chosen = jnp.argmax(jnp.where(free, score, -jnp.inf))
+        score = jnp.where(free, score, -jnp.inf)
+        # Of equal scores one at random: the first candidate of a grid is a corner of the box.
+        ties = jr.uniform(keys[5], score.shape)
+        chosen = jnp.argmax(jnp.where(score == score.max(), ties, -1.0))
         given = hunt.order[jnp.minimum(t, tries - 1)]
         pick = jnp.where(t < start, given, chosen)
         y = hunt.f[pick] + hunt.noise * jr.normal(keys[4])
@@ -81,24 +82,15 @@ def _one(
 
 
 @eqx.filter_jit
-def _hunt(learner: Any, hunts: Hunts, by: str, start, keys, at_once: int, measured: bool):
+def _hunt(learner: Any, hunts: Hunts, by: str, start, keys, at_once: int):
     def one(item):
         hunt, key = item
-        return _one(learner, hunt, by, start, measured, key)
+        return _one(learner, hunt, by, start, key)
 
     return jax.lax.map(one, (hunts, keys), batch_size=at_once)
 
 
-def hunt(
-    learner: Any,
-    hunts: Hunts,
-    by: str,
-    start: int,
-    *,
-    key,
-    block: int = 8,
-    measured: bool = False,
-) -> Traces:
+def hunt(learner: Any, hunts: Hunts, by: str, start: int, *, key, block: int = 8) -> Traces:
     """Try as many places of each function as `hunts.order` has.
 
     Args:
@@ -108,8 +100,6 @@ def hunt(
         start: places at random that come first.
         key: of the noise; the same for all learners, so that they are paired.
         block: functions in one call.
-        measured: whether outcomes themselves are sought, as in a table where each row is measured
-            once: what a learner takes for noise is then what makes a row better than another.
     """
     count, tries = hunts.order.shape
     keys = jr.split(key, count)
@@ -119,7 +109,7 @@ def hunt(
         which = np.minimum(np.arange(first, first + block), count - 1)  # one program for all
         part = jax.tree.map(lambda a, which=which: a[which], (hunts, keys))
         began = time.perf_counter()
-        picks, best = map(np.asarray, _hunt(learner, part[0], by, start_, part[1], block, measured))
+        picks, best = map(np.asarray, _hunt(learner, part[0], by, start_, part[1], block))
         if first:  # the first call compiles
             spent += time.perf_counter() - began
             timed += block * (tries + 1)

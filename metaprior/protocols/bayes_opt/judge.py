@@ -158,9 +158,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             for rule in rules_of(method, options):
                 here(0.7, f"hunting by {rule}")
                 key = jax.random.fold_in(jax.random.key(KEY), j)
-                traces = hunt(
-                    learner, family.hunts, rule, start, key=key, measured=setting not in FAMILIES
-                )
+                traces = hunt(learner, family.hunts, rule, start, key=key)
                 found = found_by(family, traces)
                 by_rule.setdefault(rule, []).append(found)
                 columns.append(columns_of(setting, name, rule, found))
