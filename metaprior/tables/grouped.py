@@ -51,10 +51,10 @@ class Table:
         more = (f"{self.split.rows.where}: {said_of(many)}",) if many > MOST_OBSERVED else ()
         return (*self.doubts, *more, *self.trained.remarks(self.split.rows))
 
-    def observed(self, most: int = MOST_OBSERVED) -> Runs:
+    def observed(self, most: int | None = None) -> Runs:
         """The rows that are conditioned on: those of a very large group in part."""
         runs, used = self.runs(self.is_known), self.is_known.copy()
-        large = np.flatnonzero(runs.count > most)
+        large = np.flatnonzero(runs.count > (MOST_OBSERVED if most is None else most))
         for start, count in zip(runs.start[large], runs.count[large]):
             rows = runs.order[start : start + count]
             used[rows] = False

@@ -138,6 +138,22 @@ def test_sets_of_groups_count_once():
     assert prior.adapt(None).interval({"x": [0.0]}, 0.8, guaranteed=True).height == 1
 
 
+def test_where_kept_groups_have_one_row_nothing_observed_counts():
+    prior = keeping(prior_of("numbers"), 24, rows=1)
+    assert prior.trained.guarantee.groups.tolist() == [24, 0, 0, 0, 0]
+    own, frame = table(1, 3, seed=9), {"x": [0.0]}
+    posterior = prior.adapt(own)
+    said = posterior.interval(frame, guaranteed=True)
+    assert said.equals(prior.adapt(None).interval(frame, guaranteed=True))
+    assert "more than 0 observed rows" in posterior.notes[-1]
+    asked = pl.concat(
+        [own.select("g", "x", "y"), pl.DataFrame({"g": ["g0"], "x": [0.0], "y": [None]})],
+        how="vertical_relaxed",
+    )
+    many = prior.predict(asked, guaranteed=0.9, **SILENT).select("low", "high")
+    np.testing.assert_allclose(many.to_numpy(), said.to_numpy(), rtol=1e-5)
+
+
 def test_what_cannot_be_guaranteed_is_said():
     x = {"x": [0.0]}
     prior = prior_of("numbers")

@@ -24,8 +24,9 @@ CHOICES = (
     "that share a date are one unit. Observed rows are a random choice. Figures are means over "
     "groups of the mean over a group's rows, errors over groups.",
     "The posterior's interval is made wider by the same amount at both ends, on the scale that the "
-    "target is modelled on (conformalised quantile regression). Of classes, the most probable ones "
-    "until they have the share; width is how many they are.",
+    "target is modelled on (conformalised quantile regression). Widths are means in units of y, "
+    "of which a few rows may be most where the scale is a logarithm. Of classes, the most probable "
+    "ones until they have the share; width is how many they are.",
     "Binomial interval: of the share of groups whose one random row is held, one trial a group "
     "(Clopper and Pearson). One split of a table has no better error than that.",
     "Controls: the posterior's own interval, which costs nothing; thresholds from rows as if they "

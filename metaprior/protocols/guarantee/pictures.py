@@ -85,6 +85,7 @@ def _tables(found: dict, method: str) -> list[Picture]:
         grid[0, column].set_title(name)
         grid[1, column].set_xticks(range(len(shots)), [shot.removeprefix("K = ") for shot in shots])
         grid[1, column].set_xlabel("observed rows")
+    grid[1, 0].set_yscale("log")  # on a logarithm a few rows may be very wide
     grid[0, 0].set_ylabel("rows held, share")
     grid[1, 0].set_ylabel("width, of that without a model")
     handles = {

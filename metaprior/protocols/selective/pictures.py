@@ -85,6 +85,8 @@ def _families(cells: Sequence[Drawn], options: dict[str, Any]) -> list[Picture]:
         for method in names:
             values = [found[f"{family}: K = {K}", "auroc"].get(method, np.nan) for K in shots]
             style: dict[str, Any] = DASHED if method in (RATIO, SPREAD, RANDOM) else DOTS
+            if method == RANDOM:
+                style = style | {"ls": ":"}
             axes.plot(range(len(shots)), values, color=shades[method], label=method, **style)
         axes.set_xticks(range(len(shots)), [str(K) for K in shots])
         axes.set(title=family, xlabel="rows of the task")
@@ -93,7 +95,7 @@ def _families(cells: Sequence[Drawn], options: dict[str, Any]) -> list[Picture]:
     caption = (
         "How often a task of another family is stranger than one of training, by the log density "
         "of its rows under the learned prior. Dashed black: the likelihood ratio of the two "
-        "families, which no test can beat. Dashed grey: the spread of the outcomes, and chance."
+        "families, which no test can beat. Dashed grey: the spread of the outcomes. Dotted: chance."
     )
     svg = to_svg(canvas, "selective-tasks", "AUROC against the number of rows")
     return [Picture("Tasks of another family", caption, svg)]
