@@ -25,10 +25,8 @@ from metaprior.protocols.navigation.world import (
 from metaprior.protocols.raw import component_means, functions_at
 from metaprior.task import Data
 
-# Places among which the highest of a drawn function is found.
-GRID = np.stack(
-    np.meshgrid(np.linspace(-1, 1, 41), np.linspace(0, 1, 21), indexing="ij"), -1
-).reshape(-1, 2)
+# Places among which the highest of a drawn function is found: 1.5 degrees between neighbours.
+GRID = np.stack([np.cos(np.linspace(0, np.pi, 121)), np.sin(np.linspace(0, np.pi, 121))], -1)
 
 
 class AbstractAgent(eqx.Module):
@@ -163,15 +161,18 @@ class Asks(AbstractAgent):
 
     Args:
         learner: of rewards at positions.
+        forget: whether it is shown the rows with a reward alone, where there are any.
     """
 
     learner: AbstractLearner
+    forget: bool = eqx.field(static=True, default=False)
 
     def start(self, goals):
         return jnp.zeros(2)
 
     def plan(self, memory, rows, draws, *, key):
-        places = highest(self.learner, remembered(rows), draws, key=key)
+        shown = remembered(rows) if self.forget else rows
+        places = highest(self.learner, shown, draws, key=key)
         return places[0], places
 
     def act(self, memory, position, step, *, key):

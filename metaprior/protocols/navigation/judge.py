@@ -53,7 +53,8 @@ def made(method: str, world: World, seed: int, options: dict, tell: Tell) -> tup
         return agent, {}
     if method == POLICY:
         return learn(world, options["policy"], seed, tell)
-    source = Walks(world, options["query"], option(options, "dense", method))
+    dense, forget = (option(options, name, method) for name in ("dense", "forget"))
+    source = Walks(world, options["query"], dense, forget)
     settings = {
         "batch": options["batch"],
         "hyper": option(options, "hyper", method),
@@ -61,7 +62,7 @@ def made(method: str, world: World, seed: int, options: dict, tell: Tell) -> tup
     }
     steps = option(options, "steps", method)
     learner, facts = trained(method, Spec(2, Gaussian(1)), source, seed, steps, tell, **settings)
-    return Asks(learner), facts
+    return Asks(learner, forget), facts
 
 
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:

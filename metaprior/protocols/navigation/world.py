@@ -105,21 +105,22 @@ class Walks(eqx.Module):
     The support is what 0 to 9 episodes bring, as many of each: position and reward at steps 6 to 10
     of each. An episode walks to a random place of the half circle. Once a reward has been seen,
     half of the episodes walk to within about 0.05 of a goal. The query asks for rewards at places
-    that do not depend on the goal: three quarters of them around the half circle, the others
-    anywhere.
+    around the half circle, which do not depend on the goal.
 
     Args:
         world: goals and rewards.
         query: rows.
         dense: whether the query has 1 less the distance from the nearest goal, everywhere.
+        forget: whether the support has the rows with a reward alone, where there are any.
     """
 
     world: World
     query: int = eqx.field(static=True, default=64)
     dense: bool = eqx.field(static=True, default=False)
+    forget: bool = eqx.field(static=True, default=False)
 
     def __call__(self, key) -> Task:
-        keys = jr.split(key, 8)
+        keys = jr.split(key, 7)
         goals = circle(jnp.pi * jr.uniform(keys[0], (self.world.goals,)))
         targets = around(keys[1], EPISODES - 1, 0.9, 1.1)
         found = (self.rewards(goals, walk(targets)) > 0).any(1)
@@ -131,15 +132,12 @@ class Walks(eqx.Module):
         shown = jr.randint(keys[5], (), 0, EPISODES) * ROWS
         support = Data(x, self.rewards(goals, x)[:, None], jnp.arange(len(x)) < shown)
 
-        close = around(keys[6], 3 * self.query // 4, 0.7, 1.2)
-        low, high = jnp.asarray([-1.1, -0.1]), jnp.asarray([1.1, 1.1])
-        rest = jr.uniform(keys[7], (self.query - len(close), 2), minval=low, maxval=high)
-        asked = jnp.concatenate([close, rest])
+        asked = around(keys[6], self.query, 0.7, 1.2)
         if self.dense:
             y = 1 - self.world.away(goals, asked[:, None, :])
         else:
             y = self.rewards(goals, asked)
-        return Task(remembered(support), Data.of(asked, y))
+        return Task(remembered(support) if self.forget else support, Data.of(asked, y))
 
     def rewards(self, goals: Float[Array, "g 2"], x: Float[Array, "*n 2"]) -> Float[Array, "*n"]:
         """The reward at each place."""
