@@ -46,7 +46,7 @@ class GNP(AbstractMethod):
     network of x learns slow waves first. So encoder and decoder see x with its sines and cosines,
     whose frequencies are learned (Rahimi & Recht, "Random Features for Large-Scale Kernel
     Machines", NeurIPS 2007; a choice of this package). On functions of length 0.25 `agnp` had
-    0.61 nats a point jointly after 8,000 steps where rows were seen without waves, 0.69 after
+    0.61 nats a point jointly after 8,000 steps where rows were seen without waves, and 0.69 after
     10,000 with them (exact: 0.72).
 
     Args:

@@ -81,10 +81,10 @@ def test_a_draw_is_one_function():
 
 @pytest.mark.slow
 def test_joint_predictions_are_learned_in_a_few_hundred_steps():
-    """On functions with noise 0.05, above 0 nats a point jointly after 500 steps.
+    """On functions with noise 0.05, above 0.3 nats a point jointly after 500 steps.
 
-    Exactly: 0.71. The exact marginals, each point by itself, which are the best of any `cnp`,
-    have -0.79.
+    Exactly: 0.72. The exact marginals, each point by itself, which are the best of any `cnp`,
+    have -0.77.
     """
     source = GP()
     method = METHODS["agnp"].init(Spec(1, Gaussian(1)), key=jax.random.key(0))
@@ -97,4 +97,4 @@ def test_joint_predictions_are_learned_in_a_few_hundred_steps():
 
     found = -float(nll(fitted.method, jax.random.split(jax.random.key(2), 200)))
     print(f"\n{found:.3f} nats a point")
-    assert 0.0 < found < 0.73
+    assert 0.3 < found < 0.74

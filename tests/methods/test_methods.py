@@ -63,9 +63,9 @@ LEARNERS = [
     ("tnp", Gaussian(1), 0.25, {}),
     ("ensemble", Gaussian(1), 0.10, dict(members=2)),
     ("ensemble", Categorical(2), 0.045, dict(members=2, base="protonet")),
-    ("gnp", Gaussian(1), 0.15, dict(width=64)),
-    ("agnp", Gaussian(1), 0.15, {}),
-    ("metaqda", Categorical(2), 0.02, {}),
+    ("gnp", Gaussian(1), 0.25, dict(width=64)),
+    ("agnp", Gaussian(1), 0.4, {}),
+    ("metaqda", Categorical(2), 0.3, {}),
 ]
 
 
