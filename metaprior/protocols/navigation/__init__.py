@@ -93,7 +93,11 @@ _POLICY = {
 }
 BUDGETS = {
     "quick": _SHARED
-    | {"steps": {"": 1_000, "np": 2_000, "dkt": 3_000}, "tasks": 300, "policy": {"steps": 600, **_POLICY}},
+    | {
+        "steps": {"": 1_000, "np": 2_000, "dkt": 3_000},
+        "tasks": 300,
+        "policy": {"steps": 600, **_POLICY},
+    },
     "full": _SHARED
     | {"steps": {"": 20_000}, "tasks": 1_000, "policy": {"steps": 10_000, **_POLICY}},
 }
