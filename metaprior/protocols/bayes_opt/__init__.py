@@ -30,7 +30,8 @@ CHOICES = (
     f"HPO-B, where the data folder has {', '.join(HPOB_FILES)}: five starts of each test data set, "
     "as published; regret of y scaled to 0 … 1 in each data set, on evaluations after the start.",
     "The next place is that of highest expected improvement on the lowest observation, or before "
-    "there is one on the lowest expected value. Of equal places one is taken at random, and none is tried twice. Noise and random places "
+    "there is one on the lowest expected value. Of equal places one is taken at random, and none "
+    "is tried twice. Noise and random places "
     "are the same for all, so that differences are paired over functions.",
     "From scratch: a constant mean, Matérn-5/2, mean and scale of the function's own observations, "
     "and of 18 settings (six lengths, three levels of noise) the one of highest marginal "
