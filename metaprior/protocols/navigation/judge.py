@@ -31,7 +31,7 @@ KNOWN, SAMPLES, MEAN, SWEEP = "goal known", "posterior sampling", "highest mean"
 POLICY, RANDOM = "learned policy", "random steps"
 REFERENCES = (KNOWN, SAMPLES, MEAN, SWEEP, POLICY, RANDOM)
 TEST_KEY = 20261201
-SHOWN = 4  # tasks that pictures may choose from
+SHOWN = 12  # tasks that pictures may choose from
 FEWEST = 30  # tasks below which the map is not judged
 AT_ONCE = 20  # tasks side by side where a learner is asked
 

@@ -29,6 +29,7 @@ STYLES: dict[str, dict[str, Any]] = {
     POLICY: {"color": POINT, "lw": 1.6, "ls": (0, (2, 2))},
 }
 WALKED = (1, 2, 3, 5, 10)  # episodes whose paths are drawn
+TAKES = 4  # episodes until the goal is found, in the task that is drawn
 BINS = 18  # of the map, ten degrees each
 
 
@@ -36,11 +37,22 @@ BINS = 18  # of the map, ten degrees each
 def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
     """Curves, paths and maps."""
     first = first_of_each(cells)
-    found = [_curves(cells), _paths(first, options["radius"])]
+    task = _task(first)
+    found = [_curves(cells), _paths(first, task, options["radius"])]
     mapped = {
         name: cell for name, cell in first.items() if np.isfinite(cell.drawing["drawn"]).all()
     }
-    return [*found, _maps(mapped)] if mapped else found
+    return [*found, _maps(mapped, task)] if mapped else found
+
+
+def _task(first: dict[str, Drawn]) -> int:
+    """The task that is drawn: one that takes exact posterior sampling about `TAKES` episodes."""
+    held = first.get(SAMPLES)
+    if held is None:
+        return 0
+    drawn = held.drawing["drawn"]  # all in one place once the goal is found
+    before = (np.ptp(drawn, axis=-1) > 0.3).sum(1)
+    return int(np.argmin(np.abs(before - TAKES)))
 
 
 def _curves(cells: Sequence[Drawn]) -> Picture:
@@ -64,18 +76,18 @@ def _curves(cells: Sequence[Drawn]) -> Picture:
     return Picture("Returns by episode", caption, svg)
 
 
-def _paths(first: dict[str, Drawn], radius: float) -> Picture:
+def _paths(first: dict[str, Drawn], task: int, radius: float) -> Picture:
     """Where each agent walks in one task; paths of the episodes before are faint."""
     names = [name for name in (SAMPLES, SWEEP, POLICY, RANDOM) if name in first]
     names += [name for name in first if name not in REFERENCES][:MOST]
-    canvas, grid = panels(len(names), len(WALKED), (9.6, 1.35 * len(names) + 0.3))
+    canvas, grid = panels(len(names), len(WALKED), (9.6, 1.1 * len(names) + 0.3))
     arc = np.linspace(0, np.pi, 100)
     for line, name in zip(grid, names):
         held = first[name].drawing
-        path = np.pad(held["path"][TASK], ((0, 0), (1, 0), (0, 0)))
+        path = np.pad(held["path"][task], ((0, 0), (1, 0), (0, 0)))
         for axes, episode in zip(line, WALKED):
             axes.plot(np.cos(arc), np.sin(arc), color=MUTED, lw=0.6)
-            for x, y in held["goal"][TASK]:
+            for x, y in held["goal"][task]:
                 ring = np.linspace(0, 2 * np.pi, 60)
                 axes.fill(
                     x + radius * np.cos(ring),
@@ -87,7 +99,7 @@ def _paths(first: dict[str, Drawn], radius: float) -> Picture:
             for before in path[: episode - 1]:
                 axes.plot(*before.T, color=MUTED, lw=0.6, alpha=0.6)
             axes.plot(*path[episode - 1].T, color=INK, lw=1.6)
-            drawn = held["drawn"][TASK][episode - 1]
+            drawn = held["drawn"][task][episode - 1]
             axes.plot(1.14 * np.cos(drawn), 1.14 * np.sin(drawn), ".", color=POINT, ms=3, alpha=0.6)
             axes.set(xlim=(-1.3, 1.3), ylim=(-0.25, 1.3), aspect="equal", xticks=[], yticks=[])
             bare(axes)
@@ -95,31 +107,29 @@ def _paths(first: dict[str, Drawn], radius: float) -> Picture:
     for axes, episode in zip(grid[0], WALKED):
         axes.set_title(f"episode {episode}")
     caption = (
-        "One task. Black: the path of the episode; grey: of all before it. The disc is where the "
-        "goal pays. Dots outside the half circle: goals drawn from p(goal | rows) as the episode "
-        "begins; places that were walked past without a reward should have none."
+        "One task, chosen so that exact posterior sampling takes about four episodes. Black: the "
+        "path of the episode; grey: of all before it. The disc is where the goal pays. Dots outside the half circle: "
+        "goals drawn from p(goal | rows) as the episode begins; places that were walked past "
+        "without a reward should have none."
     )
     svg = to_svg(canvas, "navigation-paths", "Paths of agents in one task by episode")
     return Picture("Paths", caption, svg)
 
 
-TASK = 0  # the task that is drawn
-
-
-def _maps(mapped: dict[str, Drawn]) -> Picture:
+def _maps(mapped: dict[str, Drawn], task: int) -> Picture:
     """The map of the goal in one task, before each episode."""
     names = [name for name in mapped if name not in (MEAN, SWEEP)][:MOST]
     canvas, grid = panels(1, len(names), (2.2 * len(names) + 0.6, 3.2), sharey=True)
     for axes, name in zip(grid[0], names):
         held = mapped[name].drawing
         share = np.stack(
-            [np.histogram(d, BINS, (0, np.pi))[0] / len(d) for d in held["drawn"][TASK]]
+            [np.histogram(d, BINS, (0, np.pi))[0] / len(d) for d in held["drawn"][task]]
         )
         axes.imshow(
             share, aspect="auto", cmap="Greys", vmin=0, vmax=0.5, origin="upper",
             extent=(0, 180, EPISODES + 0.5, 0.5),
         )  # fmt: skip
-        for x, y in held["goal"][TASK]:
+        for x, y in held["goal"][task]:
             axes.axvline(np.degrees(np.arctan2(y, x)), color=METHOD, lw=1.2)
         axes.set(title=name, xlabel="angle, degrees", xticks=(0, 90, 180))
         bare(axes, framed=True)
