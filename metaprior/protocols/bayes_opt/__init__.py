@@ -72,7 +72,7 @@ BUDGETS = {
         "steps": {
             FORRESTER: {"": 300, "alpaca": 6_000},
             GP_1D: {"": 800, "alpaca": 1_500},
-            BRANIN: {"": 300, "alpaca": 2_000},
+            BRANIN: {"": 300, "alpaca": 3_000},
             "tables": {"": 600},
         },
         "rules": {"": ["improvement"], "alpaca": ["improvement", "thompson"]},
