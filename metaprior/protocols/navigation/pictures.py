@@ -109,8 +109,8 @@ def _paths(first: dict[str, Drawn], task: int, radius: float) -> Picture:
     caption = (
         "One task, chosen so that exact posterior sampling takes about four episodes. Black: the "
         "path of the episode; grey: of all before it. The disc is where the goal pays. Dots "
-        "outside the half circle: goals drawn from p(goal | rows) as the episode begins; "
-        "places that were walked past without a reward should have none."
+        "outside the half circle: goals drawn from p(goal | rows) as the episode begins; places "
+        "that were walked past without a reward should have none."
     )
     svg = to_svg(canvas, "navigation-paths", "Paths of agents in one task by episode")
     return Picture("Paths", caption, svg)
