@@ -23,7 +23,6 @@ from metaprior.tables.columns import Features
 from metaprior.tables.culprits import BadTasks
 from metaprior.tables.gaps import Gaps
 from metaprior.tables.groups import digests, joined, runs
-from metaprior.tables.guarantee import prepared
 from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.members import BATCH, Groups
 from metaprior.tables.ordered import columns_of_time
@@ -192,9 +191,6 @@ def fit_target(
         gaps=encoded.gaps,
         groups=np.sort(digests(_names(checked, ~held, range(int((~held).sum()))))),
     )
-    if aside is not None and trained.units is not None:
-        found = prepared(trained.learner, trained.curve(), aside)
-        trained = dataclasses.replace(trained, guarantee=found)
     return trained, stopped
 
 

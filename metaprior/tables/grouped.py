@@ -116,7 +116,7 @@ class Table:
 
     def interval(self, share: float) -> pl.DataFrame:
         """Guaranteed `low` and `high` of the rows without the target, in order."""
-        known = self.observed(guarantee_of(self.trained, share).most(share))
+        known = self.observed(guarantee_of(self.trained, share).most)
         out, rows = self._said(known, interval_levels(share)), np.sort(self.asked.order)
         count = known.count[self.split.group[rows]]
         table = pl.DataFrame(ends(self.trained, out["quantiles"], count, share))

@@ -4,10 +4,10 @@ Nothing was learned from these groups: no weight, no stopping time and no scale 
 them. So they are to the learner what a new group is.
 """
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import equinox as eqx
 import numpy as np
 
 from metaprior.errors import InputError
@@ -18,46 +18,40 @@ from metaprior.tables.many import Runs, predict_all
 if TYPE_CHECKING:
     from metaprior.tables.trained import HeldOut, Trained
 
-SHARES = (0.5, 0.8, 0.9, 0.95)  # that `fit` prepares; others are computed when they are asked for
 SHOTS = (0, 1, 2, 5, 10)  # numbers of observed rows
 
 
-class Guarantee(eqx.Module):
+class Guarantee(NamedTuple):
     """How much wider than the posterior's own an interval must be to hold in a new group.
 
     Args:
-        shares: of the outcomes, `(s,)`.
         shots: numbers of observed rows, `(k,)`.
-        by: thresholds of `conformal.cqr` in the model's units, `(k, s)`; infinite where too few
+        by: thresholds of `conformal.cqr` in the model's units, `(k,)`; infinite where too few
             groups have more rows than are observed.
         groups: how many there are at each number of rows; sets of groups, where groups that share
             a value are alike: `(k,)`.
     """
 
-    shares: np.ndarray
     shots: np.ndarray
     by: np.ndarray
     groups: np.ndarray
 
-    def has(self, share: float) -> bool:
-        """Whether this share is prepared."""
-        return bool(np.isclose(self.shares, share, rtol=0, atol=1e-9).any())
+    @property
+    def thresholds(self) -> np.ndarray:
+        """Up to the largest number of rows for which there are enough groups."""
+        return self.by[: int(np.isfinite(self.by).cumprod().sum())]
 
-    def thresholds(self, share: float) -> np.ndarray:
-        """Of a share, up to the largest number of rows for which there are enough groups."""
-        by = self.by[:, int(np.abs(self.shares - share).argmin())]
-        return by[: int(np.isfinite(by).cumprod().sum())]
-
-    def most(self, share: float) -> int:
+    @property
+    def most(self) -> int:
         """The largest number of observed rows for which there is a threshold."""
-        return int(self.shots[len(self.thresholds(share)) - 1])
+        return int(self.shots[len(self.thresholds) - 1])
 
-    def at(self, known: np.ndarray | int, share: float) -> np.ndarray:
+    def at(self, known: np.ndarray | int) -> np.ndarray:
         """How much wider with so many observed rows, at most `most`.
 
         Between two numbers of rows the larger of their thresholds counts.
         """
-        by = self.thresholds(share)
+        by = self.thresholds
         shots = self.shots[: len(by)]
         return np.maximum(
             by[np.searchsorted(shots, known, side="right") - 1], by[np.searchsorted(shots, known)]
@@ -105,9 +99,7 @@ class Kept(NamedTuple):
         return {name: values[asked] for name, values in out.items()}
 
 
-def prepared(
-    learner: Any, curve: Any, held: "HeldOut", shares: Sequence[float] = SHARES
-) -> Guarantee:
+def prepared(learner: Any, curve: Any, held: "HeldOut", share: float) -> Guarantee:
     """The thresholds of intervals, from groups kept aside.
 
     Each group shows K random rows, and the interval of each other row is compared with its outcome.
@@ -116,28 +108,39 @@ def prepared(
         learner: of numbers.
         curve: see `Trained.curve`.
         held: the groups.
-        shares: of the outcomes that intervals should hold.
+        share: of the outcomes that intervals should hold.
     """
     kept, by, groups = Kept.of(held), [], []
-    levels = [level for share in shares for level in interval_levels(share)]
     for K in SHOTS:
         asked = kept.asked(K)
         parts = (kept.sets[asked], kept.group[asked])
         groups.append(len(np.unique(parts[0])))
-        if groups[-1] < min(map(conformal.fewest, shares)):
-            by.append([np.inf] * len(shares))
+        if groups[-1] < conformal.fewest(share):
+            by.append(np.inf)
             continue
-        found = kept.predict(learner, curve, K, levels)["quantiles"].astype(np.float64)
-        scores = [
-            conformal.cqr(kept.y[asked, 0], found[:, 2 * i], found[:, 2 * i + 1])
-            for i in range(len(shares))
-        ]
-        by.append([conformal.hierarchical(s, parts, share) for s, share in zip(scores, shares)])
-    return Guarantee(np.asarray(shares), np.asarray(SHOTS), np.asarray(by), np.asarray(groups))
+        found = kept.predict(learner, curve, K, interval_levels(share))["quantiles"]
+        scores = conformal.cqr(kept.y[asked, 0], *found.astype(np.float64).T)
+        by.append(conformal.hierarchical(scores, parts, share))
+    return Guarantee(np.asarray(SHOTS), np.asarray(by), np.asarray(groups))
+
+
+# Of each prior in use, by share: it takes a second and compiles for longer, so that `fit` does not
+# wait for it.
+_found: dict[int, dict[float, Guarantee]] = {}
+
+
+def _prepared_once(trained: "Trained", held: "HeldOut", share: float) -> Guarantee:
+    known = _found.get(id(trained))
+    if known is None:
+        known = _found[id(trained)] = {}
+        weakref.finalize(trained, _found.pop, id(trained), None)
+    if share not in known:
+        known[share] = prepared(trained.learner, trained.curve(), held, share)
+    return known[share]
 
 
 def guarantee_of(trained: "Trained", share: float) -> Guarantee:
-    """What `fit` prepared, or the same of another share.
+    """The thresholds of this prior's intervals, computed when a share is first asked for.
 
     Raises:
         InputError: no groups were kept aside, or too few of them.
@@ -158,10 +161,8 @@ def guarantee_of(trained: "Trained", share: float) -> Guarantee:
             f"value of {info['split_by']!r}; a guaranteed interval needs it. Fit it again."
         )
     interval_levels(share)  # refuses what is no share
-    found = trained.guarantee
-    if found is None or not found.has(share):
-        found = prepared(trained.learner, trained.curve(), held, (share,))
-    if not len(found.thresholds(share)):
+    found = _prepared_once(trained, held, share)
+    if not len(found.thresholds):
         there = int(found.groups[0])
         raise InputError(
             f"A guaranteed interval of {100 * share:g} % needs at least {conformal.fewest(share)} "
@@ -198,7 +199,7 @@ def ends(
         known: how many rows were observed.
         share: of the outcomes.
     """
-    by = guarantee_of(trained, share).at(known, share)
+    by = guarantee_of(trained, share).at(known)
     low, high = conformal.widened(*np.asarray(quantile, np.float64).T, by)
     assert trained.units is not None  # as `guarantee_of` found
     return {"low": trained.units.to_y(low), "high": trained.units.to_y(high)}
@@ -218,7 +219,7 @@ def said_of_guarantee(trained: "Trained", share: float, known: np.ndarray) -> li
         f"groups are like the {found.groups[0]} {_units(info)} kept aside, and observed rows are a "
         "random choice. This holds over groups, not in each."
     ]
-    most = found.most(share)
+    most = found.most
     if (known > most).any():
         why = "too few groups kept aside have more"
         if most == max(SHOTS):

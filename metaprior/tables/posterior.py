@@ -224,7 +224,7 @@ class Posterior:
     def _guaranteed(self, rows: Any, share: float) -> pl.DataFrame:
         """See `interval`."""
         trained, count = self.trained, len(self.y)
-        most, some = guarantee_of(trained, share).most(share), self
+        most, some = guarantee_of(trained, share).most, self
         if count > most:
             keep = some_of(count, most)
             known = None if self.known is None else self.known[keep]

@@ -19,7 +19,6 @@ from metaprior.tables.baselines import BASELINES, Boosting
 from metaprior.tables.columns import Features
 from metaprior.tables.gaps import DRAWS, Gaps
 from metaprior.tables.groups import digests, frame_of
-from metaprior.tables.guarantee import Guarantee
 from metaprior.tables.meaning.kinds import Kind, apply
 from metaprior.tables.meaning.notes import lines
 from metaprior.tables.meaning.understand import understand
@@ -114,8 +113,6 @@ class Trained(eqx.Module):
         held: groups kept aside.
         gaps: what training rows say of a feature that a new row lacks; `None` in older files.
         groups: `digests` of the names of the groups that were learned from; `None` in older files.
-        guarantee: how much wider an interval must be to hold in a new group, by the groups kept
-            aside; `None` where there are none, of classes, and in older files.
     """
 
     info: dict
@@ -127,7 +124,6 @@ class Trained(eqx.Module):
     held: HeldOut | None
     groups: np.ndarray | None = None
     gaps: Gaps | None = None
-    guarantee: Guarantee | None = None
 
     @property
     def classes(self) -> int:

@@ -12,7 +12,7 @@ import metaprior
 from metaprior.errors import InputError
 from metaprior.evaluation import conformal
 from metaprior.tables.groups import runs, sorted_groups
-from metaprior.tables.guarantee import SHARES, SHOTS, Kept, need_guarantee, prepared
+from metaprior.tables.guarantee import SHOTS, Kept, guarantee_of, need_guarantee, prepared
 from metaprior.tables.trained import HeldOut
 
 
@@ -24,9 +24,7 @@ def keeping(prior: metaprior.Prior, groups: int, rows: int = 14, sets=None) -> m
     x, y = trained.encode(found)[order], trained.outcomes(found)[order]
     held = HeldOut(x, y, *runs(group), sets=sets)
     info = trained.info | {"split_by": None if sets is None else "week"}
-    trained = dataclasses.replace(trained, held=held, info=info)
-    guarantee = prepared(trained.learner, trained.curve(), held)
-    prior.trained = dataclasses.replace(trained, guarantee=guarantee)
+    prior.trained = dataclasses.replace(trained, held=held, info=info)
     return prior
 
 
@@ -68,28 +66,29 @@ def test_kept_groups_are_held_as_the_rule_says(kept):
 
 
 def test_thresholds_grow_with_the_share_and_only_the_model_s_scale_counts(kept):
-    guarantee = kept.trained.guarantee
-    assert guarantee.by.shape == (len(SHOTS), len(SHARES)) and set(guarantee.groups) == {24}
-    assert np.isinf(guarantee.by[:, SHARES.index(0.95)]).sum() == 0  # 24 groups are 19 or more
+    guarantee = guarantee_of(kept.trained, 0.8)
+    assert guarantee.by.shape == (len(SHOTS),) and set(guarantee.groups) == {24}
+    # 24 groups are 19 or more.
+    assert np.isfinite(guarantee_of(kept.trained, 0.95).by).all()
     frame = pl.DataFrame({"x": [0.0, 1.0]})
     posterior = kept.adapt(None)
     wide = [posterior.interval(frame, share, guaranteed=True) for share in (0.5, 0.8, 0.9)]
     for narrow, wider in itertools.pairwise(wide):
         assert (narrow["low"] >= wider["low"]).all() and (narrow["high"] <= wider["high"]).all()
     own, units = posterior.interval(frame, 0.8), kept.trained.units
-    by = guarantee.at(0, 0.8)
+    by = guarantee.at(0)
     low, high = units.to_z(own["low"]) - by, units.to_z(own["high"]) + by
     np.testing.assert_allclose(wide[1]["low"], units.to_y(low), rtol=1e-4)
     np.testing.assert_allclose(wide[1]["high"], units.to_y(high), rtol=1e-4)
 
 
 def test_between_two_numbers_of_rows_the_larger_counts(kept):
-    guarantee = kept.trained.guarantee
-    by = guarantee.thresholds(0.9)
-    assert guarantee.most(0.9) == 10
+    guarantee = guarantee_of(kept.trained, 0.9)
+    by = guarantee.thresholds
+    assert guarantee.most == 10
     for known, expected in ((0, by[0]), (2, by[2]), (3, max(by[2:4])), (10, by[4])):
-        assert guarantee.at(known, 0.9) == expected
-    np.testing.assert_array_equal(guarantee.at(np.array([0, 7]), 0.9), [by[0], max(by[3:])])
+        assert guarantee.at(known) == expected
+    np.testing.assert_array_equal(guarantee.at(np.array([0, 7])), [by[0], max(by[3:])])
 
 
 def test_many_groups_are_as_one_at_a_time(kept):
@@ -115,12 +114,13 @@ def test_many_groups_are_as_one_at_a_time(kept):
     assert said.drop("low", "high").equals(plain)
 
 
-def test_another_share_is_computed_and_a_saved_prior_gives_the_same(kept, tmp_path):
+def test_a_share_is_computed_once_and_a_saved_prior_gives_the_same(kept, tmp_path):
     frame = pl.DataFrame({"x": [0.0]})
     asked = [kept.adapt(None).interval(frame, share, guaranteed=True) for share in (0.8, 0.7)]
     held = kept.trained.held
-    alone = prepared(kept.trained.learner, kept.trained.curve(), held, (0.8,))
-    np.testing.assert_allclose(alone.at(0, 0.8), kept.trained.guarantee.at(0, 0.8))
+    alone = prepared(kept.trained.learner, kept.trained.curve(), held, 0.8)
+    np.testing.assert_allclose(alone.at(0), guarantee_of(kept.trained, 0.8).at(0))
+    assert guarantee_of(kept.trained, 0.8) is guarantee_of(kept.trained, 0.8)
     assert asked[1]["low"][0] >= asked[0]["low"][0]
     kept.save(tmp_path / "prior")
     again = metaprior.load(tmp_path / "prior").adapt(None)
@@ -130,7 +130,7 @@ def test_another_share_is_computed_and_a_saved_prior_gives_the_same(kept, tmp_pa
 def test_sets_of_groups_count_once():
     """24 groups in 8 sets are 8: too few of nine tenths."""
     prior = keeping(prior_of("numbers"), 24, sets=np.arange(24) // 3)
-    assert set(prior.trained.guarantee.groups) == {8}
+    assert set(guarantee_of(prior.trained, 0.8).groups) == {8}
     with pytest.raises(
         InputError, match=r"at least 9 sets of groups that share a value of 'week'.*has 8"
     ):
@@ -140,7 +140,7 @@ def test_sets_of_groups_count_once():
 
 def test_where_kept_groups_have_one_row_nothing_observed_counts():
     prior = keeping(prior_of("numbers"), 24, rows=1)
-    assert prior.trained.guarantee.groups.tolist() == [24, 0, 0, 0, 0]
+    assert guarantee_of(prior.trained, 0.9).groups.tolist() == [24, 0, 0, 0, 0]
     own, frame = table(1, 3, seed=9), {"x": [0.0]}
     posterior = prior.adapt(own)
     said = posterior.interval(frame, guaranteed=True)
@@ -176,10 +176,10 @@ def test_what_cannot_be_guaranteed_is_said():
         prior_of("classes").predict({"g": ["a"], "x": [0.0]}, guaranteed=0.9, **SILENT)
 
 
-def test_a_fit_prepares_it_and_the_command_gives_it(fitted, tmp_path, call):
+def test_the_command_gives_it(fitted, tmp_path, call):
     """Two groups are kept of twelve: too few of nine tenths, enough of half."""
     trained = metaprior.load(fitted / "run" / "prior").trained
-    assert trained.guarantee is not None and trained.guarantee.groups.tolist() == [2, 2, 2, 2, 0]
+    assert guarantee_of(trained, 0.5).groups.tolist() == [2, 2, 2, 2, 0]
     query = tmp_path / "query.csv"
     query.write_text("g,x,kind,day,y\nnew,0.1,a,1,0.5\nnew,0.3,b,1,\n")
     status, out, err = call("predict", fitted / "run", query, "--guaranteed")
