@@ -49,11 +49,11 @@ class Grid(eqx.Module):
 
     def spread(
         self, x: Float[Array, "n"], values: Float[Array, "n c"], mask: Bool[Array, "n"], log_length
-    ) -> Float[Array, "g 1+c"]:
+    ) -> tuple[Float[Array, "g 1"], Float[Array, "g c"]]:
         """The density of rows at every point, and the mean of the values of the rows near it."""
         weight = jnp.where(mask, jnp.exp(self.closeness(x, log_length)), 0.0)
         density = weight.sum(1, keepdims=True)
-        return jnp.concatenate([density, weight @ values / (density + DENSITY)], axis=1)
+        return density, weight @ values / (density + DENSITY)
 
     def read(
         self, features: Float[Array, "g c"], x: Float[Array, "q"], log_length: Array
@@ -80,8 +80,9 @@ def convolve(layer: eqx.nn.Linear, rows: Float[Array, "g c"], dilation: int) -> 
 class SetConv(eqx.Module):
     """From a set to features at query points, through a grid.
 
-    The grid is of fixed size. Layer i of the network sees neighbours 2^i points apart, so that a
-    few layers see far.
+    The grid is of fixed size. The network reads the density d as d / (1 + d): more rows than in
+    training do not carry it far from what it knows. Layer i of the network sees neighbours 2^i
+    points apart, so that a few layers see far.
 
     Args:
         log_length: in which the set is spread over the grid and read from it, steps of the grid.
@@ -126,7 +127,8 @@ class SetConv(eqx.Module):
         at: Float[Array, "q"],
     ) -> Float[Array, "q w"]:
         grid = Grid.around(x, mask, self.points, self.spacing, self.points // 16)
-        h = affine(self.first, grid.spread(x, values, mask, self.log_length[0]))
+        density, signal = grid.spread(x, values, mask, self.log_length[0])
+        h = affine(self.first, jnp.concatenate([density / (1 + density), signal], axis=1))
         for i, layer in enumerate(self.layers):
             h = h + convolve(layer, jax.nn.relu(h), 2**i)
         return grid.read(jax.nn.relu(h), at, self.log_length[1])

@@ -45,14 +45,14 @@ def test_density_and_signal():
     """Equations 3 and 4 of the paper, row by row; features are read by the same kernel."""
     x, y, mask = rows(jr.key(2))
     grid = Grid.around(x, mask, 40, 0.125, 2)
-    found = grid.spread(x, y, mask, jnp.log(1.5))
+    density, signal = grid.spread(x, y, mask, jnp.log(1.5))
     psi = np.exp(
         -0.5 * ((np.asarray(grid.place)[:, None] - np.asarray(x[:4])) / (1.5 * 0.125)) ** 2
     )
-    np.testing.assert_allclose(found[:, 0], psi.sum(1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(density[:, 0], psi.sum(1), rtol=1e-4, atol=1e-6)
     near = psi.sum(1) > 1e-3
     mean = (psi @ np.asarray(y[:4]))[:, 0] / psi.sum(1)
-    np.testing.assert_allclose(found[near, 1], mean[near], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(signal[near, 0], mean[near], rtol=1e-3, atol=1e-4)
 
     read = grid.read(grid.place[:, None], x, jnp.log(1.0))  # of a line it is the line
     np.testing.assert_allclose(read[:, 0], x, atol=1e-3)
@@ -68,7 +68,7 @@ def test_the_grid_is_around_the_rows():
     np.testing.assert_allclose(wide.place[jnp.asarray([2, -3])], [1.0, 99.0], rtol=1e-5)
     none = Grid.around(x, jnp.zeros(3, bool), 40, 0.125, 2)
     assert bool(jnp.isfinite(none.place).all()) and float(none.step) == 0.125
-    assert not none.spread(x, y, jnp.zeros(3, bool), jnp.zeros(())).any()
+    assert not any(a.any() for a in none.spread(x, y, jnp.zeros(3, bool), jnp.zeros(())))
 
 
 def test_moved_rows_give_the_same():

@@ -13,7 +13,9 @@ from metaprior.protocols import ambiguous_regression, raw
 from metaprior.protocols.ambiguous_regression import judge as ambiguous
 from metaprior.protocols.files import column
 from metaprior.protocols.oracles import judge as oracles
+from metaprior.protocols.oracles.pictures import sentence
 from metaprior.protocols.oracles.pointwise import ByPoint
+from metaprior.protocols.protocol import Drawn, Figure
 from metaprior.protocols.runner import Study
 
 
@@ -214,3 +216,20 @@ def test_single_draws_give_the_figures_of_oracles_again():
             "joint_gap": joint - first["exact_joint_nll"].mean(),
         }
         assert want == pytest.approx(value, abs=1e-5)
+
+
+def test_a_method_that_does_not_read_all_sources_has_no_rank():
+    """Its average is over other sources; what is left out is said."""
+    assert oracles.readable("convcnp", ["linear", "gp"]) == (["gp"], ["linear"])
+    assert oracles.readable("cnp", ["linear", "gp"]) == (["linear", "gp"], [])
+    assert oracles.readable(oracles.EXACT, ["linear"]) == (["linear"], [])
+
+    def cell(method, **gaps):
+        return Drawn(method, 0, [Figure(k, "gap", v, 0.01) for k, v in gaps.items()], {})
+
+    both = cell("cnp", linear=0.4, gp=0.3)
+    said = sentence([both, cell("convcnp", gp=0.1)])
+    assert "cnp stays nearest to the exact posteriors, 0.35" in said
+    assert "On fewer sources, so not compared here: convcnp." in said
+    assert "fewer" not in sentence([both, cell("np", linear=0.2, gp=0.1)])
+    assert sentence([cell(oracles.EXACT)]) == ""

@@ -27,6 +27,7 @@ def _distance(cells: Sequence[Drawn], source: str) -> Picture:
     shades = colours(["method", *own]) | {BY_POINT: MUTED}
     case, found = cases()[source], means(cells)
     shots = [k for k in case.shots if k != DRAWN]
+    names = [n for n in names if n in found.get((f"{source}: K = {shots[0]}", "gap"), {})]
 
     canvas, axes = one_panel(4.6, 3.6)
     for name in names:
@@ -42,15 +43,24 @@ def _distance(cells: Sequence[Drawn], source: str) -> Picture:
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
-    """Who is nearest, and whether anyone is better than possible."""
-    gaps = over_settings(cells, "gap", but=(EXACT, BY_POINT))
-    if not gaps:
+    """Who is nearest, and whether anyone is better than possible.
+
+    What does not read all sources has another average, and no rank.
+    """
+    judged = {c.method: {f.setting for f in c.figures if f.metric == "gap"} for c in cells}
+    everywhere = set().union(*judged.values())
+    fewer = [m for m, settings in judged.items() if m != EXACT and settings < everywhere]
+    if not set(judged) - {EXACT, BY_POINT}:
         return ""
-    best = lowest(gaps)
-    text = (
-        f"{best} stays nearest to the exact posteriors, {gaps[best]:.2f} nats a row above them on "
-        "average. "
-    )
+    gaps, text = over_settings(cells, "gap", but=(EXACT, BY_POINT, *fewer)), ""
+    if gaps:
+        best = lowest(gaps)
+        text = (
+            f"{best} stays nearest to the exact posteriors, {gaps[best]:.2f} nats a row above them "
+            "on average. "
+        )
+    if fewer:
+        text += f"On fewer sources, so not compared here: {', '.join(fewer)}. "
     floor = over_settings(cells, "gap").get(BY_POINT, 0.0)
     if floor >= 0.005:
         text += f"One normal at each point cannot come nearer than {floor:.2f}. "
