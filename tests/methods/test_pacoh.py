@@ -353,3 +353,17 @@ def test_spec_takes_a_number_of_tasks():
     with pytest.raises(ValueError, match="at least 1; got 0"):
         Spec(1, Gaussian(1), tasks=0)
     assert made(jnp.asarray(7)).tasks == 7 and made(None).tasks is None
+
+
+def test_abml_weighs_its_hyperprior_by_the_number_of_tasks():
+    init = METHODS["abml"].init
+    with pytest.raises(ValueError, match="hyper=None where Spec says how many tasks"):
+        init(Spec(1, Gaussian(1)), key=jr.key(0), hyper=None)
+
+    def look(**options):
+        abml = init(Spec(2, Gaussian(1), tasks=20), key=jr.key(0), width=4, depth=1, **options)
+        task = example_task(jr.key(5), Gaussian(1), 2, 4)
+        return abml.loss(task, key=jr.key(1))
+
+    by_count, by_hand = jax.jit(lambda: (look(hyper=None), look(hyper=0.05)))()
+    assert_allclose(by_count, by_hand, rtol=1e-6)
