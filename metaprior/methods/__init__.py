@@ -279,8 +279,8 @@ THE_TABLE: dict[str, tuple[Row, ...]] = {
             "pacoh_nn",
             PACOH,
             "Rothfuss, Fortuin, Josifoski & Krause 2021",
-            "priors over all weights of a network, several of them; each task is sampled anew",
-            options=dict(family="nn", q="svgd"),
+            "as pacoh, a normal prior over all weights of a network; each task is sampled anew",
+            options=dict(family="nn"),
         ),
         Row(
             "f_pacoh",

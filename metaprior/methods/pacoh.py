@@ -61,7 +61,7 @@ class WeightPrior(AbstractGenerative, AbstractMethod):
         key: PRNGKeyArray,
         width: int = 32,
         depth: int = 2,
-        std: float = 0.1,
+        std: float = 0.05,
         draws: int = 10,
         adaptation: str = "svgd",
         particles: int = 5,
@@ -231,8 +231,8 @@ class PACOH(AbstractMethod):
 
     @property
     def learning_rate(self) -> float:
-        """That of a process; networks move slower."""
-        return 3e-3 if isinstance(self._prior, WeightPrior) else self._prior.learning_rate
+        """That of a process; of a network 1e-2, with which it ends nearer than with 3e-3."""
+        return 1e-2 if isinstance(self._prior, WeightPrior) else self._prior.learning_rate
 
     @property
     def _prior(self) -> AbstractMethod:
@@ -260,16 +260,19 @@ class PACOH(AbstractMethod):
             spec: shape of the tasks, and how many there will be.
             key: initial values.
             family: `"gp"` or `"nn"`.
-            q: `"map"`, `"svgd"` or `"vi"`.
+            q: `"map"` (default), `"svgd"` or `"vi"`. On PACOH's Cauchy tasks, 20 to train on, three
+                networks by SVGD had an RMSE of 0.29 and the most probable one 0.24: particles of
+                thousands of weights are driven apart for nothing.
             members: particles of SVGD, or draws of θ by VI, at least 1.
-            hyper_std: standard deviation of the hyper-prior, above 0.
+            hyper_std: standard deviation of the hyper-prior, above 0 (2: on other Cauchy tasks, 20
+                to train on, NLL -0.12, -0.23, -0.25, -0.22 and -0.09 with 0.5, 1, 2, 4 and 30).
             spread: standard deviation with which VI starts, above 0.
             functional: whether the hyper-prior is `function_prior`; for processes and numbers.
             kappa: κ (0.1: the authors' code).
             function_prior: see `FunctionPrior`.
             hyper: of processes options of `Process.init`; with `functional` the `width` (32) of the
                 networks of a process that starts as `function_prior`; of networks `width` and
-                `depth` (32 and 2), `std` (of the prior at first, 0.1), `draws` (L, 10), and how
+                `depth` (32 and 2), `std` (of the prior at first, 0.05), `draws` (L, 10), and how
                 they adapt: `adaptation` (`"svgd"` or `"nuts"`), `particles` (5, the authors'
                 code), `steps` and `rate` of Adam (300 and 0.05).
         """

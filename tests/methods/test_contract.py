@@ -55,7 +55,7 @@ SMALL = {
     "bmaml": dict(width=8, depth=1, steps=2, particles=3),
     "platipus": dict(width=8, depth=1, steps=2),
     "pacoh": dict(width=8, features=4),
-    "pacoh_nn": dict(width=8, depth=1, members=2, particles=2, steps=5),
+    "pacoh_nn": dict(width=8, depth=1, particles=2, steps=5),
 }
 CLASSES = {
     "nuts": dict(width=3, depth=1, steps=1, samples=1, warmup=60, draws=100, chains=2, doublings=0)

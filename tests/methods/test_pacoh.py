@@ -302,7 +302,7 @@ VARIANTS = {
     "vi": dict(q="vi", members=2) | GP,
     "functional svgd": dict(q="svgd", members=2, functional=True, width=4),
     "functional vi": dict(q="vi", members=2, functional=True, width=4),
-    "one network": dict(family="nn", width=8, depth=1, particles=2, steps=5),
+    "networks": dict(family="nn", q="svgd", members=2, width=8, depth=1, particles=2, steps=5),
     "vi of networks": dict(family="nn", q="vi", members=2, width=8, depth=1, particles=2, steps=5),
 }
 
