@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metaprior.method import AbstractMethod
 from metaprior.system import devices
-from metaprior.system.compiled import apart, full_precision
+from metaprior.system.compiled import apart, full_precision, jit, least_effort
 from metaprior.system.draws import quick_key
 from metaprior.system.programs import kept, kept_once
 from metaprior.task import Task
@@ -139,10 +139,7 @@ def _gradient(params, rest, source, keys, at_once, mesh):
 
 
 @kept_once
-def _start(method, key, optimiser, members):
-    if not members:
-        return _begin(method, key, optimiser)
-
+def _start_members(method, key, optimiser, members):
     def begin(m, k):
         return _begin(m, k, optimiser)
 
@@ -165,6 +162,9 @@ def _begin(method, key, optimiser):
         zero,
         zero,
     )
+
+
+_start_one = jit(_begin, least_effort)
 
 
 def _chunk(state, source, validation, optimiser, steps, batch, at_once, mesh):
@@ -369,7 +369,8 @@ def fit(
         members = (
             0 if axes is None else jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
         )
-        state = _start(method, key, optimiser, members)
+        begin_all = (method, key, optimiser)
+        state = _start_members(*begin_all, members) if members else _start_one(*begin_all)
     state, source, validation = devices.replicate((state, source, validation), mesh)
     if new and validation is not None:  # the untrained method competes too
         state = run(state, source, validation, axes, optimiser, np.int32(0), batch, at_once, mesh)[
