@@ -50,7 +50,7 @@ def training(name: str, mesh: Any) -> tuple[Callable, tuple]:
     from metaprior import training as training_steps
 
     case, optimiser = CASES[name], optax.adam(ours.RATE)
-    state = training_steps._start(ours.method_of(case), jax.random.key(1), optimiser, 0)
+    state = training_steps._start_one(ours.method_of(case), jax.random.key(1), optimiser)
 
     def steps(state: Any, source: Any, count: Any) -> Any:
         return training_steps._chunk(state, source, None, optimiser, count, case.batch, None, mesh)
