@@ -100,8 +100,12 @@ PROTOCOL = Protocol(
             ("maml_fixed", "emaml", "llama", "abml", "vampire", "bmaml", "platipus"),
             "inner loops on networks of hundreds of pixels, of which maml alone has settings here",
         ),
-        **dict.fromkeys(("dkt", "process"), "would be a Gaussian process for each pixel"),
-        **dict.fromkeys(("nuts", "bnn"), "fit all weights of a network of pixels for each object"),
+        **dict.fromkeys(
+            ("dkt", "process", "pacoh", "f_pacoh"), "would be a Gaussian process for each pixel"
+        ),
+        **dict.fromkeys(
+            ("nuts", "bnn", "pacoh_nn"), "fit all weights of a network of pixels for each object"
+        ),
     },
     run=run,
     draw=draw,
