@@ -226,7 +226,7 @@ def test_meta_sgd_learns_its_rates(key):
 
 RATES = {"maml": 3e-3, "maml_fixed": 3e-3, "emaml": 3e-3, "ensemble": 3e-3}
 RATES |= {"llama": 3e-3, "abml": 3e-3, "vampire": 3e-3, "platipus": 5e-3, "bmaml": 1e-2}
-RATES |= {"process": 1e-2, "dkt": 3e-3}
+RATES |= {"process": 1e-2, "dkt": 3e-3, "pacoh": 1e-2, "pacoh_nn": 1e-2, "f_pacoh": 1e-2}
 
 
 @pytest.mark.parametrize("name", [n for n, row in METHODS.items() if row.trainable])
