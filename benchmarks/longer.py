@@ -168,66 +168,6 @@ def bandit_misses(found: Figures) -> list[str]:
     return [] if mean <= 10 else ["cumulative"]
 
 
-LONG, TOLD = 10_000, 2_000  # steps of training on functions, and held-out tasks
-
-
-def functions() -> Figures:
-    """Log density of 50 outcomes together and of each by itself, nats a point, of functions with
-    noise 0.05 (Bruinsma et al., "The Gaussian Neural Process", 2021: EQ, noisy); 0 to 10 rows.
-    """
-    import equinox as eqx
-    import jax
-
-    from metaprior import Spec
-    from metaprior.heads import Gaussian
-    from metaprior.protocols.cell import trained
-    from metaprior.protocols.oracles.pointwise import BY_POINT, KnownByPoint
-    from metaprior.sources import GP
-    from metaprior.sources.exact import Known
-
-    source = GP()
-    learner, _ = trained("agnp", Spec(1, Gaussian(1)), source, 0, LONG, _quiet)
-    keys = jax.random.split(jax.random.key(20261202), TOLD)
-
-    @eqx.filter_jit
-    def judge(learner):
-        def one(key):
-            query = (task := source(key)).query
-            posterior = learner.posterior(task.support, key=key)
-            joint = posterior.joint_log_prob(query, key=key, samples=1) / query.count
-            each = posterior.predict(query.x, key=key, samples=1).log_prob(query.y)
-            return joint, query.mean(each)
-
-        return jax.lax.map(one, keys, batch_size=50)
-
-    found: Figures = {}
-    for name, one in (
-        ("agnp", learner),
-        ("exact", Known(source)),
-        (BY_POINT, KnownByPoint(source)),
-    ):
-        joint, marginal = (np.asarray(a, np.float64) for a in judge(one))
-        found[name] = {
-            "joint": joint.mean(),
-            "error": joint.std() / TOLD**0.5,
-            "marginal": marginal.mean(),
-        }
-    return found
-
-
-def functions_misses(found: Figures) -> list[str]:
-    """The joint density is 0.65 where the exact one is 0.7, which the paper's network has after far
-    longer training; that of exact marginals is -0.8. Nothing is better than exact.
-    """
-    own, exact, points = (found[name]["joint"] for name in ("agnp", "exact", "exact, by point"))
-    holds = {
-        "agnp: joint": 0.65 <= own <= exact,
-        "exact: joint": abs(exact - 0.705) < 0.02,
-        "by point: joint": points < -0.7,
-    }
-    return [what for what, held in holds.items() if not held]
-
-
 # Of the simulated groups with classes: how many, their rows, new ones, and the spread of levels.
 GROUPS, ROWS, NEW, LEVEL = 150, 12, 400, 1.2
 CUTS = {"two": [0.3], "ordered": [-1.5, 0.0, 1.5]}
@@ -306,7 +246,7 @@ CLAIMS = {
     "concepts": Claim(concepts, concepts_misses),
     "bandit": Claim(bandit, bandit_misses),
     "classes": Claim(classes, classes_misses),
-    "functions": Claim(functions, functions_misses),
+    "functions": Claim(curves.functions, curves.functions_misses),
 }
 
 

@@ -287,6 +287,14 @@ def _improvement(part: Part, best: Array, sign: int | Array) -> Float[Array, "s 
     return scale * jnp.maximum(each, 0.0)
 
 
+def _single_normal(mixture: Mixture) -> tuple[Float[Array, "n"], Float[Array, "n"]] | None:
+    """Mean and standard deviation at each point, where the mixture is one normal."""
+    (part, *others) = mixture.parts
+    if others or not isinstance(part.head, Gaussian) or part.params.shape[0] != 1:
+        return None
+    return part.params[0, :, 0, 0], part.params[0, :, 0, 1]
+
+
 def bound(mixture: Mixture, sign: int) -> Float[Array, "n"]:
     """The level that the function exceeds (to minimise: stays below) with probability 0.023.
 
@@ -295,10 +303,8 @@ def bound(mixture: Mixture, sign: int) -> Float[Array, "n"]:
     is the same on every scale of the target (Kaufmann, Cappé & Garivier, "On Bayesian Upper
     Confidence Bounds for Bandit Problems", AISTATS 2012).
     """
-    if len(mixture.parts) == 1 and isinstance(mixture.parts[0].head, Gaussian):
-        (part,) = mixture.parts
-        if part.params.shape[0] == 1:
-            return part.params[0, :, 0, 0] + sign * OPTIMISM * part.params[0, :, 0, 1]
+    if (normal := _single_normal(mixture)) is not None:
+        return normal[0] + sign * OPTIMISM * normal[1]
     return mixture.quantile(ndtr(jnp.asarray(sign * OPTIMISM)))[:, 0]
 
 
@@ -317,10 +323,8 @@ def information_of_highest(
         highest: highest values of `sign` times drawn functions.
         sign: 1 to maximise, -1 to minimise.
     """
-    (part, *others) = mixture.parts
-    if not others and isinstance(part.head, Gaussian) and part.params.shape[0] == 1:
-        mean, scale = part.params[0, :, 0, 0], jnp.maximum(part.params[0, :, 0, 1], TINY)
-        gap = (highest[:, None] - sign * mean) / scale
+    if (normal := _single_normal(mixture)) is not None:
+        gap = (highest[:, None] - sign * normal[0]) / jnp.maximum(normal[1], TINY)
         ratio = jnp.exp(jax.scipy.stats.norm.logpdf(gap) - jax.scipy.special.log_ndtr(gap))
         return (0.5 * gap * ratio - jax.scipy.special.log_ndtr(gap)).mean(0)
 

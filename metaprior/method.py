@@ -8,6 +8,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metaprior.heads.base import AbstractHead
+from metaprior.heads.categorical import Categorical
 from metaprior.posterior import AbstractPosterior
 from metaprior.task import Data, Task
 
@@ -49,6 +50,13 @@ class Spec(eqx.Module):
     def __check_init__(self):
         if isinstance(self.tasks, int) and self.tasks < 1:
             raise ValueError(f"Spec takes a number of tasks of at least 1; got {self.tasks}.")
+
+    def categorical(self, who: str) -> Categorical:
+        """The head, for a method that predicts classes alone; `who` it is."""
+        if not isinstance(self.head, Categorical):
+            name = type(self.head).__name__
+            raise TypeError(f"{who} predicts classes; the head is {name}, for numbers.")
+        return self.head
 
 
 class AbstractLearner(eqx.Module):

@@ -54,7 +54,7 @@ class Mixture(eqx.Module):
         """Components of the same weight; the arguments are those of `Part`."""
         return Mixture((Part(head, params, jnp.zeros(params.shape[0], params.dtype), inside),))
 
-    def _log_weights(self) -> Float[Array, "s"]:
+    def log_weights(self) -> Float[Array, "s"]:
         """Log weights of all components; their exponentials sum to 1."""
         w = jnp.concatenate([part.log_weight for part in self.parts])
         return w - jax.nn.logsumexp(w)
@@ -62,19 +62,19 @@ class Mixture(eqx.Module):
     def _average(self, values: Iterable[Array]) -> Array:
         """Weighted mean over all components, given their values part by part."""
         each = jnp.concatenate(list(values))
-        return jnp.tensordot(jnp.exp(self._log_weights()), each, axes=1)
+        return jnp.tensordot(jnp.exp(self.log_weights()), each, axes=1)
 
     def _log_densities(self, y: Float[Array, "n p"]) -> Float[Array, "s n"]:
         return jnp.concatenate([part.head.log_prob(part.params, y[None]) for part in self.parts])
 
     def log_prob(self, y: Float[Array, "n p"]) -> Float[Array, "n"]:
         """Marginal log density of each point: the log of the *mean* density, in nats."""
-        return log_sum(self._log_densities(y) + self._log_weights()[:, None])
+        return log_sum(self._log_densities(y) + self.log_weights()[:, None])
 
     def joint_log_prob(self, data: Data) -> Float[Array, ""]:
         """Joint log density of all points in the mask, in nats, for coherent components."""
         each = jnp.where(data.mask, self._log_densities(data.y), 0.0).sum(-1)
-        return jax.nn.logsumexp(each + self._log_weights())
+        return jax.nn.logsumexp(each + self.log_weights())
 
     def mean(self) -> Array:
         """Expected outcome `(n, p)`; for classes the probabilities `(n, C)`."""
@@ -107,7 +107,7 @@ class Mixture(eqx.Module):
         # forgives heads whose quantile and cdf are inverse to each other only nearly.
         width = jnp.concatenate([part.head.variance(part.params) for part in self.parts])
         slack = 1e-2 * jnp.sqrt(width.max(0))
-        start = jnp.tensordot(jnp.exp(self._log_weights()), each, axes=1)
+        start = jnp.tensordot(jnp.exp(self.log_weights()), each, axes=1)
         return quantile(self._below, level_, each.min(0) - slack, each.max(0) + slack, start)
 
     def _below(self, v: Float[Array, "n p"], sign: Array) -> Float[Array, "n p"]:
@@ -153,7 +153,7 @@ class Mixture(eqx.Module):
 
         values = jnp.moveaxis(jnp.concatenate([each(part) for part in self.parts], axis=1), -1, 0)
         values = values.reshape(len(values), -1)
-        mass = (mass[:, None] * jnp.exp(self._log_weights())).astype(values.dtype).reshape(-1)
+        mass = (mass[:, None] * jnp.exp(self.log_weights())).astype(values.dtype).reshape(-1)
         return values, jnp.broadcast_to(mass, values.shape)
 
     def _joint_atoms(self, count: int) -> tuple[Array, Array]:
@@ -163,7 +163,7 @@ class Mixture(eqx.Module):
 
     def _shared_weights(self, count: int) -> Float[Array, "a"]:
         """Weights where each component is replaced by `count` values."""
-        return jnp.repeat(jnp.exp(self._log_weights()), count) / count
+        return jnp.repeat(jnp.exp(self.log_weights()), count) / count
 
     def crps(self, y: Float[Array, "n p"]) -> Float[Array, "n"]:
         """Continuous ranked probability score E|Y - y| - E|Y - Y'|/2, units of y, summed over p."""

@@ -2,7 +2,8 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 
 class Data(eqx.Module):
@@ -43,6 +44,20 @@ class Data(eqx.Module):
             )
         return Data(x, y, jnp.ones(x.shape[0], bool))
 
+    @staticmethod
+    def blank(n: int, d: int) -> "Data":
+        """Room for `n` rows of `d` inputs and one outcome, of which none exists yet."""
+        return Data(jnp.zeros((n, d)), jnp.zeros((n, 1)), jnp.zeros(n, bool))
+
+    def put(self, place: Array, x: Float[Array, "d"], y: Float[Array, "p"]) -> "Data":
+        """With a row at that place; unchanged where the place is beyond the end."""
+        rows, outcomes = (a.at[place].set(v, mode="drop") for a, v in ((self.x, x), (self.y, y)))
+        return Data(rows, outcomes, self.mask.at[place].set(True, mode="drop"))
+
+    def first(self, k: Array | int) -> "Data":
+        """The rows among the first `k`; the others stay as padding."""
+        return Data(self.x, self.y, self.mask & (jnp.arange(self.mask.shape[-1]) < k))
+
     @property
     def count(self) -> Array:
         """Number of rows inside the mask."""
@@ -70,6 +85,11 @@ def concat(a: Data, b: Data) -> Data:
     """The rows of `a`, then the rows of `b`."""
     x, y = jnp.concatenate([a.x, b.x]), jnp.concatenate([a.y, b.y])
     return Data(x, y, jnp.concatenate([a.mask, b.mask]))
+
+
+def shuffled(key: PRNGKeyArray, mask: Bool[Array, "*b n"]) -> Int[Array, "*b n"]:
+    """Numbers of the rows in random order, those outside the mask last."""
+    return jnp.argsort(jr.uniform(key, mask.shape) + jnp.where(mask, 0.0, 2.0))
 
 
 def pad(data: Data, n: int) -> Data:

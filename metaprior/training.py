@@ -366,11 +366,11 @@ def fit(
     run = _run_one if axes is None else _run_members
     new = state is None
     if new:
-        members = (
-            0 if axes is None else jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
-        )
-        begin_all = (method, key, optimiser)
-        state = _start_members(*begin_all, members) if members else _start_one(*begin_all)
+        if axes is None:
+            state = _start_one(method, key, optimiser)
+        else:
+            members = jax.tree.leaves(eqx.filter(method, eqx.is_array))[0].shape[0]
+            state = _start_members(method, key, optimiser, members)
     state, source, validation = devices.replicate((state, source, validation), mesh)
     if new and validation is not None:  # the untrained method competes too
         state = run(state, source, validation, axes, optimiser, np.int32(0), batch, at_once, mesh)[

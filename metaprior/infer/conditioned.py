@@ -189,8 +189,7 @@ class ClassPosterior(AbstractPosterior):
         # The chain rule: an average over drawn functions would need a number of them that grows
         # with e to the rows.
         def row(i):
-            before = Data(data.x, data.y, data.mask & (jnp.arange(data.mask.shape[0]) < i))
-            posterior = self.prior.posterior(concat(self.support, before), key=key)
+            posterior = self.prior.posterior(concat(self.support, data.first(i)), key=key)
             predictive = posterior.predict(data.x[i][None], key=key, samples=samples)
             return predictive.log_prob(data.y[i][None])[0]
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metaprior.infer.cholesky import factorise
 from metaprior.nets.kernels import Stationary
-from metaprior.task import Data
+from metaprior.task import Data, shuffled
 
 
 def kl_normal(
@@ -94,8 +94,7 @@ class FunctionPrior(eqx.Module):
         shape = (self.points, d)
         x = jr.uniform(box_key, shape, rows.x.dtype, self.low, self.high)
         own = min(self.points // 2, n)
-        # Real rows in random order come first.
-        order = jnp.argsort(jr.uniform(order_key, (n,)) + jnp.where(rows.mask, 0.0, 2.0))[:own]
+        order = shuffled(order_key, rows.mask)[:own]
         seen = jnp.where(rows.mask[order][:, None], rows.x[order], x[:own])
         return jnp.concatenate([seen, x[own:]])
 

@@ -94,9 +94,7 @@ class MatchingNet(AbstractMethod):
             pseudo_count: weight of the prior rows. `None` (default): learned, from 1. A positive
                 number stays as it is; 0.0 is the paper's method.
         """
-        if not isinstance(spec.head, Categorical):
-            name = type(spec.head).__name__
-            raise TypeError(f"MatchingNet predicts classes; the head is {name}, for numbers.")
+        head = spec.categorical("MatchingNet")
         if scale is not None and scale <= 0:
             raise ValueError(f"MatchingNet takes a scale above 0; got {scale}.")
         if pseudo_count is not None and pseudo_count < 0:
@@ -107,10 +105,10 @@ class MatchingNet(AbstractMethod):
         net = network(spec, embedding, width, depth, key=net_key)
         log_scale = jnp.log(jnp.asarray(10.0)) if scale is None else math.log(scale)
         if pseudo_count == 0:
-            return cls(net, log_scale, spec.head, None, None)
+            return cls(net, log_scale, head, None, None)
         log_count = jnp.zeros(()) if pseudo_count is None else math.log(pseudo_count)
-        prior = jr.normal(prior_key, (spec.head.classes, embedding))
-        return cls(net, log_scale, spec.head, prior, log_count)
+        prior = jr.normal(prior_key, (head.classes, embedding))
+        return cls(net, log_scale, head, prior, log_count)
 
     def memory(self, support: Data) -> tuple[Callable, Array, Array, Array, Array]:
         """What a query is compared with.

@@ -121,9 +121,7 @@ class MetaQDA(AbstractMethod):
             weight: κ at first, in rows.
             df: ν - d + 1 at first: how many rows the covariances that classes share are worth.
         """
-        if not isinstance(spec.head, Categorical):
-            name = type(spec.head).__name__
-            raise TypeError(f"MetaQDA predicts classes; the head is {name}, for numbers.")
+        head = spec.categorical("MetaQDA")
         if weight <= 0 or df <= 0:
             raise ValueError(f"MetaQDA takes a weight and a df above 0; got {weight} and {df}.")
         if embedding < 0:
@@ -136,7 +134,7 @@ class MetaQDA(AbstractMethod):
             net = eqx.nn.Identity()
         d = embedding or spec.x_dim
         log_weight, log_df = (jnp.log(jnp.asarray(a, float)) for a in (weight, df))
-        return cls(net, spec.head, jnp.zeros(d), jnp.eye(d), log_weight, log_df)
+        return cls(net, head, jnp.zeros(d), jnp.eye(d), log_weight, log_df)
 
     def belief(self, support: Data) -> Belief:
         """What is known of each class."""

@@ -84,9 +84,7 @@ class ProtoNet(AbstractMethod):
             pseudo_count: weight of the prior prototypes in rows. `None` (default): learned, from 1.
                 A positive number stays as it is; 0.0 is the paper's method.
         """
-        if not isinstance(spec.head, Categorical):
-            name = type(spec.head).__name__
-            raise TypeError(f"ProtoNet predicts classes; the head is {name}, for numbers.")
+        head = spec.categorical("ProtoNet")
         if pseudo_count is not None and pseudo_count < 0:
             raise ValueError(
                 f"ProtoNet takes a pseudo_count of 0 or more rows; got {pseudo_count}."
@@ -94,10 +92,10 @@ class ProtoNet(AbstractMethod):
         net_key, prior_key = jr.split(key)
         net = network(spec, embedding, width, depth, key=net_key)
         if pseudo_count == 0:
-            return cls(net, spec.head, None, None)
+            return cls(net, head, None, None)
         log_count = jnp.zeros(()) if pseudo_count is None else math.log(pseudo_count)
-        prior = 0.1 * jr.normal(prior_key, (spec.head.classes, embedding))
-        return cls(net, spec.head, prior, log_count)
+        prior = 0.1 * jr.normal(prior_key, (head.classes, embedding))
+        return cls(net, head, prior, log_count)
 
     def prototypes(self, support: Data) -> tuple[Array, Array]:
         """Prototypes `(C, e)`, and which classes have one `(C,)`."""

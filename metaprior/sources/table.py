@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int
 
-from metaprior.task import Data, Task
+from metaprior.task import Data, Task, shuffled
 
 
 def distinct(key, count, most: int) -> Int[Array, "m"]:
@@ -30,8 +30,7 @@ def distinct(key, count, most: int) -> Int[Array, "m"]:
         return jnp.where((place == i) & (i < size), number, chosen)
 
     chosen = jax.lax.fori_loop(0, most, fill, jnp.full(most, -1, drawn.dtype))
-    order = jnp.argsort(jr.uniform(order_key, (most,)) + jnp.where(place < size, 0.0, 2.0))
-    return jnp.maximum(chosen[order], 0)
+    return jnp.maximum(chosen[shuffled(order_key, place < size)], 0)
 
 
 class Table(eqx.Module):

@@ -1,5 +1,6 @@
 """Where compiled programs are kept between processes."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -19,8 +20,11 @@ def folder() -> str | None:
         from platformdirs import user_cache_path
 
         path = str(user_cache_path("metaprior", appauthor=False) / "compiled")
-    if not path:
-        return None
+    return _usable(path) if path else None
+
+
+@functools.cache  # every call of a kept program asks
+def _usable(path: str) -> str | None:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -192,7 +192,8 @@ def kept(function: FunctionType, options: Callable[[], dict[str, Any]] = effort)
     process knows of (classes defined outside the package) are traced as ever.
     """
     plain = jit(function, options)
-    ready: dict[str, tuple[Callable, Any] | None] = {}  # none: it cannot be exported
+    # The program, and the tree in which what it gives stands; none: it cannot be exported.
+    ready: dict[str, tuple[Callable, Any, Any] | None] = {}
 
     @functools.wraps(function)
     @full_precision
@@ -207,15 +208,15 @@ def kept(function: FunctionType, options: Callable[[], dict[str, Any]] = effort)
             path = Path(folder) / name
             try:
                 traced, tree = _read(path) or _trace(path, function, arguments)
-                ready[name] = jax.jit(traced.call, **options()), tree
+                places = jax.tree.structure(eqx.filter(tree, eqx.is_array))
+                ready[name] = jax.jit(traced.call, **options()), places, tree
             except Exception:  # an error of the function's own comes again below
                 ready[name] = None
         if not (found := ready[name]):
             return plain(*arguments)
-        program, tree = found
+        program, places, tree = found
         with _keeping(folder) if new and not chosen else contextlib.nullcontext():
             leaves = program(_placed(jax.tree.leaves(eqx.filter(arguments, eqx.is_array))))
-        places = jax.tree.structure(eqx.filter(tree, eqx.is_array))
         return eqx.combine(places.unflatten(leaves), tree)
 
     return call

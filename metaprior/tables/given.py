@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from metaprior.heads.draws import uniform_points
 from metaprior.posterior import Mixture, Part
-from metaprior.tables.quantiles import TINY, invert, log_weights, outcomes_at
+from metaprior.tables.quantiles import TINY, invert, outcomes_at
 
 KNOTS = 11  # atoms of a component at each draw
 
@@ -101,7 +101,7 @@ class Given(eqx.Module):
         if self.mixture.parts[0].head.classes:
             return outcomes_at(self.mixture, levels.reshape(1, -1)).reshape(levels.shape)
 
-        u, weight = levels.reshape(-1), jnp.exp(log_weights(self.mixture))
+        u, weight = levels.reshape(-1), jnp.exp(self.mixture.log_weights())
         upper = jnp.cumsum(weight)
         chosen = jnp.minimum((u[:, None] > upper).sum(-1), len(weight) - 1)
         rest = jnp.clip((u - (upper - weight)[chosen]) / weight[chosen], TINY, 1 - TINY)
@@ -144,7 +144,7 @@ class Given(eqx.Module):
         parts = self.mixture.parts
         means = jnp.concatenate([p.head.mean(p.params) for p in parts])
         means = means.reshape(len(means), self.draws, -1, means.shape[-1]).mean(1)
-        return jnp.exp(log_weights(self.mixture)), means
+        return jnp.exp(self.mixture.log_weights()), means
 
     def moments(self) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Mean, variance and the part of it that more rows can remove, `(n, p)` each.

@@ -12,11 +12,6 @@ TINY = 1e-6  # levels stay this far from 0 and 1
 KNOTS = 81  # atoms of a component
 
 
-def log_weights(mixture: Mixture) -> Array:
-    """Logarithms of the weights of all components, which sum to one."""
-    return jax.nn.log_softmax(jnp.concatenate([part.log_weight for part in mixture.parts]))
-
-
 def invert(values: Array, mass: Array) -> Callable[[Array], Array]:
     """A function from levels `(m, n)` to quantiles at each of `n` points.
 

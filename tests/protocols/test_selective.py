@@ -65,7 +65,7 @@ def test_evidence_of_families_is_that_of_brute_force(x64):
             density = np.exp(-0.5 * z.sum(0)) / (2 * np.pi * families.NOISE**2) ** 1.5
             total += density.mean() / len(drawn.families)
         assert float(drawn.evidence(some)) == pytest.approx(np.log(total), abs=0.05), name
-        nothing = families.first(some, 0)
+        nothing = some.first(0)
         assert float(drawn.evidence(nothing)) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -149,7 +149,7 @@ def test_a_method_is_judged_and_drawn():
     each = np.asarray(judge._sequential(method, (data, keys))).sum(1)
 
     def whole(some):
-        nothing = families.first(some, 0)
+        nothing = some.first(0)
         posterior = method.posterior(nothing, key=keys[0])
         return posterior.joint_log_prob(some, key=keys[0], samples=1)
 

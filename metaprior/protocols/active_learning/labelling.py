@@ -85,11 +85,7 @@ def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple
         What is judged after 0 … `labels` labels, and the rows chosen.
     """
     pool, query = task.support, task.query
-    empty = Data(
-        jnp.zeros((labels, pool.x.shape[1]), pool.x.dtype),
-        jnp.zeros((labels, 1), pool.y.dtype),
-        jnp.zeros(labels, bool),
-    )
+    empty = Data.blank(labels, pool.x.shape[1])
 
     def step(carry, t):
         labelled, left = carry
@@ -101,13 +97,7 @@ def _one(learner, task: Task, goal: Goal, rule, key, labels: int, samples: tuple
         # a row without a score comes last, yet before the rows that have been labelled
         score = jnp.nan_to_num(score, nan=-1e30, neginf=-1e30)
         pick = jnp.argmax(jnp.where(left, score, -jnp.inf))
-
-        def put(a, v):
-            return a.at[t].set(v, mode="drop")  # the last look labels nothing
-
-        labelled = Data(
-            put(labelled.x, pool.x[pick]), put(labelled.y, pool.y[pick]), put(labelled.mask, True)
-        )
+        labelled = labelled.put(t, pool.x[pick], pool.y[pick])  # the last look labels nothing
         return (labelled, left.at[pick].set(False)), (errors, pick)
 
     _, (judged, picks) = jax.lax.scan(step, (empty, pool.mask), jnp.arange(labels + 1))

@@ -117,9 +117,7 @@ def play_one(learner: AbstractLearner | None, wheel: Wheel, delta, how: Play, *,
         )
         return rows, (arm, cut(gap)[at, arm])
 
-    steps = how.steps
-    empty = Data(jnp.zeros((steps, 2 + ARMS)), jnp.zeros((steps, 1)), jnp.zeros(steps, bool))
-    starts = jnp.arange(0, steps, how.refresh)
+    empty, starts = Data.blank(how.steps, 2 + ARMS), jnp.arange(0, how.steps, how.refresh)
     _, (arm, regret) = jax.lax.scan(stretch, empty, (starts, jr.split(key, len(starts))))
     return arm.ravel(), regret.ravel(), gap.mean(1)
 

@@ -80,7 +80,7 @@ class OverSettings(AbstractLearner):
             self.settings.log_length,
             self.settings.noise * std,
         )
-        nothing = Data(support.x, support.y, jnp.zeros_like(support.mask))
+        nothing = support.first(0)
 
         def evidence(setting):
             prior = setting.exact(mean, nothing, self.shape)

@@ -14,6 +14,7 @@ from metaprior.infer.cholesky import factorise
 from metaprior.infer.gp import lifted
 from metaprior.nets.kernels import Stationary
 from metaprior.sources import Table
+from metaprior.task import shuffled
 
 FORRESTER, GP_1D, BRANIN = "Forrester", "GP-1D", "Branin"
 NEAR = 0.01  # of the range of a function, or of the rows of a pool: so near is solved
@@ -151,8 +152,7 @@ def table_of(x: np.ndarray, y: np.ndarray, support: int) -> Table:
 
 def orders(key, real: np.ndarray, count: int) -> np.ndarray:
     """`count` candidates of each function at random, real ones first, each once: `(t, count)`."""
-    chance = np.asarray(jr.uniform(key, real.shape)) + np.where(real, 0.0, 2.0)
-    return np.argsort(chance, 1)[:, :count]
+    return np.asarray(shuffled(key, jnp.asarray(real)))[:, :count]
 
 
 def assembled(

@@ -36,11 +36,7 @@ class Traces(NamedTuple):
 def _one(learner: Any, hunt: Hunts, by: str, start: Array, key) -> tuple[Array, Array]:
     """One function: what is tried, and what is recommended before each try and at the end."""
     tries = hunt.order.shape[0]
-    history = Data(
-        jnp.zeros((tries, hunt.x.shape[1]), hunt.x.dtype),
-        jnp.zeros((tries, 1), hunt.f.dtype),
-        jnp.zeros(tries, bool),
-    )
+    history = Data.blank(tries, hunt.x.shape[1])
     knows = learner.learner(hunt.own) if isinstance(learner, Own) else learner
 
     def step(carry, t):
@@ -67,13 +63,7 @@ def _one(learner: Any, hunt: Hunts, by: str, start: Array, key) -> tuple[Array, 
         given = hunt.order[jnp.minimum(t, tries - 1)]
         pick = jnp.where(t < start, given, chosen)
         y = hunt.f[pick] + hunt.noise * jr.normal(keys[4])
-
-        def put(a, v):
-            return a.at[t].set(v, mode="drop")  # the last look tries nothing
-
-        history = Data(
-            put(history.x, hunt.x[pick]), put(history.y, y[None]), put(history.mask, True)
-        )
+        history = history.put(t, hunt.x[pick], y[None])  # the last look tries nothing
         best_believed = jnp.argmin(jnp.where(hunt.real, believed, jnp.inf))
         return (history, free.at[pick].set(False)), (pick, best_believed)
 

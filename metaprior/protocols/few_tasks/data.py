@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from metaprior.sources import Cauchy, SineLine, SlopedSine
-from metaprior.task import Data, Task
+from metaprior.task import Data, Task, shuffled
 
 EXACT = "exact posterior"
 # What a family lacks of these is zero or masked, so that one program serves all.
@@ -84,8 +84,7 @@ class Finite(eqx.Module):
         i_key, o_key, k_key = jr.split(key, 3)
         index, place = jr.randint(i_key, (), 0, count), jnp.arange(self.x.shape[1])
         exists = place < self.rows
-        # rows in random order, those that do not exist last
-        order = jnp.argsort(jr.uniform(o_key, place.shape) + jnp.where(exists, 0.0, 2.0))
+        order = shuffled(o_key, exists)
         shown = place < jr.randint(k_key, (), 0, self.rows)
         x, y = self.x[index][order], self.y[index][order]
         return Task(Data(x, y, shown), Data(x, y, ~shown & exists))

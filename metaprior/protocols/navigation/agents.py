@@ -240,8 +240,7 @@ def play_one(
         rows = Data(put(rows.x, position[KEPT]), put(rows.y, reward[KEPT][:, None]), seen)
         return (memory, rows), Played(position, reward, target, drawn)
 
-    n = episodes * ROWS
-    empty = Data(jnp.zeros((n, 2)), jnp.zeros((n, 1)), jnp.zeros(n, bool))
+    empty = Data.blank(episodes * ROWS, 2)
     each = jnp.arange(episodes), jr.split(key, episodes)
     return jax.lax.scan(episode, (agent.start(goals), empty), each)[1]
 

@@ -53,8 +53,7 @@ class Drawn(NamedTuple):
 
     def evidence(self, data: Data) -> Float[Array, ""]:
         """log p(y | x) of the rows in the mask, nats."""
-        empty = Data(data.x, data.y, jnp.zeros_like(data.mask))
-        grid = Grid(self.families, NOISE, empty)
+        grid = Grid(self.families, NOISE, data.first(0))
         return grid.joint_log_prob(data, key=jr.key(0), samples=1)
 
     def support(self, key) -> Data:
@@ -90,8 +89,3 @@ def trained_on() -> Drawn:
 def supports(drawn: Drawn, keys) -> Data:
     """A support a key, stacked."""
     return jax.vmap(drawn.support)(keys)
-
-
-def first(data: Data, K: Array | int) -> Data:
-    """The first K rows."""
-    return Data(data.x, data.y, data.mask & (jnp.arange(len(data.mask)) < K))

@@ -20,7 +20,6 @@ from metaprior.protocols.selective.families import (
     ROWS,
     TRAINED,
     Drawn,
-    first,
     others,
     supports,
     trained_on,
@@ -157,7 +156,7 @@ def _sequential(learner: AbstractLearner, some: tuple[Data, Any]) -> Any:
 
         def row(k, key):
             own, draws = jr.split(key)
-            mixture = learner.posterior(first(data, k), key=own).predict(
+            mixture = learner.posterior(data.first(k), key=own).predict(
                 data.x[k][None], key=draws, samples=SAMPLES
             )
             return mixture.log_prob(data.y[k][None])[0]
@@ -172,7 +171,7 @@ def _evidence(drawn: Drawn, data: Data, shots: Any) -> Any:
     """log p of the first K rows of each support, `(t, shots)`."""
 
     def one(some):
-        return jax.lax.map(lambda K: drawn.evidence(first(some, K)), shots)
+        return jax.lax.map(lambda K: drawn.evidence(some.first(K)), shots)
 
     return jax.lax.map(one, data)
 
