@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from metaprior.heads import AbstractHead
 from metaprior.method import AbstractMethod
 from metaprior.system import devices
 from metaprior.system.compiled import apart, full_precision, jit, least_effort
@@ -252,11 +253,13 @@ class Adam(eqx.Module):
         learning_rate: at the first step.
         steps: until it is a tenth of that.
         clip: greatest norm of a gradient.
+        momentum: first decay rate.
     """
 
     learning_rate: Float[np.ndarray, ""]
     steps: Float[np.ndarray, ""]
     clip: float = eqx.field(static=True)
+    momentum: float = eqx.field(static=True)
 
     def _chain(self) -> optax.GradientTransformation:
         def rate(count):
@@ -264,7 +267,8 @@ class Adam(eqx.Module):
             return self.learning_rate * (0.1 + 0.45 * (1 + jnp.cos(jnp.pi * done)))
 
         # As one vector: the program of a small network is a fifth smaller.
-        return optax.flatten(optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(rate)))
+        clip, step = optax.clip_by_global_norm(self.clip), optax.adam(rate, b1=self.momentum)
+        return optax.flatten(optax.chain(clip, step))
 
     def init(self, params: Any) -> Any:
         """The state before the first step."""
@@ -275,10 +279,16 @@ class Adam(eqx.Module):
         return self._chain().update(updates, state, params)
 
 
-def adam(learning_rate: float, steps: int, clip: float = 10.0) -> Adam:
+def adam(learning_rate: float, steps: int, clip: float = 10.0, momentum: float = 0.9) -> Adam:
     """The `Adam` for so many steps."""
     kind = jnp.result_type(float)
-    return Adam(np.asarray(learning_rate, kind), np.asarray(steps, kind), clip)
+    return Adam(np.asarray(learning_rate, kind), np.asarray(steps, kind), clip, momentum)
+
+
+def _momentum(method) -> float:
+    """The least that a head of the method asks for."""
+    parts = jax.tree.leaves(method, is_leaf=lambda part: isinstance(part, AbstractHead))
+    return min((p.momentum for p in parts if isinstance(p, AbstractHead)), default=0.9)
 
 
 def _shown(loss: Any) -> float:
@@ -322,7 +332,7 @@ def fit(
         steps: most optimiser steps to take.
         batch: tasks a step (25 in MAML's sinusoid; more gains little on two cores).
         learning_rate: of `adam`; ignored when an `optimiser` is given. `None` (default): the
-            method's own, `method.learning_rate`.
+            method's own, `method.learning_rate`. The momentum is the one its head asks for.
         optimiser: any optax transformation.
         validation: tasks stacked on a leading axis; the best method on them is returned.
         every: steps in one compiled chunk, between looks at `validation`.
@@ -362,7 +372,7 @@ def fit(
     begin = time.perf_counter()
     if optimiser is None:
         rate = method.learning_rate if learning_rate is None else learning_rate
-        optimiser = adam(rate, steps)
+        optimiser = adam(rate, steps, momentum=_momentum(method))
     run = _run_one if axes is None else _run_members
     new = state is None
     if new:

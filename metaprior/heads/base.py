@@ -21,11 +21,13 @@ class AbstractHead(eqx.Module):
         classes: number of classes; 0 when outcomes are numbers.
         density: false where only samples are known: then `log_prob` and `entropy` raise.
         symmetric: whether `params[..., 0]` is a location around which the density is even.
+        momentum: of the optimiser that `fit` takes for `loss` (Adam's first decay rate).
     """
 
     classes: eqx.AbstractVar[int]
     density: eqx.AbstractClassVar[bool]
     symmetric: ClassVar[bool] = False
+    momentum: ClassVar[float] = 0.9
 
     @property
     @abstractmethod
