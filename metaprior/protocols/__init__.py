@@ -6,9 +6,9 @@ says where tasks come from.
 
 All protocols share `protocol` (what a protocol is), `runner` (a folder of finished cells), `files`
 and `results` (what is written there) and `page` (the report). Several share `cell` (options,
-progress and training), `raw` (columns of raw predictions), `spread` and `pooled` (standard errors),
-`finished` and `pictures` (reading and drawing finished cells) and `characters` (episodes of drawn
-characters).
+progress and training), `policies` (training policies by what they gain), `raw` (columns of raw
+predictions), `spread` and `pooled` (standard errors), `finished` and `pictures` (reading and
+drawing finished cells) and `characters` (episodes of drawn characters).
 """
 
 import difflib
@@ -49,6 +49,9 @@ PROTOCOLS: dict[str, str] = {
     "guarantee": "intervals that hold what they say in a new group, whatever the model",
     "selective": "what is left out when unsure, and tasks unlike all that were trained on",
     "active-learning": "labels chosen by entropy, BALD or variance against random ones",
+    "learned-acquisition": (
+        "learning what to ask: label or answer in a stream of images, where to look for a source"
+    ),
     "bayes-opt": "what a learned prior is worth to an optimiser: regret by evaluations",
     "few-tasks": "how many training tasks it takes, and when a prior overfits them",
     "properties": "expressive power, consistency and awareness of uncertainty, as numbers",
