@@ -88,15 +88,24 @@ class Kept(NamedTuple):
         return (self.place >= K) & (self.size > K)
 
     def predict(
-        self, learner: Any, curve: Any, K: int, levels: Sequence[float]
-    ) -> dict[str, np.ndarray]:
-        """What `questions.predicted` says of the asked rows, given K others of their group."""
-        asked, groups = self.asked(K), int(self.group[-1]) + 1
-        known = Runs.of(self.group, (self.place < K) & (self.size > K), groups)
-        out = predict_all(
-            learner, curve, (self.x, self.y), known, Runs.of(self.group, asked, groups), levels
-        )
-        return {name: values[asked] for name, values in out.items()}
+        self, learner: Any, curve: Any, shots: Sequence[int], levels: Sequence[float]
+    ) -> list[dict[str, np.ndarray]]:
+        """What `questions.predicted` says of the asked rows at each number of observed rows, given
+        that many others of their group.
+
+        All numbers go through the same programs, as groups of their own.
+        """
+        groups, times = int(self.group[-1]) + 1, len(shots)
+        each = [self.asked(K) for K in shots]
+        asked = np.concatenate(each)
+        seen = np.concatenate([(self.place < K) & (self.size > K) for K in shots])
+        group = np.concatenate([self.group + groups * i for i in range(times)])
+        rows = np.tile(self.x, (times, 1)), np.tile(self.y, (times, 1))
+        known, wanted = (Runs.of(group, use, groups * times) for use in (seen, asked))
+        out = predict_all(learner, curve, rows, known, wanted, levels)
+        ends = np.cumsum([some.sum() for some in each])[:-1]
+        parts = {name: np.split(values[asked], ends) for name, values in out.items()}
+        return [{name: part[i] for name, part in parts.items()} for i in range(times)]
 
 
 def prepared(learner: Any, curve: Any, held: "HeldOut", share: float) -> Guarantee:
@@ -110,18 +119,19 @@ def prepared(learner: Any, curve: Any, held: "HeldOut", share: float) -> Guarant
         held: the groups.
         share: of the outcomes that intervals should hold.
     """
-    kept, by, groups = Kept.of(held), [], []
-    for K in SHOTS:
-        asked = kept.asked(K)
-        parts = (kept.sets[asked], kept.group[asked])
-        groups.append(len(np.unique(parts[0])))
-        if groups[-1] < conformal.fewest(share):
-            by.append(np.inf)
-            continue
-        found = kept.predict(learner, curve, K, interval_levels(share))["quantiles"]
-        scores = conformal.cqr(kept.y[asked, 0], *found.astype(np.float64).T)
-        by.append(conformal.hierarchical(scores, parts, share))
-    return Guarantee(np.asarray(SHOTS), np.asarray(by), np.asarray(groups))
+    kept = Kept.of(held)
+    groups = np.array([len(np.unique(kept.sets[kept.asked(K)])) for K in SHOTS])
+    by = np.full(len(SHOTS), np.inf)
+    enough = [i for i, many in enumerate(groups) if many >= conformal.fewest(share)]
+    if enough:
+        shots = [SHOTS[i] for i in enough]
+        for i, said in zip(
+            enough, kept.predict(learner, curve, shots, interval_levels(share)), strict=True
+        ):
+            asked = kept.asked(SHOTS[i])
+            scores = conformal.cqr(kept.y[asked, 0], *said["quantiles"].astype(np.float64).T)
+            by[i] = conformal.hierarchical(scores, (kept.sets[asked], kept.group[asked]), share)
+    return Guarantee(np.asarray(SHOTS), by, groups)
 
 
 # Of each prior in use, by share: it takes a second and compiles for longer, so that `fit` does not

@@ -155,7 +155,7 @@ def judged(prior: Prior, K: int, partitions: int, seed: int) -> dict[str, np.nda
         return None
 
     def said(learner: Any, K: int) -> Said:
-        out = kept.predict(learner, trained.curve(), K, interval_levels(SHARE))
+        (out,) = kept.predict(learner, trained.curve(), [K], interval_levels(SHARE))
         y, here = kept.y[asked, 0].astype(np.float64), asked[kept.asked(K)]
         if trained.units is None:
             return Said.of_classes(out["p"][here], y)
