@@ -231,8 +231,8 @@ RATES |= {"process": 1e-2, "dkt": 3e-3, "pacoh": 1e-2, "pacoh_nn": 1e-2, "f_paco
 def test_fit_takes_the_learning_rate_of_the_method(name, key, monkeypatch):
     """Unless it is given one."""
 
-    def asked(rate, steps):
-        raise LookupError(rate)
+    def asked(rate, steps, momentum):
+        raise LookupError(rate, momentum)
 
     monkeypatch.setattr(training, "adam", asked)
     head = Gaussian(1) if "numbers" in METHODS[name].kinds else Categorical(2)
@@ -240,7 +240,23 @@ def test_fit_takes_the_learning_rate_of_the_method(name, key, monkeypatch):
     for given, taken in ((None, RATES.get(name, 1e-3)), (0.5, 0.5)):
         with pytest.raises(LookupError) as told:
             fit(method, Sinusoid(), key=key, learning_rate=given)
-        assert told.value.args == (taken,)
+        assert told.value.args == (taken, 0.9)
+
+
+def test_momentum_is_what_the_head_bears(key, monkeypatch):
+    """Adversaries circle with it; a head in an ensemble is found too."""
+
+    def asked(rate, steps, momentum):
+        raise LookupError(momentum)
+
+    monkeypatch.setattr(training, "adam", asked)
+    for objective, taken in (("adversarial", 0.0), ("energy score", 0.9)):
+        head = Implicit.init(1, objective=objective, key=key)
+        for name in ("cnp", "ensemble"):
+            method = eqx.filter_eval_shape(METHODS[name].init, Spec(1, head), key=key)
+            with pytest.raises(LookupError) as told:
+                fit(method, Sinusoid(), key=key)
+            assert told.value.args == (taken,)
 
 
 def test_members_are_trained_at_the_rate_of_one(key):
