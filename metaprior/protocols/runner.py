@@ -115,9 +115,9 @@ class Study:
         return json.loads(json.dumps(record))
 
     def check(self) -> None:
-        """The folder is new, empty, or of the same protocol, budget and data."""
+        """The folder is new, without a finished cell, or of the same protocol, budget and data."""
         before = continued(self.folder, FORMAT, _OURS)
-        if before is None:
+        if before is None or not self._begun():
             return
         now, other = self.record(), "choose another folder."
         if before.get("name") != now["name"]:
@@ -163,6 +163,9 @@ class Study:
         say(1.0, "writing the report")
         return self.write(failed, report=True)
 
+    def _begun(self) -> bool:
+        return any(self.cells.glob("*.json"))
+
     def _set_aside(self) -> None:
         """Cells with a damaged file no longer count as finished, and are named."""
         for path in sorted(self.cells.glob("*.json")):
@@ -172,9 +175,9 @@ class Study:
                 print(f"metaprior: {found}; {path.stem} runs again.", file=sys.stderr, flush=True)
 
     def _keep_record(self) -> None:
-        """run.json of a new folder."""
+        """run.json of a folder without a finished cell: a setting may have been refused before."""
         path = self.folder / "run.json"
-        if path.exists():
+        if path.exists() and self._begun():
             return
         record = self.record() | {
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -291,6 +291,21 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         Study(other, tmp_path / "out").run(["maml"], 1)
 
 
+def test_a_setting_that_is_refused_is_corrected_in_the_same_folder(tmp_path):
+    """The protocol refuses it when its folder has been begun."""
+
+    def run(method, seed, options, data, tell):
+        if options["shots"] == [0]:
+            raise InputError("toy takes shots of at least 1.")
+        return TOY.run(method, seed, options, data, tell)
+
+    picky = dataclasses.replace(TOY, run=run)
+    with pytest.raises(InputError, match="shots of at least 1"):
+        Study(picky, tmp_path, changes=["shots=[0]"]).run(["maml"], 1)
+    Study(picky, tmp_path, changes=["shots=[1]"]).run(["maml"], 1)
+    assert json.loads((tmp_path / "run.json").read_text("utf-8"))["options"]["shots"] == [1]
+
+
 def test_data_are_told_by_what_is_read_of_them(tmp_path):
     """Results in the data's folder and other files beside do not count; a byte of an image does."""
     data, out = tmp_path / "mine", tmp_path / "mine" / "out"
