@@ -22,6 +22,7 @@ def check(
     method: str = "auto",
     target_scale: Scale = "auto",
     split_by: str | None = None,
+    holdout: str | None = None,
     skip_bad_tasks: Annotated[bool, Parameter(negative="")] = False,
     columns: Columns = Columns(),
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -49,12 +50,16 @@ def check(
         with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
+    holdout
+        Share of the groups that `fit` would keep aside, or by=COLUMN; see `fit`.
     skip_bad_tasks
         Leave out groups that nothing can be learned from, and say which.
     as_json
         Print one JSON object and nothing else.
     """
-    options = {
+    from metaprior.cli.run import asked_for
+
+    options: dict[str, Any] = {
         **columns.options(),
         "task": task,
         "target": target,
@@ -63,6 +68,7 @@ def check(
         "split_by": split_by,
     }
     try:
+        options |= asked_for(holdout)
         found = surveyed(table, options, method, skip_bad_tasks)
     except InputError as error:
         print(f"metaprior: {' '.join(str(error).split())}", file=sys.stderr)
@@ -75,7 +81,6 @@ def check(
 
 def surveyed(table: Path, options: dict[str, Any], method: str, skip: bool) -> Any:
     """The survey of a table, with the roles of columns where both are given."""
-    from metaprior.cli.run import HOLDOUT
     from metaprior.tables.checked import check_all
     from metaprior.tables.meaning.survey import first_look, survey
     from metaprior.tables.plan import Plan
@@ -86,7 +91,7 @@ def surveyed(table: Path, options: dict[str, Any], method: str, skip: bool) -> A
     # A column's own name may contain a comma.
     one = target is None or target in rows.frame.columns
     targets = [target or ""] if one else listed(target, "--target")
-    plan = Plan.of(options, targets, HOLDOUT)
+    plan = Plan.of(options, targets, options["holdout"])
     if options["task"] is None or target is None:
         rows.need([name for name in (options["task"], *targets) if name])
         return first_look(rows, plan)

@@ -40,6 +40,7 @@ def evaluate(
     splits
         Judge on this many splits of the groups, each after the first fitted anew; five of them
         judge every group once. By default one, and more where it would judge fewer than 10 groups.
+        After `fit --holdout by=COLUMN` there is one.
     order
         Column of numbers or dates, such as a time: the first rows of a group in its order are
         observed, and later ones predicted. Without it rows are observed at random.
@@ -49,10 +50,13 @@ def evaluate(
     counts = whole_numbers(shots, "--shots")
     at_least(splits, 1, "--splits")
     use_cache()
-    from metaprior.cli.run import Run
+    from metaprior.cli.run import Run, one_split
 
     run = Run(folder)
     prior = run.load()
+    by = prior.info.get("holdout_by")
+    if by and splits is not None and splits > 1:
+        raise InputError(one_split(by))
     splits = splits or _enough(run, prior, table)
     if splits > 1:
         run.recorded()
@@ -83,18 +87,20 @@ def evaluate(
 
 def _enough(run: Any, prior: Any, table: Path | None) -> int:
     """How many splits judge enough groups to say something."""
-    from metaprior.cli.run import SPLITS
-    from metaprior.evaluation.verdicts import enough_splits
+    from metaprior.cli.run import splits_of
+    from metaprior.evaluation.verdicts import FEW, enough_splits
 
-    kept = prior.info["groups"]["test"]
-    splits = 1 if table is not None or not kept else enough_splits(kept, SPLITS)
-    if splits == 1:
+    number = prior.info["groups"]["test"]
+    if table is not None or prior.info.get("holdout_by") or not 0 < number < FEW:
         return 1
-    kept = "One group was" if kept == 1 else f"{kept} groups were"
+    kept = "One group was" if number == 1 else f"{number} groups were"
     try:
-        run.recorded()
+        _, options = run.recorded()
     except InputError as error:
         say_note(f"{kept} kept aside, too few to judge by. {error}")
+        return 1
+    splits = enough_splits(number, splits_of(options))
+    if splits == 1:
         return 1
     say_note(
         f"{kept} kept aside, too few to judge by: {splits} splits of the groups are judged, "

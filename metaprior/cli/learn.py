@@ -117,6 +117,7 @@ def fit(
     method: str = "auto",
     target_scale: Scale = "auto",
     split_by: str | None = None,
+    holdout: str | None = None,
     steps: int | None = None,
     seed: int = 0,
     resume: Annotated[bool, Parameter(negative="")] = False,
@@ -153,6 +154,9 @@ def fit(
         with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
+    holdout
+        Share of the groups to keep aside, at most 0.5; or by=COLUMN: those with its largest values,
+        such as the latest years, instead of a random fifth; or both: 0.3,by=COLUMN.
     steps
         Training steps of each learner; chosen by the method by default.
     seed
@@ -173,7 +177,7 @@ def fit(
     process_id
         Which one this is: 0, 1, …; the first writes the files.
     """
-    from metaprior.cli.run import HOLDOUT, Run
+    from metaprior.cli.run import Run, asked_for
 
     at_least(steps, 1, "--steps")
     at_least(seed, 0, "--seed")
@@ -186,7 +190,7 @@ def fit(
         "split_by": split_by,
         "steps": steps,
         "seed": seed,
-        "holdout": HOLDOUT,
+        **asked_for(holdout),
         "skip_bad_tasks": skip_bad_tasks,
         **columns.options(),
     }
@@ -238,6 +242,7 @@ def compare(
     features: str | None = None,
     target_scale: Scale = "auto",
     split_by: str | None = None,
+    holdout: str | None = None,
     shots: str = SHOTS,
     order: str | None = None,
     splits: int | None = None,
@@ -273,6 +278,9 @@ def compare(
         with it, and says so.
     split_by
         Column whose equal values stay on one side of the split, such as a date.
+    holdout
+        Share of the groups to keep aside, at most 0.5; or by=COLUMN: those with its largest values,
+        such as the latest years, instead of a random fifth; or both: 0.3,by=COLUMN.
     shots
         Numbers of observed rows, with commas between.
     order
@@ -294,7 +302,7 @@ def compare(
     as_json
         Print what results.json holds and nothing else.
     """
-    from metaprior.cli.run import HOLDOUT
+    from metaprior.cli.run import asked_for, one_split
 
     at_least(splits, 1, "--splits")
     at_least(steps, 1, "--steps")
@@ -307,11 +315,14 @@ def compare(
         "split_by": split_by,
         "steps": steps,
         "shots": list(counts),
-        "holdout": HOLDOUT,
+        **asked_for(holdout),
         "skip_bad_tasks": skip_bad_tasks,
         "order": order,
         **columns.options(),
     }
+    by = settings["holdout_by"]
+    if by and splits is not None and splits > 1:
+        raise InputError(one_split(by))
     use_cache()
     from metaprior.report.comparison import print_comparison, write_comparison
     from metaprior.tables.compare import Comparison

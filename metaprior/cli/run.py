@@ -13,7 +13,6 @@ from metaprior.system.terminal import names_in
 
 FORMAT = "metaprior run"
 HOLDOUT = 0.2  # share of the groups that `fit` keeps for `evaluate`
-SPLITS = round(1 / HOLDOUT)  # as many keep every group aside once
 _OURS = {"prior", "run.json", "checkpoint", "last_good"}
 
 
@@ -94,7 +93,7 @@ class Run:
                 continue  # a fit that met a bad group tells the user to add it
             was = record["options"].get(name, False)
             if was != value and (was or value):  # older records lack newer options
-                flag = "--" + name.replace("_", "-")
+                flag = "--holdout by" if name == "holdout_by" else "--" + name.replace("_", "-")
                 raise InputError(
                     f"{self.folder}: was started with {flag} {was}, now {flag} {value}; "
                     "they must agree."
@@ -227,7 +226,7 @@ class Run:
         table, options = self.recorded()
         import metaprior
 
-        seed, part = which_split(options["seed"], split)
+        seed, part = which_split(options, split)
         settings, columns = split_options(options | {"seed": seed, "part": part}, table)
         prior = metaprior.Prior(**settings)
         return prior.fit(table, **columns, progress=progress)
@@ -241,6 +240,7 @@ _SETTINGS = (
     "kind",
     "split_by",
     "holdout",
+    "holdout_by",
     "skip_bad_tasks",
     "part",
     "drop_missing_targets",
@@ -250,9 +250,57 @@ _SETTINGS = (
 _COLUMNS = ("task", "features", "numeric", "categorical", "date", "ordered")
 
 
-def which_split(seed: int, split: int) -> tuple[int, int]:
+def one_split(by: str) -> str:
+    """Why groups are not split again."""
+    return (
+        f"--holdout by={by} splits the groups in one way: those with the largest values are kept "
+        "aside. Leave out --splits."
+    )
+
+
+def asked_for(text: str | None, share: float = HOLDOUT) -> dict[str, float | str | None]:
+    """`0.3`, `by=COLUMN` or `0.3,by=COLUMN` as the options `holdout` and `holdout_by`.
+
+    Args:
+        text: of `--holdout`; `None` where it is not given.
+        share: where none is named.
+
+    Raises:
+        InputError: it is none of the three, or the share is not above 0 and at most 0.5.
+
+    Example:
+        >>> from metaprior.cli.run import asked_for
+        >>> asked_for("by=year")
+        {'holdout': 0.2, 'holdout_by': 'year'}
+    """
+    if text is None:
+        return {"holdout": share, "holdout_by": None}
+    first, found, by = text.partition("by=")
+    number = first.strip().removesuffix(",")
+    wrong = InputError(
+        f"--holdout takes a share above 0, at most 0.5, such as 0.3; or by=COLUMN; or "
+        f"0.3,by=COLUMN; got {text!r}."
+    )
+    if (found and not by.strip()) or (found and number == first.strip() != ""):
+        raise wrong
+    try:
+        share = float(number) if number or not found else share
+    except ValueError:
+        raise wrong from None
+    if not 0 < share <= 0.5:
+        raise wrong
+    return {"holdout": share, "holdout_by": by.strip() if found else None}
+
+
+def splits_of(options: dict[str, Any]) -> int:
+    """So many splits keep every group aside once; one where those of largest values are kept."""
+    return 1 if options.get("holdout_by") else max(1, round(1 / options["holdout"]))
+
+
+def which_split(options: dict[str, Any], split: int) -> tuple[int, int]:
     """Seed and part of a split."""
-    return seed + split // SPLITS, split % SPLITS
+    splits = splits_of(options)
+    return options["seed"] + split // splits, split % splits
 
 
 def split_options(options: dict[str, Any], table: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
-from metaprior.tables.groups import sorted_groups, split_groups, varies_within
+from metaprior.tables.covariate import need_covariate
+from metaprior.tables.groups import said_of_split, sorted_groups, split_groups
 from metaprior.tables.meaning.kinds import KEEP_NA, Kind
 from metaprior.tables.meaning.notes import Note, count, lines, some
 from metaprior.tables.meaning.understand import FEW, understand
@@ -108,14 +109,15 @@ def check_all(rows: Rows, plan: Plan, skip: dict[str, str] | None = None) -> lis
     for i, name in enumerate(targets):
         if name in targets[:i]:
             raise InputError(f"{rows.where}: the target {name!r} is given twice.")
-        names = feature_columns(rows, plan.task, name, plan.features, plan.split_by)
+        names = feature_columns(rows, plan.task, name, plan.features)
     names = [name for name in names if name not in targets]
-    if plan.order is not None:
-        rows.need([plan.order])
+    rows.need([name for name in plan.beside if name])
     if not rows.frame.height:
         raise InputError(f"{rows.where}: has columns but no rows.")
 
     table = understood(rows, plan)
+    if plan.holdout_by:
+        need_covariate(table.rows.frame, plan.holdout_by, plan.task, targets, rows.where)
     notes, names = _without_ids(table, plan, names)
     # Groups are left out for all targets at once, so that every target has the same groups.
     kept, left = _without_bad(rows, table, plan, skip)
@@ -142,7 +144,7 @@ def _without_ids(table: "Understood", plan: Plan, names: list[str]) -> tuple[lis
     if plan.features is None:
         ids = [name for name in names if table.kinds[name].name == "id"]
     notes = [*table.notes, *(Note(name, _ROW_NAMES.format(name=name)) for name in ids)]
-    more = [plan.split_by] if plan.split_by else []
+    more = [name for name in (plan.split_by, plan.holdout_by) if name]
     needed = {plan.task, *plan.targets, *names, *more}
     return [note for note in notes if note.column in needed], [n for n in names if n not in ids]
 
@@ -150,7 +152,11 @@ def _without_ids(table: "Understood", plan: Plan, names: list[str]) -> tuple[lis
 def _said_of(one: "Checked", notes: list[Note], plan: Plan) -> tuple[str, ...]:
     """What is said of the columns and the classes of one target."""
     learned = [note for used in one.used for note in used.notes]
-    return (*lines([*notes, *learned]), *one.notes, *_said_of_split(one, plan))
+    return (
+        *lines([*notes, *learned]),
+        *one.notes,
+        *said_of_split(one.frame, one.group, one.held, plan),
+    )
 
 
 _ROW_NAMES = (
@@ -192,19 +198,6 @@ def _odd(frame: pl.DataFrame, kept: np.ndarray, names: Sequence[str], plan: Plan
     return notes
 
 
-def _said_of_split(one: Checked, plan: Plan) -> list[str]:
-    """A note where the column that groups are split by varies within groups."""
-    if not plan.split_by:
-        return []
-    many = varies_within(one.frame[plan.split_by], one.group)
-    if not many:
-        return []
-    return [
-        f"{plan.split_by}: it varies within {count(many, 'group')}; groups that share a value, "
-        "also by way of other groups, stay on one side of the split."
-    ]
-
-
 def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
     """Groups, their split, and one target in the model's units; of a table without bad groups."""
     series, where = rows.frame[target], rows.where
@@ -212,9 +205,8 @@ def check(rows: Rows, plan: Plan, target: str, features: list[str]) -> Checked:
     y, labels = target_values(series, where, target, plan.kind_of(target), ordered)
     group, order = sorted_groups(rows.frame, plan.task, where)
     frame, y = rows.frame[order], y[order]
-    held, fold = split_groups(
-        frame, group, plan.task, plan.split_by, plan.holdout, plan.seed, where, plan.part
-    )
+    split = (plan.task, plan.split_by, plan.holdout, plan.seed, where, plan.part, plan.holdout_by)
+    held, fold = split_groups(frame, group, *split)
     train = ~held[group]
     shown = frame.filter(pl.Series(train))
     used = used_columns(shown, features, group[train], where)
@@ -258,10 +250,9 @@ def feature_columns(
     task: str,
     target: str,
     features: Sequence[str] | None,
-    split_by: str | None,
 ) -> list[str]:
     """Names of the feature columns: the chosen ones, or all others but those put aside."""
-    more, where = [split_by] if split_by else [], rows.where
+    where = rows.where
     if isinstance(features, str):
         raise InputError(f"{where}: features is a list of columns; got {features!r}.")
     if features is not None and not len(features):
@@ -272,7 +263,7 @@ def feature_columns(
     for name in features or []:
         if list(features or []).count(name) > 1:
             raise InputError(f"{where}: the feature {name!r} is given twice.")
-    rows.need([task, target, *(features or []), *more])
+    rows.need([task, target, *(features or [])])
     if task == target:
         raise InputError(f"{where}: the groups (task) and the target are one column, {task!r}.")
     for name in features or []:

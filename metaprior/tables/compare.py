@@ -60,7 +60,7 @@ class Comparison:
         folder: of the results.
         table: path of the table, or `-`.
         settings: `task`, `target`, `features`, `target_scale`, `split_by`, `steps`, `shots`,
-            `holdout`, `skip_bad_tasks`, `order`; plain values.
+            `holdout`, `holdout_by`, `skip_bad_tasks`, `order`; plain values.
     """
 
     def __init__(self, folder: Path, table: Path, settings: dict[str, Any]):
@@ -94,7 +94,9 @@ class Comparison:
 
     @property
     def parts(self) -> int:
-        """So many splits judge every group once."""
+        """So many splits judge every group once; one where those of largest values are judged."""
+        if self.settings.get("holdout_by"):
+            return 1
         return max(1, round(1 / self.settings["holdout"]))
 
     def enough(self) -> int:
@@ -234,6 +236,7 @@ class Comparison:
             part=split % self.parts,
             split_by=s["split_by"],
             holdout=s["holdout"],
+            holdout_by=s.get("holdout_by"),
             order=s.get("order"),
             **{name: s[name] for name in _SETTINGS if name in s},
         )

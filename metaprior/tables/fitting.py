@@ -44,6 +44,7 @@ class Settings:
     seed: int = 0
     kind: str = "auto"
     holdout: float = 0.0
+    holdout_by: str | None = None
     split_by: str | None = None
     devices: int | str = 1
     skip_bad_tasks: bool = False
@@ -72,6 +73,12 @@ class Settings:
             raise InputError(f"holdout is a share between 0 and 0.5; got {self.holdout!r}.")
         steps = None if self.steps is None else whole(self.steps, "steps", 1)
         seed, part = whole(self.seed, "seed", 0), whole(self.part, "part", 0)
+        if self.holdout_by is not None and not self.holdout:
+            raise InputError("holdout_by needs the share to keep aside too, such as holdout=0.2.")
+        if self.holdout_by is not None and part:
+            raise InputError(
+                "part is 0 with holdout_by: the groups with its largest values are one part."
+            )
         if self.devices != 1:
             cores(BATCH)
         mesh_of(self.devices, BATCH)  # refuses a number of devices that JAX does not see
@@ -89,6 +96,7 @@ class Settings:
             scale=self.target_scale,
             split_by=self.split_by,
             holdout=self.holdout,
+            holdout_by=self.holdout_by,
             seed=self.seed,
             part=self.part,
             order=self.order,
@@ -219,6 +227,7 @@ def _info(checked: Checked, settings: Settings, notes: list[str]) -> dict:
         "target_scale": settings.target_scale,
         "seed": settings.seed,
         "split_by": settings.split_by,
+        "holdout_by": settings.holdout_by,
         "kinds": {name: kind.to_json() for name, kind in checked.kinds.items()},
         "version": metaprior.__version__,
     }

@@ -8,6 +8,9 @@ import numpy as np
 import polars as pl
 
 from metaprior.errors import InputError
+from metaprior.tables.covariate import largest, said_of_covariate, values_of
+from metaprior.tables.meaning.notes import count
+from metaprior.tables.plan import Plan
 
 FOLDS = 5
 Arrays = Sequence[tuple[Any, Any]]
@@ -46,6 +49,7 @@ def split_groups(
     seed: int,
     where: str,
     part: int = 0,
+    holdout_by: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which groups are held out, and the fold of each of the others.
 
@@ -58,15 +62,18 @@ def split_groups(
         seed: of the random split.
         where: what messages call the table.
         part: which of the disjoint parts of that size, in turn, is held out.
+        holdout_by: column; the groups with its largest values are held out, not a random choice.
     """
-    sets = np.arange(group[-1] + 1 if len(group) else 0)
-    if split_by:
-        sets = joined(frame[split_by], group)
+    sets = set_of_each(frame, group, split_by)
     order = np.random.default_rng(seed).permutation(np.unique(sets))
 
     test = round(holdout * len(order))
     if holdout and test == 0:  # whoever asks for groups to judge by gets at least one
         test = 1
+    if holdout_by and len(order):
+        values = values_of(frame[holdout_by], sets[group], frame[task], where)
+        aside = largest(values, holdout, holdout_by, where)[order]
+        order, test = np.concatenate([order[aside], order[~aside]]), int(aside.sum())
     order = np.roll(order, -part * test)
     train = len(order) - test
     if train < 2:
@@ -83,6 +90,13 @@ def split_groups(
     fold = np.full(len(order), -1)
     fold[order[test:]] = np.arange(train) % min(FOLDS, train)
     return np.isin(sets, order[:test]), fold[sets]
+
+
+def set_of_each(frame: pl.DataFrame, group: np.ndarray, split_by: str | None) -> np.ndarray:
+    """The number of each group's set: its own, or that of all that share a value of a column."""
+    if split_by:
+        return joined(frame[split_by], group)
+    return np.arange(group[-1] + 1 if len(group) else 0)
 
 
 def joined(shared: pl.Series, group: np.ndarray) -> np.ndarray:
@@ -116,6 +130,30 @@ def varies_within(shared: pl.Series, group: np.ndarray) -> int:
     """How many groups have more than one value."""
     pairs = pl.DataFrame({"group": group, "value": shared.cast(pl.String)}).drop_nulls().unique()
     return int((pairs.group_by("group").len()["len"] > 1).sum())
+
+
+def said_of_split(
+    frame: pl.DataFrame, group: np.ndarray, held: np.ndarray, plan: Plan
+) -> list[str]:
+    """Notes on the columns that groups are held out by, and kept together by.
+
+    Args:
+        frame: rows, those of a group together.
+        group: the number of each row's group.
+        held: whether a group is held out.
+        plan: how they were split.
+    """
+    said, by = [], plan.split_by
+    if plan.holdout_by and held.any():
+        sets = set_of_each(frame, group, by)
+        said += said_of_covariate(frame[plan.holdout_by], group, held, sets)
+    many = varies_within(frame[by], group) if by else 0
+    if many:
+        said.append(
+            f"{by}: it varies within {count(many, 'group')}; groups that share a value, also by "
+            "way of other groups, stay on one side of the split."
+        )
+    return said
 
 
 def frame_of(tasks: Arrays) -> pl.DataFrame:

@@ -80,9 +80,13 @@ def tasks_of(
         order: the column in whose order rows are observed; `None`: at random.
     """
     held, notes = _held(trained, rows), ()
+    by = trained.info.get("holdout_by")
+    if rows is None and by:
+        notes = (f"{by}: the judged groups have larger values than any that was learned from.",)
     if order is not None:
         where = "the groups that were kept aside" if rows is None else rows.where
-        held, notes = in_order(held, order, where)
+        held, said = in_order(held, order, where)
+        notes += said
     if any(K < 0 for K in shots):
         raise InputError(f"shots are numbers of rows, at least 0; got {list(shots)}.")
     count = len(held.start)

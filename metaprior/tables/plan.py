@@ -27,6 +27,7 @@ class Plan:
         scale: that numbers are modelled on: one of `target_scale.SCALES`.
         split_by: column; groups that share a value of it stay on one side of the split.
         holdout: share of the groups that is kept aside.
+        holdout_by: column; the groups with its largest values are kept aside.
         seed: of the split.
         part: which of the disjoint parts of that size is kept aside, 0 …
         order: a column that `evaluate` orders rows by; it need not be a feature.
@@ -41,6 +42,7 @@ class Plan:
     scale: str = "auto"
     split_by: str | None = None
     holdout: float = 0.0
+    holdout_by: str | None = None
     seed: int = 0
     part: int = 0
     order: str | None = None
@@ -71,14 +73,20 @@ class Plan:
             scale=scale_of(options),
             split_by=options["split_by"],
             holdout=holdout,
+            holdout_by=options.get("holdout_by"),
             order=options.get("order"),
             choices=choices,
             drop=options.get("drop_missing_targets", False),
         )
 
+    @property
+    def beside(self) -> tuple[str | None, ...]:
+        """Columns that are needed but may be no features."""
+        return self.split_by, self.holdout_by, self.order
+
     def columns(self) -> list[str] | None:
         """All columns that are needed; `None`: all there are."""
         if self.features is None:
             return None
-        more = [name for name in (self.split_by, self.order) if name]
+        more = [name for name in self.beside if name]
         return [self.task, *self.targets, *self.features, *more]

@@ -44,6 +44,9 @@ class Prior:
         kind: `"numbers"`, `"classes"`, or `"auto"`: classes when the target is text, boolean, or
             has exactly two values.
         holdout: share of the groups to keep for `evaluate`, 0 to 0.5.
+        holdout_by: column of numbers or dates; the groups with its largest values (means over their
+            rows) are kept, not a random choice. Groups of one value stay together, so that the
+            share may be met nearly.
         split_by: column; groups that share a value of it stay on one side of every split.
         devices: train on this number of JAX's devices, or on `"all"`. On a CPU these are its cores,
             if JAX has not started before. The result differs by the order of sums only.
@@ -81,6 +84,7 @@ class Prior:
         seed: int = 0,
         kind: str = "auto",
         holdout: float = 0.0,
+        holdout_by: str | None = None,
         split_by: str | None = None,
         devices: int | str = 1,
         skip_bad_tasks: bool = False,
@@ -97,6 +101,7 @@ class Prior:
             seed=seed,
             kind=kind,
             holdout=holdout,
+            holdout_by=holdout_by,
             split_by=split_by,
             devices=devices,
             skip_bad_tasks=skip_bad_tasks,

@@ -72,6 +72,7 @@ INFO = {
     "rows": int,
     "arrays": bool,
     "split_by": str | None,
+    "holdout_by": str | None,  # 0.1.0 does not say it
     "target_scale": str | None,
     "version": str,
 }

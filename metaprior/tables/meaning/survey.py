@@ -101,7 +101,7 @@ def survey(checked: Sequence[Checked], plan: Plan, method: str = "auto") -> Surv
             return "target"
         if name in used:
             return "feature"
-        return "split" if name == plan.split_by else "left out"
+        return "split" if name in (plan.split_by, plan.holdout_by) else "left out"
 
     frame = last.frame
     columns = [_column(frame[c], last.kinds[c], role(c)) for c in frame.columns]
