@@ -48,6 +48,7 @@ PROTOCOLS: dict[str, str] = {
     "joint-calibration": "whether whole functions are calibrated, not points alone",
     "guarantee": "intervals that hold what they say in a new group, whatever the model",
     "selective": "what is left out when unsure, and tasks unlike all that were trained on",
+    "shift": "tasks unlike those of training: other x, family, noise, a wrong row, more rows",
     "active-learning": "labels chosen by entropy, BALD or variance against random ones",
     "learned-acquisition": (
         "learning what to ask: label or answer in a stream of images, where to look for a source"

@@ -3,6 +3,8 @@
 import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -25,6 +27,7 @@ from metaprior.protocols.shift.data import (
     trained_on,
 )
 from metaprior.sources.exact import Known
+from metaprior.task import Data, Task
 
 EXACT, WRONG, PRIOR = "exact", "exact, trained prior", "prior alone"
 REFERENCES = (EXACT, WRONG, PRIOR)
@@ -32,6 +35,8 @@ HEADS = {"student_t": StudentT, "gaussian": Gaussian}
 SAMPLES = 64  # draws of the function, for methods that have no closed form
 COLUMNS = ("y", "mean", "variance", "nll", "pit")
 LEVEL = 0.9  # of the bands
+BAND = 1.645  # standard deviations, in pictures
+SEEN = ("unshifted", "other x, rows there", "other x, no rows there", "periodic", "one row far off")
 Rows = dict[str, np.ndarray]
 
 
@@ -44,7 +49,11 @@ def reference(name: str, setting: Setting) -> AbstractLearner:
 
 def said(learner: AbstractLearner, name: str, count: int, seed: int = 0) -> Rows:
     """What a learner says of the rows of the judged tasks of a setting, `(t, n)`."""
-    some = held_out(name, count)
+    return judged(learner, held_out(name, count), seed)
+
+
+def judged(learner: AbstractLearner, some: Task, seed: int) -> Rows:
+    """What a learner says of the query rows of stacked tasks, `(t, n)`."""
     pair = (some, some.query.y[..., 0])
     found = judge(as_arrays(learner), pair, False, SAMPLES, jr.key(seed))
     return to_numpy(found, np.float64)
@@ -54,6 +63,25 @@ def said(learner: AbstractLearner, name: str, count: int, seed: int = 0) -> Rows
 def exact(name: str, count: int) -> Rows:
     """The rows of the exact posterior, which knows the setting."""
     return said(settings()[name].exact, name, count)
+
+
+def bands(learner: AbstractLearner, name: str, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """What a picture shows of the first judged task of a setting: band, rows shown, rows asked.
+
+    The band is asked for as if it were the rows of `count` tasks, by the program that judges them.
+    """
+    first = jax.tree.map(lambda a: a[:1], held_out(name, count))
+    shown, asked = (np.stack([d.x[0, :, 0], d.y[0, :, 0]]) for d in (first.support, first.query))
+    shown = shown[:, np.asarray(first.support.mask[0])]
+    each = np.concatenate([shown[0], asked[0]])
+    x = np.linspace(each.min(), each.max(), count * asked.shape[1], dtype=np.float32)
+    support = jax.tree.map(lambda a: jnp.repeat(a, count, 0), first.support)
+    blocks = jnp.asarray(x.reshape(count, -1, 1))
+    query = Data(blocks, jnp.zeros_like(blocks), jnp.ones(blocks.shape[:2], bool))
+    found = judged(learner, Task(support, query), seed)
+    mean, half = found["mean"].ravel(), BAND * np.sqrt(found["variance"].ravel())
+    band = np.stack([x, mean - half, mean + half])[:, :: max(1, len(x) // 200)]
+    return {f"band {name}": band, f"rows {name}": shown, f"asked {name}": asked}
 
 
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:
@@ -66,7 +94,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
         told = part_of(tell, 0.0, 0.7)
         learner, facts = trained(method, spec, source, seed, options["steps"], told)
         facts |= {"head": options["head"], "seen": options["seen"]}
-    figures, tables, count = [], [], options["tasks"]
+    figures, tables, drawing, count = [], [], {}, options["tasks"]
     own: dict[str, Rows] = {}
     told = part_of(tell, 0.7, 1.0)
     for i, (name, setting) in enumerate(settings().items()):
@@ -77,10 +105,12 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
         else:
             own[name] = said(learner or reference(method, setting), name, count, seed)
         figures += measure(name, own, {UNSHIFTED: exact(UNSHIFTED, count), name: best})
+        if name in SEEN and method not in (WRONG, PRIOR):
+            drawing |= bands(learner or setting.exact, name, count, seed)
         t, n = best["y"].shape
         columns = {column: own[name][column].ravel() for column in COLUMNS}
         tables.append(task_rows(name, t, n) | columns | {"exact_nll": best["nll"].ravel()})
-    return Outcome(figures, joined(tables), {}, cut_short(facts) if facts else "", facts)
+    return Outcome(figures, joined(tables), drawing, cut_short(facts) if facts else "", facts)
 
 
 def covered(pit: np.ndarray) -> np.ndarray:
