@@ -322,7 +322,7 @@ def compare(
     }
     by = settings["holdout_by"]
     if by and splits is not None and splits > 1:
-        raise InputError(one_split(by))
+        raise InputError(one_split(str(by)))
     use_cache()
     from metaprior.report.comparison import print_comparison, write_comparison
     from metaprior.tables.compare import Comparison

@@ -16,12 +16,13 @@ CHOICES = (
     f"{LENGTH}, variance 1, noise {NOISE}, x in [-2, 2], 0 to {SHOWN} rows shown. Judged tasks "
     f"show {SHOWN}, in one setting {MOST}. The same random numbers make the tasks of all settings: "
     "what a change adds is taken task by task.",
-    "Other x: rows asked for in [2, 6]; with rows there, the rows shown lie there too, and whoever "
-    "does not see where x is answers as before. Without, hardly a row says anything.",
+    "Other x: all rows of a task lie in [2, 6], so that whoever does not see where x is answers as "
+    "before. Beyond rows: those shown lie in [-2, 2], those asked for in [2, 6], of which the rows "
+    "say little.",
     "Families: the Matérn-5/2 kernel of the same length, and a periodic one (period 1, length 1 "
     "within it), of which far rows say as much as near ones.",
-    f"One row of the {SHOWN} shown, any, is moved up or down: a little by {JUMP:g} standard "
-    f"deviations of the noise ({JUMP * NOISE:g}), far by {JUMP:g} of an outcome ({JUMP * SD:.3g}). "
+    f"One row of the {SHOWN} shown, any, is moved up or down: off by {JUMP:g} standard deviations "
+    f"of the noise ({JUMP * NOISE:g}), far off by {JUMP:g} of an outcome ({JUMP * SD:.3g}). "
     "“Lost” is against the same tasks without the move. The exact answer there knows that one row "
     "was moved and how far, not which: Bayes' rule over the rows and both signs.",
     f"{EXACT} knows the setting. {WRONG} conditions exactly, with the kernel and noise of "

@@ -119,12 +119,12 @@ def settings() -> dict[str, Setting]:
     noisy = GP(own.kernel, noise=2 * NOISE, support=MOST, query=ASKED)
     return {
         UNSHIFTED: Setting(own),
-        "other x, rows there": Setting(there, FAR),
-        "other x, no rows there": Setting(own, FAR),
+        "other x": Setting(there, FAR),
+        "beyond rows": Setting(own, FAR),
         "Matérn-5/2": Setting(with_kernel(matern)),
         "periodic": Setting(with_kernel(periodic)),
-        "one row a little off": Setting(own, moved=JUMP * NOISE),
-        "one row far off": Setting(own, moved=JUMP * SD),
+        "row off": Setting(own, moved=JUMP * NOISE),
+        "row far off": Setting(own, moved=JUMP * SD),
         f"{MOST} rows": Setting(own, shown=MOST),
         "noise x 2": Setting(noisy),
     }

@@ -36,7 +36,7 @@ SAMPLES = 64  # draws of the function, for methods that have no closed form
 COLUMNS = ("y", "mean", "variance", "nll", "pit")
 LEVEL = 0.9  # of the bands
 BAND = 1.645  # standard deviations, in pictures
-SEEN = ("unshifted", "other x, rows there", "other x, no rows there", "periodic", "one row far off")
+SEEN = ("unshifted", "other x", "beyond rows", "periodic", "row far off")
 Rows = dict[str, np.ndarray]
 
 

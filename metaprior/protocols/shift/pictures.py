@@ -38,7 +38,7 @@ def _costs(cells: Sequence[Drawn]) -> Picture:
             values = [found[name, metric].get(method, np.nan) for name in names]
             if metric == "gap" and method == EXACT:
                 continue  # 0 everywhere
-            style = {"marker": MARKS.get(method, "o"), "ls": "", "ms": 6}
+            style: dict[str, Any] = {"marker": MARKS.get(method, "o"), "ls": "", "ms": 6}
             if method not in MARKS:
                 style |= {"mec": "white", "mew": 0.6}
             axes.plot(values, range(len(names)), color=shades[method], label=method, **style)
