@@ -10,7 +10,7 @@ from metaprior.protocols.pictures import DASHED, MOST, legend_below, panels, sha
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.protocols.shift.data import UNSHIFTED, settings
 from metaprior.protocols.shift.judge import EXACT, LEVEL, PRIOR, REFERENCES, SEEN, WRONG
-from metaprior.report.figures import INK, MUTED, OTHERS, POINT, to_svg
+from metaprior.report.figures import INK, MUTED, POINT, to_svg
 
 MARKS = {EXACT: "|", WRONG: "D", PRIOR: "x"}
 ENOUGH = 0.8  # of the rows, that a band of nine tenths should hold wherever it is
@@ -80,7 +80,7 @@ def _bands(cells: Sequence[Drawn]) -> list[Picture]:
                 axes.plot(x, end, color=INK, lw=0.9)
             shown_x, shown_y = first[EXACT].drawing[f"rows {setting}"]
             axes.plot(shown_x, shown_y, "o", ms=3.5, color=POINT, mec="white", mew=0.5)
-            axes.plot(*first[EXACT].drawing[f"asked {setting}"], ".", ms=2.5, color=OTHERS[5])
+            axes.plot(*first[EXACT].drawing[f"asked {setting}"], ".", ms=3, color=MUTED)
             axes.set(ylim=(-4, 4), xlim=(x[0], x[-1]))
         line[0].set_ylabel(method)
     for axes, setting in zip(grid[0], SEEN):
