@@ -1,5 +1,6 @@
 """The tasks of `shift`: one process that is trained on, and what is turned away from it."""
 
+import functools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -211,6 +212,7 @@ def as_arrays(tree):
     return jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, float | int) else a, tree)
 
 
+@functools.lru_cache
 def held_out(name: str, count: int) -> Task:
     """The tasks that are judged."""
     return tasks(settings()[name], jr.split(jr.key(TEST_KEY), count))

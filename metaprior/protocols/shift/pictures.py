@@ -65,8 +65,9 @@ def _costs(cells: Sequence[Drawn]) -> Picture:
 
 def _bands(cells: Sequence[Drawn]) -> list[Picture]:
     """The bands of each method and of the exact answer on one task of some kinds."""
-    first = {name: cell for name, cell in first_of_each(cells).items() if cell.drawing}
-    own = [name for name in first if name not in REFERENCES][:MOST]
+    name = f"band {SEEN[0]}"
+    first = {method: cell for method, cell in first_of_each(cells).items() if name in cell.drawing}
+    own = [method for method in first if method not in REFERENCES][:MOST]
     if not own or EXACT not in first:
         return []
     shades = _shades(cells)
