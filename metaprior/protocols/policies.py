@@ -6,14 +6,35 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import optax
+from jaxtyping import Array, Float
 
 from metaprior.protocols.cell import parameters
 from metaprior.system.compiled import jit
 
 CHUNK = 20  # steps of training in one call
 Policy = TypeVar("Policy", bound=eqx.Module)
+
+
+def frozen(policy: Policy) -> Policy:
+    """The same policy without gradients, by which actions are drawn."""
+
+    def stop(leaf: Any) -> Any:
+        return jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(stop, policy)
+
+
+def gain(reward: Float[Array, "n"], discount: float) -> Float[Array, "n"]:
+    """What is gained from each step on: the sum of rewards, later ones discounted."""
+
+    def back(later, now):
+        total = now + discount * later
+        return total, total
+
+    return jax.lax.scan(back, jnp.zeros(()), reward, reverse=True)[1]
 
 
 def improve(
@@ -32,8 +53,8 @@ def improve(
     Args:
         policy: as it starts.
         objective: `(policy, key) -> (loss, seen)` of new tasks: what is minimised, and arrays that
-            `told` makes words of. Where actions are drawn, they are drawn by a policy behind
-            `jax.lax.stop_gradient`, and the loss weighs their log probabilities.
+            `told` makes words of. Where actions are drawn, the `frozen` policy draws them, and the
+            loss weighs their log probabilities.
         how: `steps` and `learning_rate`.
         told: `(seen, averaged over steps) -> words`.
         progress: told 0 … 1 over training.

@@ -1,16 +1,21 @@
 """The protocol `learned-acquisition`: its parts, their exact answers, policies and figures."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from outcomes import by, quiet
 
 from metaprior.errors import InputError
+from metaprior.heads import Categorical
 from metaprior.images.classes import Images
+from metaprior.method import AbstractLearner
 from metaprior.nets.conv import Conv4
+from metaprior.posterior import Particles
 from metaprior.protocols import get
 from metaprior.protocols.few_shot_images.data import Pictures
-from metaprior.protocols.learned_acquisition import judge, stream
+from metaprior.protocols.learned_acquisition import judge, location, stream
 from metaprior.protocols.learned_acquisition.location_agents import gain, sources
 from metaprior.protocols.learned_acquisition.location_policy import Seeker
 from metaprior.protocols.learned_acquisition.location_world import (
@@ -21,8 +26,14 @@ from metaprior.protocols.learned_acquisition.location_world import (
     level,
     play,
 )
-from metaprior.protocols.learned_acquisition.stream_agents import Policy, answers
+from metaprior.protocols.learned_acquisition.stream_agents import (
+    Policy,
+    answers,
+    apart_from_all,
+    ask_or_answer,
+)
 from metaprior.protocols.learned_acquisition.stream_world import (
+    ASK,
     LENGTH,
     WAY,
     instance,
@@ -30,6 +41,7 @@ from metaprior.protocols.learned_acquisition.stream_world import (
     reward,
     streams_of,
 )
+from metaprior.protocols.protocol import Drawn
 
 
 def pictures(classes=24, each=12, size=16, seed=0):
@@ -229,11 +241,116 @@ def test_a_policy_is_trained_on_what_it_did(key, data):
     net = Conv4.init(8, size=16, filters=(8, 8, 8, 8), pooled=False, key=key)
     policy = Policy.init(net, 8, key=key)
     x, label = streams_of(data, "train")(key)
-    asks, *played = policy.run(x, label, key=key)
-    again, *replayed = policy.run(x, label, forced=asks, key=jax.random.key(5))
+    f = policy.features(x)
+    asks, *played = policy.run(f, label, key=key)
+    again, *replayed = policy.run(f, label, forced=asks, key=jax.random.key(5))
     assert 0 < asks.sum() < LENGTH
     np.testing.assert_array_equal(asks, again)
     for a, b in zip(played, replayed):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.exp(played[-1]).sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(played[-1][0], np.log(1 / 3), rtol=1e-5)  # nothing is known yet
+
+
+def test_images_are_told_apart_from_all_of_a_step():
+    """In numpy, one image at a time."""
+    rng = np.random.default_rng(0)
+    f, label = rng.normal(size=(2, 6, 4)), np.array([[0, 1, 2, 0, 1, 2], [0, 0, 1, 1, 2, 2]])
+    rows, own = f.reshape(12, 4), (label + [[0], [3]]).ravel()
+    wanted = []
+    for i in range(12):
+        weight = np.exp(2.0 * rows @ rows[i])
+        weight[i] = 0
+        wanted.append(-np.log(weight[own == own[i]].sum() / weight.sum()))
+    found = apart_from_all(jnp.asarray(2.0), jnp.asarray(f, jnp.float32), jnp.asarray(label))
+    assert float(found) == pytest.approx(np.mean(wanted), rel=1e-4)
+
+
+class Knower(AbstractLearner):
+    """Knows the class from x itself once a label of it was told; else all unknown are alike."""
+
+    net: eqx.nn.Identity = eqx.nn.Identity()
+
+    def posterior(self, support, *, key):
+        hot = jax.nn.one_hot(support.y[:, 0].astype(int), WAY) * support.mask[:, None]
+
+        def apply(w, x):
+            known, shown = w
+            same = (jnp.abs(x[:, None] - shown[None]) < 0.5).all(-1) @ known
+            other = jnp.where(known.sum(0) > 0, -9.0, 0.0)
+            return jnp.where(same.sum(-1, keepdims=True) > 0, 20 * jnp.minimum(same, 1), other)
+
+        return Particles.single((hot, support.x), apply, Categorical(WAY))
+
+
+def test_who_knows_all_about_images_gains_what_the_oracle_does(key):
+    """By the rule with a worth of 0.5 it asks at the first images of two classes; the third is what
+    is left. Its labels are told: without them it would know nothing.
+    """
+    label = jax.random.permutation(key, jnp.repeat(jnp.arange(WAY), 10))
+    x = label[:, None].astype(jnp.float32)
+    played = ask_or_answer(Knower(), x, label, 0.5, key=key)
+    gained = float(reward(played.action, label).sum())
+    assert gained == pytest.approx(EXACT[stream.INFERS], abs=1e-4)
+    assert float(reward(ask_or_answer(Knower(), x, label, 3.0, key=key).action, label).sum()) < 20
+
+
+SMALL_STREAM = {
+    "filters": [8, 8, 8, 8],
+    "embedding": 8,
+    "steps": 4,
+    "tasks": 12,
+    "worths": [0.0, 0.5],
+    "policy": get("learned-acquisition").budgets["quick"]["stream"]["policy"]
+    | {"steps": 20, "width": 8, "batch": 2},
+}
+
+
+@pytest.mark.slow
+def test_figures_of_the_stream_follow_from_the_predictions_and_are_drawn(data):
+    options, protocol, cells = budget("stream", **SMALL_STREAM), get("learned-acquisition"), []
+    for name in (stream.ORACLE, stream.POLICY, "matching"):
+        outcome = protocol.run(name, 0, options, data, quiet)
+        rows = outcome.predictions
+        assert {f.metric for f in outcome.figures} <= set(protocol.metrics)
+        gained = np.where(rows["action"] == rows["label"], 1.0, -1.0)
+        gained[rows["action"] == ASK] = -0.05
+        assert by(outcome, "stream", "reward") == pytest.approx(gained.sum() / 12)
+        asked = rows["action"] == ASK
+        assert by(outcome, "stream", "requests") == pytest.approx(asked.mean())
+        first = rows["instance"] == 1
+        shares = [asked[first & (rows["task"] == t)].mean() for t in range(12)]
+        assert by(outcome, "image 1 of a class", "requests") == pytest.approx(np.mean(shares))
+        cells.append(Drawn(name, 0, outcome.figures, outcome.drawing))
+    label = cells[0].figures[0]
+    assert label.value == pytest.approx(26.85)
+    pictures = protocol.draw(cells, options, data)
+    assert len(pictures) == 1 and pictures[0].svg.startswith("<svg")
+    assert protocol.sentence(cells).startswith("Reward of a stream: learned policy ")
+
+
+@pytest.mark.slow
+def test_without_images_the_stream_says_so():
+    outcome = get("learned-acquisition").run(stream.ORACLE, 0, budget("stream"), None, quiet)
+    assert not outcome.figures and outcome.note == "stream: no images: give --data FOLDER"
+
+
+# After 30 readings, computed elsewhere with another posterior and other sources, standard error up
+# to 0.14.
+ELSEWHERE = {location.RANDOM: 5.30, location.VARIANCE: 8.98, location.DRAWN: 9.88}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_rules_gain_what_was_computed_elsewhere(name):
+    """Random places within three standard errors. Rules with the exact posterior at least as much,
+    less three standard errors: the other posterior had a grid of 64 x 64, too coarse in the end.
+    """
+    options = budget("location", tasks=150)
+    outcome = get("learned-acquisition").run(name, 0, options, None, quiet)
+    rows = outcome.predictions
+    last = rows["information"].reshape(150, READINGS)[:, -1]
+    assert by(outcome, "T = 30", "information") == pytest.approx(last.mean())
+    apart = last.mean() - ELSEWHERE[name]
+    error = np.hypot(last.std() / 150**0.5, 0.14)
+    assert apart > -3 * error and (name != location.RANDOM or apart < 3 * error)

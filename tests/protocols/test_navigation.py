@@ -14,7 +14,7 @@ from metaprior.posterior import Particles
 from metaprior.protocols import get
 from metaprior.protocols.navigation import judge
 from metaprior.protocols.navigation.agents import Asks, Exact, Knows, Played, play, play_one
-from metaprior.protocols.navigation.policy import Policy, chosen, gain
+from metaprior.protocols.navigation.policy import Policy, chosen
 from metaprior.protocols.navigation.world import (
     EPISODES,
     HORIZON,
@@ -27,6 +27,7 @@ from metaprior.protocols.navigation.world import (
     remembered,
     walk,
 )
+from metaprior.protocols.policies import gain
 from metaprior.protocols.protocol import Drawn
 from metaprior.task import Data
 

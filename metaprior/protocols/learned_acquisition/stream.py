@@ -15,7 +15,7 @@ from metaprior.protocols.few_shot_images.training import Network, sized
 from metaprior.protocols.learned_acquisition.part import Part
 from metaprior.protocols.learned_acquisition.stream_agents import (
     learn,
-    play_classifier,
+    play_by_rule,
     play_policy,
 )
 from metaprior.protocols.learned_acquisition.stream_pictures import draw, sentence
@@ -63,15 +63,18 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
         policy, facts = learn(net, streams_of(data, "train"), how, seed, part_of(tell, 0.0, 0.9))
         tell(0.9, "playing")
         played = play_policy(policy, streams, keys)
+        worth = facts["worth of a label"] = worth_of(policy, data, options)
+        gained = play_by_rule(policy, streams, keys, jnp.asarray([worth, 0.0]))[1]
+        more["reward_rule"] = np.asarray(gained[:, 0]).sum(-1)
+        more["reward_myopic"] = np.asarray(gained[:, 1]).sum(-1)
     else:
         learner, facts = classifier(method, data, seed, options, part_of(tell, 0.0, 0.7))
         tell(0.7, "choosing the worth of a label")
         worth = facts["worth of a label"] = worth_of(learner, data, options)
         tell(0.8, "playing")
-        played, gained = play_classifier(learner, streams, keys, jnp.asarray([worth, 0.0]))
+        played, gained = play_by_rule(learner, streams, keys, jnp.asarray([worth, 0.0]))
         more["reward_myopic"] = np.asarray(gained[:, 1]).sum(-1)
-        played = jax.tree.map(lambda a: a[:, 0] if a.ndim == 3 else a, played)
-        played = Played(played.action, played.label, played.p)
+        played = jax.tree.map(lambda a: a[:, 0], played)
     played = Played(*(np.asarray(a) for a in played))
     drawing = {"stream asked": curve(played.action == ASK, played.label)}
     drawing["stream right"] = curve(played.action == played.label, played.label)
@@ -121,7 +124,7 @@ def worth_of(learner: Any, data: Pictures, options: dict[str, Any]) -> float:
     streams, gained = streams_of(data, "val"), []
     for first in range(0, len(grid), 2):  # the program that judges serves here too
         pair = jnp.asarray(np.resize(grid[first : first + 2], 2))
-        gained.append(np.asarray(play_classifier(learner, streams, keys, pair)[1]).sum(-1).mean(0))
+        gained.append(np.asarray(play_by_rule(learner, streams, keys, pair)[1]).sum(-1).mean(0))
     return options["worths"][int(np.concatenate(gained)[: len(grid)].argmax())]
 
 
@@ -175,7 +178,7 @@ _QUICK = {
     "size": 0,
     "filters": [32, 32, 32, 32],
     "embedding": 32,
-    "steps": 2_000,
+    "steps": 4_000,
     "batch": 8,
     "learning_rate": 2e-3,
     "worths": [round(0.1 * i, 1) for i in range(16)],
@@ -184,9 +187,10 @@ _QUICK = {
         "steps": 2_000,
         "batch": 8,
         "width": 32,
-        "learning_rate": 2e-3,
+        "learning_rate": 4e-3,
         "discount": 0.9,
         "fit": 0.3,
+        "tell": 1.0,
         "entropy": 0.01,
     },
 }
@@ -223,6 +227,7 @@ STREAM = Part(
     ),
     metrics={
         "reward": Metric("reward of a stream", "of 30 images", "high"),
+        "reward_rule": Metric("reward by Bayes' rule on its own probabilities", "of 30", "high"),
         "reward_myopic": Metric("reward by the myopic rule", "a label has no worth", "high"),
         "right": Metric("accuracy", "share of all images; a request is not right", "high"),
         "answered": Metric("accuracy of answers", "share of the images answered", "high"),

@@ -1,5 +1,6 @@
 """Who answers or asks: a classifier with Bayes' rule, and a policy trained by what it gains."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -20,7 +21,7 @@ from metaprior.protocols.learned_acquisition.stream_world import (
     Streams,
     reward,
 )
-from metaprior.protocols.policies import improve
+from metaprior.protocols.policies import frozen, gain, improve
 from metaprior.system.compiled import jit
 from metaprior.task import Data
 
@@ -45,20 +46,38 @@ def answers(p: Float[Array, "3"], left: Array, worth: Array | float) -> Array:
     return 2 * p.max() - 1 > ASKED + worth * left
 
 
+def probabilities(
+    agent: Any, x: Float[Array, "n d"], label: Int[Array, "n"]
+) -> Callable[..., Array]:
+    """`(i, known, key) -> p`: of the labels of image i, given the labels that are known.
+
+    Args:
+        agent: a learner, or the policy, whose own probabilities these are then.
+        x, label: of the stream.
+    """
+    if isinstance(agent, Policy):
+        f = agent.features(x)
+        return lambda i, known, key: jnp.exp(agent.predict(f @ f[i], label, known))
+    net, base = apart(agent)
+    features, y = apply(net, x), label.astype(x.dtype)[:, None]
+
+    def of_learner(i, known, key):
+        p_key, q_key = jr.split(key)
+        posterior = base.posterior(Data(features, y, known), key=p_key)
+        return posterior.predict(features[i][None], key=q_key, samples=1).mean()[0]
+
+    return of_learner
+
+
 def ask_or_answer(
-    learner: Any, x: Float[Array, "n d"], label: Int[Array, "n"], worth: Array | float, *, key
+    agent: Any, x: Float[Array, "n d"], label: Int[Array, "n"], worth: Array | float, *, key
 ) -> Played:
-    """A classifier's stream: it is told the labels that it asks for, and of the others nothing."""
-    net, base = apart(learner)
-    n = len(x)
-    y = label.astype(x.dtype)[:, None]
-    features = apply(net, x)
+    """A stream by Bayes' rule: labels that are asked for are told, and of the others nothing."""
+    n, predict = len(x), probabilities(agent, x, label)
 
     def step(known, now):
         i, k = now
-        p_key, q_key = jr.split(k)
-        posterior = base.posterior(Data(features, y, known), key=p_key)
-        p = posterior.predict(features[i][None], key=q_key, samples=1).mean()[0]
+        p = predict(i, known, k)
         answer = answers(p, (n - 1 - i) / n, worth)
         action = jnp.where(answer, jnp.argmax(p), ASK)
         return known.at[i].set(~answer), (action, p.max())
@@ -69,15 +88,15 @@ def ask_or_answer(
 
 
 @jit
-def play_classifier(
-    learner: Any, streams: Streams, keys, worth: Float[Array, "w"]
+def play_by_rule(
+    agent: Any, streams: Streams, keys, worth: Float[Array, "w"]
 ) -> tuple[Played, Float[Array, "t w n"]]:
     """The same streams for each worth of a label; and what they gain."""
 
     def one(k):
         s_key, p_key = jr.split(k)
         x, label = streams(s_key)
-        played = jax.vmap(lambda w: ask_or_answer(learner, x, label, w, key=p_key))(worth)
+        played = jax.vmap(lambda w: ask_or_answer(agent, x, label, w, key=p_key))(worth)
         return played, reward(played.action, played.label)
 
     return jax.lax.map(one, keys, batch_size=8)
@@ -135,7 +154,7 @@ class Policy(eqx.Module):
 
     def run(
         self,
-        x: Float[Array, "n d"],
+        f: Float[Array, "n e"],
         label: Int[Array, "n"],
         *,
         forced: Bool[Array, "n"] | None = None,
@@ -145,7 +164,7 @@ class Policy(eqx.Module):
         """A stream.
 
         Args:
-            x, label: images and labels.
+            f, label: features of the images, and labels.
             forced: where it asks, if that is decided already: a replay with gradients.
             greedy: whether it asks where that is more likely than not, and not at random.
             key: of the choices.
@@ -154,8 +173,7 @@ class Policy(eqx.Module):
             at each image: whether it asks, the logit of that, the value, and log probabilities of
             the labels.
         """
-        n, f = len(x), self.features(x)
-        like = f @ f.T
+        n, like = len(f), f @ f.T
 
         def step(carry, now):
             h, known, last = carry
@@ -190,29 +208,44 @@ def objective(
     s_key, r_key = jr.split(key)
     x, label = jax.vmap(streams)(jr.split(s_key, how["batch"]))
     keys = jr.split(r_key, how["batch"])
-    frozen = jax.lax.stop_gradient(policy)
-    asks = jax.vmap(lambda x, y, k: frozen.run(x, y, key=k)[0])(x, label, keys)
+    f = jax.vmap(policy.features)(x)
+    agent, seen = frozen(policy), jax.lax.stop_gradient(f)
+    asks = jax.vmap(lambda f, y, k: agent.run(f, y, key=k)[0])(seen, label, keys)
 
-    def one(x, label, asks, k):
-        _, logit, value, log_p = policy.run(x, label, forced=asks, key=k)
+    def one(f, label, asks, k):
+        _, logit, value, log_p = policy.run(f, label, forced=asks, key=k)
         own = jnp.take_along_axis(log_p, label[:, None], 1)[:, 0]
         gained = jnp.where(asks, ASKED, 2 * jnp.exp(own) - 1)
-
-        def back(later, now):
-            total = now + how["discount"] * later
-            return total, total
-
-        _, total = jax.lax.scan(back, jnp.zeros(()), jax.lax.stop_gradient(gained), reverse=True)
+        total = gain(jax.lax.stop_gradient(gained), how["discount"])
         log_action = jax.nn.log_sigmoid(jnp.where(asks, logit, -logit))
         entropy = -(jax.nn.sigmoid(logit) * logit) + jax.nn.softplus(logit)
         return log_action, gained, own, total, value, entropy
 
-    log_action, gained, own, total, value, entropy = jax.vmap(one)(x, label, asks, keys)
+    log_action, gained, own, total, value, entropy = jax.vmap(one)(f, label, asks, keys)
     better = jax.lax.stop_gradient(total - value)
     better = better / (better.std() + 1e-3)
     loss = -(log_action * better).mean() - gained.mean() + how["fit"] * -own.mean()
+    loss = loss + how["tell"] * apart_from_all(jnp.exp(policy.log_scale), f, label)
     loss = loss + 0.1 * ((total - value) ** 2).mean() - how["entropy"] * entropy.mean()
     return loss, (gained.sum(1).mean(), asks.mean())
+
+
+def apart_from_all(
+    scale: Array, f: Float[Array, "b n e"], label: Int[Array, "b n"]
+) -> Float[Array, ""]:
+    """The nll of each image's class given all other images of all streams of a step.
+
+    Three classes a stream say little of how to tell classes apart; all of a step are many. It is
+    the matching network's objective, with one image left out after the other.
+    """
+    b, n, e = f.shape
+    own = (label + WAY * jnp.arange(b)[:, None]).ravel()
+    rows = f.reshape(b * n, e)
+    like = scale * rows @ rows.T
+    other = ~jnp.eye(b * n, dtype=bool)
+    same = other & (own[:, None] == own)
+    total = jax.nn.logsumexp(jnp.where(other, like, -1e9), axis=1)
+    return (total - jax.nn.logsumexp(jnp.where(same, like, -1e9), axis=1)).mean()
 
 
 def learn(
@@ -235,7 +268,7 @@ def play_policy(policy: Policy, streams: Streams, keys) -> Played:
     def one(k):
         s_key, p_key = jr.split(k)
         x, label = streams(s_key)
-        asks, _, _, log_p = policy.run(x, label, greedy=True, key=p_key)
+        asks, _, _, log_p = policy.run(policy.features(x), label, greedy=True, key=p_key)
         return Played(jnp.where(asks, ASK, jnp.argmax(log_p, 1)), label, jnp.exp(log_p.max(1)))
 
     return jax.lax.map(one, keys, batch_size=16)

@@ -1,22 +1,19 @@
 """A policy that learns to explore: a recurrent network, trained by plain policy gradients."""
 
-import time
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import Array, Float, Int
 
-from metaprior.protocols.cell import parameters
 from metaprior.protocols.navigation.agents import AbstractAgent, Played, nowhere, play_one
 from metaprior.protocols.navigation.world import HORIZON, World, circle
+from metaprior.protocols.policies import frozen, gain, improve
 
 PLACES = 37  # of the half circle, which the policy chooses among
 SEEN = 7  # numbers that it sees at a step
-CHUNK = 20  # steps of training in one call
 
 
 class Policy(AbstractAgent):
@@ -93,16 +90,6 @@ def chosen(played: Played) -> Int[Array, "n"]:
     return jnp.argmin(((target - places()) ** 2).sum(-1), axis=1)
 
 
-def gain(reward: Float[Array, "n"], discount: float) -> Float[Array, "n"]:
-    """What is gained from each step on: the sum of rewards, later ones discounted."""
-
-    def back(later, now):
-        total = now + discount * later
-        return total, total
-
-    return jax.lax.scan(back, jnp.zeros(()), reward, reverse=True)[1]
-
-
 def loss(policy: Policy, played: Played, how: dict) -> Float[Array, ""]:
     """Of tasks that were played: policy gradient, error of the baseline, entropy.
 
@@ -135,42 +122,21 @@ def learn(
         seed: of everything.
         progress: told 0 … 1 over training.
     """
-    began = time.perf_counter()
     init_key, key = jr.split(jr.key(seed))
     policy = Policy.init(how["width"], key=init_key)
-    rate = optax.cosine_decay_schedule(how["learning_rate"], how["steps"], 0.1)
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    params, fixed = eqx.partition(policy, eqx.is_inexact_array)
 
-    def step(carry, k):
-        params, state = carry
+    def objective(policy, k):
         g_key, p_key = jr.split(k)
         goals = circle(jnp.pi * jr.uniform(g_key, (how["batch"], world.goals)))
-        keys = jr.split(p_key, how["batch"])
+        agent = frozen(policy)
 
         def one(goal, k):
-            return play_one(eqx.combine(params, fixed), world, goal, 1, how["episodes"], key=k)
+            return play_one(agent, world, goal, 1, how["episodes"], key=k)
 
-        played = jax.vmap(one)(goals, keys)
-        grads = jax.grad(lambda p: loss(eqx.combine(p, fixed), played, how))(params)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = optimiser.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), played.reward.sum(-1).mean(0)
+        played = jax.vmap(one)(goals, jr.split(p_key, how["batch"]))
+        return loss(policy, played, how), played.reward.sum(-1).mean(0)
 
-    @jax.jit
-    def chunk(carry, keys):
-        return jax.lax.scan(step, carry, keys)
+    def told(gained):
+        return "returns " + ", ".join(f"{value:.1f}" for value in gained)
 
-    carry = params, optimiser.init(params)
-    keys = jr.split(key, how["steps"])
-    for first in range(0, how["steps"], CHUNK):
-        carry, gained = chunk(carry, keys[first : first + CHUNK])
-        told = ", ".join(f"{value:.1f}" for value in gained.mean(0))
-        progress(min(1.0, (first + CHUNK) / how["steps"]), f"training, returns {told}")
-    policy = eqx.combine(carry[0], fixed)
-    seconds = round(time.perf_counter() - began, 1)
-    return policy, {
-        "parameters": parameters(policy),
-        "steps": how["steps"],
-        "train_seconds": seconds,
-    }
+    return improve(policy, objective, how, told, progress, key=key)
