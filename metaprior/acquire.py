@@ -51,9 +51,9 @@ SEEKING = ("improvement", "thompson", "ucb", "mes", "random")
 # what the highest may be.
 DRAWN = {"thompson": 1, "mes": 32}
 
-# The rules of each goal; the first is the default.
+# The rules of each goal; the first is the default. `"learned"` is of a prior: `acquire_learned`.
 GOALS: dict[str, tuple[str, ...]] = {
-    "learn": tuple(SCORES),
+    "learn": (*SCORES, "learned"),
     "maximise": SEEKING,
     "minimise": SEEKING,
 }

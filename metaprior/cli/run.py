@@ -60,6 +60,10 @@ class Run:
             )
         raise InputError(f"{self.folder}: holds no prior; was it made by `metaprior fit`?")
 
+    def keep(self, prior: Any) -> None:
+        """Write a loaded prior again where it came from."""
+        write_atomic(self.folder if self.folder.is_file() else self.prior, prior.save)
+
     def check_new(self, resume: bool) -> None:
         """`fit` may write here: a new or empty folder, or with `resume` an unfinished run."""
         check_writable(self.folder)

@@ -10,7 +10,17 @@ from metaprior.errors import InputError
 from metaprior.system.terminal import Progress, at_least, names_in, say_note, use_cache
 
 Goal = Literal["learn", "maximise", "minimise"]
-By = Literal["entropy", "bald", "variance", "improvement", "thompson", "ucb", "mes", "random"]
+By = Literal[
+    "entropy",
+    "bald",
+    "variance",
+    "random",
+    "learned",
+    "improvement",
+    "thompson",
+    "ucb",
+    "mes",
+]
 SEVERAL = "Give the whole table in place of --support and the rows to predict."
 
 
@@ -157,6 +167,19 @@ def predict(
     write_frame(said, out)
 
 
+def keep_rule(run: Any, prior: Any) -> None:
+    """Write a prior again whose rule of `--by learned` is new, so that it is learned once."""
+    from metaprior.tables.learned import known_rule
+
+    trained = prior.trained  # of several targets there is none, and no rule
+    if trained is None or trained.rule is not None or known_rule(trained) is None:
+        return
+    try:
+        run.keep(prior)
+    except OSError as error:
+        say_note(f"{run.folder}: what was learned cannot be kept there ({error.strerror}).")
+
+
 def suggest(
     folder: Path,
     table: Path | None = None,
@@ -190,8 +213,9 @@ def suggest(
         learn: what the rows of a group depend on. maximise or minimise: find the row with the
         largest or smallest target.
     by
-        How rows are scored. To learn: entropy (default), bald, variance or random. To maximise or
-        minimise: improvement (expected, the default), thompson, ucb, mes or random.
+        How rows are scored. To learn: entropy (default), bald, variance, random, or learned from
+        the groups that fit kept aside, once, when it is first asked for. To maximise or minimise:
+        improvement (expected, the default), thompson, ucb, mes or random.
     target
         Of several targets, the one to maximise or minimise.
     over_all
@@ -215,7 +239,8 @@ def suggest(
     rule = rule_of(goal, by)
     if out is not None and not out.is_file():
         check_output(out)
-    prior = Run(folder).load()
+    run = Run(folder)
+    prior = run.load()
     asked: dict[str, Any] = {"by": by, "goal": goal, "target": target}
     if table is not None:
         kept = None if keep is None else names_in(keep)
@@ -223,6 +248,7 @@ def suggest(
             frame = prior.suggest(
                 table, n, over_all=over_all, keep=kept, progress=progress, say=say_note, **asked
             )
+        keep_rule(run, prior)
         write_frame(frame, out)
         return
 
@@ -233,6 +259,7 @@ def suggest(
         raise InputError(f"{candidates.where}: holds {there} rows; --n {n} asks for more.")
     posterior = prior.adapt(known)
     frame = posterior.suggest(candidates, n=n, **asked)
+    keep_rule(run, prior)
     say_notes(posterior, candidates)
     write_frame(frame, out)
 

@@ -12,6 +12,7 @@ from metaprior.tables.asked import check_suggest, target_of
 from metaprior.tables.grouped import Table
 from metaprior.tables.guarantee import need_guarantee, said_of_guarantee
 from metaprior.tables.joint import JointTable
+from metaprior.tables.learned import learned_rule, need_one_target
 from metaprior.tables.posterior import Posterior
 from metaprior.tables.read import Rows
 from metaprior.tables.several import JointPosterior
@@ -110,6 +111,9 @@ def suggest(
     targets = [part.info["target"] for part in parts]
     check_suggest(most, wish.n, wish.by, wish.seed, wish.goal)
     target_of(targets, wish.goal, wish.target)
+    if wish.by == "learned":
+        need_one_target(len(parts))
+        _tell(learned_rule(parts[0], progress)[1], say)
     if keep is None:
         keep = [name for name in rows.frame.columns if name not in (*targets, *SCORED)]
     label, table = found.label(keep), _table(parts, joint, found)

@@ -9,10 +9,11 @@ import polars as pl
 from metaprior.system.programs import kept_by_size
 from metaprior.tables.asked import interval_levels
 from metaprior.tables.guarantee import ends, guarantee_of
+from metaprior.tables.learned import learned_rule
 from metaprior.tables.many import Batch, Runs, batches, predict_all, run_all, scattered
 from metaprior.tables.padding import MOST_OBSERVED, said_of, some_of
 from metaprior.tables.posterior import Posterior
-from metaprior.tables.questions import scored
+from metaprior.tables.questions import described, scored
 from metaprior.tables.read import Rows
 from metaprior.tables.split import Split
 from metaprior.tables.trained import Trained
@@ -25,6 +26,12 @@ Tell = Callable[[float, str], None]
 def _score(learner, support, x, by, key):
     """`scored` for stacked groups."""
     return jax.vmap(lambda some, rows: scored(learner, some, rows, by, key))(support, x)
+
+
+@kept_by_size
+def _describe(learner, support, x, real, key):
+    """`described` for stacked groups."""
+    return jax.vmap(lambda *group: described(learner, *group, key))(support, x, real)
 
 
 class Table:
@@ -138,14 +145,20 @@ class Table:
         """
         some = np.ones(len(self.x), bool) if groups is None else groups[self.split.group]
         self.known = self.observed()
-        todo = batches(self.known, self.runs(~self.split.known[:, 0] & some))
+        # The learned rule looks at all rows that are left, the others at a row at a time.
+        left = ~(self.is_known if by == "learned" else self.split.known[:, 0])
+        todo = batches(self.known, self.runs(left & some))
 
         def run(batch):
             support, x = self.support(batch), batch.asked.of(self.x)
+            if by == "learned":
+                return _describe(self.trained.learner, support, x, batch.asked.real, key)
             return _score(self.trained.learner, support, x, by, key)
 
         found = run_all(todo, run, "scoring", progress)
         value, gain, expected = scattered(todo, found, len(self.x))
+        if by == "learned":
+            value = learned_rule(self.trained)[0](value)
         return value, gain, expected[:, 0]
 
     def observe(self, rows: np.ndarray, outcomes: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from metaprior.tables.asked import (
     target_of,
 )
 from metaprior.tables.guarantee import ends, guarantee_of, said_of_guarantee
+from metaprior.tables.learned import learned_rule
 from metaprior.tables.padding import (
     MOST_OBSERVED,
     data_of,
@@ -364,9 +365,12 @@ class Posterior:
         Args:
             candidates: rows that could be observed, without the target.
             n: how many to choose, at most the number of candidates.
-            by: to learn `"entropy"` (default), `"bald"`, `"variance"` or `"random"`; to maximise or
-                minimise `"improvement"` (default), `"thompson"`, `"ucb"`, `"mes"` or `"random"`.
-                See `metaprior.acquire`.
+            by: to learn `"entropy"` (default), `"bald"`, `"variance"`, `"random"` or `"learned"`;
+                to maximise or minimise `"improvement"` (default), `"thompson"`, `"ucb"`, `"mes"`
+                or `"random"`. See `metaprior.acquire`. `"learned"` is the drop of the mean NLL of
+                the group's other rows, in nats, as the groups say that `fit` kept aside; it is
+                learned when it is first asked for, and saved with the prior: see
+                `metaprior.acquire_learned`.
             seed: of what is drawn, at least 0.
             goal: `"learn"` of the group's function, or `"maximise"` or `"minimise"` the target,
                 which is of numbers.
@@ -384,14 +388,18 @@ class Posterior:
         self.need_goal(goal, rule, rows)
         (known, x), y = self.arrays(rows), self.y
         pool, count = padded(x), rows.frame.height
+        real = np.arange(pool.shape[-2]) < count
 
         chosen, scores, gains = [], [], []
         for step in range(n):
             key = jr.fold_in(jr.key(seed), step)
-            out = self.scores(data_of(known, y), pool, count, rule, goal, key)
+            free = ~np.isin(np.arange(pool.shape[-2]), chosen)  # a row is chosen once
+            if rule == "learned":
+                out = self._worth(data_of(known, y), pool, free & real, key)
+            else:
+                out = self.scores(data_of(known, y), pool, count, rule, goal, key)
             value, gain, expected = (np.asarray(a)[:count] for a in out)
-            # A row is chosen once.
-            value = np.where(np.isin(np.arange(count), chosen), -np.inf, value)
+            value = np.where(free[:count], value, -np.inf)
             pick = int(value.argmax())
             chosen.append(pick)
             scores.append(float(value[pick]))
@@ -408,8 +416,17 @@ class Posterior:
                 f"the goal {goal} is for numbers; the target {self.trained.info['target']!r} has "
                 "classes. The goal learn is for both."
             )
-        if goal != "learn" and by in acquire.DRAWN:
+        if by == "learned" or (goal != "learn" and by in acquire.DRAWN):
             check_curves(rows.frame.height, f"by={by}")
+
+    def _worth(self, support: Data, pool: Array, free: np.ndarray, key: Any) -> tuple[Any, ...]:
+        """What `scores` gives, by the learned rule; `free` are the rows that could be observed."""
+        rule, said = learned_rule(self.trained)
+        self.note(said)
+        features, gain, expected = questions.describe(
+            self.trained.learner, support, pool, free, key
+        )
+        return rule(np.asarray(features)), gain, expected
 
     def scores(
         self, support: Data, pool: Array, count: int, by: str, goal: str, key: Any

@@ -1,5 +1,6 @@
 """The front door: learn a prior from a table, adapt it to a new group, predict, suggest, save."""
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from metaprior.tables.checked import Checked, check_all
 from metaprior.tables.culprits import BadTasks, bad_task
 from metaprior.tables.fitting import Settings, fit_target, joint_info
 from metaprior.tables.groups import Arrays, frame_of
+from metaprior.tables.learned import known_rule
 from metaprior.tables.meaning.kinds import Choices
 from metaprior.tables.plan import Plan, scale_of
 from metaprior.tables.posterior import Posterior
@@ -397,8 +399,10 @@ class Prior:
 
     def save(self, path: str | Path) -> None:
         """Write the prior to one file: a JSON header and arrays, no pickle."""
-        chain = Chain(self.joint, tuple(self._all())) if self.joint is not None else None
-        files.save(path, chain or self._ready())
+        if self.joint is not None:
+            return files.save(path, Chain(self.joint, tuple(self._all())))
+        trained = self._ready()
+        files.save(path, dataclasses.replace(trained, rule=known_rule(trained)))
 
 
 def load(path: str | Path) -> Prior:

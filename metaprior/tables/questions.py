@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array
 
-from metaprior import acquire
+from metaprior import acquire, acquire_learned
 from metaprior.evaluation import units
 from metaprior.evaluation.units import moments
 from metaprior.mixture import Mixture, functions_of
@@ -184,6 +184,11 @@ def scored(learner, support, x, by, key):
         mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=SAMPLES)
         return acquire.score(mixture, by, key=key), mixture.information(), mixture.mean()
 
+    return _averaged(one, support, x)
+
+
+def _averaged(one, support, x):
+    """Value, information and expected outcome over the draws of the features."""
     if x.ndim == 2:
         value, information, expected = one(support, x)
     else:
@@ -194,6 +199,26 @@ def scored(learner, support, x, by, key):
 
 
 score = kept_by_size(scored)
+
+
+def described(learner, support, x, real, key):
+    """`acquire_learned.features`, information in nats, and expected outcome of each row.
+
+    Args:
+        real: which rows are no padding, `(n,)`.
+    """
+    post_key, draw_key, key = jr.split(key, 3)
+
+    def one(support, x):
+        posterior = learner.posterior(support, key=post_key)
+        mixture = posterior.predict(x, key=key, samples=SAMPLES)
+        features = acquire_learned.features(posterior, mixture, x, real, support, key=draw_key)
+        return features, mixture.information(), mixture.mean()
+
+    return _averaged(one, support, x)
+
+
+describe = kept_by_size(described)
 
 
 def sought(learner, support, x, real, curve, by, sign, key):

@@ -27,6 +27,7 @@ from metaprior.tables.asked import (
 )
 from metaprior.tables.chain import DRAWS, Link, Pass, blocks
 from metaprior.tables.guarantee import need_guarantee
+from metaprior.tables.learned import need_one_target
 from metaprior.tables.padding import data_of, padded
 from metaprior.tables.posterior import LEVELS, Posterior, in_own_units, sampled
 from metaprior.tables.read import Rows
@@ -302,6 +303,8 @@ class JointPosterior:
         """
         rows = self.parts[0].trained.rows(candidates, "pool")
         rule = check_suggest(rows.frame.height, n, by, seed, goal)
+        if rule == "learned":
+            need_one_target(len(self.parts))
         i = target_of(self.targets, goal, target)
         self.parts[i].need_goal(goal, rule, rows)
         posterior, chosen, scores, gains = self, [], [], []

@@ -19,6 +19,7 @@ from metaprior.tables.baselines import BASELINES, Boosting
 from metaprior.tables.columns import Features
 from metaprior.tables.gaps import DRAWS, Gaps
 from metaprior.tables.groups import digests, frame_of
+from metaprior.tables.learned import Rule
 from metaprior.tables.meaning.kinds import Kind, apply
 from metaprior.tables.meaning.notes import lines
 from metaprior.tables.meaning.understand import understand
@@ -113,6 +114,7 @@ class Trained(eqx.Module):
         baselines: learners by name.
         held: groups kept aside.
         gaps: what training rows say of a feature that a new row lacks; `None` in older files.
+        rule: of `suggest --by learned`, once it has been asked for.
         groups: `digests` of the names of the groups that were learned from; `None` in older files.
     """
 
@@ -125,6 +127,7 @@ class Trained(eqx.Module):
     held: HeldOut | None
     groups: np.ndarray | None = None
     gaps: Gaps | None = None
+    rule: Rule | None = None
 
     @property
     def classes(self) -> int:

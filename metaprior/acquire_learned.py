@@ -1,0 +1,220 @@
+"""Learning active learning: what an observation is worth, regressed on what is known before it.
+
+Konyushkova, Sznitman & Fua, "Learning Active Learning from Data", NeurIPS 2017. On tasks whose
+outcomes are known, some rows are observed, and each of a few others in turn. How much that lowers
+the loss on further rows is the target of a regression; what the posterior says of the row before it
+is observed are its features. On a new task the row with the largest expected drop is next.
+
+Here are the features and the drops, of one task. Who regresses one on the other is free.
+"""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from metaprior.method import AbstractLearner
+from metaprior.mixture import Mixture
+from metaprior.posterior import AbstractPosterior
+from metaprior.task import Data, pad, shuffled
+
+SAMPLES = 256  # functions of a method that predicts by sampling
+CURVES = 64  # functions drawn whole, from which covariances between rows are taken
+FAR = 10.0  # distance to the nearest observed row where there is none
+
+# Of a row that could be observed, and of what is known so far.
+FEATURES = (
+    "observed",  # number of observed rows
+    "entropy",  # of the predictive, nats
+    "bald",  # information about the function, nats
+    "variance",  # the part of the variance that observations can remove
+    "reduction",  # of the mean of `variance` over the candidates, expected
+    "mean_entropy",  # over the candidates
+    "mean_variance",
+    "share",  # of `mean_variance` that `reduction` is
+    "nearest",  # distance to the nearest observed row, in mean distances between candidates
+    "remote",  # mean distance to the candidates, alike
+    "offset",  # how far the expected outcome is from its mean over the candidates
+    "sure",  # probability of the most likely class; of numbers the standard deviation
+    "balance",  # share of the rarest class, or standard deviation, among observed outcomes
+)
+
+
+def features(
+    posterior: AbstractPosterior,
+    mixture: Mixture,
+    x: Float[Array, "n d"],
+    real: Bool[Array, "n"],
+    seen: Data,
+    *,
+    key: PRNGKeyArray,
+) -> Float[Array, "n f"]:
+    """`FEATURES` of each candidate row.
+
+    Distances are Euclidean, over the root of the mean square distance between candidates.
+
+    Args:
+        posterior: given the observed rows.
+        mixture: what it predicts at the candidates.
+        x: the candidates.
+        real: which of them are no padding.
+        seen: the observed rows.
+        key: of functions drawn whole.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, metaprior
+        >>> from metaprior import acquire_learned
+        >>> seen = metaprior.Data.of([-1.0, 1.0], [0.3, -0.2])
+        >>> posterior = metaprior.sources.GP().exact(seen)
+        >>> x = jnp.linspace(-2, 2, 41)[:, None]
+        >>> key, real = jax.random.key(0), jnp.ones(41, bool)
+        >>> said = posterior.predict(x, key=key, samples=1)
+        >>> acquire_learned.features(posterior, said, x, real, seen, key=key).shape
+        (41, 13)
+    """
+    pool = Data(x, jnp.zeros((len(x), 1)), real)
+    variance, mean = mixture.epistemic().sum(-1), mixture.mean()
+    entropy, information = mixture.entropy(), mixture.information()
+    reduction = reductions(posterior, mixture, x, real, key=key)
+    overall = pool.mean(variance)
+
+    middle = jax.vmap(pool.mean, in_axes=1)(x)
+    scale = jnp.sqrt(2 * pool.mean(((x - middle) ** 2).sum(-1))) + 1e-6
+    nearest = jnp.where(seen.mask, _distance(x, seen.x), jnp.inf).min(1, initial=jnp.inf) / scale
+    remote = jax.vmap(pool.mean)(_distance(x, x)) / scale
+
+    offset = jnp.abs(mean - jax.vmap(pool.mean, in_axes=1)(mean)).sum(-1)
+    if classes := mixture.parts[0].head.classes:
+        sure = mean.max(-1)
+        shares = jax.nn.one_hot(seen.y[:, 0].astype(int), classes)
+        balance = jax.vmap(seen.mean, in_axes=1)(shares).min()
+    else:
+        sure = jnp.sqrt(mixture.variance()[:, 0])
+        balance = jnp.sqrt(seen.mean((seen.y[:, 0] - seen.mean(seen.y[:, 0])) ** 2))
+
+    each = (
+        seen.count,
+        entropy,
+        information,
+        variance,
+        reduction,
+        pool.mean(entropy),
+        overall,
+        reduction / jnp.maximum(overall, 1e-12),
+        jnp.minimum(nearest, FAR),
+        remote,
+        offset,
+        sure,
+        balance,
+    )
+    return jnp.stack([jnp.broadcast_to(a, len(x)).astype(x.dtype) for a in each], axis=1)
+
+
+def _distance(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    square = (a**2).sum(-1)[:, None] + (b**2).sum(-1) - 2 * a @ b.T
+    return jnp.sqrt(jnp.maximum(square, 0.0))
+
+
+def reductions(
+    posterior: AbstractPosterior,
+    mixture: Mixture,
+    x: Float[Array, "n d"],
+    real: Bool[Array, "n"],
+    *,
+    key: PRNGKeyArray,
+) -> Float[Array, "n"]:
+    """By how much an outcome at each row is expected to lower the mean variance over all rows.
+
+    Of functions f and an outcome y of one of them, the variance of f_j falls by cov(f_i, f_j)² /
+    var(y_i) where all is normal (Cohn, Ghahramani & Jordan, "Active Learning with Statistical
+    Models", JAIR 1996). Of classes the probabilities are the functions, and the sum over classes c
+    of cov(p_ic, p_j)² / p_ic is exact.
+
+    Args:
+        posterior, mixture, x, real, key: of `features`.
+    """
+    drawn = posterior.sample(x, key=key, samples=CURVES)
+    value = jnp.concatenate([part.head.mean(part.params) for part in drawn.parts])
+    weight = jnp.exp(drawn.log_weights())
+    off = value - jnp.tensordot(weight, value, axes=1)  # (s, n, c)
+
+    # The sum over rows of squared covariances as a form in the functions' products: the matrix of
+    # rows by rows is never made.
+    there = off * real[:, None]
+    gram = jnp.einsum("snc,tnc->st", there, there)
+    own = weight[:, None, None] * off
+    square = jnp.einsum("snc,st,tnc->nc", own, gram, own)
+    spread = mixture.mean() if mixture.parts[0].head.classes else mixture.variance()
+    total = (square / jnp.maximum(spread, 1e-6)).sum(-1)
+    return total / jnp.maximum(real.sum(), 1)
+
+
+def loss(mixture: Mixture, query: Data, by: str) -> Float[Array, ""]:
+    """Mean over the query of the negative log density, `"nll"`, or of wrong classes or squared
+    errors, `"error"`.
+    """
+    if by == "nll":
+        return query.mean(-mixture.log_prob(query.y))
+    mean = mixture.mean()
+    if mixture.parts[0].head.classes:
+        return query.mean((mean.argmax(-1) != query.y[:, 0]).astype(mean.dtype))
+    return query.mean(((mean - query.y) ** 2).sum(-1))
+
+
+def parted(pool: Data, room: int, *, key: PRNGKeyArray) -> tuple[Data, Data]:
+    """Some random rows of a pool as observed, the others as candidates, of which one is left.
+
+    Args:
+        pool: outcomes included.
+        room: places for observed rows. Between 0 and one less are taken, any number as likely.
+        key: of the draws.
+    """
+    order_key, key = jr.split(key)
+    order = shuffled(order_key, pool.mask)
+    pool = Data(pool.x[order], pool.y[order], pool.mask[order])
+    taken = jr.randint(key, (), 0, jnp.clip(pool.count, 1, room))
+    place = jnp.arange(len(order))
+    seen = pad(pool, max(room, len(order))).first(taken)
+    seen = jax.tree.map(lambda a: a[:room], seen)
+    return seen, Data(pool.x, pool.y, pool.mask & (place >= taken))
+
+
+def looked(
+    learner: AbstractLearner,
+    seen: Data,
+    pool: Data,
+    query: Data,
+    *,
+    key: PRNGKeyArray,
+    few: int,
+    by: str = "nll",
+) -> tuple[Float[Array, "m f"], Float[Array, "m"], Bool[Array, "m"]]:
+    """Some random candidates: their features, and how much each outcome lowers the loss.
+
+    Args:
+        learner: whose loss it is.
+        seen: the observed rows, with room for one more at the end of those in the mask.
+        pool: the candidates and their outcomes.
+        query: the rows that the loss is of.
+        key: of draws, the same before and after, so that their noise cancels.
+        few: how many candidates.
+        by: see `loss`.
+
+    Returns:
+        features, drops, and which candidates there are: a pool may have fewer.
+    """
+    post_key, key, draw_key, pick_key = jr.split(key, 4)
+
+    def judged(seen):
+        posterior = learner.posterior(seen, key=post_key)
+        return loss(posterior.predict(query.x, key=key, samples=SAMPLES), query, by), posterior
+
+    before, posterior = judged(seen)
+    mixture = posterior.predict(pool.x, key=key, samples=SAMPLES)
+    described = features(posterior, mixture, pool.x, pool.mask, seen, key=draw_key)
+    rows = shuffled(pick_key, pool.mask)[:few]
+
+    def drop(row):
+        return before - judged(seen.put(seen.count, pool.x[row], pool.y[row]))[0]
+
+    return described[rows], jax.vmap(drop)(rows), pool.mask[rows]
