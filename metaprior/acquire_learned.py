@@ -15,12 +15,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metaprior.method import AbstractLearner
 from metaprior.mixture import Mixture
-from metaprior.posterior import AbstractPosterior
 from metaprior.task import Data, pad, shuffled
 
 SAMPLES = 256  # functions of a method that predicts by sampling
-CURVES = 64  # functions drawn whole, from which covariances between rows are taken
-FAR = 10.0  # distance to the nearest observed row where there is none
+FAR = 20.0  # distance to the nearest observed row where there is none
 
 # Of a row that could be observed, and of what is known so far.
 FEATURES = (
@@ -28,12 +26,10 @@ FEATURES = (
     "entropy",  # of the predictive, nats
     "bald",  # information about the function, nats
     "variance",  # the part of the variance that observations can remove
-    "reduction",  # of the mean of `variance` over the candidates, expected
     "mean_entropy",  # over the candidates
     "mean_variance",
-    "share",  # of `mean_variance` that `reduction` is
-    "nearest",  # distance to the nearest observed row, in mean distances between candidates
-    "remote",  # mean distance to the candidates, alike
+    "nearest",  # distance to the nearest observed row, over the candidates' root mean square
+    "remote",  # distance to the candidates' mean, alike
     "offset",  # how far the expected outcome is from its mean over the candidates
     "sure",  # probability of the most likely class; of numbers the standard deviation
     "balance",  # share of the rarest class, or standard deviation, among observed outcomes
@@ -41,25 +37,15 @@ FEATURES = (
 
 
 def features(
-    posterior: AbstractPosterior,
-    mixture: Mixture,
-    x: Float[Array, "n d"],
-    real: Bool[Array, "n"],
-    seen: Data,
-    *,
-    key: PRNGKeyArray,
+    mixture: Mixture, x: Float[Array, "n d"], real: Bool[Array, "n"], seen: Data
 ) -> Float[Array, "n f"]:
     """`FEATURES` of each candidate row.
 
-    Distances are Euclidean, over the root of the mean square distance between candidates.
-
     Args:
-        posterior: given the observed rows.
-        mixture: what it predicts at the candidates.
+        mixture: what is predicted at the candidates, given the observed rows.
         x: the candidates.
         real: which of them are no padding.
         seen: the observed rows.
-        key: of functions drawn whole.
 
     Example:
         >>> import jax, jax.numpy as jnp, metaprior
@@ -67,21 +53,18 @@ def features(
         >>> seen = metaprior.Data.of([-1.0, 1.0], [0.3, -0.2])
         >>> posterior = metaprior.sources.GP().exact(seen)
         >>> x = jnp.linspace(-2, 2, 41)[:, None]
-        >>> key, real = jax.random.key(0), jnp.ones(41, bool)
-        >>> said = posterior.predict(x, key=key, samples=1)
-        >>> acquire_learned.features(posterior, said, x, real, seen, key=key).shape
-        (41, 13)
+        >>> said = posterior.predict(x, key=jax.random.key(0), samples=1)
+        >>> acquire_learned.features(said, x, jnp.ones(41, bool), seen).shape
+        (41, 11)
     """
     pool = Data(x, jnp.zeros((len(x), 1)), real)
     variance, mean = mixture.epistemic().sum(-1), mixture.mean()
     entropy, information = mixture.entropy(), mixture.information()
-    reduction = reductions(posterior, mixture, x, real, key=key)
-    overall = pool.mean(variance)
 
     middle = jax.vmap(pool.mean, in_axes=1)(x)
-    scale = jnp.sqrt(2 * pool.mean(((x - middle) ** 2).sum(-1))) + 1e-6
+    remote = jnp.sqrt(((x - middle) ** 2).sum(-1))
+    scale = jnp.sqrt(pool.mean(remote**2)) + 1e-6  # distances are in these
     nearest = jnp.where(seen.mask, _distance(x, seen.x), jnp.inf).min(1, initial=jnp.inf) / scale
-    remote = jax.vmap(pool.mean)(_distance(x, x)) / scale
 
     offset = jnp.abs(mean - jax.vmap(pool.mean, in_axes=1)(mean)).sum(-1)
     if classes := mixture.parts[0].head.classes:
@@ -97,12 +80,10 @@ def features(
         entropy,
         information,
         variance,
-        reduction,
         pool.mean(entropy),
-        overall,
-        reduction / jnp.maximum(overall, 1e-12),
+        pool.mean(variance),
         jnp.minimum(nearest, FAR),
-        remote,
+        remote / scale,
         offset,
         sure,
         balance,
@@ -113,40 +94,6 @@ def features(
 def _distance(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
     square = (a**2).sum(-1)[:, None] + (b**2).sum(-1) - 2 * a @ b.T
     return jnp.sqrt(jnp.maximum(square, 0.0))
-
-
-def reductions(
-    posterior: AbstractPosterior,
-    mixture: Mixture,
-    x: Float[Array, "n d"],
-    real: Bool[Array, "n"],
-    *,
-    key: PRNGKeyArray,
-) -> Float[Array, "n"]:
-    """By how much an outcome at each row is expected to lower the mean variance over all rows.
-
-    Of functions f and an outcome y of one of them, the variance of f_j falls by cov(f_i, f_j)² /
-    var(y_i) where all is normal (Cohn, Ghahramani & Jordan, "Active Learning with Statistical
-    Models", JAIR 1996). Of classes the probabilities are the functions, and the sum over classes c
-    of cov(p_ic, p_j)² / p_ic is exact.
-
-    Args:
-        posterior, mixture, x, real, key: of `features`.
-    """
-    drawn = posterior.sample(x, key=key, samples=CURVES)
-    value = jnp.concatenate([part.head.mean(part.params) for part in drawn.parts])
-    weight = jnp.exp(drawn.log_weights())
-    off = value - jnp.tensordot(weight, value, axes=1)  # (s, n, c)
-
-    # The sum over rows of squared covariances as a form in the functions' products: the matrix of
-    # rows by rows is never made.
-    there = off * real[:, None]
-    gram = jnp.einsum("snc,tnc->st", there, there)
-    own = weight[:, None, None] * off
-    square = jnp.einsum("snc,st,tnc->nc", own, gram, own)
-    spread = mixture.mean() if mixture.parts[0].head.classes else mixture.variance()
-    total = (square / jnp.maximum(spread, 1e-6)).sum(-1)
-    return total / jnp.maximum(real.sum(), 1)
 
 
 def loss(mixture: Mixture, query: Data, by: str) -> Float[Array, ""]:
@@ -203,18 +150,18 @@ def looked(
     Returns:
         features, drops, and which candidates there are: a pool may have fewer.
     """
-    post_key, key, draw_key, pick_key = jr.split(key, 4)
+    post_key, key, pick_key = jr.split(key, 3)
 
     def judged(seen):
         posterior = learner.posterior(seen, key=post_key)
-        return loss(posterior.predict(query.x, key=key, samples=SAMPLES), query, by), posterior
+        return loss(posterior.predict(query.x, key=key, samples=SAMPLES), query, by)
 
-    before, posterior = judged(seen)
+    posterior = learner.posterior(seen, key=post_key)
     mixture = posterior.predict(pool.x, key=key, samples=SAMPLES)
-    described = features(posterior, mixture, pool.x, pool.mask, seen, key=draw_key)
+    described = features(mixture, pool.x, pool.mask, seen)
     rows = shuffled(pick_key, pool.mask)[:few]
-
-    def drop(row):
-        return before - judged(seen.put(seen.count, pool.x[row], pool.y[row]))[0]
-
-    return described[rows], jax.vmap(drop)(rows), pool.mask[rows]
+    with_one = jax.vmap(lambda row: seen.put(seen.count, pool.x[row], pool.y[row]))(rows)
+    # None more, and one more: one program.
+    all_seen = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), seen, with_one)
+    losses = jax.vmap(judged)(all_seen)
+    return described[rows], losses[0] - losses[1:], pool.mask[rows]

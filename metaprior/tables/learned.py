@@ -20,7 +20,7 @@ from metaprior import acquire_learned
 from metaprior.errors import InputError
 from metaprior.sources import Table
 from metaprior.system.devices import usable_cores
-from metaprior.system.programs import kept_by_size
+from metaprior.system.programs import kept
 from metaprior.tables.baselines import Boosting, cross_fit
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def begun(table: Table, group: jax.Array, key: jax.Array):
     return *acquire_learned.parted(task.support, OBSERVED, key=many_key), task.query
 
 
-@kept_by_size
+@kept
 def simulate(learner, table, group, number):
     """`acquire_learned.looked` of one simulated group after another.
 

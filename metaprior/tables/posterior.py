@@ -416,7 +416,7 @@ class Posterior:
                 f"the goal {goal} is for numbers; the target {self.trained.info['target']!r} has "
                 "classes. The goal learn is for both."
             )
-        if by == "learned" or (goal != "learn" and by in acquire.DRAWN):
+        if goal != "learn" and by in acquire.DRAWN:
             check_curves(rows.frame.height, f"by={by}")
 
     def _worth(self, support: Data, pool: Array, free: np.ndarray, key: Any) -> tuple[Any, ...]:

@@ -207,12 +207,11 @@ def described(learner, support, x, real, key):
     Args:
         real: which rows are no padding, `(n,)`.
     """
-    post_key, draw_key, key = jr.split(key, 3)
+    post_key, key = jr.split(key)
 
     def one(support, x):
-        posterior = learner.posterior(support, key=post_key)
-        mixture = posterior.predict(x, key=key, samples=SAMPLES)
-        features = acquire_learned.features(posterior, mixture, x, real, support, key=draw_key)
+        mixture = learner.posterior(support, key=post_key).predict(x, key=key, samples=SAMPLES)
+        features = acquire_learned.features(mixture, x, real, support)
         return features, mixture.information(), mixture.mean()
 
     return _averaged(one, support, x)
