@@ -11,7 +11,7 @@ Here are the features and the drops, of one task. Who regresses one on the other
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metaprior.method import AbstractLearner
 from metaprior.mixture import Mixture
@@ -96,16 +96,16 @@ def _distance(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n
     return jnp.sqrt(jnp.maximum(square, 0.0))
 
 
-def loss(mixture: Mixture, query: Data, by: str) -> Float[Array, ""]:
-    """Mean over the query of the negative log density, `"nll"`, or of wrong classes or squared
-    errors, `"error"`.
+def losses(mixture: Mixture, y: Float[Array, "n 1"], by: str) -> Float[Array, "n"]:
+    """Of each row: `"nll"`, the negative log density of its outcome in nats; or `"error"`, whether
+    the most likely class is wrong, or the squared error of the mean.
     """
     if by == "nll":
-        return query.mean(-mixture.log_prob(query.y))
+        return -mixture.log_prob(y)
     mean = mixture.mean()
     if mixture.parts[0].head.classes:
-        return query.mean((mean.argmax(-1) != query.y[:, 0]).astype(mean.dtype))
-    return query.mean(((mean - query.y) ** 2).sum(-1))
+        return (mean.argmax(-1) != y[:, 0]).astype(mean.dtype)
+    return ((mean - y) ** 2).sum(-1)
 
 
 def parted(pool: Data, room: int, *, key: PRNGKeyArray) -> tuple[Data, Data]:
@@ -117,13 +117,15 @@ def parted(pool: Data, room: int, *, key: PRNGKeyArray) -> tuple[Data, Data]:
         key: of the draws.
     """
     order_key, key = jr.split(key)
-    order = shuffled(order_key, pool.mask)
-    pool = Data(pool.x[order], pool.y[order], pool.mask[order])
     taken = jr.randint(key, (), 0, jnp.clip(pool.count, 1, room))
-    place = jnp.arange(len(order))
-    seen = pad(pool, max(room, len(order))).first(taken)
-    seen = jax.tree.map(lambda a: a[:room], seen)
-    return seen, Data(pool.x, pool.y, pool.mask & (place >= taken))
+    return cut(pool, shuffled(order_key, pool.mask), taken, room)
+
+
+def cut(pool: Data, order: Int[Array, "n"], taken: Int[Array, ""], room: int) -> tuple[Data, Data]:
+    """The first rows of a pool in some order as observed, with `room` places, and the others."""
+    pool = Data(pool.x[order], pool.y[order], pool.mask[order])
+    seen = jax.tree.map(lambda a: a[:room], pad(pool, max(room, len(order))).first(taken))
+    return seen, Data(pool.x, pool.y, pool.mask & (jnp.arange(len(order)) >= taken))
 
 
 def looked(
@@ -145,7 +147,7 @@ def looked(
         query: the rows that the loss is of.
         key: of draws, the same before and after, so that their noise cancels.
         few: how many candidates.
-        by: see `loss`.
+        by: see `losses`.
 
     Returns:
         features, drops, and which candidates there are: a pool may have fewer.
@@ -154,7 +156,8 @@ def looked(
 
     def judged(seen):
         posterior = learner.posterior(seen, key=post_key)
-        return loss(posterior.predict(query.x, key=key, samples=SAMPLES), query, by)
+        said = posterior.predict(query.x, key=key, samples=SAMPLES)
+        return query.mean(losses(said, query.y, by))
 
     posterior = learner.posterior(seen, key=post_key)
     mixture = posterior.predict(pool.x, key=key, samples=SAMPLES)
@@ -163,5 +166,5 @@ def looked(
     with_one = jax.vmap(lambda row: seen.put(seen.count, pool.x[row], pool.y[row]))(rows)
     # None more, and one more: one program.
     all_seen = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), seen, with_one)
-    losses = jax.vmap(judged)(all_seen)
-    return described[rows], losses[0] - losses[1:], pool.mask[rows]
+    each = jax.vmap(judged)(all_seen)
+    return described[rows], each[0] - each[1:], pool.mask[rows]

@@ -107,7 +107,8 @@ def learn(trained: "Trained", held: "HeldOut", progress: Tell | None = None) -> 
             f"this prior has {len(np.unique(sets[large]))}. Use another rule, such as variance."
         )
     start, count = held.start.astype(np.int32), held.count.astype(np.int32)
-    table = jax.device_put(Table(held.x, held.y, start, count, large.astype(np.int32), POOL, QUERY))
+    rows = held.x, held.y, start, count, large.astype(np.int32)
+    table = Table(*jax.device_put(rows), POOL, QUERY)
     group = np.resize(np.random.default_rng(0).permutation(large), STATES).astype(np.int32)
     number = np.arange(STATES, dtype=np.int32)
 
