@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal, norm
 from metaprior.errors import InputError
 from metaprior.protocols import get
 from metaprior.protocols.protocol import Drawn
-from metaprior.protocols.shift import data, judge
+from metaprior.protocols.shift import data, judge, labels
 from metaprior.task import Data
 
 OPTIONS = {"steps": 2, "tasks": 40, "head": "student_t", "seen": 0.0}
@@ -48,7 +48,7 @@ def test_the_answer_that_knows_of_a_moved_row_is_bayes_rule():
 
 
 def test_tasks_are_the_same_but_for_what_is_changed():
-    each = {name: data.held_out(name, 20) for name in data.settings()}
+    each = {name: judge.held_out(name, 20) for name in data.settings()}
     own = each[data.UNSHIFTED]
     assert own.support.mask.sum(1).tolist() == [data.SHOWN] * 20
     there = each["other x"]
@@ -79,6 +79,36 @@ def test_a_share_of_the_training_tasks_has_a_moved_row():
     assert sizes == {0.5, round(5 * data.SD, 2)}
 
 
+def test_labels_are_the_same_but_for_the_wrong_ones():
+    own, wrong = (judge.held_out(name, 200) for name in judge.label_settings())
+    np.testing.assert_array_equal(own.query.y, wrong.query.y)
+    np.testing.assert_array_equal(own.support.x, wrong.support.x)
+    share = np.mean(np.asarray(own.support.y != wrong.support.y))
+    assert share == pytest.approx(labels.WRONG_LABELS, abs=3 * (0.05 * 0.95 / 2000) ** 0.5)
+
+
+def test_the_answer_that_knows_of_wrong_labels_is_bayes_rule():
+    """Over all patterns of wrong labels: the answers without any, weighed by their evidence."""
+    clean, some = labels.labelled(), labels.labelled(0.2)
+    x, y = jnp.asarray([[-1.0], [0.5], [2.0]]), jnp.asarray([1.0, 0.0, 1.0])
+    new, key = Data.of([[0.0]], [1.0]), jax.random.key(0)
+    weight, p = [], []
+    for pattern in range(8):
+        wrong = jnp.asarray([pattern >> i & 1 for i in range(3)])
+        data_ = Data.of(x, jnp.where(wrong == 1, 1 - y, y))
+        nothing = clean.exact(data_.first(0))
+        density = nothing.joint_log_prob(data_, key=key, samples=1)
+        weight.append(
+            float(jnp.exp(density)) * 0.2 ** int(wrong.sum()) * 0.8 ** int(3 - wrong.sum())
+        )
+        p.append(float(clean.exact(data_).predict(new.x, key=key, samples=1).mean()[0, 1]))
+    wanted = np.dot(weight, p) / np.sum(weight)
+    found = some.exact(Data.of(x, y))
+    assert found.predict(new.x, key=key, samples=1).mean()[0, 1] == pytest.approx(wanted, abs=1e-4)
+    joint = found.joint_log_prob(new, key=key, samples=1)
+    assert float(joint) == pytest.approx(np.log(wanted), abs=1e-4)
+
+
 @pytest.fixture(scope="module")
 def references():
     return {name: judge.run(name, 0, OPTIONS, None, quiet) for name in judge.REFERENCES}
@@ -86,6 +116,7 @@ def references():
 
 def test_references_are_right_and_wrong_where_they_should_be(references):
     """Exact bands hold nine tenths everywhere; the trained prior's do where only x is other."""
+    assert not any(out.note for out in references.values())
     value = {
         (n, f.setting, f.metric): (f.value, f.error)
         for n, o in references.items()
@@ -103,6 +134,8 @@ def test_references_are_right_and_wrong_where_they_should_be(references):
         )
         assert abs(gap) < 1e-3 if same else gap > 3 * error
         assert value[judge.PRIOR, setting, "gap"][0] > -1e-3
+    gap, error = value[judge.WRONG, "wrong labels", "gap"]
+    assert gap > 2 * error and value[judge.WRONG, labels.LABELS, "gap"][0] == 0.0
     assert value[judge.WRONG, "periodic", "gap"][0] > 3
     # A row that lies far off is found and put back; one that lies a little off costs something.
     assert abs(value[judge.EXACT, "row far off", "lost"][0]) < 0.02
@@ -113,10 +146,12 @@ def test_references_are_right_and_wrong_where_they_should_be(references):
 def test_figures_follow_from_the_predictions(references):
     outcome = references[judge.WRONG]
     columns = outcome.predictions
-    here = {name: columns["setting"] == name for name in data.settings()}
+    here = {name: columns["setting"] == name for name in judge.every_setting()}
     gap = {n: (columns["nll"] - columns["exact_nll"])[pick].mean() for n, pick in here.items()}
     for name, pick in here.items():
         assert by(outcome, name, "gap") == pytest.approx(gap[name], abs=1e-6)
+        if name in labels.label_settings():
+            continue
         inside = (columns["pit"][pick] >= 0.05) & (columns["pit"][pick] <= 0.95)
         assert by(outcome, name, "coverage90") == pytest.approx(inside.mean())
         error = columns["mean"][pick] - columns["y"][pick]
@@ -125,8 +160,9 @@ def test_figures_follow_from_the_predictions(references):
         if name != data.UNSHIFTED:
             more = gap[name] - gap[data.UNSHIFTED]
             assert by(outcome, name, "added") == pytest.approx(more, abs=1e-5)
-    lost = columns["nll"][here["row far off"]] - columns["nll"][here[data.UNSHIFTED]]
-    assert by(outcome, "row far off", "lost") == pytest.approx(lost.mean(), abs=1e-5)
+    for name, base in (("row far off", data.UNSHIFTED), ("wrong labels", labels.LABELS)):
+        lost = columns["nll"][here[name]] - columns["nll"][here[base]]
+        assert by(outcome, name, "lost") == pytest.approx(lost.mean(), abs=1e-5)
 
 
 def test_a_head_that_there_is_not_is_refused():
@@ -141,6 +177,8 @@ def test_a_method_is_judged_and_drawn(references):
     out = protocol.run("convcnp", 0, OPTIONS | {"seen": 0.5}, None, quiet)
     assert {f.metric for f in out.figures} == set(protocol.metrics)
     assert by(out, "other x", "added") == pytest.approx(0.0, abs=1e-3)
+    assert out.note == "convcnp does not predict labels"
+    assert not any(f.setting in judge.label_settings() for f in out.figures)
     cells = [Drawn(n, 0, o.figures, o.drawing) for n, o in references.items()]
     assert len(protocol.draw(cells, OPTIONS, None)) == 1 and protocol.sentence(cells) == ""
     cells.append(Drawn("convcnp", 0, out.figures, out.drawing))

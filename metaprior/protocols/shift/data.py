@@ -1,6 +1,5 @@
 """The tasks of `shift`: one process that is trained on, and what is turned away from it."""
 
-import functools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -23,7 +22,6 @@ NOISE, LENGTH = 0.1, 0.5
 FAR = (2.0, 6.0)  # where no task of training has rows
 SD = (1 + NOISE**2) ** 0.5  # of an outcome
 JUMP = 5.0  # standard deviations that a row is moved by
-TEST_KEY = 20261207
 UNSHIFTED = "unshifted"
 
 
@@ -104,6 +102,16 @@ class Setting(NamedTuple):
         """Who knows all of this."""
         return KnowsMoved(self.process, self.moved) if self.moved else Known(self.process)
 
+    def tasks(self, keys) -> Task:
+        """A task a key, stacked; every support has `MOST` places.
+
+        The same key gives the same draws in every setting, so that figures are compared task by
+        task.
+        """
+        setting = as_arrays(self)
+        x = _places(setting, keys)
+        return _drawn(setting.shown, setting.moved, x, _covariances(setting.process, x), keys)
+
 
 def settings() -> dict[str, Setting]:
     """By name, the setting of training first."""
@@ -129,16 +137,6 @@ def settings() -> dict[str, Setting]:
         f"{MOST} rows": Setting(own, shown=MOST),
         "noise x 2": Setting(noisy),
     }
-
-
-def tasks(setting: Setting, keys) -> Task:
-    """A task a key, stacked; every support has `MOST` places.
-
-    The same key gives the same draws in every setting, so that figures are compared task by task.
-    """
-    setting = as_arrays(setting)
-    x = _places(setting, keys)
-    return _drawn(setting.shown, setting.moved, x, _covariances(setting.process, x), keys)
 
 
 @eqx.filter_jit
@@ -210,9 +208,3 @@ def tasks_of_training(seen: float) -> GP | SomeMoved:
 def as_arrays(tree):
     """With numbers as arrays: what differs by numbers alone then shares a compiled program."""
     return jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, float | int) else a, tree)
-
-
-@functools.lru_cache
-def held_out(name: str, count: int) -> Task:
-    """The tasks that are judged."""
-    return tasks(settings()[name], jr.split(jr.key(TEST_KEY), count))

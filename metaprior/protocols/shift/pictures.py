@@ -8,8 +8,17 @@ import numpy as np
 from metaprior.protocols.finished import first_of_each, means, methods_of
 from metaprior.protocols.pictures import DASHED, MOST, legend_below, panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.protocols.shift.data import UNSHIFTED, settings
-from metaprior.protocols.shift.judge import EXACT, LEVEL, PRIOR, REFERENCES, SEEN, WRONG
+from metaprior.protocols.shift.data import UNSHIFTED
+from metaprior.protocols.shift.judge import (
+    EXACT,
+    LEVEL,
+    PRIOR,
+    REFERENCES,
+    SEEN,
+    WRONG,
+    every_setting,
+)
+from metaprior.protocols.shift.labels import LABELS
 from metaprior.report.figures import INK, MUTED, POINT, to_svg
 
 MARKS = {EXACT: "|", WRONG: "D", PRIOR: "x"}
@@ -31,18 +40,19 @@ def _shades(cells: Sequence[Drawn]) -> dict[str, str]:
 def _costs(cells: Sequence[Drawn]) -> Picture:
     """A line a setting: nats above exact, and the share of rows in the band."""
     found, shades = means(cells), _shades(cells)
-    names = [name for name in settings() if (name, "gap") in found]
+    names = [name for name in every_setting() if (name, "gap") in found]
     canvas, grid = panels(1, 2, (9.6, 0.42 * len(names) + 1.5), sharey=True)
     for axes, metric in zip(grid[0], ("gap", "coverage90")):
         for method in methods_of(cells):
-            values = [found[name, metric].get(method, np.nan) for name in names]
+            values = [found.get((name, metric), {}).get(method, np.nan) for name in names]
             if metric == "gap" and method == EXACT:
                 continue  # 0 everywhere
             style: dict[str, Any] = {"marker": MARKS.get(method, "o"), "ls": "", "ms": 6}
             if method not in MARKS:
                 style |= {"mec": "white", "mew": 0.6}
             axes.plot(values, range(len(names)), color=shades[method], label=method, **style)
-        axes.axhspan(-0.5, 0.5, color=MUTED, alpha=0.08, lw=0)
+        for own in (names.index(name) for name in (UNSHIFTED, LABELS) if name in names):
+            axes.axhspan(own - 0.5, own + 0.5, color=MUTED, alpha=0.08, lw=0)
     costs, held = grid[0]
     costs.set_xscale("symlog", linthresh=0.1, linscale=0.6)
     costs.set_xticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
@@ -54,7 +64,7 @@ def _costs(cells: Sequence[Drawn]) -> Picture:
     held.set(xlabel="rows in the 90 % band", xlim=(0.3, 1.02))
     legend_below(canvas, held, 7)
     caption = (
-        "One line a kind of tasks; shaded, the kind of training. Left, on a logarithmic scale: how "
+        "One line a kind of tasks; shaded, those of training. Left, on a logarithmic scale: how "
         "far the likelihood is from that of whoever knows the kind. Right: what bands of nine "
         "tenths hold; dashed, eight tenths. Diamonds: the exact prior of training, conditioned on "
         "the rows. Crosses: the same, without a look at them."
@@ -99,14 +109,14 @@ def sentence(cells: Sequence[Drawn]) -> str:
     """What each change adds, and whether bands still hold."""
     found = means(cells)
     own = methods_of(cells, but=REFERENCES)
-    names = [name for name in settings() if name != UNSHIFTED and (name, "added") in found]
+    names = [name for name in every_setting() if name != UNSHIFTED and (name, "added") in found]
     if not own or not names:
         return ""
     said = []
     for method in own:
-        added = {name: found[name, "added"][method] for name in names}
+        added = {n: found[n, "added"][method] for n in names if method in found[n, "added"]}
         worst = max(added, key=lambda name: added[name])
-        short = [n for n in names if found[n, "coverage90"][method] < ENOUGH]
+        short = [n for n in added if found.get((n, "coverage90"), {}).get(method, 1.0) < ENOUGH]
         where = f"; bands hold less than {ENOUGH:.0%} at {', '.join(short)}" if short else ""
         gap = found[UNSHIFTED, "gap"][method]
         said.append(
