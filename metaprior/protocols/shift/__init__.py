@@ -3,6 +3,7 @@
 from metaprior.protocols.protocol import Metric, Protocol, able
 from metaprior.protocols.shift.data import JUMP, LENGTH, MOST, NOISE, SD, SHOWN
 from metaprior.protocols.shift.judge import EXACT, HEADS, PRIOR, REFERENCES, WRONG, run
+from metaprior.protocols.shift.labels import WRONG_LABELS
 from metaprior.protocols.shift.pictures import draw, sentence
 
 LEAD = (
@@ -25,11 +26,16 @@ CHOICES = (
     f"of the noise ({JUMP * NOISE:g}), far off by {JUMP:g} of an outcome ({JUMP * SD:.3g}). "
     "“Lost” is against the same tasks without the move. The exact answer there knows that one row "
     "was moved and how far, not which: Bayes' rule over the rows and both signs.",
+    f"Labels: whether a sine wave or a line is positive, noise included (`sources.SineLine`), "
+    f"{SHOWN} labels shown. Then one in {1 / WRONG_LABELS:.0f} of those shown is wrong, by itself; "
+    "those asked for are right. The exact answer there knows the share. Methods that predict "
+    "labels are trained a second time for it.",
     f"{EXACT} knows the setting. {WRONG} conditions exactly, with the kernel and noise of "
     f"training: what a perfect learner of the training tasks does. {PRIOR} does not look at the "
     "rows; a method behind it were better not used.",
     f"Methods have the head `head`, one of {', '.join(HEADS)}. A share `seen` of the training "
-    "tasks has a row moved, by either distance: 0 unless it is set.",
+    "tasks has a row moved, by either distance, and labels are wrong as often as in judged "
+    "tasks: none unless it is set.",
     "Published sizes of the same changes, on other processes: TNP-D, trained on random lengths of "
     "the squared exponential, is 0.12 nats above exact there, 0.17 on Matérn and 4.70 on periodic "
     "functions (Nguyen and Grover 2022). From [-2, 2] to [2, 6] an attentive neural process goes "
@@ -47,7 +53,7 @@ PAPERS = (
 METRICS = {
     "gap": Metric("NLL above exact", "nats a row", "low"),
     "added": Metric("more than unshifted", "nats a row", "low"),
-    "lost": Metric("lost by the moved row", "nats a row", "low"),
+    "lost": Metric("lost by the wrong row or labels", "nats a row", "low"),
     "coverage90": Metric("rows in the 90 % band", "share", 0.9),
     "spread": Metric("stated spread over error", "ratio", 1.0),
     "nll": Metric("NLL", "nats a row", "low"),
