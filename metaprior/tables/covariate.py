@@ -125,8 +125,8 @@ def said_of_covariate(
     known = below if below == top else f"{below} to {top}"
     said = [
         f"{by}: the {count(int(held.sum()), 'group')} of {len(held)} with its largest values are "
-        f"kept aside ({aside}); what is learned from has {known}. Judged is how the prior does "
-        "beyond what it has seen."
+        f"kept aside ({aside}); the others have {known}. So the prior is judged beyond what it has "
+        "seen."
     ]
     pairs = pl.DataFrame({"group": group[seen], "value": values[seen]}).unique()
     many = int((pairs.group_by("group").len()["len"] > 1).sum())

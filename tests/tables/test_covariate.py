@@ -37,13 +37,13 @@ DAYS = [f"2024-03-{day:02}" for day in (3, 1, 2, 4, 9, 5, 8, 6, 7, 10)]
 SIZE = [3, 1, 2, 4, 9, 5, 8, 6, 7, 10]
 HELD = [
     # values, share, the groups held out, words
-    (SIZE, 0.2, "ej", "the 2 groups of 10 with its largest values are kept aside (9 to 10); what"),
-    (SIZE, 0.3, "egj", "what is learned from has 1 to 7."),
+    (SIZE, 0.2, "ej", "the 2 groups of 10 with its largest values are kept aside (9 to 10); the"),
+    (SIZE, 0.3, "egj", "the others have 1 to 7."),
     (SIZE, 0.01, "j", "the 1 group of 10 with its largest values are kept aside (10)"),
     (np.array(SIZE) / 3, 0.2, "ej", "(3 to 3.33333)"),
-    (np.negative(SIZE), 0.2, "bc", "(-2 to -1); what is learned from has -10 to -3"),
+    (np.negative(SIZE), 0.2, "bc", "(-2 to -1); the others have -10 to -3"),
     (np.array(DAYS), 0.2, "ej", "(2024-03-09 to 2024-03-10)"),
-    ([1, 1, 1, 2, 2, 3, 3, 3, 3, 1], 0.2, "fghi", "(3); what is learned from has 1 to 2."),
+    ([1, 1, 1, 2, 2, 3, 3, 3, 3, 1], 0.2, "fghi", "(3); the others have 1 to 2."),
     ([1, 1, 1, 1, 1, 1, 2, 2, 2, 3], 0.2, "j", "(3)"),
     ([1, 1, 1, 1, 1, 1, 2, 2, 2, 3], 0.4, "ghij", "(2 to 3)"),
     (np.array([True, False, False, False, True] + 5 * [False]), 0.2, "ae", "(1)"),
