@@ -48,7 +48,7 @@ class Prior:
         holdout: share of the groups to keep for `evaluate`, 0 to 0.5.
         holdout_by: column of numbers or dates; the groups with its largest values (means over their
             rows) are kept, not a random choice. Groups of one value stay together, so that the
-            share may be met nearly.
+            share is met roughly.
         split_by: column; groups that share a value of it stay on one side of every split.
         devices: train on this number of JAX's devices, or on `"all"`. On a CPU these are its cores,
             if JAX has not started before. The result differs by the order of sums only.
