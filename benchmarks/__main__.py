@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import files, measure, page, tabulate
-from benchmarks.cases import CASES, COMPILED, DEFAULTS, OURS
+from benchmarks.cases import CASES, DEFAULTS, OURS, WHOLE
 
 RESULTS = measure.ROOT / "benchmarks" / "performance.json"
 ON_GPUS = measure.ROOT / "benchmarks" / "results"  # a file for each kind of GPU
@@ -127,7 +127,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = [CASES[name] for name in arguments.names if name in CASES]
     if chosen and not torch:
         results["notes"].append(tabulate.TORCH)
-    if torch and not compiler and any(COMPILED in case.peers for case in chosen):
+    if torch and not compiler and any(WHOLE in case.peers for case in chosen):
         results["notes"].append(tabulate.CXX)
     for name in arguments.names:
         if name in CASES:

@@ -2,13 +2,17 @@
 
 from typing import Any
 
-from benchmarks.cases import Case
+from benchmarks.cases import WHOLE, Case
 
 
 def make(who: str, case: Case) -> Any:
     """The peer, warmed up."""
     if who not in case.peers:
         raise ValueError(f"{case.name} has the peers {', '.join(case.peers)}; not {who!r}.")
+    if who == WHOLE:
+        from benchmarks.torch_whole import make as whole
+
+        return whole(case)
     if case.row == "maml":
         from benchmarks.torch_maml import make as maml
 

@@ -9,7 +9,7 @@ TORCH = (
     "PyTorch is not installed, so there are only metaprior's own lines: "
     "pip install 'metaprior[bench]'."
 )
-CXX = "torch.compile(torch.func): not available, as there is no C++ compiler."
+CXX = "torch.compile: not available, as there is no C++ compiler."
 
 
 def best(lines: list[dict], who: str | None = None) -> float | None:

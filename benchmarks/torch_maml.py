@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as f
 
 from benchmarks import torch_tasks
-from benchmarks.cases import COMPILED, EAGER, HIGHER, Case
+from benchmarks.cases import COMPILED, FUNC, HIGHER, Case
 
 
 def mlp(p: list[Tensor], x: Tensor) -> Tensor:
@@ -65,12 +65,16 @@ class Peer:
 
     def backward(self, tasks: torch_tasks.Tasks) -> Tensor:
         """The mean loss; its gradient is left with the weights."""
-        loss = self.loss(*tasks)
+        loss = self.loss(self.p, *tasks)
         loss.backward()
         return loss.detach()
 
-    def loss(self, sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor) -> Tensor:
+    def loss(self, p: Any, sx: Tensor, sy: Tensor, qx: Tensor, qy: Tensor) -> Tensor:
         """Mean over tasks."""
+        raise NotImplementedError
+
+    def ahead(self, p: Any, sx: Tensor, sy: Tensor, qx: Tensor) -> Tensor:
+        """What is predicted for the query rows of a task."""
         raise NotImplementedError
 
     def adapt(self) -> None:
@@ -83,7 +87,8 @@ class Peer:
             torch.cuda.synchronize()
 
     def predict(self, sx: Tensor, sy: Tensor, qx: Tensor) -> Tensor:
-        raise NotImplementedError
+        with torch.no_grad():
+            return self.ahead([w.detach() for w in self.p], sx, sy, qx)
 
     def load(self, weights: list[Tensor]) -> None:
         """Take these weights, metaprior's."""
@@ -105,7 +110,7 @@ class Peer:
             read = {name: torch.as_tensor(file[name].copy()) for name in file.files}
         many = sum(name.startswith("w") for name in read)
         self.load([read[f"w{i}"] for i in range(many)])
-        for w in self.optimiser.param_groups[0]["params"]:
+        for w in self.p:
             w.grad = None
         loss = self.backward(tuple(read[name] for name in ("sx", "sy", "qx", "qy")))
         own = torch.cat([g.flatten() for g in self.gradient()])
@@ -125,28 +130,39 @@ class Peer:
         }
 
 
-class Functional(Peer):
-    """torch.func: the gradient of the mean over vmapped tasks, each with its inner gradient."""
+class MAML(Peer):
+    """torch.func: the mean over vmapped tasks, each with its inner gradient."""
 
-    def __init__(self, case: Case, weights: list[Tensor], net: Any, compiled: bool) -> None:
-        inner, rate = case.plain["steps"], case.plain["inner_lr"]
-        inside = torch.func.grad(lambda p, x, y: error(net(p, x), y))
+    def __init__(self, case: Case) -> None:
+        self.net = mlp if case.kind == "sinusoid" else conv4
+        super().__init__(case, weights_of(case))
 
-        def descend(p, x, y):
-            for _ in range(inner):
-                p = [w - rate * g for w, g in zip(p, inside(p, x, y))]
-            return p
+    def descend(self, p: Any, x: Tensor, y: Tensor) -> list[Tensor]:
+        inside = torch.func.grad(lambda p: error(self.net(p, x), y))
+        for _ in range(self.case.plain["steps"]):
+            p = [w - self.case.plain["inner_lr"] * g for w, g in zip(p, inside(p))]
+        return p
 
+    def loss(self, p, *tasks):
         def one(p, sx, sy, qx, qy):
-            return error(net(descend(p, sx, sy), qx), qy)
+            return error(self.net(self.descend(p, sx, sy), qx), qy)
 
-        def mean(p, *tasks):
-            return torch.vmap(one, (None, 0, 0, 0, 0))(p, *tasks).mean()
+        return torch.vmap(one, (None, 0, 0, 0, 0))(p, *tasks).mean()
 
-        wrap = torch.compile if compiled else lambda call: call
-        self.both = wrap(torch.func.grad_and_value(mean))
-        self.ahead = wrap(lambda p, sx, sy, qx: net(descend(p, sx, sy), qx))
-        super().__init__(case, weights)
+    def ahead(self, p, sx, sy, qx):
+        return self.net(self.descend(p, sx, sy), qx)
+
+
+class Functional(MAML):
+    """The gradient of that; `compiled`, both it and the prediction."""
+
+    compiled = False
+
+    def start(self):
+        super().start()
+        wrap = torch.compile if self.compiled else lambda call: call
+        self.both = wrap(torch.func.grad_and_value(self.loss))
+        self.answer = wrap(super().ahead)
 
     def backward(self, tasks):
         with torch.no_grad():
@@ -155,9 +171,12 @@ class Functional(Peer):
             w.grad = g
         return loss
 
-    def predict(self, sx, sy, qx):
-        with torch.no_grad():
-            return self.ahead([w.detach() for w in self.p], sx, sy, qx)
+    def ahead(self, p, sx, sy, qx):
+        return self.answer(p, sx, sy, qx)
+
+
+class Compiled(Functional):
+    compiled = True
 
 
 class Eager(Peer):
@@ -241,11 +260,13 @@ class Higher(Peer):
             return net(qx)
 
 
+def weights_of(case: Case) -> list[Tensor]:
+    return torch_tasks.dense(1, 40, 40, 1) if case.kind == "sinusoid" else conv4_weights(5, 256)
+
+
 def make(who: str, case: Case) -> Peer:
-    net = mlp if case.kind == "sinusoid" else conv4
-    weights = torch_tasks.dense(1, 40, 40, 1) if case.kind == "sinusoid" else conv4_weights(5, 256)
+    if who in (FUNC, COMPILED):
+        return (Functional if who == FUNC else Compiled)(case)
     if who == HIGHER:
-        return Higher(case, weights)
-    if who == EAGER:
-        return Eager(case, weights, net)
-    return Functional(case, weights, net, compiled=who == COMPILED)
+        return Higher(case, weights_of(case))
+    return Eager(case, weights_of(case), mlp if case.kind == "sinusoid" else conv4)

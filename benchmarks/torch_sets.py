@@ -40,8 +40,8 @@ class CNP(Peer):
         ]
         super().__init__(case, [*weights, *dense(1 + WIDTH, WIDTH, WIDTH, 2)])
 
-    def raw(self, sx, sy, qx):
-        p = Reader(self.p)
+    def raw(self, p, sx, sy, qx):
+        p = Reader(p)
         h = mlp(p.take(6), torch.cat([sx, sy], -1))
         n = h.shape[1]
         mean = (p.take()[0] + h.sum(1)) / (1 + n)
@@ -49,12 +49,11 @@ class CNP(Peer):
         r = f.linear(torch.cat([mean, count], -1), *p.take(2))
         return mlp(p.take(6), torch.cat([qx, r[:, None].expand(-1, qx.shape[1], -1)], -1))
 
-    def loss(self, sx, sy, qx, qy):
-        return nll(self.raw(sx, sy, qx), qy).mean()
+    def loss(self, p, sx, sy, qx, qy):
+        return nll(self.raw(p, sx, sy, qx), qy).mean()
 
-    def predict(self, sx, sy, qx):
-        with torch.no_grad():
-            return self.raw(sx[None], sy[None], qx[None])[0, :, :1]
+    def ahead(self, p, sx, sy, qx):
+        return self.raw(p, sx[None], sy[None], qx[None])[0, :, :1]
 
 
 def attention_weights(depth: int = 2) -> list[Tensor]:
@@ -113,8 +112,8 @@ class ACNP(CNP):
     def __init__(self, case):
         Peer.__init__(self, case, [*attention_weights(), *dense(1 + WIDTH, WIDTH, WIDTH, 2)])
 
-    def raw(self, sx, sy, qx):
-        p = Reader(self.p)
+    def raw(self, p, sx, sy, qx):
+        p = Reader(p)
         h = attend(p, sx, sy, qx)[:, 1 + sx.shape[1] :]
         return mlp(p.take(6), torch.cat([qx, h], -1))
 
@@ -131,29 +130,29 @@ class ANP(Peer):
         self.split = len(attention_weights())
         super().__init__(case, [*attention_weights(), *rest])
 
-    def q(self, x, y):
-        h = attend(Reader(self.p), x, y, x[:, :0])
-        raw = mlp(self.p[self.split : self.split + 4], h[:, 0] + h[:, 1:].mean(1))
+    def q(self, p, x, y):
+        h = attend(Reader(p), x, y, x[:, :0])
+        raw = mlp(p[self.split : self.split + 4], h[:, 0] + h[:, 1:].mean(1))
         return torch.distributions.Normal(
             raw[:, :LATENT], 0.01 + f.softplus(raw[:, LATENT:]), validate_args=False
         )
 
-    def raw(self, sx, sy, qx, z):
-        w, b, *decoder = self.p[self.split + 4 :]
+    def raw(self, p, sx, sy, qx, z):
+        w, b, *decoder = p[self.split + 4 :]
         z = z[:, None].expand(-1, qx.shape[1], -1)
-        h = attend(Reader(self.p), sx, sy, qx)[:, 1 + sx.shape[1] :]
+        h = attend(Reader(p), sx, sy, qx)[:, 1 + sx.shape[1] :]
         return mlp(decoder, torch.cat([qx, z, z * f.linear(qx, w, b), h], -1))
 
-    def loss(self, sx, sy, qx, qy):
-        prior, posterior = self.q(sx, sy), self.q(torch.cat([sx, qx], 1), torch.cat([sy, qy], 1))
+    def loss(self, p, sx, sy, qx, qy):
+        prior = self.q(p, sx, sy)
+        posterior = self.q(p, torch.cat([sx, qx], 1), torch.cat([sy, qy], 1))
         z = posterior.rsample()
         gap = (posterior.log_prob(z) - prior.log_prob(z)).sum(-1)
-        return (nll(self.raw(sx, sy, qx, z), qy).mean(1) + gap / qx.shape[1]).mean()
+        return (nll(self.raw(p, sx, sy, qx, z), qy).mean(1) + gap / qx.shape[1]).mean()
 
-    def predict(self, sx, sy, qx):
-        with torch.no_grad():
-            z = self.q(sx[None], sy[None]).sample()
-            return self.raw(sx[None], sy[None], qx[None], z)[0, :, :1]
+    def ahead(self, p, sx, sy, qx):
+        z = self.q(p, sx[None], sy[None]).sample()
+        return self.raw(p, sx[None], sy[None], qx[None], z)[0, :, :1]
 
 
 class ProtoNet(Peer):
@@ -162,21 +161,18 @@ class ProtoNet(Peer):
     def __init__(self, case):
         super().__init__(case, conv4_weights(64, 64))
 
-    def logits(self, sx, sy, qx):
+    def logits(self, p, sx, sy, qx):
         b, s = sx.shape[:2]
-        features = conv4(self.p, torch.cat([sx, qx], 1).flatten(0, 1), pooled=True).unflatten(
-            0, (b, -1)
-        )
+        features = conv4(p, torch.cat([sx, qx], 1).flatten(0, 1), pooled=True).unflatten(0, (b, -1))
         hot = f.one_hot(sy[..., 0].long(), 5).to(features.dtype)
         prototypes = hot.transpose(1, 2) @ features[:, :s] / hot.sum(1)[..., None]
         return -((features[:, s:, None] - prototypes[:, None]) ** 2).sum(-1)
 
-    def loss(self, sx, sy, qx, qy):
-        return f.cross_entropy(self.logits(sx, sy, qx).flatten(0, 1), qy.flatten().long())
+    def loss(self, p, sx, sy, qx, qy):
+        return f.cross_entropy(self.logits(p, sx, sy, qx).flatten(0, 1), qy.flatten().long())
 
-    def predict(self, sx, sy, qx):
-        with torch.no_grad():
-            return torch.softmax(self.logits(sx[None], sy[None], qx[None])[0], -1)
+    def ahead(self, p, sx, sy, qx):
+        return torch.softmax(self.logits(p, sx[None], sy[None], qx[None])[0], -1)
 
 
 PEERS = {"cnp": CNP, "acnp": ACNP, "anp": ANP, "protonet": ProtoNet}

@@ -83,6 +83,7 @@ def test_on_a_gpu_there_is_one_line_each_and_a_roofline(timed):
 
     assert CASES["bmaml-5"].lines(gpu=True) == [
         ("metaprior", "gpu"),
+        ("torch.compile(whole step)", "gpu"),
         ("eager PyTorch", "gpu"),
         ("metaprior, its defaults", "gpu"),
     ]
