@@ -7,13 +7,20 @@ from typing import Any
 from metaprior.errors import InputError
 from metaprior.protocols.cell import item_of
 from metaprior.protocols.few_shot_images import data as images
+from metaprior.protocols.learned_acquisition.boards import BOARD_PART
 from metaprior.protocols.learned_acquisition.location import LOCATION
 from metaprior.protocols.learned_acquisition.part import Part
+from metaprior.protocols.learned_acquisition.rows import ROWS_PART
 from metaprior.protocols.learned_acquisition.stream import STREAM
 from metaprior.protocols.protocol import Drawn, Outcome, Picture, Tell
 from metaprior.protocols.raw import joined
 
-PARTS: dict[str, Part] = {"stream": STREAM, "location": LOCATION}
+PARTS: dict[str, Part] = {
+    "stream": STREAM,
+    "location": LOCATION,
+    "boards": BOARD_PART,
+    "rows": ROWS_PART,
+}
 
 
 def chosen(options: dict[str, Any]) -> list[str]:
