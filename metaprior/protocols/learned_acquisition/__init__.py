@@ -7,13 +7,15 @@ from metaprior.protocols.protocol import Protocol, able
 LEAD = (
     "Rules such as entropy choose what to ask by one fixed formula. Here choosing itself is "
     "learned from many tasks. A stream of images must be answered or asked about; a source must be "
-    "found with few readings. Beside each learned policy stand the exact rules: what a "
-    "calibrated posterior gives without any learning of that kind."
+    "found with few readings; points of a checkerboard are labelled, and rows of a task observed, "
+    "by what their labels were worth in other tasks. Beside each learned policy stand the exact "
+    "rules: what a calibrated posterior gives without any learning of that kind."
 )
 PAPERS = (
     'Woodward & Finn, "Active One-shot Learning", NeurIPS deep reinforcement learning workshop '
     "2016",
     'Bachman, Sordoni & Trischler, "Learning Algorithms for Active Learning", ICML 2017',
+    'Konyushkova, Sznitman & Fua, "Learning Active Learning from Data", NeurIPS 2017',
     'Foster, Ivanova, Malik & Rainforth, "Deep Adaptive Design: Amortizing Sequential Bayesian '
     'Experimental Design", ICML 2021',
     'Huang et al., "ALINE: Joint Amortization for Bayesian Inference and Active Data Acquisition", '

@@ -57,23 +57,16 @@ class Boards(eqx.Module):
 
     Args:
         points: how many.
-        side: of a field. `None`: a random board each time, its side uniform in 0.25 … 0.5, turned
-            by any angle and moved anywhere.
+        side: of a field.
         angle: by which the board is turned about the middle, radians.
     """
 
     points: Points
-    side: float | None = None
+    side: float = 0.5
     angle: float = 0.0
 
     def __call__(self, key) -> Task:
-        s_key, a_key, o_key, x_key = jr.split(key, 4)
-        side, angle, off = self.side, self.angle, jnp.zeros(2)
-        if side is None:
-            side = jr.uniform(s_key, (), minval=0.25, maxval=0.5)
-            angle = jr.uniform(a_key, (), maxval=2 * jnp.pi)
-            off = jr.uniform(o_key, (2,))
-        x = jr.uniform(x_key, (self.points.count, 2))
-        turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
-        field = jnp.floor((x - 0.5) @ turn.T / side + off)
+        x = jr.uniform(key, (self.points.count, 2))
+        cos, sin = jnp.cos(self.angle), jnp.sin(self.angle)
+        field = jnp.floor((x - 0.5) @ jnp.array([[cos, sin], [-sin, cos]]) / self.side)
         return self.points.task(x, field.sum(1).astype(int) % 2)

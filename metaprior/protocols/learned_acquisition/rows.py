@@ -22,7 +22,7 @@ from metaprior.protocols.raw import task_rows
 from metaprior.sources import SineLine
 from metaprior.task import Task
 
-CELL, METHOD = "process, row by row", "process"
+CELL, METHOD = "process row by row", "process"
 WEATHER = "weather"
 RULES = ("random", "variance", "learned")
 LABELS = 8

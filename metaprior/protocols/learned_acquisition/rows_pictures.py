@@ -36,7 +36,7 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
 
 
 def _has(cell: Drawn) -> bool:
-    return any(name.startswith(START) for name in cell.drawing)
+    return f"{START}weather" in cell.drawing  # arrays are read when one is asked for
 
 
 def sentence(cells: Sequence[Drawn]) -> str:
