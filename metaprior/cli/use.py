@@ -171,8 +171,9 @@ def keep_rule(run: Any, prior: Any) -> None:
     """Write a prior again whose rule of `--by learned` is new, so that it is learned once."""
     from metaprior.tables.learned import known_rule
 
-    trained = prior.trained  # of several targets there is none, and no rule
-    if trained is None or trained.rule is not None or known_rule(trained) is None:
+    trained = prior.trained  # of several targets there is none
+    rule = None if trained is None else known_rule(trained)
+    if trained is None or rule is None or rule is trained.rule:
         return
     try:
         run.keep(prior)

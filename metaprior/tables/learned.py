@@ -41,12 +41,14 @@ class Rule(eqx.Module):
         drop: of `acquire_learned.FEATURES`.
         groups, drops: how many of each it was learned from.
         explained: share of the variance of the drops that it explains in groups left out.
+        features: names of what it reads; a rule of other features is learned anew.
     """
 
     drop: Boosting
     groups: int
     drops: int
     explained: float
+    features: tuple[str, ...] = acquire_learned.FEATURES
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Of features `(…, f)`."""
@@ -136,7 +138,10 @@ _found: dict[int, Rule] = {}
 
 def known_rule(trained: "Trained") -> Rule | None:
     """The rule, if it has been learned."""
-    return trained.rule or _found.get(id(trained))
+    saved = trained.rule
+    if saved is not None and saved.features == acquire_learned.FEATURES:
+        return saved
+    return _found.get(id(trained))
 
 
 def learned_rule(trained: "Trained", progress: Tell | None = None) -> tuple[Rule, list[str]]:

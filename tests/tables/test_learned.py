@@ -61,6 +61,10 @@ def test_it_is_learned_once_and_saved(kept, tmp_path):
     assert again.suggest(new, 2, by="learned", say=notes.append).equals(said)
     assert not any("learned in" in note for note in notes)
 
+    # A rule of a version with other features is no rule.
+    other = dataclasses.replace(again.trained.rule, features=("entropy",))
+    assert learned.known_rule(dataclasses.replace(again.trained, rule=other)) is None
+
     # Of each group as of that group alone.
     for (name,), own in new.group_by("g", maintain_order=True):
         posterior = again.adapt(own.drop_nulls("y"))
