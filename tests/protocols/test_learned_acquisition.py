@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from outcomes import by, quiet
+from PIL import Image
 
 from metaprior.errors import InputError
 from metaprior.heads import Categorical
@@ -84,6 +85,29 @@ def test_parts_are_chosen_by_name():
         judge.chosen({"parts": "x"})
 
 
+def test_images_are_read_for_the_stream_alone(tmp_path):
+    assert judge.load(None) is None
+    assert judge.load(tmp_path, budget("location")) is None
+    with pytest.raises(InputError, match="no images"):
+        judge.load(tmp_path, budget("stream"))
+
+
+def test_class_folders_of_ones_own_make_streams(tmp_path):
+    """Ten folders of grey images, without a split."""
+    images = pictures(10).images
+    for i, pixels in enumerate(images.pixels):
+        place = tmp_path / images.names[images.label[i]] / f"{i}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels[..., 0]).save(place)
+    data = judge.load(tmp_path, budget("stream"))
+    with pytest.raises(InputError, match="test has 2 of"):
+        streams_of(data, "test")
+    with pytest.raises(InputError):
+        judge.load(tmp_path / "nowhere", budget("stream"))
+    x, label = streams_of(data, "train")(jax.random.key(0))
+    assert x.shape == (LENGTH, 256) and set(np.asarray(label)) == {0, 1, 2}
+
+
 def test_no_two_parts_share_a_metric():
     names = [name for part in judge.PARTS.values() for name in part.metrics]
     assert len(names) == len(set(names)) == len(get("learned-acquisition").metrics)
@@ -134,7 +158,8 @@ def test_fewer_than_three_classes_are_named(data):
     with pytest.raises(InputError) as error:
         streams_of(few, "test")
     assert str(error.value) == (
-        "learned-acquisition: a stream has 3 classes; test has 2 in squares."
+        "learned-acquisition: a stream has 3 classes; test has 2 of squares. Without folders "
+        "train, val and test it takes 13 classes or more."
     )
 
 

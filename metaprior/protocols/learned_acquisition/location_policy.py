@@ -75,7 +75,7 @@ class Seeker(eqx.Module):
         state = jnp.concatenate([total, mean, jnp.stack([log_s, count]), centre - 0.5])
         step = self.choose(state)
         there = centre + jnp.maximum(scale, 3e-3) * step
-        there = jnp.where(known.any(), there, 0.5 + 0.1 * self.start)
+        there = jnp.where(known.any(), there, 0.5 + self.start)
         return jnp.clip(there, 0.0, 1.0)
 
 

@@ -78,9 +78,10 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
     played = Played(*(np.asarray(a) for a in played))
     drawing = {"stream asked": curve(played.action == ASK, played.label)}
     drawing["stream right"] = curve(played.action == played.label, played.label)
-    return Outcome(
-        measure(played, classes, more), columns(played), drawing, cut_short(facts), facts
-    )
+    # What Omniglot's own remarks say is of the other protocol.
+    notes = [*data.remarks] if facts and data.name != "Omniglot" else []
+    note = "; ".join(filter(None, [*notes, cut_short(facts)]))
+    return Outcome(measure(played, classes, more), columns(played), drawing, note, facts)
 
 
 @jit

@@ -79,8 +79,8 @@ def streams_of(data: Pictures, part: str, length: int = LENGTH) -> Streams:
     classes = data.parts[part]
     if len(classes) < WAY:
         raise InputError(
-            f"learned-acquisition: a stream has {WAY} classes; {part} has {len(classes)} in "
-            f"{data.name}."
+            f"learned-acquisition: a stream has {WAY} classes; {part} has {len(classes)} of "
+            f"{data.name}. Without folders train, val and test it takes 13 classes or more."
         )
     padded = max(len(rows) for rows in data.parts.values())
     return Streams(episodes(data, classes, WAY, 1, 1, padded=padded), length)
