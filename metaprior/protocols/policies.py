@@ -45,10 +45,11 @@ def improve(
     progress: Callable[[float, str], None],
     *,
     key: Any,
+    last: float = 0.1,
 ) -> tuple[Policy, dict[str, Any]]:
     """A policy after `how["steps"]` steps of Adam, and facts of its training.
 
-    The learning rate falls to a tenth along a cosine, and gradients are clipped at the norm 1.
+    The learning rate falls along a cosine, and gradients are clipped at the norm 1.
 
     Args:
         policy: as it starts.
@@ -59,10 +60,11 @@ def improve(
         told: `(seen, averaged over steps) -> words`.
         progress: told 0 … 1 over training.
         key: of all tasks and actions.
+        last: share of the learning rate that is left in the end.
     """
     began = time.perf_counter()
     steps = how["steps"]
-    rate = optax.cosine_decay_schedule(how["learning_rate"], steps, 0.1)
+    rate = optax.cosine_decay_schedule(how["learning_rate"], steps, last)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     params, fixed = eqx.partition(policy, eqx.is_inexact_array)
 

@@ -102,7 +102,7 @@ _TABLE = {
 }
 _QUICK = {
     "tasks": 300,
-    "policy": {"steps": 1_200, "batch": 32, "width": 32, "learning_rate": 3e-3, "early": 0.3},
+    "policy": {"steps": 1_500, "batch": 32, "width": 32, "learning_rate": 3e-3, "early": 0.3},
 }
 LOCATION = Part(
     budgets={

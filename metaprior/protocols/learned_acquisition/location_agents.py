@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from metaprior.protocols.learned_acquisition.location_world import NOISE, level
 
-SIDE = 48  # places along each side of the posterior's grid
+SIDE = 32  # places along each side of the posterior's grid
 DRAWS = 128  # of the source, over which rules average; and that they choose among
 LOW, HIGH, NODES = -2.6, 11.4, 36  # of readings, where entropies are summed
 
@@ -38,11 +38,10 @@ class Exact(eqx.Module):
         *,
         key,
     ) -> Float[Array, "2"]:
-        d_key, c_key, u_key = jr.split(key, 3)
+        d_key, u_key = jr.split(key)
         if self.how == "draw":
             return sources(place, reading, known, 1, key=d_key)[0]
-        drawn = sources(place, reading, known, DRAWS, key=d_key)
-        other = sources(place, reading, known, DRAWS, key=c_key)
+        drawn, other = jnp.split(sources(place, reading, known, 2 * DRAWS, key=d_key), 2)
         places = jnp.concatenate([other, jr.uniform(u_key, (DRAWS // 2, 2))])
         mean = level(drawn[None], places[:, None])
         score = mean.var(1) if self.how == "variance" else jax.lax.map(gain, mean, batch_size=32)
@@ -98,5 +97,6 @@ def sources(
     theta = grid(low, high)
     cell = (high - low) / SIDE
     i_key, u_key = jr.split(key)
-    index = jr.categorical(i_key, weigh(theta), shape=(draws,))
+    below = jnp.cumsum(jax.nn.softmax(weigh(theta)))
+    index = jnp.searchsorted(below, below[-1] * jr.uniform(i_key, (draws,)))
     return theta[index] + cell * (jr.uniform(u_key, (draws, 2)) - 0.5)

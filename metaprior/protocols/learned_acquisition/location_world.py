@@ -34,13 +34,12 @@ class Played(NamedTuple):
 
 
 def play(policy: Any, source: Float[Array, "2"], readings: int = READINGS, *, key) -> Played:
-    """Readings where a policy wants them; gradients go through places and readings."""
+    """Readings where a policy wants them."""
 
     def step(carry, now):
         place, reading = carry
         i, noise, k = now
-        seen = jax.lax.stop_gradient((place, reading))
-        at = policy(*seen, jnp.arange(readings) < i, key=k)
+        at = policy(place, reading, jnp.arange(readings) < i, key=k)
         new = level(source, at) + NOISE * noise
         return (place.at[i].set(at), reading.at[i].set(new)), None
 
