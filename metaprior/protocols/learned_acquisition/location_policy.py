@@ -19,6 +19,7 @@ from metaprior.protocols.learned_acquisition.location_world import (
 from metaprior.protocols.policies import frozen, improve
 
 FIRST = 6  # numbers of a reading
+REACH = 2.0  # of a step, in length scales
 
 
 class Seeker(eqx.Module):
@@ -75,7 +76,8 @@ class Seeker(eqx.Module):
         mean = weight @ code
         count = known.sum() / READINGS
         state = jnp.concatenate([total, mean, jnp.stack([log_s, count]), centre - 0.5])
-        step = self.choose(state)
+        # Nobody goes much farther than the nearest reading says: one who strays finds no way back.
+        step = REACH * jnp.tanh(self.choose(state) / REACH)
         there = centre + jnp.maximum(scale, 3e-3) * step
         there = jnp.where(known.any(), there, 0.5 + self.start)
         return jnp.clip(there, 0.0, 1.0)
