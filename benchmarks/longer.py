@@ -188,15 +188,15 @@ def acquisition() -> Figures:
 
 
 def acquisition_misses(found: Figures) -> list[str]:
-    """Streams: more images right than published (75.9 %), and a reward above 20, where an oracle
-    has 26.85; Bayes' rule gains that much as well. A source: 8.9 nats after 30 readings, where
-    random places have what is published of them (5.17) within 0.3.
+    """Streams: more images right than published (75.9 %), and a reward above what that comes to
+    with 7.2 % requests (17.6); Bayes' rule gains more than that, too. A source: 8.9 nats after 30
+    readings, where random places have what is published of them (5.17) within 0.3.
     """
     policy, random = found["learned policy"], found["random places"]
     holds = {
-        "reward": policy["reward"] > 20,
+        "reward": policy["reward"] > 17.6,
         "accuracy": policy["right"] > 0.759,
-        "rule": found["matching"]["reward"] > 20,
+        "rule": found["matching"]["reward"] > 17.6,
         "nats": policy["information"] >= 8.9,
         "random": abs(random["information"] - 5.17) < 0.3,
     }

@@ -8,7 +8,7 @@ import numpy as np
 
 from metaprior.protocols.cell import part_of
 from metaprior.protocols.learned_acquisition.location_agents import Exact, at_random
-from metaprior.protocols.learned_acquisition.location_pictures import draw, sentence
+from metaprior.protocols.learned_acquisition.location_pictures import PATHS, draw, sentence
 from metaprior.protocols.learned_acquisition.location_policy import learn
 from metaprior.protocols.learned_acquisition.location_world import (
     FINE,
@@ -28,7 +28,6 @@ RULES = {DRAWN: "draw", VARIANCE: "variance", GREEDY: "information"}
 SETTING = "location"
 SHOWN = (1, 2, 3, 5, 10, 20, 30)
 TEST_KEY = 20261208
-PATHS = 6  # tasks that pictures may choose from
 
 
 def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) -> Outcome:

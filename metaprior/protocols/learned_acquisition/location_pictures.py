@@ -10,6 +10,8 @@ from metaprior.protocols.pictures import bare, legend_below, panels, shades_of, 
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.report.figures import INK, MUTED, POINT, to_svg
 
+PATHS = 2  # tasks that are drawn
+
 
 @styled()
 def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Picture]:
@@ -35,19 +37,24 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
 
 
 def _paths(kept: dict[str, Drawn]) -> Picture:
-    """Places of the readings of one task; later ones are darker."""
-    canvas, grid = panels(1, len(kept), (2.0 * len(kept) + 0.2, 2.5))
-    for axes, (name, cell) in zip(grid[0], kept.items()):
-        path, source = cell.drawing["location path"][0], cell.drawing["location source"][0]
-        age = np.linspace(0.15, 1.0, len(path))
-        axes.scatter(*path.T, s=9, color=INK, alpha=age, lw=0)
-        axes.plot(*source, "+", color=POINT, ms=12, mew=1.6)
-        axes.set(title=name, xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
-        bare(axes, framed=True)
-        for side in axes.spines.values():
-            side.set_color(MUTED)
-    caption = "One task. Dots: the 30 readings, later ones darker. Cross: the source."
-    svg = to_svg(canvas, "location-places", "Places of the readings in one task")
+    """Places of the readings of the first tasks; later ones are darker."""
+    canvas, grid = panels(PATHS, len(kept), (2.0 * len(kept) + 0.2, 2.1 * PATHS + 0.2))
+    for column, (name, cell) in zip(grid.T, kept.items()):
+        paths, sources = (cell.drawing[f"location {what}"] for what in ("path", "source"))
+        for axes, path, source in zip(column, paths, sources):
+            age = np.linspace(0.15, 1.0, len(path))
+            axes.scatter(*path.T, s=9, color=INK, alpha=age, lw=0)
+            axes.plot(*source, "+", color=POINT, ms=12, mew=1.6)
+            axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[], yticks=[])
+            bare(axes, framed=True)
+            for side in axes.spines.values():
+                side.set_color(MUTED)
+        column[0].set_title(name)
+    caption = (
+        "The first tasks, not chosen. Dots: the 30 readings, later ones darker. Cross: the source. "
+        "A policy that strays from a source in a corner does not come back."
+    )
+    svg = to_svg(canvas, "location-places", "Places of the readings in the first tasks")
     return Picture("Where readings are taken", caption, svg)
 
 
