@@ -125,7 +125,7 @@ def from_file(data, name):
     """A table; numbers are standardised."""
     file, task, target, without, log = TABLES[name]
     frame = as_frame(data / file).drop(without)
-    names = feature_columns(found.Rows(frame, file), task, target, None, None)
+    names = feature_columns(found.Rows(frame, file), task, target, None)
     y, classes = target_values(frame[target], file, target, "auto")
     group, order = sorted_groups(frame, task, file)
     frame, y = frame[order], np.log(y[order]) if log else y[order]
