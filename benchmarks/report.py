@@ -9,7 +9,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.tabulate import about, number
-from metaprior.report.figures import METHOD, STYLE, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import METHOD, STYLE
 
 AXES = {"table memory": "table rows", "memory": "inner steps", "memory, checkpoints": "inner steps"}
 PAGE = """<!doctype html>

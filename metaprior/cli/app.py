@@ -12,7 +12,7 @@ from metaprior.cli.demo import demo
 from metaprior.cli.judge import evaluate, methods
 from metaprior.cli.learn import compare, fit
 from metaprior.cli.protocols import reproduce, rerun
-from metaprior.cli.use import predict, suggest
+from metaprior.cli.use import explain, predict, suggest
 from metaprior.errors import InputError
 from metaprior.system.faults import STOPPED, Stopped, stoppable
 from metaprior.system.terminal import print_anywhere
@@ -29,7 +29,19 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,  # `main` says how to continue
 )
-for verb in (demo, check, fit, predict, suggest, evaluate, compare, methods, reproduce, rerun):
+for verb in (
+    demo,
+    check,
+    fit,
+    explain,
+    predict,
+    suggest,
+    evaluate,
+    compare,
+    methods,
+    reproduce,
+    rerun,
+):
     app.command(verb)
 
 

@@ -1,5 +1,6 @@
 """`metaprior predict` and `metaprior suggest`: use a prior on a new group."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -272,3 +273,31 @@ def suggest(
         said = f"it is expected to improve {what} by {score:.4g} on the best so far"
     if said:
         print(f"Measure row {row} of {candidates.where} next: {said}.", file=sys.stderr)
+
+
+def explain(
+    folder: Path,
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Say what a prior has learned: where outcomes differ, what rows and features are worth.
+
+    Parameters
+    ----------
+    folder
+        What `fit` made.
+    as_json
+        Print one JSON object and nothing else: every figure.
+    """
+    use_cache()
+    from metaprior.cli.run import Run
+
+    prior = Run(folder).load()
+    with Progress() as progress:
+        found = prior.explain(progress=progress)
+    each = found if isinstance(found, dict) else {found.target: found}
+    if as_json:
+        print(json.dumps({name: one.to_json() for name, one in each.items()}, allow_nan=False))
+        return
+    print("\n\n".join(str(one) for one in each.values()))

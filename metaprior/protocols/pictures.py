@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure as Canvas
 
-from metaprior.report.figures import METHOD, MUTED, OTHERS, POINT, STYLE
+from metaprior.system.style import METHOD, MUTED, OTHERS, POINT, STYLE
 
 DOTS: dict[str, Any] = {"marker": "o", "ms": 4, "mec": "white", "mew": 0.6}
 DASHED: dict[str, Any] = {"lw": 1, "ls": (0, (4, 3))}

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from metaprior.report import render
-from metaprior.report.figures import METHOD, MUTED, OTHERS, STYLE, reliability_points, to_svg
+from metaprior.report.figures import reliability_points, to_svg
 from metaprior.report.tables import LABELS, number, print_words
+from metaprior.system.style import METHOD, MUTED, OTHERS, STYLE
 
 CHOICES = (
     "Every learner sees the same groups, the same split and the same observed rows. Each method "

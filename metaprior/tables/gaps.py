@@ -10,6 +10,7 @@ in training; classes of a text column enter as zeros and ones, and the largest o
 What a new group has in common is learned from all its observed rows, the target included.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Iterator
 
@@ -126,6 +127,19 @@ class Gaps(eqx.Module):
             return self._filled(features, frame, full)
 
         return filled(known, drawn[0]), filled(asked, drawn[1])
+
+    def typical(self, features: Features, rows: int) -> pl.DataFrame:
+        """`DRAWS` groups of so many rows, all features drawn: the rows of a group together."""
+        d, rng = len(self.mean), np.random.default_rng(0)
+        shared = _white(rng.normal(size=(DRAWS, d))) @ _root(self.between).T
+        own = _white(rng.normal(size=(DRAWS * rows, d))) @ _root(self.within).T
+        names = features.names()
+        blank = pl.DataFrame({name: pl.Series([None] * rows, dtype=pl.String) for name in names})
+        # Features that some training rows lacked are drawn like the others.
+        never = dataclasses.replace(self, lacked=np.zeros_like(self.lacked))
+        return never._filled(
+            features, blank, self.mean + shared[:, None] + own.reshape(DRAWS, rows, d)
+        )
 
     def _chosen(self, wanted: np.ndarray) -> np.ndarray:
         """Numbers of the columns that enter: the wanted ones, those most like them, the target."""
@@ -298,6 +312,17 @@ class _Group:
             drawn *= wanted / np.maximum(np.sqrt((drawn**2).mean(0)), 1e-12)
             found[np.ix_(np.arange(DRAWS), rows, m)] = middle + drawn
         return found
+
+
+def _white(draws: np.ndarray) -> np.ndarray:
+    """Draws `(n, d)` moved and turned so that their mean is 0 and their covariance 1, where there
+    are enough of them: what is read off them is then nearer to its expectation.
+    """
+    n, d = draws.shape
+    if n < 2 * d:
+        return draws
+    draws = draws - draws.mean(0)
+    return draws @ np.linalg.inv(np.linalg.cholesky(draws.T @ draws / n)).T
 
 
 def _pairs(seed: int, d: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from metaprior import acquire
 from metaprior.errors import InputError
 from metaprior.evaluation.units import Units
-from metaprior.tables import questions
+from metaprior.tables import pictures, questions
 from metaprior.tables.asked import (
     check_curves,
     check_sample,
@@ -21,6 +21,8 @@ from metaprior.tables.asked import (
     suggested,
     target_of,
 )
+from metaprior.tables.explain import effects
+from metaprior.tables.explanation import effect_frame
 from metaprior.tables.guarantee import ends, guarantee_of, said_of_guarantee
 from metaprior.tables.learned import learned_rule
 from metaprior.tables.padding import (
@@ -346,6 +348,38 @@ class Posterior:
             assert self.trained.units is not None  # numbers have some
             return {target: self.trained.units.smooth(value[..., 0])}
         return {f"p_{c}": value[..., i].astype(np.float64) for i, c in enumerate(classes)}
+
+    def effects(self) -> pl.DataFrame:
+        """How each feature moves this group's function, over rows as in training.
+
+        Returns:
+            the frame `Explanation.effects`, its band that of what is known of this group.
+        """
+        return effect_frame(self.trained, effects(self.trained, self.support()))
+
+    def plot(
+        self,
+        x: str | None = None,
+        *,
+        by: str | None = None,
+        at: dict[str, Any] | None = None,
+        curves: int = 8,
+        ax: Any = None,
+    ) -> Any:
+        """A picture of a group along a feature: observed rows, median, 90 % band, functions drawn,
+        and where to observe next.
+
+        Args:
+            x: feature of numbers along the axis; the first by default.
+            by: feature of names, a line for each.
+            at: values of other features; by default the middle or commonest of the observed rows.
+            curves: functions to draw, 0 for none; with `by` there are none.
+            ax: Matplotlib axes to draw on; by default those of a new figure.
+
+        Returns:
+            the Matplotlib figure.
+        """
+        return pictures.of_posterior(self, x, by, ax, curves, at)
 
     def suggest(
         self,

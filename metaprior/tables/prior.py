@@ -12,10 +12,11 @@ import polars as pl
 from metaprior.errors import InputError
 from metaprior.evaluation.evaluate import Evaluation, JointEvaluation
 from metaprior.system import files
-from metaprior.tables import answers, judging, learn
+from metaprior.tables import answers, judging, learn, pictures
 from metaprior.tables.asked import named_levels, rule_of
 from metaprior.tables.checked import Checked, check_all
 from metaprior.tables.culprits import BadTasks, bad_task
+from metaprior.tables.explanation import Explanation, explained
 from metaprior.tables.fitting import Settings, fit_target, joint_info
 from metaprior.tables.groups import Arrays, frame_of
 from metaprior.tables.learned import known_rule
@@ -396,6 +397,61 @@ class Prior:
         """
         rows = None if table is None else self.rows(table, "table")
         return judging.evaluate_all(self._all(), self.joint, rows, shots, seed, order, progress)
+
+    def explain(self, *, progress: Tell | None = None) -> Explanation | dict[str, Explanation]:
+        """What was learned: where outcomes differ, what rows and features are worth, odd groups.
+
+        It is read off the functions that a new group may have, at rows drawn as the features are in
+        training: see `Explanation`. What is drawn is the same in every call; shares and deviations
+        differ from their exact values by about 3 %.
+
+        Args:
+            progress: called with the share done and what is being done.
+
+        Returns:
+            an `Explanation`, which prints as text; of several targets one for each, by name, where
+            later targets are explained given those before them.
+
+        Raises:
+            InputError: nothing is learned yet, or the prior does not hold what features are like.
+
+        Example:
+            >>> import numpy as np, metaprior
+            >>> rng = np.random.default_rng(0)
+            >>> old = {"g": np.repeat(np.arange(12), 8), "y": np.repeat(rng.normal(size=12), 8)}
+            >>> old["y"] = old["y"] + rng.normal(size=96)
+            >>> prior = metaprior.Prior("mixed").fit(old, task="g", target="y")
+            >>> prior.explain().spread["part"].to_list()
+            ['features', 'between groups', 'own effects of groups', 'noise']
+        """
+        if self.joint is None:
+            return explained(self._ready(), progress)
+        names = [part.info["target"] for part in self._all()]
+        return {
+            name: explained(part, share_of(progress, i, names))
+            for i, (name, part) in enumerate(zip(names, self._all(), strict=True))
+        }
+
+    def plot(self, x: str | None = None, *, ax: Any = None, seed: int = 0) -> Any:
+        """A picture of the prior along a feature: whole groups drawn from it, its 90 % band, and
+        groups kept aside beside them. Where these look unlike, the prior is not one of such groups.
+
+        Args:
+            x: feature of numbers along the axis; the first by default. Others have their middle or
+                commonest value in training.
+            ax: Matplotlib axes to draw on; by default those of a new figure.
+            seed: of what is drawn, and of which groups are shown.
+
+        Returns:
+            the Matplotlib figure.
+
+        Raises:
+            InputError: there is no feature of numbers, or the target has classes, or there are
+                several targets.
+        """
+        if self.joint is not None:
+            raise InputError("plot is of one target; this prior predicts several together.")
+        return pictures.of_prior(self._ready(), x, ax, seed)
 
     def save(self, path: str | Path) -> None:
         """Write the prior to one file: a JSON header and arrays, no pickle."""

@@ -270,6 +270,10 @@ class JointPosterior:
                 many = many.with_columns(pl.Series(self.targets[i], column))
         return {name: np.concatenate(each)[:n] for name, each in found.items()}
 
+    def effects(self) -> dict[str, pl.DataFrame]:
+        """`Posterior.effects` of each target, by name, given the targets before it."""
+        return {name: part.effects() for name, part in zip(self.targets, self.parts, strict=True)}
+
     def suggest(
         self,
         candidates: Any,

@@ -206,7 +206,8 @@ class Trained(eqx.Module):
 
     def width(self) -> int:
         """Columns of an encoded row."""
-        empty = pl.DataFrame({name: [None] for name in self.features.names()})
+        # A row needs a column, and there may be no features.
+        empty = pl.DataFrame({name: [None] for name in (self.info["task"], *self.features.names())})
         return self.encode(Rows(empty, "table")).shape[1]
 
     def seen(self, names: pl.Series) -> list[str]:

@@ -19,7 +19,8 @@ from metaprior.protocols.pictures import (
     styled,
 )
 from metaprior.protocols.protocol import Drawn, Figure, Picture
-from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, POINT, RULE, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, METHOD, MUTED, OTHERS, POINT, RULE
 
 SETTINGS = (LINES, CHARACTERS, BLOBS, *SUBJECTS)
 NAMES = RULES + SEEKING

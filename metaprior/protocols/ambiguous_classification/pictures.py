@@ -16,8 +16,9 @@ from metaprior.protocols.ambiguous_classification.judge import (
 from metaprior.protocols.finished import first_of_each, lowest, over_settings
 from metaprior.protocols.pictures import DASHED, bare, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, METHOD, MUTED, POINT, to_svg
+from metaprior.report.figures import to_svg
 from metaprior.sources.circles import Circles
+from metaprior.system.style import INK, METHOD, MUTED, POINT
 
 
 @styled()

@@ -11,7 +11,8 @@ from metaprior.protocols.ambiguous_generation.smoothers import MEAN, NEAREST, RI
 from metaprior.protocols.finished import first_of_each, lowest, means
 from metaprior.protocols.pictures import panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import MUTED, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import MUTED
 
 FREE = (RIDGE, NEAREST, MEAN)
 REFERENCES = (*FREE, CONTROL)

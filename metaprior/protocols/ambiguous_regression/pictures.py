@@ -9,7 +9,8 @@ from metaprior.protocols.ambiguous_regression.judge import EXACT, FAMILIES, POIN
 from metaprior.protocols.finished import first_seed, highest, means, methods_of
 from metaprior.protocols.pictures import DOTS, diagonal, one_panel, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import POINT, colours, to_svg
+from metaprior.report.figures import colours, to_svg
+from metaprior.system.style import POINT
 
 COLOURS = ("#0b6e72", "#e09f3e", "#b8bfca")  # of a sine wave, a line, neither
 SLOTS = 8  # of the probability, tasks in which are averaged

@@ -12,7 +12,8 @@ from metaprior.protocols.attributes.judge import KNOWN
 from metaprior.protocols.finished import first_of_each, lowest, means, methods_of
 from metaprior.protocols.pictures import bare, panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, METHOD, MUTED, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, METHOD, MUTED
 
 # CelebA, table 1 of the paper, recalled: accuracy in per cent, coverage, nats a label.
 PUBLISHED: dict[str, dict[str, float]] = {

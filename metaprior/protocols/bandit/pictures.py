@@ -10,7 +10,8 @@ from metaprior.protocols.bandit.judge import BLOCK, DELTAS, EXACT, UNIFORM, sett
 from metaprior.protocols.finished import lowest, means, methods_of
 from metaprior.protocols.pictures import DASHED, legend_below, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import MUTED, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import MUTED
 
 STYLES: dict[str, dict[str, Any]] = {
     UNIFORM: {"color": MUTED, **DASHED},

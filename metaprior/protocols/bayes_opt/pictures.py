@@ -19,7 +19,8 @@ from metaprior.protocols.bayes_opt.tables import DEEPAR
 from metaprior.protocols.finished import arrays_of, lowest, means
 from metaprior.protocols.pictures import panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, MUTED, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, MUTED
 
 SETTINGS = (*FAMILIES, DEEPAR, HPOB)
 STYLES: dict[str, dict[str, Any]] = {

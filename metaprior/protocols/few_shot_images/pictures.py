@@ -10,7 +10,8 @@ from metaprior.protocols.few_shot_images.judge import BOTH_MINIMAL, GUESSING, HA
 from metaprior.protocols.finished import first_seed, highest, lowest, means, methods_of
 from metaprior.protocols.pictures import diagonal, one_panel, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import METHOD, MUTED, POINT, RULE, colours, to_svg
+from metaprior.report.figures import colours, to_svg
+from metaprior.system.style import METHOD, MUTED, POINT, RULE
 
 PROGRAMS, CONVNET = "Bayesian program learning", "convolutional network"
 # Error of Lake's runs by background; Lake et al. 2015.

@@ -10,7 +10,8 @@ from metaprior.protocols.few_tasks.data import EXACT
 from metaprior.protocols.finished import means, methods_of
 from metaprior.protocols.pictures import DASHED, DOTS, one_panel, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, METHOD, OTHERS, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, METHOD, OTHERS
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # method to numbers of tasks, and values
 

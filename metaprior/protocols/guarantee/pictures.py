@@ -8,7 +8,8 @@ from metaprior.protocols.guarantee.judge import REFERENCES
 from metaprior.protocols.guarantee.simulated import EXACT, RULES, SHARE
 from metaprior.protocols.pictures import DASHED, DOTS, legend_below, panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import MUTED, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import MUTED
 
 
 @styled()

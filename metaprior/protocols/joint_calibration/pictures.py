@@ -9,7 +9,8 @@ from metaprior.protocols.finished import first_of_each, means
 from metaprior.protocols.joint_calibration.judge import BOUND, EXACT, PRIOR, REFERENCES
 from metaprior.protocols.pictures import legend_below, panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import MUTED, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import MUTED
 
 LEVELS = np.linspace(0, 1, 201)
 TITLES = {"pit": "one outcome at a time", "tarp": "all outcomes together"}

@@ -8,7 +8,8 @@ import numpy as np
 from metaprior.protocols.finished import first_of_each, means
 from metaprior.protocols.pictures import bare, legend_below, panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, MUTED, POINT, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, MUTED, POINT
 
 START, PLACES = "boards ", "boards places "
 

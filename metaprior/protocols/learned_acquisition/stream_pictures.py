@@ -8,7 +8,8 @@ import numpy as np
 from metaprior.protocols.finished import first_of_each, means
 from metaprior.protocols.pictures import DOTS, legend_below, panels, shades_of, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import MUTED, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import MUTED
 
 PLAIN = {"oracle": "--", "oracle that infers": ":"}  # drawn in grey, with this line
 LEFT_OUT = ("always asks", "guesses")

@@ -18,7 +18,8 @@ from metaprior.protocols.navigation.judge import (
 )
 from metaprior.protocols.pictures import DASHED, DOTS, MOST, bare, legend_below, panels, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, POINT, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, METHOD, MUTED, OTHERS, POINT
 
 STYLES: dict[str, dict[str, Any]] = {
     KNOWN: {"color": MUTED, **DASHED},

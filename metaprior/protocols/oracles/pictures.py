@@ -11,7 +11,8 @@ from metaprior.protocols.oracles.judge import EXACT, SLACK
 from metaprior.protocols.oracles.pointwise import BY_POINT
 from metaprior.protocols.pictures import DOTS, one_panel, styled
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import MUTED, colours, to_svg
+from metaprior.report.figures import colours, to_svg
+from metaprior.system.style import MUTED
 
 
 @styled()

@@ -11,7 +11,8 @@ from metaprior.protocols.finished import first_of_each, highest, lowest, means
 from metaprior.protocols.pictures import bare, legend_below, panels, styled
 from metaprior.protocols.properties import ranges
 from metaprior.protocols.protocol import Drawn, Picture
-from metaprior.report.figures import INK, METHOD, MUTED, OTHERS, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, METHOD, MUTED, OTHERS
 
 REFERENCES = ("exact", "exact_classes")
 

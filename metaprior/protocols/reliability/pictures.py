@@ -18,7 +18,8 @@ from metaprior.protocols.pictures import (
 from metaprior.protocols.protocol import Drawn, Picture
 from metaprior.protocols.reliability.data import BLOBS, CHARACTERS, LINES, SETTINGS, WAY
 from metaprior.protocols.reliability.judge import BINS, EXACT, tempered
-from metaprior.report.figures import INK, METHOD, MUTED, POINT, RULE, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, METHOD, MUTED, POINT, RULE
 
 NAMES = tuple(name for setting in SETTINGS for name in (setting, tempered(setting)))
 Places = dict[tuple[str, str], Any]  # (setting, method) to what is drawn there

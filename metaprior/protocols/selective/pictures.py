@@ -18,7 +18,8 @@ from metaprior.protocols.selective.judge import (
     REFERENCES,
     SPREAD,
 )
-from metaprior.report.figures import INK, MUTED, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, MUTED
 
 
 @styled()

@@ -19,7 +19,8 @@ from metaprior.protocols.shift.judge import (
     every_setting,
 )
 from metaprior.protocols.shift.labels import LABELS
-from metaprior.report.figures import INK, MUTED, POINT, to_svg
+from metaprior.report.figures import to_svg
+from metaprior.system.style import INK, MUTED, POINT
 
 MARKS = {EXACT: "|", WRONG: "D", PRIOR: "x"}
 ENOUGH = 0.8  # of the rows, that a band of nine tenths should hold wherever it is
