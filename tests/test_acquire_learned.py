@@ -61,6 +61,7 @@ def test_drops_are_on_average_what_the_exact_posterior_expects():
     np.testing.assert_allclose(off, 0.0, atol=2e-4)
 
 
+@pytest.mark.quick("3")
 @pytest.mark.parametrize("count", [0, 3])
 def test_features_do_not_see_padding(count):
     """Nor the order of rows; without an observed row all is finite."""

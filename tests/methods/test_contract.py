@@ -82,7 +82,7 @@ RELATED |= {"pacoh_nn"}
 DRAWN = {"llama"}
 CHAINS = {"nuts"}  # rounding moves a chain to other draws of the same posterior
 # Splines take a minute to compile, and five kernels half of one.
-LONG = {"flow_np", "process", "pacoh"}
+LONG = {"flow_np", "process", "pacoh", "f_pacoh"}
 ORDERED = {"recurrent", "snail"}  # they read a sequence
 CASES = [
     pytest.param(

@@ -44,6 +44,7 @@ def test_the_prior_is_the_same_everywhere(method):
     np.testing.assert_allclose(found, jnp.broadcast_to(found[:1], found.shape), atol=1e-6)
 
 
+@pytest.mark.quick("convcnp")
 @pytest.mark.parametrize("name", ["tnp", "convcnp"])
 def test_a_point_does_not_see_other_query_points(name):
     options = LITTLE if name == "convcnp" else dict(width=8, depth=2)
@@ -95,6 +96,7 @@ def test_a_mixture_stands_in_for_a_free_normal_alone(head, taken):
     assert type(CNP.init(Spec(1, head), key=jr.key(0), width=8, depth=1).head) is type(head)
 
 
+@pytest.mark.quick("convcnp")
 @pytest.mark.parametrize("name", ["tnp", "convcnp"])
 def test_the_autoregressive_row_goes_around_others(name):
     options = LITTLE if name == "convcnp" else dict(width=8, depth=1)

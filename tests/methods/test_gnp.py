@@ -28,6 +28,7 @@ def dense(posterior, x):
     return mean, g @ g.T + np.diag(noise**2)
 
 
+@pytest.mark.quick("3-gnp-tables", "0-gnp-tables")
 @pytest.mark.parametrize("name,head", [("agnp", "two"), ("gnp", "one noise"), ("gnp", "tables")])
 @pytest.mark.parametrize("shown", [3, 0])
 def test_everything_is_of_one_normal(name, head, shown, x64):

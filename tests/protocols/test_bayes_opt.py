@@ -71,6 +71,7 @@ def test_the_true_prior_is_bayesian_linear_regression():
     np.testing.assert_allclose(family.scale * jnp.sqrt(part.inside[0, :, 0]), std, atol=0.03)
 
 
+@pytest.mark.slow
 def test_settings_are_weighted_by_evidence_or_the_likeliest_is_taken():
     x, y = np.array([-1.0, 0.2, 0.5]), np.array([0.3, -0.2, 0.4])
     lengths, stds = np.array([0.3, 1.0]), np.array([0.5, 2.0])

@@ -77,6 +77,7 @@ def prior():
     return found
 
 
+@pytest.mark.slow
 def test_halves_of_the_kept_groups_judge_one_another(prior):
     """Of one partition by hand; over many the guarantee holds up to its excess of a T-th."""
     rows = judge.judged(prior, 2, 200, 0)

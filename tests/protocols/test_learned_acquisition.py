@@ -210,6 +210,7 @@ def near_the_source(key):
     return source, play(policy, source, key=p_key)
 
 
+@pytest.mark.slow
 def test_information_is_that_of_a_grid_of_two_million_places():
     """To 0.03 nats a task, from a wide posterior to one of a ten-thousandth of the square."""
     found = jax.jit(

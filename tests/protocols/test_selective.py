@@ -89,6 +89,7 @@ def test_rows_of_families_are_theirs():
             assert max(inner) < 6 * families.NOISE
 
 
+@pytest.mark.slow
 def test_controls_are_in_their_order(key):
     """With few tasks: exact, spread and chance of tasks; what is left out by rows."""
     options = get("selective").budgets["quick"] | {"tasks": 40, "shown": [2], "shots": [2, 10]}

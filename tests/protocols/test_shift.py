@@ -87,6 +87,7 @@ def test_labels_are_the_same_but_for_the_wrong_ones():
     assert share == pytest.approx(labels.WRONG_LABELS, abs=3 * (0.05 * 0.95 / 2000) ** 0.5)
 
 
+@pytest.mark.slow
 def test_the_answer_that_knows_of_wrong_labels_is_bayes_rule():
     """Over all patterns of wrong labels: the answers without any, weighed by their evidence."""
     clean, some = labels.labelled(), labels.labelled(0.2)
@@ -114,6 +115,7 @@ def references():
     return {name: judge.run(name, 0, OPTIONS, None, quiet) for name in judge.REFERENCES}
 
 
+@pytest.mark.slow
 def test_references_are_right_and_wrong_where_they_should_be(references):
     """Exact bands hold nine tenths everywhere; the trained prior's do where only x is other."""
     assert not any(out.note for out in references.values())
@@ -143,6 +145,7 @@ def test_references_are_right_and_wrong_where_they_should_be(references):
     assert value[judge.PRIOR, "row far off", "lost"][0] == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_figures_follow_from_the_predictions(references):
     outcome = references[judge.WRONG]
     columns = outcome.predictions

@@ -176,6 +176,7 @@ def test_what_cannot_be_guaranteed_is_said():
         prior_of("classes").predict({"g": ["a"], "x": [0.0]}, guaranteed=0.9, **SILENT)
 
 
+@pytest.mark.slow
 def test_the_command_gives_it(fitted, tmp_path, call):
     """Two groups are kept of twelve: too few of nine tenths, enough of half."""
     trained = metaprior.load(fitted / "run" / "prior").trained

@@ -223,6 +223,7 @@ def test_of_a_very_large_group_some_rows_are_conditioned_on(prior, monkeypatch):
         np.testing.assert_allclose(there, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_condition_one_after_another(monkeypatch):
     """With many rows; the answer is that of all members at once."""
     ensemble = Ensemble.init(
@@ -250,6 +251,7 @@ def test_members_of_an_ensemble_condition_one_after_another(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=bound)
 
 
+@pytest.mark.slow
 def test_a_very_large_group_takes_further_rows(monkeypatch):
     """Where members go from all at once to one after another, and where they are there already."""
     monkeypatch.setattr(sys.modules[Ensemble.__module__], "MANY", 12)
