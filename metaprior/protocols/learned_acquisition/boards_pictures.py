@@ -37,7 +37,7 @@ def draw(cells: Sequence[Drawn], options: dict[str, Any], data: Any) -> list[Pic
         "borders that the forest has drawn; whole fields stay without a label."
     )
     svg = to_svg(canvas, "boards-error", "Error by number of labels")
-    return [Picture("Labels on checkerboards", caption, svg, False), _points(kept, settings[0])]
+    return [Picture("Labels on checkerboards", caption, svg), _points(kept, settings[0])]
 
 
 def _points(kept: dict[str, Drawn], setting: str) -> Picture:
