@@ -22,7 +22,7 @@ from metaprior.evaluation.units import Counts
 from metaprior.methods.ensemble import Ensemble
 from metaprior.methods.stack import Stack, shot_features
 from metaprior.mixture import functions_of
-from metaprior.system.programs import kept
+from metaprior.system.programs import kept_once
 from metaprior.tables import questions
 from metaprior.tables.columns import Number
 from metaprior.tables.gaps import DRAWS
@@ -86,7 +86,7 @@ def _empty(x: Array) -> Data:
     return Data(jnp.zeros((0, x.shape[-1])), jnp.zeros((0, 1)), jnp.zeros(0, bool))
 
 
-@kept
+@kept_once
 def spread_of(learner, x):
     """Moments of a new group's functions at the rows of typical groups `(g, n, d)`.
 
@@ -110,7 +110,7 @@ def spread_of(learner, x):
     return jax.vmap(one)(x, jnp.arange(len(x)))
 
 
-@kept
+@kept_once
 def left_of(learner, x, counts):
     """How much of the removable variance is left after so many rows of a group.
 
@@ -141,7 +141,7 @@ def left_of(learner, x, counts):
     return jax.vmap(one)(x, jnp.arange(len(x)))
 
 
-@kept
+@kept_once
 def oddity_of(learner, x, y, mask, curve):
     """How often a group drawn from the prior at the same rows is less likely: p of each group.
 
@@ -289,7 +289,7 @@ def _partial(trained: Trained, support: Data, frame: pl.DataFrame, values: int) 
     return mean if trained.units is None else trained.units.smooth(mean)
 
 
-@kept
+@kept_once
 def _expected(learner, support, x):
     said, _ = questions.believed(learner, support, x, jr.key(0))
     return said.mean()
