@@ -205,6 +205,13 @@ def _reason(row: Any) -> str:
     return ""
 
 
+# What a protocol of many tasks leaves out, beside the stack, and why.
+MANY_TASKS = {
+    "ensemble": "several emaml, which runs by itself",
+    **dict.fromkeys(("nuts", "bnn"), "fit weights for each task, of which there are many"),
+}
+
+
 def able(*kinds: str, but: Sequence[str] = (), inputs: int | None = None) -> tuple[str, ...]:
     """Rows of THE TABLE that a protocol can run.
 

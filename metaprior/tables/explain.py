@@ -82,10 +82,6 @@ class Typical(NamedTuple):
         return x.reshape(self.groups, -1, x.shape[-1])
 
 
-def _empty(x: Array) -> Data:
-    return Data(jnp.zeros((0, x.shape[-1])), jnp.zeros((0, 1)), jnp.zeros(0, bool))
-
-
 @kept_once
 def spread_of(learner, x):
     """Moments of a new group's functions at the rows of typical groups `(g, n, d)`.
@@ -97,7 +93,7 @@ def spread_of(learner, x):
 
     def one(x, number):
         post_key, key, draw_key, pick_key = jr.split(jr.fold_in(jr.key(0), number), 4)
-        posterior = learner.posterior(_empty(x), key=post_key)
+        posterior = learner.posterior(Data.blank(0, x.shape[-1]), key=post_key)
         said = posterior.predict(x, key=key, samples=questions.SAMPLES)
         drawn = posterior.sample(x, key=draw_key, samples=FUNCTIONS)
         value = functions_of(drawn, FUNCTIONS, key=pick_key)[0]
@@ -126,7 +122,9 @@ def left_of(learner, x, counts):
 
     def one(x, number):
         keys = jr.split(jr.fold_in(jr.key(1), number), 3)
-        drawn = learner.posterior(_empty(x), key=keys[0]).sample(x, key=keys[1], samples=1)
+        drawn = learner.posterior(Data.blank(0, x.shape[-1]), key=keys[0]).sample(
+            x, key=keys[1], samples=1
+        )
         y = functions_of(drawn, 1, key=keys[2])[1][0]
         seen, asked = x[:-ROWS], x[-ROWS:]
 
@@ -152,7 +150,7 @@ def oddity_of(learner, x, y, mask, curve):
 
     def one(x, y, mask, number):
         keys = jr.split(jr.fold_in(jr.key(2), number), 4)
-        posterior = learner.posterior(_empty(x), key=keys[0])
+        posterior = learner.posterior(Data.blank(0, x.shape[-1]), key=keys[0])
         drawn = posterior.sample(x, key=keys[1], samples=SIMULATED)
         other = functions_of(drawn, SIMULATED, key=keys[2])[1]
         if isinstance(curve, Counts):  # whole numbers, as the observed ones are
@@ -245,7 +243,7 @@ def effects(
         progress: called with the share done and what is being done.
     """
     if support is None:
-        support = _nothing(trained.width())
+        support = Data.blank(0, trained.width())
     some, found = Typical.of(trained, 1), []
     columns = trained.features.columns
     base = some.frame.head(BASE)
@@ -300,11 +298,6 @@ def _means(trained: Trained, support: Data, x: Array) -> np.ndarray:
     return np.asarray(_expected(trained.learner, support, x), np.float64)
 
 
-def _nothing(width: int) -> Data:
-    rows = np.zeros((0, width), np.float32), np.zeros((0, 1), np.float32), np.zeros(0, bool)
-    return Data(*jax.device_put(rows))
-
-
 def weights(trained: Trained) -> pl.DataFrame | None:
     """How much each learner of a stack counts: a column for each number of observed rows."""
     stack = trained.learner
@@ -321,7 +314,7 @@ def weights(trained: Trained) -> pl.DataFrame | None:
 def _name(trained: Trained, learner: Any) -> str:
     """Of a stacked learner: the baseline that it is, or what it is made of."""
     for name, baseline in trained.baselines.items():
-        if eqx.tree_equal(learner, baseline) is True or bool(eqx.tree_equal(learner, baseline)):
+        if bool(eqx.tree_equal(learner, baseline)):
             return name
     if isinstance(learner, Ensemble) and isinstance(learner.members, Process):
         return "processes"

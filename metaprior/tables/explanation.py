@@ -12,6 +12,7 @@ from metaprior.evaluation.units import Units
 from metaprior.tables import explain, pictures
 from metaprior.tables.columns import Number
 from metaprior.tables.meaning.notes import count
+from metaprior.tables.stages import part_of
 from metaprior.tables.trained import Trained
 
 PARTS = {
@@ -111,13 +112,6 @@ _LEAST = 1 / (1 + explain.SIMULATED)
 def explained(trained: Trained, progress: explain.Tell | None = None) -> Explanation:
     """Everything of one target."""
 
-    def share(low: float, high: float):
-        return (
-            None
-            if progress is None
-            else lambda done, what: progress(low + (high - low) * done, what)
-        )
-
     tell = progress or (lambda done, what: None)
     info, units = trained.info, trained.units
     tell(0.0, "where outcomes differ")
@@ -126,7 +120,7 @@ def explained(trained: Trained, progress: explain.Tell | None = None) -> Explana
         spread = spread.with_columns(pl.col("std") * units.scale)
     tell(0.25, "what rows are worth")
     rows = explain.rows(trained)
-    found = explain.effects(trained, progress=share(0.5, 0.75))
+    found = explain.effects(trained, progress=part_of(progress, 0.5, 0.75))
     columns = trained.features.columns
     return Explanation(
         target=info["target"],
@@ -137,7 +131,7 @@ def explained(trained: Trained, progress: explain.Tell | None = None) -> Explana
         effects=effect_frame(trained, found),
         slopes=_slope_frame(trained, found),
         weights=explain.weights(trained),
-        groups=explain.groups(trained, share(0.75, 1.0)),
+        groups=explain.groups(trained, part_of(progress, 0.75, 1.0)),
         left_out=tuple(column.name for column in columns[explain.MOST :]),
     )
 

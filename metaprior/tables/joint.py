@@ -21,6 +21,7 @@ from metaprior.tables.many import Batch, batches, run_all, scattered
 from metaprior.tables.read import Rows
 from metaprior.tables.several import JointPosterior
 from metaprior.tables.split import Split
+from metaprior.tables.stages import part_of
 from metaprior.tables.trained import Trained
 
 Tell = Callable[[float, str], None]
@@ -77,20 +78,17 @@ class JointTable:
         """Predictions of the rows that lack a target; none of a target that a row holds."""
         asked = np.flatnonzero(self.split.asked)
 
-        def share(first: float, last: float) -> Tell | None:
-            if progress is None:
-                return None
-            return lambda done, what: progress(first + (last - first) * done, what)
-
         answers = []
         if not self.usable[:, 0].all():
-            first = self.tables[0].predict(levels, share(0.0, FIRST))
+            first = self.tables[0].predict(levels, part_of(progress, 0.0, FIRST))
             # It answers rows that lack the first target; the others are left empty below.
             place = np.cumsum(~self.usable[:, 0])[asked] - 1
             answers.append(first[np.maximum(place, 0)])
         else:
             answers.append(pl.DataFrame())
-        for table, out in zip(self.tables[1:], self._walk_all(levels, share(FIRST, 1.0))):
+        for table, out in zip(
+            self.tables[1:], self._walk_all(levels, part_of(progress, FIRST, 1.0))
+        ):
             rows = jax.tree.map(lambda value: value[asked], out)
             answers.append(table.nothing().table(rows, len(asked), list(levels)))
         said = [self._named(i, answer, asked) for i, answer in enumerate(answers)]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 PLACES, EVERY = 80, 5  # along x, and those of a group drawn
 PANELS = 6  # features at most
 SHADES = (METHOD, *OTHERS)
-BAND = (0.05, 0.5, 0.95)
 GROUPS = 12  # real ones beside drawn ones, at most
 
 
@@ -190,7 +189,7 @@ def _posterior_on(ax, posterior, axis, by, levels, fixed, curves) -> None:
     for shade, level in zip(SHADES, levels, strict=False):
         rows = _along(trained, axis, posterior.known, fixed | ({} if by is None else {by: level}))
         x = rows.frame[axis.name].to_numpy()
-        said = posterior.predict(rows, BAND)
+        said = posterior.predict(rows)
         label = "median and 90 % band" if level is None else str(level)
         ax.fill_between(x, said["q05"], said["q95"], color=shade, alpha=0.16, linewidth=0)
         ax.plot(x, said["q50"], color=shade, label=label)
@@ -230,7 +229,7 @@ def _prior_on(ax: Any, trained: "Trained", posterior: Any, axis: Number, seed: i
     target, held = trained.info["target"], trained.held
     rows = _along(trained, axis, None, _fixed(trained, None))
     x = rows.frame[axis.name].to_numpy()
-    said = posterior.predict(rows, BAND)
+    said = posterior.predict(rows)
     ax.fill_between(x, said["q05"], said["q95"], color=METHOD, alpha=0.12, linewidth=0)
     drawn = posterior.sample(rows, GROUPS, seed, functions=True)
     some = slice(None, None, EVERY)

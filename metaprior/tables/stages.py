@@ -89,6 +89,13 @@ class Progress:
             self.call(min(self.base + self.share * done, 1.0), self.what)
 
 
+def part_of(progress: Tell | None, first: float, last: float) -> Tell | None:
+    """Progress of a part of the work as progress of the whole."""
+    if progress is None:
+        return None
+    return lambda done, what: progress(first + (last - first) * done, what)
+
+
 def share_of(progress: Tell | None, i: int, targets: Sequence[str]) -> Tell | None:
     """Progress of the i-th target as progress of the whole."""
     if progress is None:

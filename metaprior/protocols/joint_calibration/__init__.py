@@ -13,7 +13,7 @@ from metaprior.protocols.joint_calibration.judge import (
 )
 from metaprior.protocols.joint_calibration.pictures import draw, sentence
 from metaprior.protocols.oracles.pointwise import BY_POINT
-from metaprior.protocols.protocol import Anchor, Metric, Protocol, able
+from metaprior.protocols.protocol import MANY_TASKS, Anchor, Metric, Protocol, able
 
 LEAD = (
     "A method can be right at every point and still know no functions: its bands hold what they "
@@ -71,12 +71,9 @@ PROTOCOL = Protocol(
     choices=CHOICES,
     metrics=METRICS,
     methods=("acnp", "np", "dkt"),
-    able=able("numbers", but=("ensemble", "stack", "nuts", "bnn"), inputs=1),
+    able=able("numbers", but=(*MANY_TASKS, "stack"), inputs=1),
     budgets=BUDGETS,
-    without={
-        "ensemble": "several emaml, which runs by itself",
-        **dict.fromkeys(("nuts", "bnn"), "fit weights for each task, of which there are many"),
-    },
+    without=MANY_TASKS,
     run=run,
     draw=draw,
     references=REFERENCES,

@@ -19,7 +19,7 @@ from metaprior.protocols.learned_acquisition.choosing import (
 from metaprior.protocols.learned_acquisition.forest import Forest
 from metaprior.protocols.learned_acquisition.part import Part
 from metaprior.protocols.protocol import Figure, Metric, Outcome, Tell
-from metaprior.protocols.raw import task_rows
+from metaprior.protocols.raw import joined, task_rows
 from metaprior.system.compiled import jit
 from metaprior.task import Task
 
@@ -86,8 +86,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
         drawing[f"boards {setting}"] = error.mean(0)
         drawing[f"boards places {setting}"] = places[0]
         drawing[f"boards labels {setting}"] = labels[0]
-    table = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
-    return Outcome(figures, table, drawing, facts=facts)
+    return Outcome(figures, joined(tables), drawing, facts=facts)
 
 
 _QUICK = {"labels": 24, "trees": 50, "tasks": 40, "states": 300, "rounds": 2, "few": 4}

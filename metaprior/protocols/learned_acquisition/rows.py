@@ -18,7 +18,7 @@ from metaprior.protocols.learned_acquisition.choosing import at_random, choose, 
 from metaprior.protocols.learned_acquisition.part import Part
 from metaprior.protocols.learned_acquisition.rows_pictures import draw, sentence
 from metaprior.protocols.protocol import Anchor, Figure, Metric, Outcome, Tell
-from metaprior.protocols.raw import task_rows
+from metaprior.protocols.raw import joined, task_rows
 from metaprior.sources import SineLine
 from metaprior.task import Task
 
@@ -99,8 +99,7 @@ def run(method: str, seed: int, options: dict[str, Any], data: Any, tell: Tell) 
             )
             drawing[f"rows {name} {setting}"] = found[name]["nll"].mean(0)
         figures += figures_of(setting, found, world.unit)
-    table = {name: np.concatenate([t[name] for t in rows]) for name in rows[0]}
-    return Outcome(figures, table, drawing, facts=facts)
+    return Outcome(figures, joined(rows), drawing, facts=facts)
 
 
 def _means(each: np.ndarray, tasks: Task) -> np.ndarray:

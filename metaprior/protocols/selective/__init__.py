@@ -1,6 +1,6 @@
 """What is left out when unsure, and tasks unlike all that were trained on."""
 
-from metaprior.protocols.protocol import Metric, Protocol, able
+from metaprior.protocols.protocol import MANY_TASKS, Metric, Protocol, able
 from metaprior.protocols.selective.families import FREQUENCY, JUMPS, NOISE, ROWS
 from metaprior.protocols.selective.judge import (
     BY_ERROR,
@@ -71,12 +71,9 @@ PROTOCOL = Protocol(
     choices=CHOICES,
     metrics=METRICS,
     methods=("np", "dkt", "maml"),
-    able=able("numbers", but=("ensemble", "stack", "nuts", "bnn")),
+    able=able("numbers", but=(*MANY_TASKS, "stack")),
     budgets=BUDGETS,
-    without={
-        "ensemble": "several emaml, which runs by itself",
-        **dict.fromkeys(("nuts", "bnn"), "fit weights for each task, of which there are many"),
-    },
+    without=MANY_TASKS,
     run=run,
     draw=draw,
     references=REFERENCES,

@@ -1,6 +1,6 @@
 """What a prior is worth on tasks unlike those that it has learned from."""
 
-from metaprior.protocols.protocol import Metric, Protocol, able
+from metaprior.protocols.protocol import MANY_TASKS, Metric, Protocol, able
 from metaprior.protocols.shift.data import JUMP, LENGTH, MOST, NOISE, SD, SHOWN
 from metaprior.protocols.shift.judge import EXACT, HEADS, PRIOR, REFERENCES, WRONG, run
 from metaprior.protocols.shift.labels import WRONG_LABELS
@@ -71,12 +71,9 @@ PROTOCOL = Protocol(
     choices=CHOICES,
     metrics=METRICS,
     methods=("tnp", "convcnp", "dkt"),
-    able=able("numbers", but=("ensemble", "stack", "nuts", "bnn"), inputs=1),
+    able=able("numbers", but=(*MANY_TASKS, "stack"), inputs=1),
     budgets=BUDGETS,
-    without={
-        "ensemble": "several emaml, which runs by itself",
-        **dict.fromkeys(("nuts", "bnn"), "fit weights for each task, of which there are many"),
-    },
+    without=MANY_TASKS,
     run=run,
     draw=draw,
     references=REFERENCES,
